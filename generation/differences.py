@@ -1,0 +1,40 @@
+"""What correction did to a text, word by word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+
+# (text, whether the other side lacks it)
+Part = tuple[str, bool]
+
+# A word or a mark, with the white space behind it, so that the pieces add up to the text.
+_PIECE = re.compile(r"(?:\w+(?:['’]\w+)*|[^\w\s])\s*")
+
+
+def word_differences(draft: str, answer: str) -> tuple[list[Part], list[Part]]:
+    """Cuts two texts into parts that they share and parts that they do not.
+
+    White space is not compared. Joined, each side's parts are its text without white space around it.
+    """
+    old, new = _PIECE.findall(draft.strip()), _PIECE.findall(answer.strip())
+    old_words, new_words = ([piece.rstrip() for piece in pieces] for pieces in (old, new))
+    matcher = SequenceMatcher(None, old_words, new_words, autojunk=False)
+    before: list[Part] = []
+    after: list[Part] = []
+    for kind, old_start, old_end, new_start, new_end in matcher.get_opcodes():
+        _add(before, old[old_start:old_end], kind != "equal")
+        _add(after, new[new_start:new_end], kind != "equal")
+    return before, after
+
+
+def _add(parts: list[Part], pieces: Sequence[str], marked: bool) -> None:
+    text = "".join(pieces)
+    if not text:
+        return
+    # White space at the end of a marked part stands outside the mark.
+    bare = text.rstrip() if marked else text
+    parts.append((bare, marked))
+    if bare != text:
+        parts.append((text[len(bare) :], False))

@@ -1,0 +1,191 @@
+"""The model that writes: loaded, placed, and named so that two different ones never share a name and a revision."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig, InstructBlipConfig
+
+from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGeneration
+from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, ORIGINAL_DECODING
+from vigc.processing import VigcProcessor
+
+from .errors import GenerationError
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+# What is recorded of the decoding; anything else a caller gives is recorded too.
+_DECODING = ("num_beams", "repetition_penalty", "max_new_tokens", "do_sample")
+_SAMPLING = ("temperature", "top_p", "top_k")
+_SAMPLE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class WritingModel:
+    """A model ready to write.
+
+    Args:
+        model: In evaluation mode, on its device.
+        processor: Belongs to it.
+        name: Its Hub name, or its folder's name (a path says more about a machine than about a model).
+        revision: The Hub's commit, or a fingerprint of the folder's files; None for a model given as an object.
+    """
+
+    model: Any
+    processor: Any
+    name: str
+    revision: str | None
+
+
+def load_model(
+    model: Any,
+    processor: Any = None,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> WritingModel:
+    """Takes a model as it is, or loads it from a folder or the Hub.
+
+    Args:
+        model: A VIGC model, or the folder or Hub name of one, or of an InstructBLIP with a decoder-only language model.
+        processor: Needed with a model object; otherwise the model's own by default.
+        dtype: One of `DTYPES`; "auto" is what the weights were saved in, but float32 on a CPU.
+        device: "auto" (an accelerator if there is one), "cpu", "cuda:1", ...
+        revision: Commit, tag or branch on the Hub.
+        trust_remote_code: Whether code from the model's folder may run, for models that vigc does not know itself.
+
+    Raises:
+        GenerationError: The model cannot be loaded, or is of another kind.
+    """
+    if not isinstance(model, (str, os.PathLike)):
+        if processor is None:
+            raise GenerationError("A model object needs its processor: pass processor= too, or the model's folder.")
+        name = str(model.config._name_or_path or type(model).__name__)
+        return WritingModel(model.eval(), processor, _public_name(name), _commit(model))
+    if dtype not in DTYPES:
+        raise GenerationError(f"dtype {dtype!r} is not known: use one of {', '.join(DTYPES)}.")
+    name = os.fspath(model)
+    place = _device(device)
+    kind = torch.float32 if dtype == "auto" and place.type == "cpu" else dtype
+    hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        model_class, processor_class = _classes(name, hub)
+        loaded = model_class.from_pretrained(name, dtype=kind, **hub)
+        processor = processor or processor_class.from_pretrained(name, **hub)
+    except (OSError, ValueError, KeyError) as error:
+        raise GenerationError(f"The model {name!r} cannot be loaded: {_first_line(error)}.") from error
+    found = folder_fingerprint(Path(name)) if Path(name).is_dir() else _commit(loaded)
+    return WritingModel(loaded.to(place).eval(), processor, _public_name(name), found)
+
+
+def _classes(name: str, hub: dict[str, Any]) -> tuple[Any, Any]:
+    """Our own classes for what we know; the model's code only where it was asked for and is needed."""
+    config = AutoConfig.from_pretrained(name, **hub)
+    if isinstance(config, VigcConfig) or type(config) is InstructBlipConfig:
+        return VigcForConditionalGeneration, VigcProcessor
+    if hub["trust_remote_code"] and config.model_type == VigcConfig.model_type:
+        return AutoModelForImageTextToText, AutoProcessor
+    raise ValueError(
+        f"it is a {config.model_type!r} model; give a VIGC model, as `vigc convert` writes, or InstructBLIP"
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise GenerationError(f"device {name!r} cannot be used: {_first_line(error)}") from error
+
+
+def _commit(model: Any) -> str | None:
+    """The Hub's commit a model came from; transformers notes it only where there is one."""
+    return getattr(model.config, "_commit_hash", None)
+
+
+def _public_name(name: str) -> str:
+    return Path(name).resolve().name if Path(name).is_dir() else name
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """16 hexadecimal digits that change with the files of a model folder.
+
+    Small files count in full. Of weights, tens of gigabytes, the size and 64 samples count, header included: training
+    moves every weight a little, so that no other model has the same ones.
+    """
+    digest = hashlib.sha256()
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    for name in names:
+        path = folder / name
+        if name.startswith(".") or path.suffix == ".md":
+            continue
+        size = path.stat().st_size
+        digest.update(json.dumps([name, size]).encode())
+        with path.open("rb") as file:
+            if size <= 64 * _SAMPLE_BYTES:
+                digest.update(file.read())
+                continue
+            for index in range(64):
+                file.seek(index * (size - _SAMPLE_BYTES) // 63)
+                digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def check_settings(settings: dict[str, Any], correct: bool) -> None:
+    """Raises a `GenerationError` for a decoding or `iqf_*` setting that is unknown, out of range or without effect."""
+    iqf = {name: value for name, value in settings.items() if name in IQF_SETTINGS}
+    try:
+        IqfSettings.resolve(GenerationConfig(), iqf)
+    except ValueError as error:
+        raise GenerationError(str(error)) from error
+    if iqf and not correct:
+        raise GenerationError(
+            f"Without correction {', '.join(iqf)} has no effect: drop it, or let answers be corrected."
+        )
+    known = vars(GenerationConfig())
+    unknown = [name for name in settings if name not in IQF_SETTINGS and name not in known]
+    if unknown:
+        raise GenerationError(
+            f"{', '.join(unknown)}: no such setting of generation; see transformers' GenerationConfig."
+        )
+    for name, low in (("num_beams", 1), ("max_new_tokens", 1), ("top_k", 0)):
+        if name in settings and settings[name] < low:
+            raise GenerationError(f"{name}={settings[name]} is too small: give at least {low}.")
+    for name in ("temperature", "repetition_penalty", "top_p"):
+        if name in settings and not settings[name] > 0:
+            raise GenerationError(f"{name}={settings[name]} is too small: give a number above 0.")
+
+
+def effective_settings(model: Any, settings: dict[str, Any], correct: bool) -> dict[str, dict[str, Any]]:
+    """The decoding and `iqf` settings of a run, complete: the model's own with those that were given.
+
+    Raises:
+        GenerationError: A sampling setting without sampling.
+    """
+    config = model.generation_config
+    given_iqf = {name: value for name, value in settings.items() if name in IQF_SETTINGS}
+    given = {name: value for name, value in settings.items() if name not in IQF_SETTINGS}
+    iqf = asdict(IqfSettings.resolve(config, given_iqf)) if correct else {}
+    decoding = {name: getattr(config, name, None) for name in _DECODING}
+    if iqf.get("iqf_preset") == "original":
+        decoding.update(ORIGINAL_DECODING)
+    decoding.update(given)
+    if decoding["do_sample"]:
+        decoding.update({name: getattr(config, name, None) for name in _SAMPLING if name not in given})
+    elif unused := [name for name in _SAMPLING if name in given]:
+        raise GenerationError(f"{', '.join(unused)} has no effect without sampling: give --do-sample too, or drop it.")
+    return {"decoding": decoding, "iqf": iqf}

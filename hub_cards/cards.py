@@ -1,0 +1,212 @@
+"""Fills the templates beside this file with true figures, and writes them as README.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import DatasetInfo, Features, SplitDict, SplitInfo
+from huggingface_hub import DatasetCardData, ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from vigc.processing import INSTRUCTION_TYPES
+from vigc.processing.rows import is_edited
+
+_SIZE_CATEGORIES = {
+    10**3: "n<1K",
+    10**4: "1K<n<10K",
+    10**5: "10K<n<100K",
+    10**6: "100K<n<1M",
+    10**7: "1M<n<10M",
+    10**8: "10M<n<100M",
+    10**9: "100M<n<1B",
+}
+
+
+@dataclass
+class TypeFigures:
+    """Counts of one type of instruction.
+
+    Args:
+        rows: How many rows there are.
+        changed: In how many of them correction changed a word.
+        malformed: How many texts were set aside.
+        files: Number of parquet files.
+        num_bytes: Size of the rows in memory.
+        download_bytes: Size of the files.
+    """
+
+    rows: int = 0
+    changed: int = 0
+    malformed: int = 0
+    files: int = 0
+    num_bytes: int = 0
+    download_bytes: int = 0
+
+    def add(self, rows: Sequence[Mapping[str, Any]], num_bytes: int, download_bytes: int) -> None:
+        """Counts the rows of one more file."""
+        self.rows += len(rows)
+        self.changed += sum(is_edited(row["draft"], row["answer"]) for row in rows)
+        self.files += 1
+        self.num_bytes += num_bytes
+        self.download_bytes += download_bytes
+
+    def __add__(self, other: TypeFigures) -> TypeFigures:
+        return TypeFigures(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What the card of a generated dataset states.
+
+    Args:
+        name: Its title.
+        features: The columns.
+        types: Figures of each type.
+        images: Number of pictures that were read.
+        skipped: Number of files that could not be read.
+        reasons: (kind, reason) of everything that was set aside.
+        configuration: All that decided what was written.
+        config_hash: Its hash.
+        command: Repeats the run.
+        source: Where the pictures came from.
+        license: Their licence; "unknown" is said in so many words.
+    """
+
+    name: str
+    features: Features
+    types: Mapping[str, TypeFigures]
+    images: int
+    skipped: int
+    reasons: Sequence[tuple[str, str]]
+    configuration: Mapping[str, Any]
+    config_hash: str
+    command: str
+    source: str
+    license: str
+
+
+def write_dataset_card(
+    folder: Path, facts: DatasetFacts, *, write: Callable[[Path, bytes], Any] = Path.write_bytes
+) -> Path:
+    """Writes the card of a generated dataset, with the metadata that `load_dataset` reads, as `folder/README.md`.
+
+    Args:
+        folder: The dataset folder; each type's files lie under `<type>/`.
+        facts: What it states.
+        write: How files are written.
+    """
+    filled = {kind: figures for kind, figures in facts.types.items() if figures.rows}
+    total = sum(facts.types.values(), TypeFigures())
+    data = DatasetCardData(
+        license=facts.license,
+        language=["en"],
+        pretty_name=" ".join(facts.name.split()),
+        task_categories=["visual-question-answering", "image-text-to-text"],
+        size_categories=[_size_category(total.rows)],
+        tags=["vigc", "synthetic", "visual-instruction-tuning"],
+    )
+    if filled:
+        data["configs"] = _configs(list(filled))
+        data["dataset_info"] = _dataset_infos(facts.features, filled)
+    text = _render(
+        "dataset_card.md",
+        metadata=data.to_yaml(),
+        facts=facts,
+        filled=list(filled),
+        purposes={kind: INSTRUCTION_TYPES[kind].prompt for kind in facts.types},
+        total=total,
+        set_aside=Counter(facts.reasons).most_common(),
+    )
+    path = folder / "README.md"
+    write(path, text.encode())
+    return path
+
+
+def write_model_card(
+    folder: Path, *, name: str, checkpoints: list[str], language_model: str, parameters: dict[str, int]
+) -> Path:
+    """Writes the card of a converted model as `folder/README.md`.
+
+    Args:
+        folder: The model folder.
+        name: Its title.
+        checkpoints: Names of the files it was put together from, base files first.
+        language_model: Name of the language model's folder.
+        parameters: Number of parameters of each part.
+    """
+    data = ModelCardData(
+        license="other",
+        language=["en"],
+        library_name="transformers",
+        pipeline_tag="image-text-to-text",
+        tags=["vigc", "instructblip", "visual-instruction-generation"],
+    )
+    text = _render(
+        "model_card.md",
+        metadata=data.to_yaml(),
+        name=name,
+        checkpoints=checkpoints,
+        language_model=language_model,
+        parameters=parameters,
+        types=list(INSTRUCTION_TYPES),
+    )
+    path = folder / "README.md"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _configs(types: list[str]) -> list[dict[str, Any]]:
+    """A configuration for all types together, the default, and one for each."""
+    everything = [{"split": "train", "path": [f"{kind}/train-*.parquet" for kind in types]}]
+    each = [
+        {"config_name": kind, "data_files": [{"split": "train", "path": f"{kind}/train-*.parquet"}]} for kind in types
+    ]
+    return [{"config_name": "default", "data_files": everything, "default": True}, *each]
+
+
+def _dataset_infos(features: Features, types: Mapping[str, TypeFigures]) -> list[dict[str, Any]]:
+    """Columns and sizes of each configuration; with them `load_dataset` notices that a cached copy is out of date."""
+    figures = {"default": sum(types.values(), TypeFigures()), **types}
+    infos = []
+    for config, counted in figures.items():
+        splits = SplitDict()
+        splits.add(SplitInfo("train", num_bytes=counted.num_bytes, num_examples=counted.rows))
+        info = DatasetInfo(
+            features=features,
+            splits=splits,
+            download_size=counted.download_bytes,
+            dataset_size=counted.num_bytes,
+        )
+        infos.append({"config_name": config, **info._to_yaml_dict()})
+    return infos
+
+
+def _size_category(rows: int) -> str:
+    return next((category for limit, category in _SIZE_CATEGORIES.items() if rows < limit), "n>1B")
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown; what strangers wrote goes through `plain`
+    )
+    environment.filters.update(plain=_plain, percent=_percent)
+    return environment.get_template(template).render(**values)
+
+
+def _plain(value: Any) -> str:
+    """Text of unknown origin on one line of Markdown, without effect on what surrounds it."""
+    text = " ".join(str(value).split())
+    return "".join(f"\\{mark}" if mark in "\\`*_[]<>|" else mark for mark in text)
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"

@@ -1,0 +1,16 @@
+"""The VIGC model: configuration, forward pass and generation with the Iterative Q-Former."""
+
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
+
+from .configuration_vigc import VigcConfig
+from .generation_vigc import IqfSettings, VigcGenerateOutput
+from .modeling_vigc import VigcForConditionalGeneration
+
+# So that Auto classes know us without remote code, and saved folders carry the code along for those who lack it.
+AutoConfig.register(VigcConfig.model_type, VigcConfig, exist_ok=True)
+AutoModel.register(VigcConfig, VigcForConditionalGeneration, exist_ok=True)
+AutoModelForImageTextToText.register(VigcConfig, VigcForConditionalGeneration, exist_ok=True)
+VigcConfig.register_for_auto_class()
+VigcForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
+
+__all__ = ["IqfSettings", "VigcConfig", "VigcForConditionalGeneration", "VigcGenerateOutput"]

@@ -1,0 +1,366 @@
+"""VIG, then VIC with the Iterative Q-Former: write a sentence, look again in the light of it, write the next.
+
+Functions over a model, its processor and settings. They need of the model only what InstructBLIP has (`qformer`,
+`query_tokens`, `language_projection`, `language_model`), so that a stock checkpoint can be served as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+from transformers.utils.generic import ModelOutput
+
+from .decoding_vigc import Writer, Written
+from .sentences_vigc import UnitRule
+
+# What a processor's output carries beside the tensors.
+PROCESSOR_ENTRIES = ("mode", "task", "questions")
+
+# The released loop (`valid_step` in `vigc/tasks/llava_150k_gen.py`) and its decoding.
+_ORIGINAL = {"iqf_keep_tail": False, "iqf_prompt": "instruction", "iqf_split": "original", "iqf_full_record": True}
+_PRESETS: dict[str, dict[str, Any]] = {"vigc": {}, "original": _ORIGINAL}
+ORIGINAL_DECODING = {"do_sample": False, "num_beams": 5, "repetition_penalty": 1.5, "max_new_tokens": 249}
+
+
+@dataclass(frozen=True)
+class IqfSettings:
+    """How VIC iterates. The fields are keyword arguments of `generate` and entries of `generation_config`.
+
+    Args:
+        iqf_preset: "vigc", or "original" for the released loop's values of every setting below and of the decoding.
+        iqf_steps: Number of VIC calls; the last one may keep its tail. 0 is one-shot VIC: one call, kept whole.
+            -1 goes on until the end of sequence, as the paper has it, or until an answer has `max_new_tokens` tokens.
+        iqf_unit: What a call keeps: its first "sentence" or "paragraph".
+        iqf_keep_tail: Whether the last call keeps all it writes.
+        iqf_prompt: "question" asks VIC the type's own prompt; "instruction" the released loop's
+            "{instruction} Question: {question} Answer:".
+        iqf_split: "safe" sentence ends spare decimals and abbreviations; "original" ones are the first ".".
+        iqf_full_record: Whether the first call is written out in full, for `answers_given_question`.
+
+    Raises:
+        ValueError: A value that is none of these.
+    """
+
+    iqf_preset: str = "vigc"
+    iqf_steps: int = 4
+    iqf_unit: str = "sentence"
+    iqf_keep_tail: bool = True
+    iqf_prompt: str = "question"
+    iqf_split: str = "safe"
+    iqf_full_record: bool = False
+
+    def __post_init__(self) -> None:
+        allowed: dict[str, tuple[Any, ...]] = {
+            "iqf_preset": tuple(_PRESETS),
+            "iqf_unit": ("sentence", "paragraph"),
+            "iqf_prompt": ("question", "instruction"),
+            "iqf_split": ("safe", "original"),
+        }
+        allowed |= dict.fromkeys(("iqf_keep_tail", "iqf_full_record"), (True, False))
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not known: use {' or '.join(map(repr, values))}.")
+        if not isinstance(self.iqf_steps, int) or self.iqf_steps < -1:
+            raise ValueError(
+                f"iqf_steps={self.iqf_steps!r}: give the number of VIC calls, 0 for one-shot VIC, or -1 to go on until "
+                "the end of sequence."
+            )
+
+    @classmethod
+    def resolve(cls, config: GenerationConfig, given: Mapping[str, Any]) -> IqfSettings:
+        """Settings of a call: what is `given`; then, with a preset given, the preset's, else those saved in `config`.
+
+        A saved preset stands for all settings that are not saved beside it.
+        """
+        saved = {item.name: getattr(config, item.name) for item in fields(cls) if hasattr(config, item.name)}
+        preset = given.get("iqf_preset", saved.get("iqf_preset", "vigc"))
+        values = {**_PRESETS.get(preset, {}), **({} if "iqf_preset" in given else saved), **given}
+        return cls(**{**values, "iqf_preset": preset})
+
+    @property
+    def rule(self) -> UnitRule:
+        """Where a unit ends."""
+        return UnitRule(self.iqf_unit, self.iqf_split)
+
+
+IQF_SETTINGS = tuple(item.name for item in fields(IqfSettings))
+
+
+@dataclass
+class VigcGenerateOutput(ModelOutput):
+    """What `generate` wrote, a list entry per row.
+
+    Args:
+        sequences: int64 (B, T), the prompt's ids and those of the final text: "Question: ... Answer: ..." where the
+            question was written too, else the answer.
+        questions: The question, written or given; None where VIG's text is not a pair.
+        drafts: VIG's answer; None where the question was given or there is none.
+        answers: The answer after VIC; None where VIG's text is not a pair.
+        trace: For each VIC call `{"sentence", "changed", "logprob", "stop"}`: the text it kept; whether that differs
+            from the draft's text at this place (None without a draft); the mean log-probability of its tokens, natural
+            logarithm (None if it kept nothing); and why it stopped: "unit", "eos" or "length".
+        valid: Whether VIG's text was a pair; always where the question was given.
+        reasons: Why not, else None.
+        instructions: What VIG was asked, else None.
+        vig_texts: What VIG wrote, well-formed or not, else None.
+        whole_texts: The last prompt with what was written to it.
+        answer_lists: With `iqf_unit="paragraph"` what each call kept, and "" for calls that were not needed any more,
+            as the release records it; else empty.
+        answers_given_question: The first VIC call's whole text, with `iqf_full_record`, else None.
+        draft_logprobs: Mean log-probability of the tokens of VIG's text (question and draft).
+        answer_logprobs: Mean log-probability of the tokens of the answer, each under the call that wrote it.
+    """
+
+    sequences: torch.Tensor | None = None
+    questions: list[str | None] | None = None
+    drafts: list[str | None] | None = None
+    answers: list[str | None] | None = None
+    trace: list[list[dict[str, Any]]] | None = None
+    valid: list[bool] | None = None
+    reasons: list[str | None] | None = None
+    instructions: list[str | None] | None = None
+    vig_texts: list[str | None] | None = None
+    whole_texts: list[str] | None = None
+    answer_lists: list[list[str]] | None = None
+    answers_given_question: list[str | None] | None = None
+    draft_logprobs: list[float | None] | None = None
+    answer_logprobs: list[float | None] | None = None
+
+
+@dataclass(slots=True)
+class Pair:
+    """One picture's question and answer while they are being written."""
+
+    index: int
+    task: str | None = None
+    question: str | None = None
+    prompt: str = ""
+    draft: str | None = None
+    draft_units: list[str] | None = None
+    answer: str = ""
+    step: int = 0
+    tokens: int = 0
+    done: bool = False
+    reason: str | None = None
+    instruction: str | None = None
+    vig_text: str | None = None
+    full_answer: str | None = None
+    draft_logprob: float | None = None
+    logprobs: list[float] = field(default_factory=list)
+    trace: list[dict[str, Any]] = field(default_factory=list)
+
+
+def decoding_mode(mode: Any, correct: bool | None, processor: Any) -> str:
+    """What a call of `generate` does: "vig", "vic" or "plain". It is said by the caller, never guessed from texts."""
+    modes = set(_flat(mode)) if mode is not None else set()
+    if len(modes) > 1 or not modes <= {"vig", "vic", "plain"}:
+        raise ValueError(f"mode={mode!r} is not known: use 'vig', 'vic' or 'plain', one for the whole batch.")
+    if correct and processor is None:
+        raise ValueError(
+            "correct=True needs the processor, since the Q-Former and the language model have different tokenizers: "
+            "call generate(**inputs, processor=processor)."
+        )
+    if correct is False or processor is None:
+        return "plain"
+    if not modes:
+        raise ValueError(
+            "generate was given a processor but not what to do: pass mode='vig' or 'vic' (the entry that VigcProcessor "
+            "returns beside the tensors), or correct=False for plain decoding."
+        )
+    if correct and modes == {"plain"}:
+        raise ValueError("correct=True and mode='plain' contradict each other: drop one of them.")
+    return modes.pop()
+
+
+def generate_rows(
+    writer: Writer,
+    settings: IqfSettings,
+    mode: str,
+    image_embeds: torch.Tensor,
+    task: Any = None,
+    questions: Any = None,
+    seeds: list[int] | None = None,
+) -> list[Pair]:
+    """Runs VIG (for mode "vig") and VIC over a batch; rows advance and end independently of each other.
+
+    Args:
+        writer: Writes texts with a model, a processor and decoding settings.
+        settings: How VIC iterates.
+        mode: "vig" or "vic".
+        image_embeds: float (B, patches + 1, vision width), the ViT's output; it is computed once for all steps.
+        task: The type of each row; needed for "vig" and for `iqf_prompt="instruction"`.
+        questions: The question of each row; needed for "vic".
+        seeds: One for each row, for sampling.
+
+    Raises:
+        ValueError: Entries are missing, too few or too many, or a question is empty.
+    """
+    count = image_embeds.shape[0]
+    tasks = _column("task", task, count, needed=mode == "vig")
+    asked = _column("questions", questions, count, needed=mode == "vic")
+    rows = [Pair(index, kind, question) for index, (kind, question) in enumerate(zip(tasks, asked, strict=True))]
+    seeds = _column("row_seeds", [0] * count if seeds is None else seeds, count, needed=True)
+    if mode == "vic" and not all(asked):
+        raise ValueError(
+            f"Question {[bool(question) for question in asked].index(False)} is empty: there is nothing to answer."
+        )
+    if mode == "vig":
+        _write_pairs(writer, settings, rows, image_embeds, seeds)
+    for row in rows:
+        if not row.done:
+            row.prompt = writer.processor.vic_prompt(row.question, row.task, settings.iqf_prompt)
+    while active := [row for row in rows if not row.done]:
+        where = torch.tensor([row.index for row in active], device=image_embeds.device)
+        written = writer.write(
+            [row.prompt for row in active],
+            image_embeds[where],
+            until_unit=[not _whole(row, settings) for row in active],
+            seeds=[_step_seed(seeds[row.index], row.step + 1) for row in active],
+        )
+        for row, text in zip(active, written, strict=True):
+            _advance(row, text, writer, settings)
+    return rows
+
+
+def _write_pairs(
+    writer: Writer, settings: IqfSettings, rows: list[Pair], image_embeds: torch.Tensor, seeds: list[int]
+) -> None:
+    """VIG: a question and a draft for each row, or the reason why there is none."""
+    for row in rows:
+        row.prompt = row.instruction = writer.processor.instruction(row.task)
+    first_seeds = [_step_seed(seed, 0) for seed in seeds]
+    written = writer.write([row.prompt for row in rows], image_embeds, [False] * len(rows), first_seeds)
+    for row, text in zip(rows, written, strict=True):
+        pair = writer.processor.parse_pair(text.text)
+        row.vig_text, row.draft_logprob = text.text, _mean(text.logprobs)
+        row.question, row.draft, row.reason = pair.question, pair.answer, pair.reason
+        if pair.question == "" and settings.iqf_prompt == "question":
+            row.reason = "the question is empty"
+        row.done = row.reason is not None
+        if pair.answer is not None:
+            row.draft_units = settings.rule.split_all(pair.answer)
+
+
+def _whole(row: Pair, settings: IqfSettings) -> bool:
+    """Whether the row's next call has to be written to its end, not just to the end of its first unit."""
+    return (row.step == 0 and settings.iqf_full_record) or _keeps_all(row.step + 1, settings)
+
+
+def _keeps_all(step: int, settings: IqfSettings) -> bool:
+    return settings.iqf_steps == 0 or (step == settings.iqf_steps and settings.iqf_keep_tail)
+
+
+def _advance(row: Pair, written: Written, writer: Writer, settings: IqfSettings) -> None:
+    """Takes one call's text into the row: keeps its unit, and decides whether the row goes on."""
+    row.step += 1
+    if row.step == 1 and settings.iqf_full_record:
+        row.full_answer = written.text
+    whole = _keeps_all(row.step, settings)
+    kept = written.text if whole else settings.rule.first(written.text)
+    last = whole or row.step == settings.iqf_steps
+    # Nothing kept leaves the prompt as it was: all further calls would write the same text again, and the last of them
+    # would keep it whole or not at all.
+    repeats = not kept
+    if repeats and not last and settings.iqf_keep_tail:
+        kept = written.text
+    draft_rest = (row.draft_units or [])[len(row.trace) :]
+    tail = draft_rest if whole or repeats else draft_rest[:1]
+    logprobs = written.logprobs[: writer.kept_tokens(written, kept)] if kept else []
+    row.trace.append(
+        {
+            "sentence": kept,
+            "changed": None if row.draft_units is None else settings.rule.split_all(kept) != tail,
+            "logprob": _mean(logprobs),
+            "stop": written.stop,
+        }
+    )
+    row.logprobs += logprobs
+    row.tokens += len(logprobs)
+    separator = settings.rule.separator
+    row.prompt = f"{row.prompt}{' ' if row.step == 1 else separator}{kept}".strip()
+    row.answer = f"{row.answer}{separator}{kept}".strip()
+    endless = settings.iqf_steps == -1 and row.tokens >= writer.max_new_tokens
+    row.done = last or repeats or endless
+
+
+def to_output(
+    rows: list[Pair], writer: Writer, settings: IqfSettings, mode: str, input_ids: torch.Tensor | None
+) -> VigcGenerateOutput:
+    """The rows as `generate` returns them."""
+    valid = [row.reason is None for row in rows]
+    answers = [row.answer if row.reason is None else None for row in rows]
+    if mode == "vig":
+        texts = [
+            f"Question: {row.question} Answer: {row.answer}" if row.reason is None else row.vig_text or ""
+            for row in rows
+        ]
+    else:
+        texts = [row.answer for row in rows]
+    return VigcGenerateOutput(
+        sequences=_sequences(writer, texts, input_ids),
+        questions=[row.question for row in rows],
+        drafts=[row.draft for row in rows],
+        answers=answers,
+        trace=[row.trace for row in rows],
+        valid=valid,
+        reasons=[row.reason for row in rows],
+        instructions=[row.instruction for row in rows],
+        vig_texts=[row.vig_text for row in rows],
+        whole_texts=[row.prompt for row in rows],
+        answer_lists=[_answer_list(row, settings) for row in rows],
+        answers_given_question=[row.full_answer for row in rows],
+        draft_logprobs=[row.draft_logprob for row in rows],
+        answer_logprobs=[_mean(row.logprobs) for row in rows],
+    )
+
+
+def _answer_list(row: Pair, settings: IqfSettings) -> list[str]:
+    if settings.iqf_unit == "sentence":
+        return []
+    kept = [step["sentence"] for step in row.trace]
+    return kept + [""] * (settings.iqf_steps - len(kept))
+
+
+def _step_seed(seed: int, step: int) -> int:
+    """A stream of its own for each row and step, whatever the seeds of other rows."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:8], "big") >> 1
+
+
+def _sequences(writer: Writer, texts: list[str], input_ids: torch.Tensor | None) -> torch.Tensor:
+    """Prompt ids followed by the texts' ids and an end of sequence, padded on the right."""
+    tokenizer = writer.tokenizer
+    ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    rows = [torch.tensor([*row, tokenizer.eos_token_id], dtype=torch.long) for row in ids]
+    output = torch.nn.utils.rnn.pad_sequence(rows, True, writer.pad_token_id)
+    if input_ids is None:
+        return output.to(writer.model.device)
+    return torch.cat([input_ids, output.to(input_ids.device)], dim=1)
+
+
+def _column(name: str, values: Any, count: int, needed: bool) -> list[Any]:
+    if values is None:
+        if needed:
+            raise ValueError(f"{name}= is missing: pass on all that the processor returned, generate(**inputs, ...).")
+        return [None] * count
+    column = _flat(values)
+    if len(column) != count:
+        raise ValueError(f"{count} pictures but {len(column)} of {name}=: give one for each picture.")
+    return column
+
+
+def _flat(values: Any) -> list[Any]:
+    """A list of what may be one value or a tensor or, from a batched pipeline, lists of lists."""
+    if isinstance(values, torch.Tensor):
+        values = values.tolist()
+    if not isinstance(values, (list, tuple)):
+        return [values]
+    return [item for value in values for item in _flat(value)]
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None

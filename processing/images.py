@@ -1,0 +1,242 @@
+"""Pictures from strangers: opened safely, upright and in RGB, with the bytes of them that may be published."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import stat
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+from .metadata import without_jpeg_metadata, without_png_metadata
+
+PICTURE_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+)
+# Named one by one: Pillow knows formats that start other programs (EPS) or that nobody keeps photographs in.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+
+# An RGB copy of the largest picture is 240 MB. Below Pillow's own warning limit, so that this one speaks.
+MAX_PIXELS = 80_000_000
+MAX_BYTES = 256 * 2**20
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(ValueError):
+    """A picture that is refused.
+
+    Args:
+        name: The file, as the user knows it.
+        reason: Why, with what can be done about it.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"picture {name!r} {reason}")
+        self.name = name
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An opened picture.
+
+    Args:
+        image: RGB, upright, first frame.
+        data: The bytes to publish: the original ones less their metadata, or re-encoded where they cannot stay.
+            Decoding them and calling `convert("RGB")`, as every trainer does, yields exactly `image`.
+        original: The bytes as they were read.
+    """
+
+    image: Image.Image
+    data: bytes
+    original: bytes
+
+
+def open_image(source: str | os.PathLike[str] | bytes, *, name: str | None = None) -> Image.Image:
+    """Opens a picture as RGB: first frame, upright by its EXIF, transparency on white, 16-bit grey scaled to 8.
+
+    Args:
+        source: A path, or the bytes of a file.
+        name: What to call the picture in errors; by default its path.
+
+    Raises:
+        ImageError: Not a regular file, empty, not of a known format, truncated or corrupt, or of more than
+            `MAX_BYTES` bytes or `MAX_PIXELS` pixels (checked before anything is decoded).
+    """
+    name = name or _name(source)
+    return _to_rgb(_decoded(_read(source, name), name), name)
+
+
+def load_picture(source: str | os.PathLike[str] | bytes, *, name: str | None = None) -> Picture:
+    """Opens a picture as [`open_image`] does, together with the bytes of it that may be published.
+
+    A JPEG or PNG keeps its compressed pixels and loses EXIF, GPS, XMP, comments, text and appended data. A JPEG that
+    its EXIF turns is re-encoded upright. Other formats, and what a plain `convert("RGB")` would show differently
+    (transparency, 16-bit grey), become PNG.
+
+    Raises:
+        ImageError: As in [`open_image`].
+    """
+    name = name or _name(source)
+    original = _read(source, name)
+    decoded = _decoded(original, name)
+    image = _to_rgb(decoded, name)
+    data = _stripped(decoded, original)
+    if data is None:
+        profile = decoded.info.get("icc_profile") if decoded.mode in ("RGB", "RGBA") else None
+        data = _encoded(image, "JPEG" if decoded.format in ("JPEG", "MPO") else "PNG", profile)
+        if decoded.format in ("JPEG", "MPO"):
+            image = _to_rgb(_decoded(data, name), name)
+    return Picture(image, data, original)
+
+
+def _name(source: str | os.PathLike[str] | bytes) -> str:
+    return f"of {len(source)} bytes" if isinstance(source, bytes) else os.fspath(source)
+
+
+def _read(source: str | os.PathLike[str] | bytes, name: str) -> bytes:
+    if isinstance(source, bytes):
+        size = len(source)
+    else:
+        try:
+            status = os.stat(source)
+        except (OSError, ValueError) as error:
+            raise ImageError(name, f"cannot be read ({_text(error)})") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(name, "is not a regular file: give a picture file")
+        size = status.st_size
+    if size == 0:
+        raise ImageError(name, "is empty (0 bytes): get the file again")
+    if size > MAX_BYTES:
+        raise ImageError(name, f"has {size:,} bytes, more than the limit of {MAX_BYTES:,}: make it smaller")
+    if isinstance(source, bytes):
+        return source
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise ImageError(name, f"cannot be read ({_text(error)})") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _decoded(data: bytes, name: str) -> Image.Image:
+    """The first frame with its pixels, as the file has it."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=_formats())
+    except Image.DecompressionBombError as error:
+        raise ImageError(name, f"has more than the limit of {MAX_PIXELS:,} pixels: make it smaller") from error
+    except MemoryError:
+        raise  # the machine's trouble, not the picture's
+    except Exception as error:  # Pillow's parsers raise whatever a broken header makes them raise
+        known = ", ".join(_formats())
+        raise ImageError(name, f"is not a picture in a format that is read here ({known}), or corrupt") from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        size = f"{width} x {height} = {width * height:,} pixels"
+        raise ImageError(name, f"has {size}, more than the limit of {MAX_PIXELS:,}: make it smaller")
+    try:
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ImageError(name, f"is truncated or corrupt ({_text(error)}): get the file again") from error
+    return image
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    try:
+        upright = image.transpose(_UPRIGHT[_orientation(image)]) if _orientation(image) != 1 else image
+        rgb = _flat(upright, image)
+    except (ValueError, OSError) as error:
+        raise ImageError(name, f"has colours of a kind that cannot be shown ({image.mode}: {_text(error)})") from error
+    if rgb is image:
+        rgb = image.copy()
+    rgb.info = {}
+    return rgb
+
+
+def _flat(upright: Image.Image, source: Image.Image) -> Image.Image:
+    """RGB from any mode."""
+    if upright.mode.startswith("I;16"):
+        return _from_16_bit(upright.convert("I")).convert("RGB")
+    if upright.mode == "I" and source.format == "PNG":  # older Pillow's name for 16-bit grey
+        return _from_16_bit(upright).convert("RGB")
+    if upright.mode in ("I", "F"):
+        return _stretched(upright.convert("F")).convert("RGB")
+    if _transparent(source):
+        if upright.mode == "La":
+            upright = upright.convert("LA")
+        coloured = upright.convert("RGBA")
+        paper = Image.new("RGB", coloured.size, "white")
+        paper.paste(coloured, mask=coloured.getchannel("A"))
+        return paper
+    return upright.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    # `convert` clips at 255, which leaves a blank white picture.
+    return image.point([value // 257 for value in range(65536)], "L")
+
+
+def _stretched(image: Image.Image) -> Image.Image:
+    """Grey from measurements without a known white: darkest to brightest."""
+    low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError("its values are not finite")
+    scale = 255 / (high - low) if high > low else 0.0
+    return image.point(lambda value: value * scale - low * scale).convert("L")
+
+
+def _transparent(image: Image.Image) -> bool:
+    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF says nothing; the pixels are whole
+        return 1
+    return value if value in _UPRIGHT else 1
+
+
+def _stripped(image: Image.Image, original: bytes) -> bytes | None:
+    """The file less its metadata, pixels untouched; None if those bytes cannot stay."""
+    if _orientation(image) != 1 or _transparent(image):
+        return None
+    if image.format in ("JPEG", "MPO"):
+        return without_jpeg_metadata(original)
+    if image.format == "PNG" and image.mode in ("1", "L", "P", "RGB"):
+        return without_png_metadata(original)
+    return None
+
+
+def _encoded(image: Image.Image, kind: str, profile: bytes | None) -> bytes:
+    buffer = io.BytesIO()
+    if kind == "JPEG":
+        image.save(buffer, kind, quality=95, subsampling=0, icc_profile=profile)
+    else:
+        image.save(buffer, kind, icc_profile=profile)
+    return buffer.getvalue()
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,81 @@
+"""Takes out of JPEG and PNG files what says where, when and by whom: pixels stay as they are, bit for bit.
+
+Both keep a list of what may stay rather than of what must go, since cameras invent new places.
+"""
+
+from __future__ import annotations
+
+import re
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# What decides the pixels and their colours. Left out: text, time, EXIF, animation and private chunks.
+_PNG_KEPT = frozenset(b"IHDR PLTE IDAT IEND tRNS gAMA cHRM sRGB iCCP cICP sBIT bKGD pHYs".split())
+
+_SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
+_SCAN = 0xDA
+_COMMENT = 0xFE
+_BARE_MARKERS = {0x01, *range(0xD0, 0xD8)}
+# Within a scan 0xFF is followed by 0x00 (the byte itself), a restart marker, or 0xFF (fill).
+_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+
+
+def without_png_metadata(data: bytes) -> bytes | None:
+    """A PNG file with the chunks that make the picture only; None if its chunks do not add up."""
+    if not data.startswith(_PNG_SIGNATURE):
+        return None
+    kept, at = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
+    while at + 12 <= len(data):
+        kind = data[at + 4 : at + 8]
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data):
+            return None
+        if kind in _PNG_KEPT:
+            kept.append(data[at:end])
+        if kind == b"IEND":
+            return b"".join(kept)
+        at = end
+    return None
+
+
+def without_jpeg_metadata(data: bytes) -> bytes | None:
+    """A JPEG file with tables, scans, colour profile and nothing else; None if its segments do not add up.
+
+    What follows the first picture (a second one of an MPO file, a phone's video) goes as well.
+    """
+    if not data.startswith(_SOI):
+        return None
+    kept, at = [_SOI], 2
+    while at + 2 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill
+            at += 1
+        elif data[at : at + 2] == _EOI:
+            return b"".join([*kept, _EOI])
+        elif marker in _BARE_MARKERS:
+            kept.append(data[at : at + 2])
+            at += 2
+        else:
+            end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+            if marker == _SCAN:
+                after = _AFTER_SCAN.search(data, end)
+                if after is None:
+                    return None
+                end = after.start()
+            if end > len(data):
+                return None
+            kept.append(_kept_segment(marker, data[at:end]))
+            at = end
+    return None
+
+
+def _kept_segment(marker: int, segment: bytes) -> bytes:
+    """The segment, what may stay of it, or nothing."""
+    content = segment[4:]
+    if marker == 0xE0 and content.startswith(b"JFIF\0"):
+        # Without the thumbnail, which may show more than the picture.
+        return b"\xff\xe0\x00\x10" + content[:12].ljust(12, b"\0") + b"\0\0"
+    if marker == 0xE2 and content.startswith(b"ICC_PROFILE\0"):
+        return segment
+    if marker == 0xEE and content.startswith(b"Adobe"):  # says how colours are stored
+        return segment
+    return b"" if 0xE0 <= marker <= 0xEF or marker == _COMMENT else segment

@@ -1,0 +1,44 @@
+"""vigc: images go in; instruction rows, corrected and scored, come out.
+
+The public names below are imported when they are first used, so that `import vigc` costs nothing: torch and
+transformers are loaded by whoever needs them.
+"""
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "VigcConfig",
+    "VigcForConditionalGeneration",
+    "VigcGenerateOutput",
+    "VigcProcessor",
+    "convert_checkpoint",
+    "generate_dataset",
+]
+
+if TYPE_CHECKING:
+    from vigc.convert import convert_checkpoint
+    from vigc.generation import generate_dataset
+    from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration, VigcGenerateOutput
+    from vigc.processing import VigcProcessor
+else:  # unseen by type checkers, which would otherwise accept any name
+    _HOMES = {
+        "VigcConfig": "vigc.modeling_vigc",
+        "VigcForConditionalGeneration": "vigc.modeling_vigc",
+        "VigcGenerateOutput": "vigc.modeling_vigc",
+        "VigcProcessor": "vigc.processing",
+        "convert_checkpoint": "vigc.convert",
+        "generate_dataset": "vigc.generation",
+    }
+
+    def __getattr__(name):
+        from importlib import import_module
+
+        if name not in _HOMES:
+            raise AttributeError(f"module 'vigc' has no attribute {name!r}; its public names are {', '.join(__all__)}")
+        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

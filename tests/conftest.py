@@ -1,0 +1,118 @@
+"""What all tests share: an offline, single-threaded process, the golden numbers, and the model converted from them."""
+
+import atexit
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+# Before anything imports torch or transformers. Each process (xdist workers too) gets its own empty Hugging Face home:
+# remote code is unpacked there, and neither a user's cache nor another worker may decide a test.
+HF_HOME = tempfile.mkdtemp(prefix="vigc-tests-")
+atexit.register(shutil.rmtree, HF_HOME, ignore_errors=True)
+os.environ.update(
+    HF_HOME=HF_HOME,
+    HF_HUB_CACHE=f"{HF_HOME}/hub",
+    HF_MODULES_CACHE=f"{HF_HOME}/modules",
+    HF_DATASETS_CACHE=f"{HF_HOME}/datasets",
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    TOKENIZERS_PARALLELISM="false",
+    # The golden numbers were made with one thread; it is also what two workers on two cores can use.
+    OMP_NUM_THREADS="1",
+    MKL_NUM_THREADS="1",
+)
+
+import pytest  # noqa: E402
+from filelock import FileLock  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+FIXTURES = ROOT / "tests" / "fixtures"
+
+
+@pytest.fixture(scope="session")
+def parity_dir() -> Path:
+    """The golden numbers of the authors' code; VIGC_PARITY_DIR names another folder of the same form."""
+    return Path(os.environ.get("VIGC_PARITY_DIR", FIXTURES / "parity" / "seed0")).resolve()
+
+
+def sizes_of(meta: dict) -> dict:
+    """The `--config` of `vigc convert`, from the sizes that a folder of golden numbers states in `meta.json`."""
+    sizes = meta["config"]
+    vit, qformer = sizes["vit"], sizes["qformer"]
+    return {
+        "num_query_tokens": sizes["num_query_token"],
+        "vision_output_layer_norm_eps": sizes["ln_vision_eps"],
+        "vision_config": {
+            "image_size": vit["img_size"],
+            "patch_size": vit["patch_size"],
+            "hidden_size": vit["embed_dim"],
+            "intermediate_size": sizes["vit_mlp_hidden"],
+            "num_hidden_layers": vit["depth"],
+            "num_attention_heads": vit["num_heads"],
+            "layer_norm_eps": sizes["vit_layer_norm_eps"],
+            "qkv_bias": sizes["qkv_bias"],
+        },
+        "qformer_config": {
+            "vocab_size": qformer["vocab_size"],
+            "hidden_size": qformer["hidden_size"],
+            "intermediate_size": qformer["intermediate_size"],
+            "num_hidden_layers": qformer["num_hidden_layers"],
+            "num_attention_heads": qformer["num_attention_heads"],
+            "max_position_embeddings": qformer["max_position_embeddings"],
+            "layer_norm_eps": qformer["layer_norm_eps"],
+            "cross_attention_frequency": qformer["cross_attention_freq"],
+            "encoder_hidden_size": qformer["encoder_width"],
+        },
+    }
+
+
+@pytest.fixture(scope="session")
+def parity_config(parity_dir, tmp_path_factory) -> Path:
+    """A `--config` file for the checkpoint of `parity_dir`."""
+    meta = json.loads((parity_dir / "meta.json").read_text(encoding="utf-8"))
+    path = tmp_path_factory.mktemp("parity-config") / "vigc_config.json"
+    path.write_text(json.dumps(sizes_of(meta), indent=2), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def vigc_folder(parity_dir, parity_config, tmp_path_factory) -> Path:
+    """The checkpoint of `parity_dir` as `vigc convert` leaves it: converted once, by whichever worker comes first."""
+    from vigc.convert import convert_checkpoint
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = shared / "vigc-parity", shared / "vigc-parity.done"
+    with FileLock(shared / "vigc-parity.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            convert_checkpoint(
+                checkpoints=[parity_dir / "official_checkpoint.safetensors", parity_dir / "llm_pad_row.safetensors"],
+                language_model=parity_dir / "llm",
+                qformer_tokenizer=parity_dir / "qformer_tokenizer",
+                config=parity_config,
+                output=folder,
+            )
+            done.touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(vigc_folder):
+    """The converted model, fp32, for tests that leave it as it is; those that change one load their own."""
+    import torch
+
+    from vigc.modeling_vigc import VigcForConditionalGeneration
+
+    return VigcForConditionalGeneration.from_pretrained(vigc_folder, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def processor(vigc_folder):
+    """The processor that belongs to `model`."""
+    from vigc.processing import VigcProcessor
+
+    return VigcProcessor.from_pretrained(vigc_folder)

@@ -1,0 +1,218 @@
+"""The report page: true figures, marked edits, and nothing that a text or a file name could make it do."""
+
+import base64
+import hashlib
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from vigc.generation import GenerationError, ledger, write_report
+from vigc.generation.differences import word_differences
+from vigc.processing import row_id
+from vigc.processing.rows import to_messages
+
+HOSTILE = "</p><script>alert(1)</script><img src=x onerror=alert(1)> & \"quotes\" 'too' {{ 7 * 7 }} <!-- ]]>"
+
+
+def picture(colour, size=(300, 200)):
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def row(index, kind="detail", draft="A red cat sleeps. It is small.", answer="A grey cat sleeps. It is small.", **more):
+    image = picture((index % 250, 40, 90))
+    trace = [
+        {"sentence": answer.split(". ")[0] + ".", "changed": draft != answer, "logprob": -0.25, "stop": "unit"},
+        {"sentence": answer.split(". ")[-1], "changed": False, "logprob": -0.125, "stop": "eos"},
+        {"sentence": "", "changed": False, "logprob": None, "stop": "eos"},
+    ]
+    return {
+        "id": row_id(image, kind, "c", 0),
+        "image": {"bytes": image, "path": None},
+        "image_id": f"picture-{index:04d}",
+        "type": kind,
+        "question_index": 0,
+        "question": "What is there?",
+        "draft": draft,
+        "answer": answer,
+        "messages": to_messages("What is there?", answer),
+        "trace": trace,
+        "scores": {"draft_logprob": -0.5, "answer_logprob": -0.25, "visual_dependency": None},
+        **more,
+    }
+
+
+def make(folder, rows, types=("detail", "complex"), records=(), correct=True):
+    configuration = {"model": "vigc-7b", "types": list(types), "correct": correct, "seed": 7, "dtype": "bfloat16"}
+    plan = {"configuration": configuration, "config_hash": "0123456789abcdef", "source": "photos", "license": "cc0-1.0"}
+    ledger.write_plan(folder, plan)
+    for kind in types:
+        chosen = [item for item in rows if item["type"] == kind]
+        if chosen:
+            ledger.write_rows(folder, kind, 0, chosen)
+    if records:
+        ledger.write_quarantine(folder, 0, records)
+    return write_report(folder).read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Every element with its attributes, and the text of each kind of element."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.open, self.texts = [], [], {}
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "link", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data):
+        if self.open:
+            self.texts.setdefault(self.open[-1], []).append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def plain(html):
+    return " ".join(re.sub(r"<[^>]*>", " ", html).split())
+
+
+def test_figures_are_those_of_the_rows(tmp_path):
+    rows = [row(index) for index in range(3)]
+    rows += [row(index, "complex", answer="A red cat sleeps. It is small.") for index in range(4)]
+    html = make(tmp_path, rows)
+    words = plain(html)
+    assert "Pictures 4" in words and "Rows 7" in words
+    assert "Answers edited 43&thinsp;% 3 of 7" in words
+    assert "Sentences edited 14&thinsp;% 3 of 21" in words
+    assert "detail 3 100&thinsp;% 7.0 → 7.0 −0.50 → −0.25" in words
+    assert "vigc-7b" in words and "photos" in words and "0123456789abcdef" in words and "cc0-1.0" in words
+    page = Page(html)
+    assert not page.open
+    assert len(page.all("img")) == 4, "a picture is shown once, with all its rows"
+    shown = [attributes for attributes in page.all("section") if attributes["class"] == "row"]
+    assert [attributes["data-changed"] for attributes in shown] == ["1", "0"] * 3 + ["0"]
+
+
+def test_edits_are_marked_word_by_word(tmp_path):
+    page = Page(make(tmp_path, [row(0)]))
+    assert page.texts["del"] == ["red"] and page.texts["ins"] == ["grey"]
+    assert [attributes.get("class") for attributes in page.all("li")] == ["edited", None]
+    kept = Page(make(tmp_path / "kept", [row(0, answer="A red cat sleeps.\nIt is small.")]))
+    assert "del" not in kept.texts and "ins" not in kept.texts
+
+
+@pytest.mark.parametrize(
+    ("draft", "answer", "gone", "new"),
+    [
+        ("A red cat.", "A grey cat.", ["red"], ["grey"]),
+        ("Two dogs run.", "Two dogs run, and a cat.", [], [", and a cat"]),
+        ("It's 2.5 m.", "It's 3.5 m.", ["2"], ["3"]),
+        ("One.\n\nTwo.", "One. Two.", [], []),
+        ("", "Something new.", [], ["Something new."]),
+        ("Ein Hund läuft.", "Ein Hund schläft.", ["läuft"], ["schläft"]),
+    ],
+)
+def test_word_differences(draft, answer, gone, new):
+    before, after = word_differences(draft, answer)
+    assert "".join(text for text, _ in before) == draft
+    assert "".join(text for text, _ in after) == answer
+    assert [text for text, marked in before if marked] == gone
+    assert [text for text, marked in after if marked] == new
+
+
+def test_texts_and_names_are_inert(tmp_path):
+    records = [
+        {"kind": "image", "path": f"{HOSTILE}\udcff", "reason": HOSTILE},
+        {"kind": "text", "path": "p", "image_id": HOSTILE, "type": "detail", "reason": HOSTILE, "text": HOSTILE},
+    ]
+    hostile = row(0, draft=HOSTILE, answer=f"{HOSTILE} grey", question=HOSTILE, image_id=HOSTILE)
+    html = make(tmp_path / HOSTILE.replace("/", "_"), [hostile], records=records)
+    page = Page(html)
+    assert not page.open
+    assert len(page.all("script")) == 1 and len(page.all("img")) == 1 and len(page.all("style")) == 1
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert not [1 for _, attributes in page.elements if "style" in attributes], "the policy would ignore it"
+    assert HOSTILE in "".join(page.texts["h2"])
+    assert "{{ 7 * 7 }}" in html and "{{ 7 * 7 }}".replace("7 * 7", "49") not in html
+
+
+def test_only_the_packaged_script_and_style_may_take_effect(tmp_path):
+    html = make(tmp_path, [row(0)])
+    page = Page(html)
+    (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    rules = dict(rule.split(maxsplit=1) for rule in policy.split("; "))
+    assert rules["default-src"] == "'none'" and rules["img-src"] == "data:"
+    assert rules["base-uri"] == rules["form-action"] == "'none'"
+    for tag in ("script", "style"):
+        content = re.search(rf"<{tag}>(.*?)</{tag}>", html, flags=re.DOTALL)[1]
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert rules[f"{tag}-src"] == f"'sha256-{digest}'"
+
+
+def test_nothing_is_asked_of_elsewhere(tmp_path):
+    page = Page(make(tmp_path, [row(0)]))
+    places = [attributes[name] for _, attributes in page.elements for name in ("src", "href") if name in attributes]
+    assert places and all(place.startswith(("data:image/", "#")) for place in places)
+    assert not page.all("link")
+    assert "url(" not in "".join(page.texts["style"]) and "@import" not in "".join(page.texts["style"])
+
+
+def test_of_many_rows_a_part_is_shown_pictures_with_all_their_types(tmp_path):
+    rows = [row(index, kind) for kind in ("detail", "complex") for index in range(90)]
+    make(tmp_path, rows)
+    html = write_report(tmp_path, max_rows=40).read_text(encoding="utf-8")
+    page = Page(html)
+    shown = [attributes for attributes in page.all("section") if attributes["class"] == "row"]
+    assert len(shown) == 40 and len(page.all("img")) == 20
+    assert sum(attributes["data-type"] == "detail" for attributes in shown) == 20
+    assert "40 of 180 rows are on this page" in html and "Rows 180" in plain(html)
+    first = write_report(tmp_path, max_rows=40).read_text(encoding="utf-8")
+    assert first == html, "the same rows give the same page"
+
+
+def test_thumbnails_are_small_and_tiny_pictures_stay_sharp(tmp_path):
+    large = row(0) | {"image": {"bytes": picture("red", (3000, 1500)), "path": None}}
+    tiny = row(1) | {"image": {"bytes": picture("red", (40, 30)), "path": None}}
+    broken = row(2) | {"image": {"bytes": b"not a picture", "path": None}}
+    html = make(tmp_path, [large, tiny, broken])
+    page = Page(html)
+    assert [(image["width"], image["height"]) for image in page.all("img")] == [("512", "256"), ("40", "30")]
+    assert [image.get("class") for image in page.all("img")] == [None, "small"]
+    assert "This picture cannot be shown" in html
+
+
+def test_drafts_alone_are_not_called_corrected(tmp_path):
+    rows = [row(0, answer="A red cat sleeps. It is small.", trace=[])]
+    html = make(tmp_path, rows, correct=False)
+    words = plain(html)
+    assert "not corrected" in words and "Answers edited" not in words
+    assert not [button for button in Page(html).all("button") if button.get("id") == "changed-only"]
+
+
+def test_no_rows_at_all_is_a_page_too(tmp_path):
+    records = [{"kind": "text", "image_id": "a", "type": "detail", "reason": "no question", "text": ""}]
+    html = make(tmp_path, [], records=records)
+    assert "Rows 0" in plain(html) and "no question" in html
+
+
+def test_other_folders_are_refused(tmp_path):
+    with pytest.raises(GenerationError, match="is not a dataset of vigc"):
+        write_report(tmp_path)
+    (tmp_path / "_vigc").mkdir()
+    (tmp_path / ledger.PLAN).write_text('{"configuration": ')
+    with pytest.raises(GenerationError, match=r"plan\.json' is not valid JSON.*generate the dataset again"):
+        write_report(tmp_path)
