@@ -80,7 +80,11 @@ class Writer:
         pad = self.tokenizer.pad_token_id
         self.pad_token_id: int = self.tokenizer.eos_token_id if pad is None else pad
         self.max_new_tokens: int = config.max_new_tokens or 249
-        self.custom_processors = LogitsProcessorList(logits_processor)
+        # transformers' own penalty would count prompts, or spare as many generated ids as a prompt has padding; as in
+        # the release it counts what this call wrote.
+        penalty, self.config.repetition_penalty = self.config.repetition_penalty, 1.0
+        repeats = [] if penalty in (None, 1.0) else [RepetitionPenaltyLogitsProcessor(penalty)]
+        self.custom_processors = LogitsProcessorList([*repeats, *logits_processor])
         eos = config.eos_token_id if config.eos_token_id is not None else self.tokenizer.eos_token_id
         self.stop_ids = set(eos if isinstance(eos, list) else [eos])
         pieces = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
@@ -194,13 +198,7 @@ class Writer:
         config.return_dict_in_generate = False
         config.eos_token_id = sorted(self.stop_ids)
         config.pad_token_id = self.pad_token_id
-        # A row's prompt is no part of the ids that transformers sees here; its own penalty would spare as many of the
-        # generated ids as the prompt has padding.
-        penalty, config.repetition_penalty = config.repetition_penalty, 1.0
-        processors = LogitsProcessorList([_OnlyWords(self.image_token_id)])
-        if penalty not in (None, 1.0):
-            processors.append(RepetitionPenaltyLogitsProcessor(penalty))
-        processors.extend(self.custom_processors)
+        processors = LogitsProcessorList([_OnlyWords(self.image_token_id), *self.custom_processors])
         sequences = self.model.language_model.generate(
             inputs_embeds=embeds, attention_mask=mask, generation_config=config, logits_processor=processors
         )

@@ -184,7 +184,7 @@ def generate_rows(
     image_embeds: torch.Tensor,
     task: Any = None,
     questions: Any = None,
-    seeds: list[int] | None = None,
+    seeds: Any = None,
 ) -> list[Pair]:
     """Runs VIG (for mode "vig") and VIC over a batch; rows advance and end independently of each other.
 
@@ -206,9 +206,8 @@ def generate_rows(
     rows = [Pair(index, kind, question) for index, (kind, question) in enumerate(zip(tasks, asked, strict=True))]
     seeds = _column("row_seeds", [0] * count if seeds is None else seeds, count, needed=True)
     if mode == "vic" and not all(asked):
-        raise ValueError(
-            f"Question {[bool(question) for question in asked].index(False)} is empty: there is nothing to answer."
-        )
+        empty = [bool(question) for question in asked].index(False)
+        raise ValueError(f"Question {empty} is empty ({asked[empty]!r}): there is nothing to answer.")
     if mode == "vig":
         _write_pairs(writer, settings, rows, image_embeds, seeds)
     for row in rows:

@@ -220,12 +220,11 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             input_ids: int64 (B, T), the prompt, also the beginning of `sequences`.
             image_embeds: float (B, patches + 1, vision width) from [`get_image_embeds`], instead of `pixel_values`.
             processor: The model's processor. Correction needs it.
-            mode: "vig", "vic" or "plain"; the processor returns it.
-            task: Each row's type of instruction; the processor returns it.
-            questions: Each row's question; the processor returns it.
+            mode: "vig", "vic" or "plain"; the processor returns it, as the following two.
+            task: Each row's type of instruction.
+            questions: Each row's question.
             correct: True to correct, False to decode plainly as InstructBLIP does; None corrects if given a processor.
-            row_seeds: For sampling, one integer per row: a row's text depends on it alone, not on its neighbours.
-                By default drawn from torch's global generator.
+            row_seeds: For sampling, one integer per row, on which its text depends alone; by default drawn by torch.
             generation_config: Instead of the model's own.
             logits_processor: Own processors, after those of the decoding settings.
             kwargs: Decoding settings, the `iqf_*` settings of [`IqfSettings`], and the processor's other tensors, which
@@ -245,9 +244,8 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
         if mode == "plain":
             if pixel_values is None:
                 raise ValueError("Plain decoding needs pixel_values; image_embeds serve corrections only.")
-            config = self._decoding_config(kwargs)
-            kwargs |= {"input_ids": input_ids, "logits_processor": logits_processor}
-            return super().generate(pixel_values, generation_config=config, **kwargs)
+            kwargs |= {"generation_config": self._decoding_config(kwargs), "logits_processor": logits_processor}
+            return super().generate(pixel_values, input_ids=input_ids, **kwargs)
         settings = IqfSettings.resolve(self.generation_config, iqf)
         stretch = kwargs.pop("interpolate_pos_encoding", False)
         config = self._correcting_config(settings, kwargs)
@@ -256,7 +254,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
                 raise ValueError("There are no pictures: pass pixel_values (or image_embeds) to generate.")
             image_embeds = self.get_image_embeds(pixel_values, stretch)
         writer = Writer(self, processor, config, settings.rule, logits_processor or ())
-        seeds = torch.randint(2**31, (image_embeds.shape[0],)) if row_seeds is None else row_seeds
+        seeds: Any = torch.randint(2**31, (image_embeds.shape[0],)) if row_seeds is None else row_seeds
         rows = generate_rows(writer, settings, mode, image_embeds, task, questions, seeds)
         output = to_output(rows, writer, settings, mode, input_ids)
         return output if config.return_dict_in_generate else cast(torch.Tensor, output.sequences)

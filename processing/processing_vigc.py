@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from transformers import BatchFeature, InstructBlipProcessor
@@ -25,8 +26,23 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{% endif %}"
 )
 
+IMAGE = "<image>"
+
+# For callers that work on token level.
+_TOKEN_KWARGS = ("padding_side", "add_special_tokens", "truncation", "max_length")
 # What callers of every processor pass along, and what changes nothing here.
 _NOT_OURS = ("videos", "audio", "padding", "pad_to_multiple_of", "return_token_type_ids", "return_mm_token_type_ids")
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What is asked of the rows of a batch, and what they should learn; lists of one length."""
+
+    texts: list[str]
+    mode: str
+    tasks: list[str] | None = None
+    questions: list[str] | None = None
+    targets: list[str] | None = None
 
 
 class VigcProcessor(InstructBlipProcessor):
@@ -66,6 +82,7 @@ class VigcProcessor(InstructBlipProcessor):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_processor, tokenizer, qformer_tokenizer, num_query_tokens, **kwargs)
+        qformer_tokenizer.truncation_side = "left"
         self.chat_template = chat_template or CHAT_TEMPLATE
         self.max_qformer_length = max_qformer_length
         self.max_text_length = max_text_length
@@ -103,28 +120,24 @@ class VigcProcessor(InstructBlipProcessor):
         Raises:
             ValueError: Nothing to work on, an unknown task, an empty question, or counts that do not agree.
         """
-        if images is None and text is None and task is None:
-            raise ValueError("Nothing to process: give images with task= (VIG) or with text= (VIC).")
-        pictures = None if images is None else make_flat_list_of_images(images)
+        pictures = None if images is None else _flat_pictures(images)
         rows = self._rows(pictures, text, task, target)
-        encoding: dict[str, Any] = {}
-        token_kwargs = {
-            name: kwargs.pop(name)
-            for name in ("padding_side", "add_special_tokens", "truncation", "max_length")
-            if name in kwargs
-        }
+        token_kwargs = {name: kwargs.pop(name) for name in _TOKEN_KWARGS if name in kwargs}
         for name in _NOT_OURS:
             kwargs.pop(name, None)
+        encoding: dict[str, Any] = {}
         if pictures is not None:
             encoding.update(self.image_processor(pictures, return_tensors=return_tensors, **kwargs))
         if rows is None:
             return BatchFeature(encoding)
-        if "target" in rows:
-            encoding.update(self._encode_pairs(rows["text"], rows["target"], pictures is not None, return_tensors))
+        with_image = pictures is not None
+        if rows.targets is not None:
+            encoding.update(self._encode_pairs(rows.texts, rows.targets, with_image, return_tensors))
             return BatchFeature(encoding)
-        encoding.update(self._encode_texts(rows["text"], pictures is not None, return_tensors, **token_kwargs))
-        if pictures is not None:
-            encoding.update({name: rows[name] for name in ("mode", "task", "questions") if name in rows})
+        encoding.update(self._encode_texts(rows.texts, with_image, return_tensors, **token_kwargs))
+        if with_image:
+            entries = {"mode": rows.mode, "task": rows.tasks, "questions": rows.questions}
+            encoding.update({name: entry for name, entry in entries.items() if entry is not None})
         return BatchFeature(encoding)
 
     def encode_prompts(self, prompts: Sequence[str]) -> BatchFeature:
@@ -188,38 +201,36 @@ class VigcProcessor(InstructBlipProcessor):
         """What a batch may hold, the entries beside the tensors included."""
         return [*super().model_input_names, "mode", "task", "questions"]
 
-    def _rows(self, pictures: Any, text: Any, task: Any, target: Any) -> dict[str, Any] | None:
-        """What is asked of each row, all lists of one length, or None if there is no text to speak of."""
+    def _rows(self, pictures: list[Any] | None, text: Any, task: Any, target: Any) -> _Rows | None:
+        """What is asked of each row, or None if there is no text to speak of."""
+        if pictures == [] or (pictures is None and text is None and task is None):
+            raise ValueError("Nothing to process: give images with task= (VIG) or with text= (VIC).")
         if text is None and task is None:
             if target is not None:
                 raise ValueError("target= needs text=: what is the model asked when it should write the target?")
             return None
-        count = len(pictures) if pictures is not None else 1
+        if text is not None and task is not None and target is not None:
+            raise ValueError("With target=, give what the model is asked either as text= or as task=, not both.")
         texts = None if text is None else _as_list("text", text)
-        count = len(texts) if texts is not None and pictures is None else count
-        tasks = None if task is None else [task] * count if isinstance(task, str) else _as_list("task", task)
-        rows: dict[str, Any] = {"mode": "vig" if texts is None else "vic"}
-        if tasks is not None:
-            rows["task"] = tasks
-        if target is not None:
-            rows["target"] = _as_list("target", target)
+        targets = None if target is None else _as_list("target", target)
+        named = None if task is None or isinstance(task, str) else _as_list("task", task)
+        count = next(len(column) for column in (pictures, texts, named, [task]) if column is not None)
+        tasks = [task] * count if isinstance(task, str) else named
+        for name, column in (("text", texts), ("task", tasks), ("target", targets)):
+            if column is not None and len(column) != count:
+                what = "images" if pictures is not None else "texts"
+                raise ValueError(f"{count} {what} but {len(column)} of {name}=: give one for each.")
         if texts is None:
-            rows["text"] = [self.instruction(name) for name in tasks or []]
-        elif target is not None or pictures is None:
-            rows["text"] = texts
-        else:
-            rows["questions"] = [self._question(index, item) for index, item in enumerate(texts)]
-            kinds: list[str | None] = list(tasks) if tasks else [None] * len(texts)
-            rows["text"] = [
-                self.vic_prompt(question, kind) if kind else item
-                for question, kind, item in zip(rows["questions"], kinds, texts, strict=False)
-            ]
-        for name, values in rows.items():
-            if name != "mode" and len(values) != count:
-                raise ValueError(f"{count} images but {len(values)} of {name}=: give one for each image.")
-        return rows
+            return _Rows([self.instruction(name) for name in tasks or []], "vig", tasks, targets=targets)
+        if targets is not None or pictures is None:
+            return _Rows(texts, "vic", tasks, targets=targets)
+        questions = [self._question(index, item) for index, item in enumerate(texts)]
+        kinds: list[str | None] = list(tasks) if tasks else [None] * count
+        prompts = [self.vic_prompt(question, kind) for question, kind in zip(questions, kinds, strict=True)]
+        return _Rows(prompts, "vic", tasks, questions)
 
     def _question(self, index: int, text: str) -> str:
+        # A chat's text begins with the BOS that every prompt gets anyway.
         question = text.removeprefix(self.tokenizer.bos_token or "").strip()
         if not question:
             raise ValueError(
@@ -240,7 +251,8 @@ class VigcProcessor(InstructBlipProcessor):
         if not (add_special_tokens or with_image):
             # The answer part of a chat: its joining space belongs to the prompt, not to the target.
             texts = [text.removeprefix(" ") for text in texts]
-        ids = [self._prefix(with_image) + row for row in self._token_ids(texts, add_special_tokens)]
+        # A prompt always begins with BOS, also for callers who thought that the chat template had written it.
+        ids = [self._prefix(with_image) + row for row in self._token_ids(texts, add_special_tokens or with_image)]
         if truncation and max_length:
             ids = [row[:max_length] for row in ids]
         encoding = self._encode_qformer(texts, return_tensors)
@@ -261,15 +273,23 @@ class VigcProcessor(InstructBlipProcessor):
 
     def _encode_qformer(self, texts: list[str], return_tensors: str | None) -> dict[str, Any]:
         bos = self.tokenizer.bos_token or ""
-        plain = [text.removeprefix(bos) for text in texts]
-        ids = self.qformer_tokenizer(plain, return_attention_mask=False, return_token_type_ids=False)["input_ids"]
-        ids = [_cut_left(row, self.max_qformer_length) for row in ids]
+        plain = [_without_places(text.removeprefix(bos)) for text in texts]
+        ids = self.qformer_tokenizer(
+            plain,
+            truncation=True,
+            max_length=self.max_qformer_length,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
         rows = _padded({"input_ids": ids}, self.qformer_tokenizer.pad_token_id, "right", return_tensors)
         return {f"qformer_{name}": values for name, values in rows.items()}
 
     def _token_ids(self, texts: list[str], add_special_tokens: bool = True) -> list[list[int]]:
         return self.tokenizer(
-            texts, add_special_tokens=add_special_tokens, return_attention_mask=False, return_token_type_ids=False
+            [_without_places(text) for text in texts],
+            add_special_tokens=add_special_tokens,
+            return_attention_mask=False,
+            return_token_type_ids=False,
         )["input_ids"]
 
     def _prefix(self, with_image: bool) -> list[int]:
@@ -283,6 +303,18 @@ class VigcProcessor(InstructBlipProcessor):
     def _pad_id(self) -> int:
         pad = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if pad is None else pad
+
+
+def _flat_pictures(images: Any) -> list[Any]:
+    """One picture, a list of them, or a list of lists of one as TRL gives them, as a list."""
+    if isinstance(images, (list, tuple)) and not images:
+        return []
+    return cast(list[Any], make_flat_list_of_images(images))
+
+
+def _without_places(text: str) -> str:
+    """A text without `<image>`, LLaVA's mark of the picture's place: here the picture always comes first."""
+    return text if IMAGE not in text else " ".join(part.strip() for part in text.split(IMAGE)).strip()
 
 
 def _as_list(name: str, value: str | Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.testing import assert_close
-from transformers import AutoModel, AutoModelForImageTextToText, InstructBlipConfig
+from transformers import AutoModel, AutoModelForImageTextToText, InstructBlipConfig, Trainer, TrainingArguments
 from transformers import InstructBlipForConditionalGeneration as StockModel
 
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
@@ -46,7 +46,7 @@ def test_precomputed_embeds_equal_pixels(model, batch):
 
 def test_pictures_come_once(model, batch):
     text = {name: value for name, value in batch.items() if name != "pixel_values"}
-    with pytest.raises(ValueError, match="pixel_values or as image_embeds"):
+    with pytest.raises(ValueError, match=r"pixel_values or as image_embeds"):
         model(**text)
     with pytest.raises(ValueError, match="not both"):
         model(image_embeds=torch.zeros(2, 17, 64), **batch)
@@ -67,6 +67,21 @@ def test_the_image_row_has_no_mass_and_no_gradient(vigc_folder, batch):
     outputs.loss.backward()
     assert outputs.logits.softmax(-1)[..., model.config.image_token_index].max() == 0
     assert model.language_model.lm_head.weight.grad[model.config.image_token_index].abs().max() == 0
+
+
+def test_a_text_without_places_for_the_picture_is_refused(model, batch, processor):
+    text = processor(text=["What can you see?"] * 2, return_tensors="pt")
+    for call in (model, model.base_model):
+        with pytest.raises(ValueError, match=r"needs 8 '<image>' ids, but they have \[0, 0\]"):
+            call(pixel_values=batch["pixel_values"], **text)
+
+
+def test_the_trainer_can_predict(vigc_folder, batch, tmp_path):
+    rows = [{name: value[row] for name, value in batch.items()} for row in range(2)]
+    args = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True, disable_tqdm=True)
+    model = VigcForConditionalGeneration.from_pretrained(vigc_folder)
+    predicted = Trainer(model, args).predict(rows)
+    assert predicted.predictions.shape[0] == 2 and predicted.metrics["test_loss"] > 0
 
 
 def test_loss_is_the_mean_over_all_labels_of_the_batch(model, batch):
@@ -117,6 +132,11 @@ def test_a_stock_checkpoint_loads_and_decodes_as_stock(stock_folder, processor, 
         assert torch.equal(ours.generate(**inputs, correct=False, max_new_tokens=12, **decoding), theirs)
     corrected = ours.generate(**inputs, processor=processor, max_new_tokens=60, return_dict_in_generate=True)
     assert corrected.answers[0]
+    ours.config.image_token_index = None  # as older checkpoints leave it
+    again = ours.generate(**inputs, processor=processor, max_new_tokens=60, return_dict_in_generate=True)
+    assert again.answers == corrected.answers
+    with pytest.raises(ValueError, match=r"config.image_token_index is not set"):
+        ours(**inputs)
 
 
 def test_the_eps_of_the_vit_output_is_configuration(model):

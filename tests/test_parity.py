@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 
 from vigc.convert_keys import to_transformers
 from vigc.modeling_vigc import VigcForConditionalGeneration
-from vigc.modeling_vigc.decoding_vigc import Writer, image_features
+from vigc.modeling_vigc.decoding_vigc import Writer, image_features, position_ids
 from vigc.modeling_vigc.sentences_vigc import UnitRule
 
 TASKS = {"conv": "conversation", "desc": "detail", "comp": "complex"}
@@ -110,7 +110,7 @@ def test_qformer_projection_and_first_logits(model, processor, image_embeds, met
     places = (encoded["input_ids"] == model.config.image_token_index)[..., None]
     seen = encoded["attention_mask"].bool()
     close("LLM inputs", embeds.masked_scatter(places, features)[seen], expected["feat.gen_inputs_embeds"][seen])
-    positions = (encoded["attention_mask"].cumsum(-1) - 1).masked_fill(~seen, 1)
+    positions = position_ids(encoded["attention_mask"])
     assert torch.equal(positions, expected["feat.gen_position_ids"])
     logits = model(image_embeds=image_embeds, **encoded, position_ids=positions).logits[:, -1]
     logits = logits[:, : model.config.image_token_index]
@@ -212,9 +212,8 @@ def test_length_semantics(model, processor, image_embeds, meta):
         assert [ids_of(text) for text in written] == case["ids"]
 
 
-def record_of(out, index, run, names):
+def record_of(out, index, names):
     """A row of ours as `valid_step` of the release records it."""
-    units = [step["sentence"] for step in out.trace[index]] if run["in_section"] else []
     return {
         "image": names[index],
         "image_id": index,
@@ -224,8 +223,7 @@ def record_of(out, index, run, names):
         "original_answer": out.drafts[index],
         "answer_given_question": out.answers_given_question[index],
         "question": out.questions[index],
-        # The released loop goes on when nothing more comes; ours stops there.
-        "answer_lst": units + [""] * (run["answer_length"] - len(units)) if run["in_section"] else [],
+        "answer_lst": out.answer_lists[index],
     }
 
 
@@ -245,6 +243,6 @@ def test_every_record_of_every_run(model, processor, images, parity_dir, runs):
             return_dict_in_generate=True,
             **DECODINGS[run["decode"]],
         )
-        records = [record_of(out, index, run, names) for index in range(len(images)) if out.valid[index]]
+        records = [record_of(out, index, names) for index in range(len(images)) if out.valid[index]]
         assert records == run["records"], {key: run[key] for key in ("decode", "task", "gen_style")}
     print(f"{len(runs)} runs of the loop, {sum(len(run['records']) for run in runs)} records, all the same")

@@ -73,7 +73,10 @@ def test_lengths_are_configuration(processor, vigc_folder, images, tmp_path):
     [
         ({}, "Nothing to process"),
         ({"images": 2, "task": "poetry"}, "Unknown task 'poetry': use one of conversation, detail"),
-        ({"images": 2, "text": ["What?"]}, "2 images but 1 of questions="),
+        ({"images": 0, "task": "detail"}, "Nothing to process"),
+        ({"task": ["detail", "complex"], "text": ["What?"]}, "1 texts but 2 of task="),
+        ({"images": 1, "task": "detail", "text": "What?", "target": "A cat."}, "not both"),
+        ({"images": 2, "text": ["What?"]}, "2 images but 1 of text="),
         ({"images": 2, "task": ["detail"]}, "2 images but 1 of task="),
         ({"images": 2, "text": ["What?", " "]}, r"Question 1 is empty \(' '\)"),
         ({"images": 2, "text": ["What?", None]}, "entry 1 is None"),
@@ -100,6 +103,16 @@ def test_pairs_are_read_by_the_released_rule(processor):
     first, second = processor.post_process(ids)
     assert (first.question, first.answer, second.valid) == ("What?", "A cat.", False)
     assert processor.post_process(["Question: a? Answer: b."])[0].answer == "b."
+
+
+def test_a_place_mark_in_a_text_is_no_picture(processor, images):
+    """LLaVA's questions hold `<image>`; the picture has its place already."""
+    plain = processor(images=images[:2], text=["What is it?", "Why?"], return_tensors="pt")
+    marked = processor(images=images[:2], text=["<image>\nWhat is it?", "Why?\n<image>"], return_tensors="pt")
+    for name in ("input_ids", "qformer_input_ids"):
+        assert torch.equal(marked[name], plain[name])
+    pair = processor(images=images[:1], text="<image>\nWhy?", target="An <image> of it.", return_tensors="pt")
+    assert (pair["input_ids"] == processor.tokenizer.convert_tokens_to_ids("<image>")).sum() == 8
 
 
 def test_types_are_data():

@@ -63,4 +63,5 @@ def test_pipeline(result, model, processor, parity_dir):
 
 
 def test_bf16(result):
-    assert all(answer.startswith("The image shows two shapes") for answer in result["bf16"]["answers"])
+    assert result["bf16_loaded"] == result["bf16_reloaded"]
+    assert all(answer.startswith("The image shows two shapes") for answer in result["bf16_loaded"]["answers"])

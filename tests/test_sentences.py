@@ -24,6 +24,9 @@ PARAGRAPH = UnitRule("paragraph", "safe")
         ("1. Take it. 2. Leave.", "1. Take it."),
         ("It sits on example.com today. Yes.", "It sits on example.com today."),
         ("红色的猫。蓝色的狗。", "红色的猫。"),
+        ("The answer is B.", "The answer is B."),
+        ("It opens at 5 p.m.", "It opens at 5 p.m."),
+        ("He (Mr. X.) left. So did she.", "He (Mr. X.) left."),
         ("no end here", ""),
         ("", ""),
     ],
@@ -43,6 +46,12 @@ def test_first_original_sentence_ends_at_the_first_full_stop(text, first):
 def test_first_paragraph():
     assert PARAGRAPH.first("One. Two.\n\nThree.") == "One. Two."
     assert PARAGRAPH.first("One. Two.") == "One. Two."
+
+
+@pytest.mark.parametrize("rule", [SAFE, ORIGINAL, PARAGRAPH])
+def test_a_text_does_not_differ_from_itself(rule):
+    text = "A cat . A dog is 2.5 wide. Dr. No"
+    assert rule.split_all(text)[0] == rule.first(text)
 
 
 @pytest.mark.parametrize("rule", [SAFE, ORIGINAL, PARAGRAPH])

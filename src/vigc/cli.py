@@ -202,6 +202,7 @@ Preset = Annotated[str | None, _option("7b or 13b: check that the language model
 ConvertDtype = Annotated[
     str | None, _option("float32, float16 or bfloat16; by default each weight keeps its own.", show_default=False)
 ]
+LoraAlpha = Annotated[float, _option("Alpha of the LoRA matrices, where a file has some.")]
 MaxShardSize = Annotated[str, _option("Size limit of a weight file.")]
 ConvertOutput = Annotated[Path | None, _option("The model folder to write.", "--output", "-o", show_default=False)]
 ToOriginal = Annotated[
@@ -219,6 +220,7 @@ def convert(
     preset: Preset = None,
     dtype: ConvertDtype = None,
     max_shard_size: MaxShardSize = "5GB",
+    lora_alpha: LoraAlpha = 16.0,
     output: ConvertOutput = None,
     to_original: ToOriginal = None,
     model: ConvertedModel = None,
@@ -243,6 +245,7 @@ def convert(
                 preset=preset,
                 dtype=dtype,
                 max_shard_size=max_shard_size,
+                lora_alpha=lora_alpha,
             )
     except (ValueError, OSError, ImportError) as error:
         _fail("convert", error)

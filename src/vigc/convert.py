@@ -3,14 +3,18 @@
 A released model is layered: EVA's ViT, a Q-Former base file, MiniGPT-4's or InstructBLIP's projection, the fine-tuned
 VIGC file, and a Vicuna folder. `convert_checkpoint` lays them over each other, checks that nothing is missing, and
 writes a folder that `AutoModel.from_pretrained(folder, trust_remote_code=True)` loads where vigc is not installed. It
-reads and writes weight by weight; memory holds one output shard.
+reads and writes weight by weight; memory holds one output shard (and `.pth` files of torch's old format, whole).
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import math
+import os
+import tempfile
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +23,10 @@ import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
-from transformers import AutoConfig, BlipImageProcessorPil, GenerationConfig, PreTrainedTokenizerFast
+from transformers import BlipImageProcessorPil, GenerationConfig
 from transformers.dynamic_module_utils import custom_object_save
 
+from vigc.convert_config import read_sizes, read_text_config, vigc_config
 from vigc.convert_keys import to_released, where_to_find
 from vigc.convert_tokenizers import load_language_model_tokenizer, load_qformer_tokenizer
 from vigc.convert_weights import Layers, Weight, collapse, language_model_weights, read_weights
@@ -29,61 +34,6 @@ from vigc.hub_cards import write_model_card
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 
-# EVA ViT-g/14 without its last block, BERT-base with cross-attention every other layer (`[DEC]` added), Vicuna v1.1.
-_RELEASED = {
-    "num_query_tokens": 32,
-    "vision_output_layer_norm_eps": 1e-5,
-    "vision_config": {
-        "hidden_size": 1408,
-        "intermediate_size": 6144,
-        "num_hidden_layers": 39,
-        "num_attention_heads": 16,
-        "image_size": 224,
-        "patch_size": 14,
-        "layer_norm_eps": 1e-6,
-        "qkv_bias": True,
-    },
-    "qformer_config": {
-        "vocab_size": 30523,
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "intermediate_size": 3072,
-        "max_position_embeddings": 512,
-        "cross_attention_frequency": 2,
-    },
-}
-_LLAMA = {
-    "model_type": "llama",
-    "vocab_size": 32000,
-    "max_position_embeddings": 2048,
-    "rms_norm_eps": 1e-6,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-PRESETS: dict[str, dict[str, Any]] = {
-    "7b": {
-        **_RELEASED,
-        "text_config": {
-            **_LLAMA,
-            "hidden_size": 4096,
-            "intermediate_size": 11008,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-        },
-    },
-    "13b": {
-        **_RELEASED,
-        "text_config": {
-            **_LLAMA,
-            "hidden_size": 5120,
-            "intermediate_size": 13824,
-            "num_hidden_layers": 40,
-            "num_attention_heads": 40,
-        },
-    },
-}
 _DECODING = {"num_beams": 1, "do_sample": False, "max_new_tokens": 249, "iqf_preset": "vigc"}
 
 
@@ -109,28 +59,6 @@ class ConversionReport:
         return "\n".join([*lines, f"written: {self.output}"])
 
 
-def vigc_config(text_config: dict[str, Any], sizes: dict[str, Any] | None = None) -> VigcConfig:
-    """Configuration of a converted model.
-
-    Args:
-        text_config: The language model's, with its own vocabulary; two rows are added, `[PAD]` and `<image>`.
-        sizes: `vision_config`, `qformer_config`, `num_query_tokens`, `vision_output_layer_norm_eps`; those that are not
-            given are the release's.
-    """
-    sizes = {**_RELEASED, **(sizes or {})}
-    vocab_size = text_config["vocab_size"]
-    config = VigcConfig(
-        vision_config=sizes["vision_config"],
-        qformer_config=sizes["qformer_config"],
-        text_config={**text_config, "vocab_size": vocab_size + 2},
-        num_query_tokens=sizes["num_query_tokens"],
-        image_token_index=vocab_size + 1,
-        vision_output_layer_norm_eps=sizes["vision_output_layer_norm_eps"],
-    )
-    config.architectures = [VigcForConditionalGeneration.__name__]
-    return config
-
-
 def convert_checkpoint(
     checkpoints: list[Path],
     language_model: Path,
@@ -141,6 +69,7 @@ def convert_checkpoint(
     preset: str | None = None,
     dtype: str | None = None,
     max_shard_size: str = "5GB",
+    lora_alpha: float = 16.0,
 ) -> ConversionReport:
     """Writes a complete model folder from released files.
 
@@ -151,8 +80,10 @@ def convert_checkpoint(
         qformer_tokenizer: Name or folder of the BERT tokenizer.
         config: JSON file with `vision_config`, `qformer_config` and `num_query_tokens`, for sizes other than released.
         preset: "7b" or "13b": checks that the language model is of that size.
-        dtype: "float32", "float16" or "bfloat16"; by default each weight keeps its own.
+        dtype: "float32", "float16" or "bfloat16"; by default each weight keeps its own, and the folder is loaded in the
+            one that most of them have.
         max_shard_size: Size limit of a weight file.
+        lora_alpha: Alpha of the LoRA matrices, where a file has some; they are merged.
 
     Raises:
         ValueError: A weight is missing, of another size or not readable; it names the file that should hold it.
@@ -160,34 +91,49 @@ def convert_checkpoint(
     language_model, output = Path(language_model), Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} exists and is not empty: give --output a new folder.")
-    sizes = _sizes(config, preset)
-    model_config = vigc_config(_text_config(language_model, preset), sizes)
+    kind, sizes = _dtype(dtype), read_sizes(config, preset)
+    text_config = read_text_config(language_model, preset)
+    tokenizer = load_language_model_tokenizer(language_model)
+    model_config = vigc_config({**text_config, "vocab_size": len(tokenizer) - 2}, sizes)
+    tokenizers = tokenizer, _qformer_tokenizer(qformer_tokenizer, model_config)
     with torch.device("meta"):
         model = VigcForConditionalGeneration(model_config)
-    layers = Layers(model_config.vision_config.num_hidden_layers)
-    layers.add(language_model_weights(language_model))
-    for path in checkpoints:
-        layers.add(read_weights(Path(path)))
-    vocab_size = model_config.text_config.vocab_size
-    names = check_weights(model, layers, vocab_size)
-    tokenizers = _tokenizer(language_model, vocab_size), load_qformer_tokenizer(qformer_tokenizer)
-    # Moved when whole, so that no half model ever lies at `output`.
-    partial = output.with_name(f"{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    model_config.dtype = _write_weights(names, layers, vocab_size, partial, _dtype(dtype), max_shard_size)
-    _write_rest(model, *tokenizers, partial)
-    pinned = "pinned" if "embed_tokens.pad_row" in layers.weights else "zeros"
+    layers = Layers(model_config.vision_config.num_hidden_layers, lora_alpha)
+    for weights in (language_model_weights(language_model), *map(read_weights, map(Path, checkpoints))):
+        layers.add(weights)
+    names = check_weights(model, layers, len(tokenizer))
+    with _written_whole(output) as folder:
+        model_config.dtype = _write_weights(names, layers, len(tokenizer), folder, kind, max_shard_size)
+        _write_rest(model, *tokenizers, folder)
+        write_model_card(
+            folder,
+            name=output.name,
+            checkpoints=[Path(path).name for path in checkpoints],
+            language_model=language_model.name,
+            parameters=count_parameters(model),
+        )
+    return _report(output, model, names, layers)
+
+
+@contextmanager
+def _written_whole(output: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `output` when all is in it, and is gone when it failed."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
+        whole = Path(folder) / "model"
+        whole.mkdir()
+        yield whole
+        if output.exists():
+            output.rmdir()
+        whole.rename(output)
+
+
+def _report(
+    output: Path, model: VigcForConditionalGeneration, names: Iterable[str], layers: Layers
+) -> ConversionReport:
+    pinned = "pinned" if "embed_tokens.pad_row" in layers.weights else "the language model's own, or zeros"
     added = [f"[PAD] row of the embeddings ({pinned})", "<image> row of the embeddings (zeros, never written)"]
-    report = ConversionReport(output, layers.mapped, layers.ignored, added, count_parameters(model))
-    files = [Path(path).name for path in checkpoints]
-    write_model_card(
-        partial, name=output.name, checkpoints=files, language_model=language_model.name, parameters=report.parameters
-    )
-    if output.exists():
-        output.rmdir()
-    partial.rename(output)
-    return report
+    return ConversionReport(output, layers.mapped(names), layers.ignored(names), added, count_parameters(model))
 
 
 def to_original(model: Path, output: Path) -> ConversionReport:
@@ -203,9 +149,11 @@ def to_original(model: Path, output: Path) -> ConversionReport:
     output = Path(output)
     if output.suffix not in (".pth", ".safetensors"):
         raise ValueError(f"{output} should end in .pth or .safetensors.")
-    files = sorted(Path(model).glob("*.safetensors"))
+    files = sorted(Path(model).glob("model*.safetensors"))
     if not files:
-        raise ValueError(f"{model} holds no *.safetensors: give a model folder written by vigc or save_pretrained.")
+        raise ValueError(
+            f"{model} holds no model*.safetensors: give a model folder written by vigc or save_pretrained."
+        )
     report = ConversionReport(output)
     state: dict[str, torch.Tensor] = {}
     for weight in (weight for path in files for weight in read_weights(path)):
@@ -215,14 +163,22 @@ def to_original(model: Path, output: Path) -> ConversionReport:
             continue
         report.mapped.append((weight.file, weight.key, key))
         state.update(_released_tensors(key, weight))
-    positions = state["Qformer.bert.embeddings.position_embeddings.weight"].shape[0]
+    counted = state.get("Qformer.bert.embeddings.position_embeddings.weight")
+    if counted is None:
+        raise ValueError(f"{model} has no Q-Former: give the folder of a VIGC model, not of its language model.")
+    positions = counted.shape[0]
     state["Qformer.bert.embeddings.position_ids"] = torch.arange(positions)[None]
     report.added.append("Qformer.bert.embeddings.position_ids, a buffer of the released code")
     output.parent.mkdir(parents=True, exist_ok=True)
-    if output.suffix == ".pth":
-        torch.save({"model": state}, output)
-    else:
-        save_file(state, output, metadata={"format": "pt"})
+    partial = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        if output.suffix == ".pth":
+            torch.save({"model": state}, partial)
+        else:
+            save_file(state, partial, metadata={"format": "pt"})
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
     return report
 
 
@@ -247,49 +203,15 @@ def _released_tensors(key: str, weight: Weight) -> dict[str, torch.Tensor]:
     return {f"{stem}q_bias": queries.contiguous(), f"{stem}v_bias": values.contiguous()}
 
 
-def _text_config(folder: Path, preset: str | None) -> dict[str, Any]:
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} has no config.json: --language-model takes a Vicuna folder.")
-    config = AutoConfig.from_pretrained(folder)
-    text = {key: value for key, value in config.to_dict().items() if key not in ("architectures", "dtype")}
-    if preset is not None:
-        if preset not in PRESETS:
-            raise ValueError(
-                f"preset {preset!r} is not known: use {' or '.join(PRESETS)}, or --config for other sizes."
-            )
-        expected = PRESETS[preset]["text_config"]
-        for name in ("hidden_size", "num_hidden_layers"):
-            if text.get(name) != expected[name]:
-                raise ValueError(
-                    f"{folder} has {name}={text.get(name)}, but a {preset} language model has {expected[name]}: give "
-                    "the matching folder, or drop --preset."
-                )
-    return text
-
-
-def _tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerFast:
-    tokenizer = load_language_model_tokenizer(folder)
-    if len(tokenizer) != vocab_size:
+def _qformer_tokenizer(name: str | Path, config: VigcConfig) -> Any:
+    tokenizer = load_qformer_tokenizer(name)
+    rows = config.qformer_config.vocab_size
+    if len(tokenizer) > rows:
         raise ValueError(
-            f"{folder} has {vocab_size - 2} rows of embeddings but its tokenizer.model makes {len(tokenizer) - 2} "
-            "pieces: these files do not belong together."
+            f"The Q-Former's tokenizer {str(name)!r} has {len(tokenizer)} tokens, [DEC] included, but its embeddings "
+            f"have {rows} rows: give --qformer-tokenizer the one it was trained with."
         )
     return tokenizer
-
-
-def _sizes(config: Path | None, preset: str | None) -> dict[str, Any] | None:
-    if config is None:
-        return None
-    if preset is not None:
-        raise ValueError("Give either --preset or --config, not both.")
-    try:
-        sizes = json.loads(Path(config).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{config} is not a readable JSON file: {error}") from error
-    unknown = set(sizes) - set(_RELEASED)
-    if unknown:
-        raise ValueError(f"{config} holds {', '.join(sorted(unknown))}: it takes {', '.join(_RELEASED)}.")
-    return sizes
 
 
 def check_weights(model: VigcForConditionalGeneration, layers: Layers, vocab_size: int) -> dict[str, tuple[int, ...]]:
@@ -313,6 +235,8 @@ def check_weights(model: VigcForConditionalGeneration, layers: Layers, vocab_siz
             f"{len(missing)} weights are missing, such as {missing[0]}: {listed}. Name these files with --checkpoint, "
             "base files first."
         )
+    if half := layers.half_lora():
+        raise ValueError(f"{half} is there without the other half of its LoRA pair: give the file that has both.")
     for name, shape in wanted.items():
         found = layers.shape(name, vocab_size)
         if found != shape:
@@ -340,7 +264,7 @@ def _write_weights(
     dtype: torch.dtype | None,
     max_shard_size: str,
 ) -> torch.dtype:
-    """Writes the shards, one in memory at a time; returns the widest dtype."""
+    """Writes the shards, one in memory at a time; returns the dtype of most parameters."""
     dtypes = {name: dtype or layers.dtype(name) for name in names}
     split = split_state_dict_into_shards_factory(
         {name: torch.empty(shape, dtype=dtypes[name], device="meta") for name, shape in names.items()},
@@ -355,7 +279,10 @@ def _write_weights(
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (output / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
-    return max(dtypes.values(), key=lambda kind: kind.itemsize)
+    counts: Counter[torch.dtype] = Counter()
+    for name, shape in names.items():
+        counts[dtypes[name]] += math.prod(shape)
+    return counts.most_common(1)[0][0]
 
 
 def _write_rest(model: VigcForConditionalGeneration, tokenizer: Any, qformer_tokenizer: Any, output: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,11 @@ from safetensors import SafetensorError, safe_open
 
 from vigc.convert_keys import ignored_reason, released_name, to_transformers
 
-_EMBEDDINGS = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
-_PAD_ROWS = {"embed_tokens.pad_row": _EMBEDDINGS[0], "lm_head.pad_row": _EMBEDDINGS[1]}
-_LORA = re.compile(r"^(.*)\.lora_([AB])(?:\.default)?\.weight$")
+# The weights with a row for each token, and the keys under which a file may bring the row of `[PAD]`.
+_PAD_ROWS = {
+    "language_model.model.embed_tokens.weight": "embed_tokens.pad_row",
+    "language_model.lm_head.weight": "lm_head.pad_row",
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ def read_weights(path: Path) -> Iterator[Weight]:
                 f"{path} cannot be read: {error}. It is damaged or not complete; fetch it again."
             ) from error
         for key, info in slices.items():
+            if info.get_dtype() not in _DTYPES:
+                raise ValueError(
+                    f"{path}: {key} is stored as {info.get_dtype()}, which is not read here: give plain weights."
+                )
             yield Weight(path, key, tuple(info.get_shape()), _DTYPES[info.get_dtype()], _slice_loader(path, key))
         return
     for key, tensor in _unpickle(path).items():
@@ -77,30 +83,46 @@ class Layers:
 
     Args:
         vit_layers: How many blocks of the ViT the model has.
-        scale: LoRA's alpha over its rank, which files do not say.
+        lora_alpha: LoRA's alpha, which files do not say; a merged update is scaled by alpha over its rank.
     """
 
     vit_layers: int
     lora_alpha: float = 16.0
     weights: dict[str, Weight] = field(default_factory=dict)
-    mapped: list[tuple[Path, str, str]] = field(default_factory=list)
-    ignored: list[tuple[Path, str, str]] = field(default_factory=list)
+    seen: list[tuple[Weight, str | None]] = field(default_factory=list)
 
-    def add(self, weights: Iterator[Weight]) -> None:
+    def add(self, weights: Iterable[Weight]) -> None:
         """Lays one file's weights over those that are there."""
         for weight in weights:
-            if weight.key.startswith("language_model.") or weight.key in _PAD_ROWS:
-                name: str | None = weight.key
-            else:
-                name = to_transformers(weight.key)
-            reason = ignored_reason(weight.key, self.vit_layers)
-            if reason is None and name is None:
-                reason = "unknown: no weight of a VIGC model has this name"
-            if reason is not None or name is None:
-                self.ignored.append((weight.file, weight.key, reason or ""))
+            own = weight.key.startswith("language_model.") or weight.key in _PAD_ROWS.values()
+            name = weight.key if own else to_transformers(weight.key)
+            if ignored_reason(weight.key, self.vit_layers) is not None:
+                name = None
+            self.seen.append((weight, name))
+            if name is None:
                 continue
-            self.weights[name] = weight
-            self.mapped.append((weight.file, weight.key, name))
+            if name.endswith((".q_bias", ".v_bias")):
+                self.weights.pop(f"{name[: -len('q_bias')]}qkv.bias", None)
+            self.weights[name.replace(".default.", ".")] = weight
+
+    def mapped(self, wanted: Iterable[str]) -> list[tuple[Path, str, str]]:
+        """(file, key, our name) of the weights that the `wanted` ones are made of."""
+        used = self._used(wanted)
+        return [(weight.file, weight.key, used[id(weight)]) for weight, _ in self.seen if id(weight) in used]
+
+    def ignored(self, wanted: Iterable[str]) -> list[tuple[Path, str, str]]:
+        """(file, key, reason) of all other weights."""
+        used = self._used(wanted)
+        rest = []
+        for weight, name in self.seen:
+            if id(weight) in used:
+                continue
+            reason = ignored_reason(weight.key, self.vit_layers)
+            winner = self.weights.get(name or "")
+            if reason is None and winner is not None and winner is not weight:
+                reason = f"replaced by the one in {winner.file.name}"
+            rest.append((weight.file, weight.key, reason or "unknown: no weight of this model has this name"))
+        return rest
 
     def has(self, name: str) -> bool:
         """Whether all parts of our weight `name` are there."""
@@ -109,53 +131,61 @@ class Layers:
     def shape(self, name: str, vocab_size: int) -> tuple[int, ...]:
         """The shape that `load` will give, without loading."""
         first = self.weights[self._parts(name)[0]].shape
-        if name.endswith(".qkv.bias") and name not in self.weights:
+        if self._is_joined(name):
             return (3 * first[0],)
-        return (vocab_size, *first[1:]) if name in _EMBEDDINGS and first[0] <= vocab_size else first
+        # Vicuna's rows, with or without one for `[PAD]`.
+        grows = name in _PAD_ROWS and first[0] in (vocab_size - 2, vocab_size - 1)
+        return (vocab_size, *first[1:]) if grows else first
 
     def dtype(self, name: str) -> torch.dtype:
         """The dtype that `load` will give."""
-        pinned = next((key for key, target in _PAD_ROWS.items() if target == name and key in self.weights), None)
-        return self.weights[pinned or self._parts(name)[0]].dtype
+        pinned = self.weights.get(_PAD_ROWS.get(name, ""))
+        return (pinned or self.weights[self._parts(name)[0]]).dtype
 
     def load(self, name: str, vocab_size: int) -> torch.Tensor:
         """Our weight `name`: read, joined from its parts, with LoRA merged and rows for `[PAD]` and `<image>` added."""
-        tensor = self.weights[self._parts(name)[0]].load()
-        if name.endswith(".qkv.bias") and name not in self.weights:
+        first, *others = (self.weights[part].load() for part in self._parts(name))
+        if self._is_joined(name):
             # EVA's attention has no bias on keys.
-            tensor = torch.cat([tensor, torch.zeros_like(tensor), self.weights[self._parts(name)[1]].load()])
-        if name in _EMBEDDINGS:
-            tensor = self._with_added_rows(name, tensor, vocab_size)
-        stem = name.removesuffix(".weight")
-        lora = [self._lora(stem, side) for side in "AB"]
-        if lora[0] is not None and lora[1] is not None:
-            down, up = lora[0].load().float(), lora[1].load().float()
-            tensor = (tensor.float() + self.lora_alpha / down.shape[0] * up @ down).to(tensor.dtype)
-        return tensor
+            return torch.cat([first, torch.zeros_like(first), others[0]])
+        if others:
+            down, up = (matrix.float() for matrix in others)
+            return (first.float() + self.lora_alpha / down.shape[0] * up @ down).to(first.dtype)
+        return self._with_added_rows(name, first, vocab_size) if name in _PAD_ROWS else first
+
+    def half_lora(self) -> str | None:
+        """A LoRA matrix whose other half is missing, if there is one."""
+        for name in self.weights:
+            for half, other in ((".lora_A.", ".lora_B."), (".lora_B.", ".lora_A.")):
+                if half in name and name.replace(half, other) not in self.weights:
+                    return name
+        return None
+
+    def _used(self, wanted: Iterable[str]) -> dict[int, str]:
+        """Our names of the weights in use, by the identity of the weight."""
+        used = {id(self.weights[part]): name for name in wanted for part in self._parts(name)}
+        pinned = {id(self.weights[row]): name for name, row in _PAD_ROWS.items() if row in self.weights}
+        return used | pinned
+
+    def _is_joined(self, name: str) -> bool:
+        return name.endswith(".qkv.bias") and name not in self.weights
 
     def _parts(self, name: str) -> list[str]:
-        if name.endswith(".qkv.bias") and name not in self.weights:
+        if self._is_joined(name):
             stem = name.removesuffix("qkv.bias")
             return [f"{stem}q_bias", f"{stem}v_bias"]
-        return [name]
-
-    def _lora(self, stem: str, side: str) -> Weight | None:
-        return next((self.weights[name] for name in self.weights if _is_lora(name, stem, side)), None)
+        stem = name.removesuffix(".weight")
+        return [name, *(part for part in (f"{stem}.lora_A.weight", f"{stem}.lora_B.weight") if part in self.weights)]
 
     def _with_added_rows(self, name: str, tensor: torch.Tensor, vocab_size: int) -> torch.Tensor:
         """Zeros for new tokens (the release leaves them untrained); a pinned `[PAD]` row if a file brings one."""
         rows = tensor.new_zeros(vocab_size - tensor.shape[0], *tensor.shape[1:])
-        pinned = next((key for key, target in _PAD_ROWS.items() if target == name and key in self.weights), None)
-        if pinned is not None:
-            pad = self.weights[pinned].load()
-            tensor, rows = tensor.to(pad.dtype), rows.to(pad.dtype)
-            rows[0] = pad
-        return torch.cat([tensor, rows])
-
-
-def _is_lora(name: str, stem: str, side: str) -> bool:
-    match = _LORA.match(name)
-    return match is not None and match[1] == stem and match[2] == side
+        tensor = torch.cat([tensor, rows])
+        if _PAD_ROWS[name] in self.weights:
+            pad = self.weights[_PAD_ROWS[name]].load()
+            tensor = tensor.to(pad.dtype)
+            tensor[-2] = pad
+        return tensor
 
 
 def _slice_loader(path: Path, key: str) -> Callable[[], torch.Tensor]:

@@ -1,0 +1,137 @@
+"""Sizes of converted models: the released ones, and how a Vicuna folder and a `--config` file say others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
+
+# EVA ViT-g/14 without its last block, BERT-base with cross-attention every other layer (`[DEC]` added), Vicuna v1.1.
+_RELEASED = {
+    "num_query_tokens": 32,
+    "vision_output_layer_norm_eps": 1e-5,
+    "vision_config": {
+        "hidden_size": 1408,
+        "intermediate_size": 6144,
+        "num_hidden_layers": 39,
+        "num_attention_heads": 16,
+        "image_size": 224,
+        "patch_size": 14,
+        "layer_norm_eps": 1e-6,
+        "qkv_bias": True,
+    },
+    "qformer_config": {
+        "vocab_size": 30523,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "max_position_embeddings": 512,
+        "cross_attention_frequency": 2,
+    },
+}
+_LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 32000,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    "7b": {
+        **_RELEASED,
+        "text_config": {
+            **_LLAMA,
+            "hidden_size": 4096,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+        },
+    },
+    "13b": {
+        **_RELEASED,
+        "text_config": {
+            **_LLAMA,
+            "hidden_size": 5120,
+            "intermediate_size": 13824,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 40,
+        },
+    },
+}
+
+
+def vigc_config(text_config: dict[str, Any], sizes: dict[str, Any] | None = None) -> VigcConfig:
+    """Configuration of a converted model.
+
+    Args:
+        text_config: The language model's, with its own vocabulary; two rows are added, `[PAD]` and `<image>`.
+        sizes: `vision_config`, `qformer_config`, `num_query_tokens`, `vision_output_layer_norm_eps`; those that are not
+            given are the release's.
+    """
+    sizes = {**_RELEASED, **(sizes or {})}
+    vocab_size = text_config["vocab_size"] + 2
+    config = VigcConfig(
+        vision_config=sizes["vision_config"],
+        qformer_config=sizes["qformer_config"],
+        text_config={**text_config, "vocab_size": vocab_size},
+        num_query_tokens=sizes["num_query_tokens"],
+        image_token_index=vocab_size - 1,
+        vision_output_layer_norm_eps=sizes["vision_output_layer_norm_eps"],
+    )
+    config.architectures = [VigcForConditionalGeneration.__name__]
+    return config
+
+
+def read_text_config(folder: Path, preset: str | None) -> dict[str, Any]:
+    """The language model's configuration, without what it says of a machine.
+
+    Raises:
+        ValueError: The folder has none, or one that is not of the preset's size.
+    """
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} has no config.json: --language-model takes a Vicuna folder.")
+    config = AutoConfig.from_pretrained(folder)
+    left_out = ("architectures", "dtype", "transformers_version")
+    text = {key: value for key, value in config.to_dict().items() if key not in left_out and not key.startswith("_")}
+    if preset is not None:
+        if preset not in PRESETS:
+            raise ValueError(
+                f"preset {preset!r} is not known: use {' or '.join(PRESETS)}, or --config for other sizes."
+            )
+        expected = PRESETS[preset]["text_config"]
+        for name in ("hidden_size", "num_hidden_layers"):
+            if text.get(name) != expected[name]:
+                raise ValueError(
+                    f"{folder} has {name}={text.get(name)}, but a {preset} language model has {expected[name]}: give "
+                    "the matching folder, or drop --preset."
+                )
+    return text
+
+
+def read_sizes(config: Path | None, preset: str | None) -> dict[str, Any] | None:
+    """What a `--config` file says, or None without one.
+
+    Raises:
+        ValueError: The file is not readable, or holds something else.
+    """
+    if config is None:
+        return None
+    if preset is not None:
+        raise ValueError("Give either --preset or --config, not both.")
+    try:
+        sizes = json.loads(Path(config).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{config} is not a readable JSON file: {error}") from error
+    if not isinstance(sizes, dict):
+        raise ValueError(f"{config} holds a {type(sizes).__name__}: it takes an object with {', '.join(_RELEASED)}.")
+    unknown = set(sizes) - set(_RELEASED)
+    if unknown:
+        raise ValueError(f"{config} holds {', '.join(sorted(unknown))}: it takes {', '.join(_RELEASED)}.")
+    return sizes
