@@ -1,5 +1,6 @@
 """Cards of models and datasets: what they are, how they were made, what to beware of."""
 
 from .cards import DatasetFacts, TypeFigures, write_dataset_card, write_model_card
+from .training_cards import write_trained_model_card
 
-__all__ = ["DatasetFacts", "TypeFigures", "write_dataset_card", "write_model_card"]
+__all__ = ["DatasetFacts", "TypeFigures", "write_dataset_card", "write_model_card", "write_trained_model_card"]

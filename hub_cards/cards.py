@@ -112,7 +112,7 @@ def write_dataset_card(
     if filled:
         data["configs"] = _configs(list(filled))
         data["dataset_info"] = _dataset_infos(facts.features, filled)
-    text = _render(
+    text = render_template(
         "dataset_card.md",
         metadata=data.to_yaml(),
         facts=facts,
@@ -145,7 +145,7 @@ def write_model_card(
         pipeline_tag="image-text-to-text",
         tags=["vigc", "instructblip", "visual-instruction-generation"],
     )
-    text = _render(
+    text = render_template(
         "model_card.md",
         metadata=data.to_yaml(),
         name=name,
@@ -189,7 +189,8 @@ def _size_category(rows: int) -> str:
     return next((category for limit, category in _SIZE_CATEGORIES.items() if rows < limit), "n>1B")
 
 
-def _render(template: str, **values: Any) -> str:
+def render_template(template: str, **values: Any) -> str:
+    """A template beside this file, filled; a value that it needs and does not get is an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,

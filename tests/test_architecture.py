@@ -40,6 +40,7 @@ def room(*rooms: str, libraries: set | None = ANY) -> Room:
 ROOMS = {
     "modeling_vigc": room(libraries={"torch", "transformers"}),
     "processing": room(libraries={"torch", "transformers", "datasets", "PIL"}),
+    "trainer": room("modeling_vigc", "processing", "hub_cards"),
     "generation": room("modeling_vigc", "processing", "hub_cards"),
     "hub_cards": room("processing", libraries={"huggingface_hub", "jinja2", "datasets", "PIL"}),
 }
@@ -52,12 +53,14 @@ PUBLIC_NAMES = [
     "VigcForConditionalGeneration",
     "VigcGenerateOutput",
     "VigcProcessor",
+    "VigcTrainer",
+    "VigcTrainingArguments",
     "convert_checkpoint",
     "generate_dataset",
 ]
 
 # Distributions whose module has another name.
-MODULE_OF = {"pillow": "PIL"}
+MODULE_OF = {"pillow": "PIL", "pyyaml": "yaml"}
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 

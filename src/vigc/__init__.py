@@ -13,6 +13,8 @@ __all__ = [
     "VigcForConditionalGeneration",
     "VigcGenerateOutput",
     "VigcProcessor",
+    "VigcTrainer",
+    "VigcTrainingArguments",
     "convert_checkpoint",
     "generate_dataset",
 ]
@@ -22,12 +24,15 @@ if TYPE_CHECKING:
     from vigc.generation import generate_dataset
     from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration, VigcGenerateOutput
     from vigc.processing import VigcProcessor
+    from vigc.trainer import VigcTrainer, VigcTrainingArguments
 else:  # unseen by type checkers, which would otherwise accept any name
     _HOMES = {
         "VigcConfig": "vigc.modeling_vigc",
         "VigcForConditionalGeneration": "vigc.modeling_vigc",
         "VigcGenerateOutput": "vigc.modeling_vigc",
         "VigcProcessor": "vigc.processing",
+        "VigcTrainer": "vigc.trainer",
+        "VigcTrainingArguments": "vigc.trainer",
         "convert_checkpoint": "vigc.convert",
         "generate_dataset": "vigc.generation",
     }

@@ -252,6 +252,32 @@ def convert(
     typer.echo(str(report))
 
 
+Recipe = Annotated[Path, typer.Argument(help="A YAML file such as those under recipes/.", show_default=False)]
+DryRun = Annotated[
+    bool, _option("Check arguments, files, entries and pictures, and say what would be done.", "--dry-run")
+]
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(context: typer.Context, recipe: Recipe, dry_run: DryRun = False) -> None:
+    """Train a model as a recipe says; any training argument can follow, such as --learning_rate 1e-4."""
+    from vigc.trainer import dry_run as check
+    from vigc.trainer import train as run
+
+    try:
+        if not dry_run:
+            trainer = run(recipe, context.args)
+            if trainer.is_world_process_zero():
+                typer.echo(f"Model: {trainer.args.output_dir}")
+            return
+        result = check(recipe, context.args)
+    except (ValueError, OSError, ImportError) as error:
+        _fail("train", error)
+    typer.echo(str(result))
+    if result.problems:
+        raise typer.Exit(UNUSABLE)
+
+
 @app.command()
 def report(dataset: DatasetFolder) -> None:
     """Write the report page of a dataset folder anew."""

@@ -1,0 +1,291 @@
+"""Runs described by a recipe: what is accepted, what a dry run finds, the published recipes, and `vigc train`."""
+
+import json
+import shutil
+from importlib.util import find_spec
+
+import pytest
+import torch
+import yaml
+from conftest import FIXTURES, ROOT
+from PIL import Image
+from training import digest
+from typer.testing import CliRunner
+
+from vigc.cli import app
+from vigc.modeling_vigc import VigcForConditionalGeneration
+from vigc.processing import VigcProcessor
+from vigc.trainer import VigcTrainer, VigcTrainingArguments, dry_run, train
+from vigc.trainer.recipe import read_recipe
+from vigc.trainer.train import load_data, load_model
+
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+TRAINING = [path for path in RECIPES if path.parent.name in ("paper", "lora")]
+FILES = FIXTURES / "annotations"
+PLACES = {
+    "conversation_58k.json": "llava", "detail_23k.json": "llava", "complex_reasoning_77k.json": "llava",
+    "aokvqa_v1p0_train.json": "aokvqa", "OpenEnded_mscoco_train2014_questions.json": "okvqa",
+    "mscoco_train2014_annotations.json": "okvqa",
+}  # fmt: skip
+QUICK = {
+    "max_steps": 2, "warmup_steps": 0, "use_cpu": True, "bf16": False, "frozen_dtype": None, "report_to": "none",
+    "dataloader_num_workers": 0, "generation_samples": 0, "image_use_rows": 0, "per_device_train_batch_size": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory):
+    """The published data's places, with small files: what a user of the recipes has under --data_root."""
+    root = tmp_path_factory.mktemp("data")
+    for name, folder in PLACES.items():
+        (root / folder).mkdir(exist_ok=True)
+        shutil.copy(FILES / name, root / folder / name)
+        if folder == "llava" and not name.startswith("conversation"):
+            (entry,) = json.loads((FILES / name).read_text(encoding="utf-8"))
+            entries = [{**entry, "image": f"{number:012d}.jpg"} for number in (9, 25)]
+            (root / folder / name).write_text(json.dumps(entries), encoding="utf-8")
+        if folder != "llava":
+            copied = root / folder / name.replace("train", "val")
+            copied.write_text((FILES / name).read_text(encoding="utf-8").replace('"train"', '"val"'), encoding="utf-8")
+    for subset in ("train2014", "val2014", "train2017", "val2017"):
+        folder = root / "coco" / subset
+        folder.mkdir(parents=True)
+        for number in (9, 25):
+            prefix = f"COCO_{subset}_" if subset.endswith("14") else ""
+            Image.new("RGB", (80, 60), (number * 9, 10, 30)).save(folder / f"{prefix}{number:012d}.jpg")
+    return root
+
+
+@pytest.fixture
+def recipe(tmp_path, data_root, vigc_folder):
+    questions, answers = "OpenEnded_mscoco_train2014_questions.json", "mscoco_train2014_annotations.json"
+
+    def write(**changes):
+        values = {
+            "model": str(vigc_folder), "output_dir": str(tmp_path / "run"), "data_root": str(data_root),
+            "data": [
+                {"layout": "okvqa", "images": "coco/train2014",
+                 "files": [f"okvqa/{questions}", f"okvqa/{answers}"]},
+                {"layout": "llava", "files": "llava/conversation_58k.json", "images": "coco/train2017"},
+            ],
+            "validation_data": [{"layout": "llava", "files": "llava/detail_23k.json", "images": "coco/train2017"}],
+            **QUICK, **changes,
+        }  # fmt: skip
+        path = tmp_path / "recipe.yaml"
+        path.write_text(
+            yaml.safe_dump({name: value for name, value in values.items() if value != "drop"}), encoding="utf-8"
+        )
+        return path
+
+    return write
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+# The published recipes
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_published_recipes_are_right_to_the_last_path(path, data_root, vigc_folder, tmp_path):
+    held_out = ["--validation_rows", "2"] if "llava" in path.stem else []
+    overrides = ["--data_root", str(data_root), "--model", str(vigc_folder), "--output_dir", str(tmp_path), *held_out]
+    if path.stem == "llava_qlora" and find_spec("bitsandbytes") is None:
+        assert dry_run(path, overrides).problems == ["library bitsandbytes"]
+        pytest.skip("the rest of this recipe is the same as llava_qformer's")
+    report = dry_run(path, overrides)
+    assert not report.problems, report
+    text = str(report)
+    assert text.endswith("ready to train") and "samples per epoch" in text and "pixel_values (2, 3, 56, 56)" in text
+    # Each path counts: without it, the dry run names it.
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    entries = values["data"] + values.get("validation_data", [])
+    for name in [name for entry in entries for name in (*entry["files"], entry["images"])]:
+        hidden = data_root / f"{name}.hidden"
+        (data_root / name).rename(hidden)
+        try:
+            missing = dry_run(path, overrides)
+        finally:
+            hidden.rename(data_root / name)
+        assert f"{data_root / name}" in str(missing) and str(missing).endswith("not ready")
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_published_recipes_hold_the_paper_s_values(path):
+    args = read_recipe(path, ["--use_cpu", "true"]).arguments
+    assert (args.num_train_epochs, args.weight_decay, args.warmup_steps) == (10, 0.05, 1000)
+    assert (args.learning_rate, args.min_learning_rate, args.warmup_learning_rate) == (3e-5, 1e-5, 1e-6)
+    processes = 1 if args.load_in_4bit else 8
+    assert args.per_device_train_batch_size * args.gradient_accumulation_steps * processes == 64
+    if path.parent.name == "paper":
+        assert args.freeze_policy == "paper" and args.lora_rank == 0
+    else:
+        assert (args.lora_rank, args.lora_alpha, args.lora_dropout) == (8, 16, 0.1)
+        assert args.freeze_policy == ("all" if path.stem == "okvqa" else "paper")
+    written = path.read_text(encoding="utf-8")
+    assert str(path.relative_to(ROOT)) in written, "its commands name another recipe"
+
+
+def test_fsdp_and_deepspeed_settings_are_known_ones(tmp_path, vigc_folder):
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.utils import FullyShardedDataParallelPlugin
+
+    config = load_config_from_file(str(ROOT / "recipes" / "accelerate" / "fsdp.yaml"))
+    assert str(config.distributed_type).endswith("FSDP")
+    given = {name.removeprefix("fsdp_"): value for name, value in config.fsdp_config.items()}
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=given["version"],
+        auto_wrap_policy=given["auto_wrap_policy"].lower(),
+        transformer_cls_names_to_wrap=given["transformer_layer_cls_to_wrap"].split(","),
+        reshard_after_forward=given["reshard_after_forward"],
+        state_dict_type=given["state_dict_type"],
+        cpu_ram_efficient_loading=given["cpu_ram_efficient_loading"],
+    )
+    model = VigcForConditionalGeneration.from_pretrained(vigc_folder)
+    classes = {type(part).__name__ for part in model.modules()}
+    assert set(plugin.transformer_cls_names_to_wrap) <= classes, "no layer of the model has such a class"
+    plugin.set_auto_wrap_policy(model)  # raises where a class is not found
+    for path in sorted((ROOT / "recipes" / "deepspeed").glob("*.json")):
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        assert settings["zero_optimization"]["stage"] == int(path.stem[-1])
+        # Whatever the Trainer knows too is left to it, so that the two cannot contradict each other.
+        automatic = (
+            "gradient_clipping",
+            "gradient_accumulation_steps",
+            "train_batch_size",
+            "train_micro_batch_size_per_gpu",
+        )
+        assert all(settings[name] == "auto" for name in automatic)
+
+
+# Reading a recipe
+
+
+def test_values_and_overrides(recipe):
+    path = recipe(learning_rate="2e-4", lora_targets=["q_proj"], validation_rows=3)
+    plan = read_recipe(path)
+    assert plan.arguments.learning_rate == 2e-4 and plan.arguments.lora_targets == ["q_proj"]
+    assert [entry.layout for entry in plan.data] == ["okvqa", "llava"]
+    plan = read_recipe(
+        path, ["--learning_rate=5e-5", "--augment", "false", "--seed", "9", "--model", "other", "--validation-rows=7"]
+    )
+    assert plan.arguments.learning_rate == 5e-5 and plan.arguments.augment is False
+    assert (plan.arguments.seed, plan.model, plan.validation_rows) == (9, "other", 7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "overrides", "message"),
+    [
+        ({"learning_rat": 1}, [], r"recipe.yaml: 'learning_rat' is not known: did you mean 'learning_rate'"),
+        ({"model": "drop"}, [], r"'model' is missing"),
+        ({"data": "drop"}, [], r"'data' is missing"),
+        ({"data": {"layout": "llava"}}, [], r"'data' is \{'layout': 'llava'\}, but a list"),
+        ({"data": [{"layout": "coco", "files": "a", "images": "b"}]}, [], r"data\[0\]: layout 'coco' is not known"),
+        ({"data": [{"layout": "llava", "files": "a"}]}, [], r"data\[0\]: a layout needs 'files' and 'images'"),
+        ({"data": [{"layout": "llava", "dataset": "a"}]}, [], r"data\[0\]: give either 'dataset'"),
+        ({"data": [{"dataset": "a", "wieght": 1}]}, [], r"data\[0\]: 'wieght' is not known: a data set has layout"),
+        ({"data": [{"dataset": "a", "weight": 1}, {"dataset": "b"}]}, [], r"'weight' is given for 1 of 2"),
+        ({"validation_data": "drop"}, [], r"eval_strategy='epoch' without rows to evaluate on"),
+        ({"validation_rows": "many"}, [], r"validation_rows='many' is not a whole number"),
+        ({"freeze_policy": "most"}, [], r"recipe.yaml: argument --freeze_policy: invalid choice|freeze_policy='most'"),
+        (
+            {},
+            ["--learning_rate", "fast"],
+            r"recipe.yaml: argument --learning_rate/--learning-rate: invalid float value: 'fast'",
+        ),
+        ({}, ["--learning_rats", "1"], r"learning_rats"),
+        ({}, ["--model"], r"--model needs a value"),
+        ({}, ["--data", "x"], r"--data cannot be given on the command line"),
+    ],
+)
+def test_mistakes_are_named(changes, overrides, message, recipe):
+    with pytest.raises(ValueError, match=message):
+        read_recipe(recipe(**changes), overrides)
+
+
+def test_files_that_are_no_recipe(tmp_path):
+    path = tmp_path / "list.yaml"
+    path.write_text("- a\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="holds list, but a recipe is"):
+        read_recipe(path)
+    path.write_text("a: [", encoding="utf-8")
+    with pytest.raises(ValueError, match="is not a readable YAML file"):
+        read_recipe(path)
+
+
+# Dry run and run
+
+
+def test_a_dry_run_lists_all_that_is_missing(recipe):
+    data = [
+        {"layout": "llava", "files": "llava/gone.json", "images": "coco/nowhere", "type": "detail"},
+        {"dataset": "./not-here"},
+    ]
+    result = run(recipe(data=data, model="/no/such/model"), "--dry-run")
+    assert result.exit_code == 2
+    for part in ("gone.json", "coco/nowhere", "dataset ./not-here", "model '/no/such/model'", "not ready"):
+        assert part in result.output
+    assert run(recipe(), "--dry-run").exit_code == 0
+    wrong = run(recipe(), "--dry-run", "--prefix_probability", "2")
+    assert wrong.exit_code == 2 and "prefix_probability=2.0 should be between 0 and 1" in wrong.output
+
+
+def test_train_writes_a_model_and_goes_on(recipe, tmp_path, vigc_folder, data_root):
+    settings = {"save_strategy": "steps", "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1}
+    path = recipe(**settings)
+    result = run(path, "--learning_rate", "1e-3", "--min_learning_rate", "1e-4")
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "run"
+    assert f"Model: {folder}" in result.output
+    model = VigcForConditionalGeneration.from_pretrained(folder)
+    start = VigcForConditionalGeneration.from_pretrained(vigc_folder)
+    assert digest(model.qformer.named_parameters()) != digest(start.qformer.named_parameters())
+    assert digest(model.vision_model.named_parameters()) == digest(start.vision_model.named_parameters())
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "conversation\\_58k" in card and "loss" in card and str(data_root) not in card
+    again = run(path)
+    assert (
+        again.exit_code == 2 and "already holds checkpoint-2: go on with --resume_from_checkpoint last" in again.output
+    )
+    trainer = train(path, ["--resume_from_checkpoint", "last", "--max_steps", "3"])
+    assert trainer.state.global_step == 3
+    with pytest.raises(ValueError, match="resume_from_checkpoint='nowhere' is not a folder"):
+        train(path, ["--resume_from_checkpoint", "nowhere"])
+
+
+def test_rows_are_held_out_with_their_pictures(recipe):
+    plan = read_recipe(recipe(validation_data="drop", validation_rows=3))
+    training, validation = load_data(plan)
+    assert sum(map(len, training)) + sum(map(len, validation)) == 6
+    kept = {image_id for rows in training for image_id in rows["image_id"]}
+    assert not kept & {image_id for rows in validation for image_id in rows["image_id"]}
+    again = load_data(plan)[1]
+    assert [list(rows["question"]) for rows in validation] == [list(rows["question"]) for rows in again]
+    assert sum(map(len, validation)) == 3
+    with pytest.raises(ValueError, match=r"validation_rows=100 leaves .*questions.json none of its 2 rows to train on"):
+        load_data(read_recipe(recipe(validation_data="drop", validation_rows=100)))
+
+
+def test_dataset_folders_are_read(recipe, tmp_path, data_root):
+    training, _ = load_data(read_recipe(recipe()))
+    training[1].to_parquet(tmp_path / "folder" / "train-00000.parquet")
+    data = [{"dataset": str(tmp_path / "folder"), "weight": 2}, {"dataset": str(tmp_path / "folder"), "weight": 1}]
+    report = dry_run(recipe(data=data, samples_per_epoch=9))
+    assert "4 rows, 6 samples per epoch" in str(report) and "4 rows, 3 samples per epoch" in str(report)
+
+
+def test_what_is_trained_is_not_rounded_on_loading(vigc_folder, tmp_path):
+    args = VigcTrainingArguments(
+        output_dir=str(tmp_path), bf16=True, use_cpu=True, frozen_dtype="bfloat16", eval_strategy="no",
+        load_best_model_at_end=False,
+    )  # fmt: skip
+    model = VigcTrainer(
+        load_model(str(vigc_folder), args), args, processor=VigcProcessor.from_pretrained(vigc_folder)
+    ).model
+    exact = VigcForConditionalGeneration.from_pretrained(vigc_folder, dtype=torch.float32)
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            assert torch.equal(weight, exact.get_parameter(name)), name
+        else:
+            assert weight.dtype == torch.bfloat16, name

@@ -1,0 +1,603 @@
+"""VigcTrainer: exact resumption, any number of processes, what is frozen, the paper's numbers, the original's steps."""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+from safetensors.torch import load_file
+from torch.testing import assert_close
+from training import digest, file_digest, load_model, make_trainer, rows_of
+from transformers import TrainerCallback, masking_utils
+
+from vigc.convert_config import PRESETS, vigc_config
+from vigc.convert_keys import to_transformers
+from vigc.modeling_vigc import VigcForConditionalGeneration
+from vigc.processing import VigcProcessor
+from vigc.trainer import (
+    EvaluationPairs,
+    VigcMixture,
+    VigcTrainer,
+    VigcTrainingArguments,
+    load_trained,
+    merge_trained,
+)
+from vigc.trainer.adapters import choose_trained
+from vigc.trainer.mixture import Sample
+from vigc.trainer.train import load_model as load_base
+from vigc.trainer.vigc_config import learning_rate_factor
+
+SCRIPT = ROOT / "tests" / "training.py"
+LAST = "trained_weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def images(parity_dir):
+    return parity_dir / "images"
+
+
+def in_own_process(*launcher, **options):
+    command = [sys.executable, *launcher, str(SCRIPT), json.dumps(options, default=str)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def result_of(output):
+    return json.loads((Path(output) / "result.json").read_text(encoding="utf-8"))
+
+
+# Resumption
+
+
+STEPS = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": None, "load_best_model_at_end": False}
+ACCUMULATED = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+LORA = {"lora_rank": 2, "freeze_policy": "all"}
+
+
+def assert_resumes(vigc_folder, images, folder, steps, **settings):
+    """From each of these checkpoints of an uninterrupted run, training ends at the same bits."""
+    whole = make_trainer(vigc_folder, images, folder / "whole", **STEPS, **settings)
+    whole.train()
+    last = f"checkpoint-{whole.state.global_step}"
+    expected = file_digest(folder / "whole" / last / LAST)
+    for step in steps or range(1, whole.state.global_step):
+        resumed = make_trainer(vigc_folder, images, folder / f"from-{step}", **STEPS, **settings)
+        resumed.train(resume_from_checkpoint=str(folder / "whole" / f"checkpoint-{step}"))
+        assert file_digest(folder / f"from-{step}" / last / LAST) == expected, step
+        assert digest(resumed.model.named_parameters()) == digest(whole.model.named_parameters()), step
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resuming_gives_the_same_bits(workers, vigc_folder, images, tmp_path):
+    # Step 2 lies within the first epoch, 3 at its end, 4 within the second.
+    steps = [2, 3] if workers == 0 else [4]
+    assert_resumes(vigc_folder, images, tmp_path, steps, dataloader_num_workers=workers, **ACCUMULATED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [{}, ACCUMULATED, {**ACCUMULATED, "mixture": {"samples_per_epoch": 13}}, LORA, {"seed": 7}],
+    ids=["plain", "accumulated", "uneven", "lora", "seed 7"],
+)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resuming_from_every_checkpoint(workers, settings, vigc_folder, images, tmp_path):
+    assert_resumes(vigc_folder, images, tmp_path, None, dataloader_num_workers=workers, **settings)
+
+
+def test_a_killed_process_is_continued(vigc_folder, images, tmp_path):
+    options = {"folder": vigc_folder, "images": images, "evaluated": False, **STEPS, **ACCUMULATED}
+    killed = in_own_process(**options, output=tmp_path / "killed", kill=2)
+    assert killed.returncode == -9, killed.stderr
+    assert not (tmp_path / "killed" / "result.json").exists()
+    # Going on where the killed one's folder is, from what it left.
+    resumed = make_trainer(vigc_folder, images, tmp_path / "killed", evaluated=False, **STEPS, **ACCUMULATED)
+    resumed.train(resume_from_checkpoint=True)
+    whole = make_trainer(vigc_folder, images, tmp_path / "whole", evaluated=False, **STEPS, **ACCUMULATED)
+    whole.train()
+    assert digest(resumed.model.named_parameters()) == digest(whole.model.named_parameters())
+
+
+@pytest.mark.parametrize("damage", ["no state", "cut state"])
+def test_a_checkpoint_cut_short_is_not_taken(damage, vigc_folder, images, tmp_path, caplog):
+    whole = make_trainer(vigc_folder, images, tmp_path / "run", evaluated=False, **STEPS)
+    whole.train()
+    expected = file_digest(tmp_path / "run" / "checkpoint-6" / LAST)
+    shutil.rmtree(tmp_path / "run" / "checkpoint-6")
+    state = tmp_path / "run" / "checkpoint-5" / "trainer_state.json"
+    if damage == "no state":
+        state.unlink()
+    else:
+        state.write_text(state.read_text(encoding="utf-8")[:100], encoding="utf-8")
+    resumed = make_trainer(vigc_folder, images, tmp_path / "run", evaluated=False, **STEPS)
+    with caplog.at_level(logging.WARNING, "vigc"):
+        resumed.train(resume_from_checkpoint=True)
+    assert "checkpoint-5 was not written to its end" in caplog.text
+    assert file_digest(tmp_path / "run" / "checkpoint-6" / LAST) == expected
+    fresh = make_trainer(vigc_folder, images, tmp_path / "empty", evaluated=False, **STEPS)
+    with pytest.raises(ValueError, match="holds no complete checkpoint to go on from"):
+        fresh.train(resume_from_checkpoint=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_process_may_be_killed_at_any_step(workers, vigc_folder, images, tmp_path):
+    settings = {**STEPS, "dataloader_num_workers": workers}
+    whole = make_trainer(vigc_folder, images, tmp_path / "whole", **settings)
+    whole.train()
+    expected = digest(whole.model.named_parameters())
+    for step in range(1, whole.state.global_step):
+        output = tmp_path / f"killed-{step}"
+        killed = in_own_process(folder=vigc_folder, images=images, output=output, kill=step, **settings)
+        assert killed.returncode == -9, killed.stderr
+        continued = in_own_process(folder=vigc_folder, images=images, output=output, resume=True, **settings)
+        assert continued.returncode == 0, continued.stderr
+        assert result_of(output)["weights"] == expected, step
+
+
+def test_every_epoch_has_its_own_samples_after_resuming_too(vigc_folder, images, tmp_path, monkeypatch):
+    drawn = []
+    get = VigcMixture.__getitem__
+    monkeypatch.setattr(VigcMixture, "__getitem__", lambda self, place: drawn.append(place) or get(self, place))
+    whole = make_trainer(vigc_folder, images, tmp_path / "whole", evaluated=False, **STEPS)
+    whole.train()
+    assert drawn == [(epoch, index) for epoch in range(2) for index in range(12)]
+    drawn.clear()
+    resumed = make_trainer(vigc_folder, images, tmp_path / "resumed", evaluated=False, **STEPS)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
+    assert drawn == [(1, index) for index in range(4, 12)]  # what was seen before is not even opened
+
+
+# Several processes
+
+
+def test_two_processes_train_as_one(vigc_folder, images, tmp_path):
+    options = {"folder": vigc_folder, "images": images, "dropout": False, "save_strategy": "no",
+               "load_best_model_at_end": False, "generation_samples": 3, "eval_max_new_tokens": 12}  # fmt: skip
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    two = in_own_process(*launcher, **options, output=tmp_path / "two", per_device_train_batch_size=2)
+    assert two.returncode == 0, two.stderr
+    one = make_trainer(output=tmp_path / "one", **{**options, "per_device_train_batch_size": 4})
+    one.train()
+    metrics = one.evaluate()
+    shared = result_of(tmp_path / "two")
+    assert shared["processes"] == 2
+    losses = [entry["loss"] for entry in one.state.log_history if "loss" in entry]
+    assert len(losses) == 6
+    assert_close(torch.tensor(shared["losses"]), torch.tensor(losses), atol=1e-5, rtol=0)
+    for name, value in shared["eval"].items():
+        assert_close(value, metrics[name], atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_sharded_weights_give_the_same_step(vigc_folder, images, tmp_path):
+    """FSDP as in recipes/, as far as processes without accelerators go: its layers sharded over two."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+        str(ROOT / "tests" / "sharded_step.py"), str(vigc_folder), str(images), str(tmp_path / "result.json"),
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    whole, sharded, half, processes = json.loads((tmp_path / "result.json").read_text(encoding="utf-8")).values()
+    assert processes == 2 and sharded["layers"] == 8
+    assert set(sharded["norms"]) == set(half["norms"]) == set(whole["norms"])
+    assert sharded["loss"] == pytest.approx(whole["loss"], abs=1e-6)
+    assert sharded["norms"] == pytest.approx(whole["norms"], abs=1e-6)
+    # Frozen parts in bfloat16, as the recipes have them, trained ones in float32.
+    assert half["loss"] == pytest.approx(whole["loss"], rel=0.01)
+
+
+# What is trained
+
+
+def parts_digest(model, *prefixes):
+    return digest((name, weight) for name, weight in model.named_parameters() if name.startswith(prefixes))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"train_ln_vision": True}, {"lora_rank": 2, "freeze_policy": "all"}, {"lora_rank": 2}],
+    ids=["paper", "ln_vision", "lora", "lora and qformer"],
+)
+def test_frozen_bits_stay_and_trained_ones_move(settings, vigc_folder, images, tmp_path):
+    trainer = make_trainer(vigc_folder, images, tmp_path, evaluated=False, save_strategy="no", **settings)
+    before = {name: digest([(name, weight)]) for name, weight in trainer.model.named_parameters()}
+    trainer.train()
+    after = {name: digest([(name, weight)]) for name, weight in trainer.model.named_parameters()}
+    moved = {name for name in before if before[name] != after[name]}
+    assert moved <= trainer.trained
+    groups = {name.split(".")[0] for name in moved}
+    if settings.get("freeze_policy") == "all":
+        assert groups == {"language_model"} and all(".lora_" in name for name in moved)
+    else:
+        assert {"qformer", "query_tokens", "language_projection"} <= groups
+        # The Q-Former's last text block is thrown away: it gets no gradient, but weight decay moves its matrices.
+        still = trainer.trained - moved
+        assert all(name.startswith("qformer.") and "lora" not in name for name in still), still
+    assert ("vision_model" in groups) == settings.get("train_ln_vision", False)
+    assert ("language_model" in groups) == ("lora_rank" in settings)
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora_rank": 2, "freeze_policy": "all"}], ids=["paper", "lora"])
+def test_gradient_checkpointing_changes_nothing(settings, vigc_folder, images, tmp_path):
+    runs = []
+    for checkpointing in (False, True):
+        trainer = make_trainer(
+            vigc_folder, images, tmp_path, evaluated=False, save_strategy="no", max_steps=3,
+            gradient_checkpointing=checkpointing, **settings,
+        )  # fmt: skip
+        trainer.train()
+        runs.append(digest(trainer.model.named_parameters()))
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize(("size", "width"), [("7b", 4096), ("13b", 5120)])
+def test_trained_parameters_of_the_released_sizes(size, width, monkeypatch):
+    config = vigc_config(PRESETS[size]["text_config"])
+    with torch.device("meta"):
+        model = VigcForConditionalGeneration(config)
+    trained = set(choose_trained(model))
+    count = sum(weight.numel() for name, weight in model.named_parameters() if name in trained)
+    qformer = sum(weight.numel() for weight in model.qformer.parameters())
+    assert count == qformer + 32 * 768 + (768 * width + width)
+    assert qformer == _qformer_parameters(config.qformer_config)
+    # A step of the paper's recipe, without numbers: these and only these get gradients, and the optimizer takes them.
+    for name in ("_ignore_bidirectional_mask_sdpa", "_ignore_causal_mask_sdpa"):  # these look at a mask's numbers
+        monkeypatch.setattr(masking_utils, name, lambda *args, **kwargs: False)
+    monkeypatch.setattr(model, "_check_places", lambda *args: None)
+    with torch.device("meta"):
+        tokens, ids = torch.full((2, 40), 5), torch.zeros((2, 9), dtype=torch.long)
+        batch = {"pixel_values": torch.zeros(2, 3, 224, 224), "input_ids": tokens, "labels": tokens,
+                 "attention_mask": torch.ones_like(tokens), "qformer_input_ids": ids,
+                 "qformer_attention_mask": torch.ones_like(ids)}  # fmt: skip
+    model(**batch).loss.backward()
+    assert {name for name, weight in model.named_parameters() if weight.grad is not None} == trained
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
+    optimizer.step()
+    assert sum(state["exp_avg"].numel() for state in optimizer.state.values()) == count
+    print(f"{size}: {count:,} trained")
+
+
+def _qformer_parameters(config) -> int:
+    """BERT with cross-attention in every second layer and a second feed-forward for the queries, counted by hand."""
+    width, inner, vision = config.hidden_size, config.intermediate_size, config.encoder_hidden_size
+    norm = 2 * width
+    attention = 4 * (width * width + width) + norm
+    cross = 2 * (width * width + width) + 2 * (vision * width + width) + norm
+    feed_forward = (width * inner + inner) + (inner * width + width) + norm
+    layers = config.num_hidden_layers
+    with_cross = len(range(0, layers, config.cross_attention_frequency))
+    embeddings = (config.vocab_size + config.max_position_embeddings) * width
+    # Two norms: of text embeddings and of the queries with them.
+    return embeddings + norm + layers * (attention + 2 * feed_forward) + with_cross * cross
+
+
+# The paper's optimizer
+
+
+def test_the_paper_s_settings_are_the_defaults(tmp_path):
+    args = VigcTrainingArguments(output_dir=str(tmp_path))
+    assert (args.num_train_epochs, args.per_device_train_batch_size, args.weight_decay) == (10, 64, 0.05)
+    assert (args.learning_rate, args.min_learning_rate, args.warmup_learning_rate, args.warmup_steps) == (
+        3e-5, 1e-5, 1e-6, 1000,
+    )  # fmt: skip
+    assert args.optim.value.startswith("adamw") and args.freeze_policy == "paper"
+    assert args.load_best_model_at_end and args.metric_for_best_model == "loss"
+
+
+def test_the_learning_rate_goes_up_a_line_and_down_a_cosine(vigc_folder, images, tmp_path):
+    trainer = make_trainer(vigc_folder, images, tmp_path, evaluated=False, learning_rate=3e-5, warmup_steps=1000)
+    trainer.create_optimizer()
+    scheduler = trainer.create_scheduler(11_000)
+    rates = {step: 3e-5 * scheduler.lr_lambdas[0](step) for step in (0, 500, 1000, 6000, 11_000, 12_000)}
+    expected = {0: 1e-6, 500: 15.5e-6, 1000: 3e-5, 6000: 2e-5, 11_000: 1e-5, 12_000: 1e-5}
+    assert rates == pytest.approx(expected)
+    assert learning_rate_factor(0, total=5, warmup=0, start=0.1, end=0.2) == 1
+    other = make_trainer(vigc_folder, images, tmp_path, evaluated=False, lr_scheduler_type="constant", warmup_steps=0)
+    other.create_optimizer()
+    assert other.create_scheduler(10).lr_lambdas[0](7) == 1
+
+
+def test_norms_and_biases_do_not_decay(vigc_folder, images, tmp_path):
+    trainer = make_trainer(vigc_folder, images, tmp_path, evaluated=False, train_ln_vision=True)
+    trainer.create_optimizer()
+    decayed, spared = trainer.optimizer.param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.05, 0.0)
+    names = {id(weight): name for name, weight in trainer.model.named_parameters()}
+    spared = {names[id(weight)] for weight in spared["params"]}
+    decayed = {names[id(weight)] for weight in decayed["params"]}
+    assert spared | decayed == trainer.trained
+    assert all(name.endswith("bias") or "norm" in name.lower() for name in spared)
+    assert not any(name.endswith("bias") or "norm" in name.lower() for name in decayed)
+    assert "query_tokens" in decayed
+
+
+# The original's gradients
+
+
+class Fixed(torch.utils.data.Dataset):
+    """The golden batch, always the same."""
+
+    def __init__(self, parity_dir):
+        meta = json.loads((parity_dir / "meta.json").read_text(encoding="utf-8"))
+        texts = zip(meta["train_batch.text_input"], meta["train_batch.text_output"], strict=True)
+        pictures = [Image.open(path).convert("RGB") for path in sorted((parity_dir / "images").glob("*.png"))]
+        self.samples = [
+            Sample(image, text, target, "vic", "detail") for image, (text, target) in zip(pictures, texts, strict=True)
+        ]
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+
+def sgd_trainer(vigc_folder, processor, parity_dir, folder, steps, **settings):
+    args = VigcTrainingArguments(
+        output_dir=str(folder), max_steps=steps, optim="sgd", learning_rate=0.1, lr_scheduler_type="constant",
+        warmup_steps=0, weight_decay=0.0, train_ln_vision=True, eval_strategy="no", load_best_model_at_end=False,
+        save_strategy="no", logging_steps=1, report_to="none", use_cpu=True, disable_tqdm=True,
+        train_sampling_strategy="sequential", **{"per_device_train_batch_size": 6, **settings},
+    )  # fmt: skip
+    model = load_model(vigc_folder, dropout=False)
+    return VigcTrainer(model, args, Fixed(parity_dir), processor=processor)
+
+
+@pytest.mark.parametrize("settings", [{}, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3}])
+def test_one_step_is_the_original_s(settings, vigc_folder, processor, parity_dir, tmp_path):
+    trainer = sgd_trainer(vigc_folder, processor, parity_dir, tmp_path, 1, **settings)
+    before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+    trainer.train()
+    expected = load_file(parity_dir / "expected.safetensors")
+    loss = next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
+    assert_close(loss, expected["train_batch.loss"].item(), atol=2e-6, rtol=0)
+    after = dict(trainer.model.named_parameters())
+    prefix = "train_batch.grad."
+    names = [name for name in expected if name.startswith(prefix)]
+    assert names
+    for name in names:
+        ours = to_transformers(name.removeprefix(prefix))
+        assert_close(after[ours].detach(), before[ours] - 0.1 * expected[name], atol=1e-6, rtol=0)
+
+
+def test_twenty_steps_follow_plain_gradient_descent(vigc_folder, processor, parity_dir, tmp_path):
+    trainer = sgd_trainer(vigc_folder, processor, parity_dir, tmp_path, 20)
+    trainer.train()
+    model = load_model(vigc_folder, dropout=False).eval()
+    model.freeze("paper", train_ln_vision=True)
+    batch = trainer.data_collator(Fixed(parity_dir).samples)
+    losses = []
+    for _ in range(20):
+        loss = model(**batch).loss
+        loss.backward()
+        losses.append(loss.item())
+        with torch.no_grad():
+            for weight in model.parameters():
+                if weight.grad is not None:
+                    weight -= 0.1 * weight.grad
+        model.zero_grad()
+    ours = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < 0.8 * losses[0]
+    assert_close(torch.tensor(ours), torch.tensor(losses), atol=1e-5, rtol=0)
+    for name, weight in model.named_parameters():
+        assert_close(trainer.model.get_parameter(name), weight, atol=1e-5, rtol=0)
+
+
+# Evaluation
+
+
+def test_losses_by_task_and_type(vigc_folder, images, processor, tmp_path):
+    trainer = make_trainer(vigc_folder, images, tmp_path, per_device_eval_batch_size=3)
+    metrics = trainer.evaluate()
+    pairs = trainer.eval_dataset
+    sums = {}
+    model = trainer.model.eval()
+    for sample in (pairs[index] for index in range(len(pairs))):
+        batch = trainer.data_collator([sample])
+        del batch["groups"]
+        with torch.no_grad():
+            loss = model(**batch).loss.item()
+        count = (batch["labels"] != -100).sum().item()
+        for name in ("eval_loss", f"eval_loss_{sample.task}", f"eval_loss_{sample.task}_{sample.type}"):
+            total, tokens = sums.get(name, (0.0, 0))
+            sums[name] = (total + loss * count, tokens + count)
+    assert {name for name in metrics if "loss" in name} == set(sums)
+    for name, (total, tokens) in sums.items():
+        assert_close(metrics[name], total / tokens, atol=1e-5, rtol=0)
+
+
+def test_written_texts_reach_the_caller(vigc_folder, images, tmp_path):
+    seen = []
+    trainer = make_trainer(vigc_folder, images, tmp_path, generation_samples=4, eval_max_new_tokens=40)
+    trainer.compute_written_metrics = lambda written: seen.append(written) or {"rows": len(written)}
+    metrics = trainer.evaluate()
+    (written,) = seen
+    assert metrics["eval_rows"] == 4
+    assert metrics["eval_well_formed"] == sum(row.question is not None for row in written) / 4
+    for row in written:
+        source = trainer.eval_dataset.rows[row.index]
+        assert (row.type, row.reference_question) == (source["type"], source["question"])
+        assert row.references == [text for text in source["answers"]]
+        assert row.given_answer is not None and (row.question is None) == (row.draft is None)
+
+
+def test_the_best_epoch_is_kept(vigc_folder, images, tmp_path):
+    class Ruin(TrainerCallback):
+        def on_epoch_begin(self, args, state, control, model=None, **kwargs):
+            if state.epoch >= 1:
+                torch.nn.init.normal_(model.language_projection.weight)
+
+    trainer = make_trainer(vigc_folder, images, tmp_path, num_train_epochs=3, save_total_limit=1, callbacks=[Ruin()])
+    trainer.train()
+    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert len(losses) == 3 and losses.index(min(losses)) == 0
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-3")
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(losses[0], abs=1e-6)
+    kept = load_file(tmp_path / "checkpoint-3" / LAST)
+    assert digest(kept.items()) == digest((name, trainer.model.get_parameter(name)) for name in kept)
+
+
+def test_pictures_that_do_not_matter_are_noticed(vigc_folder, images, tmp_path, caplog):
+    def run(model_change=None):
+        trainer = make_trainer(
+            vigc_folder, images, tmp_path, image_use_rows=6, num_train_epochs=1, learning_rate=1e-6, save_strategy="no",
+            load_best_model_at_end=False, min_learning_rate=0.0, warmup_learning_rate=0.0,
+        )  # fmt: skip
+        trainer.eval_dataset = EvaluationPairs([rows_of(images, "conversation", 6)])
+        if model_change:
+            model_change(trainer.model)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "vigc"):
+            trainer.train()
+        return trainer
+
+    def blind(model):
+        torch.nn.init.zeros_(model.vision_model.post_layernorm.weight)
+
+    trainer = run(blind)
+    assert trainer.image_use_before.true == pytest.approx(trainer.image_use_before.swapped)
+    assert not trainer.image_use_after.used
+    assert "Pictures make no difference yet" in caplog.text
+    trainer = run()
+    assert trainer.image_use_before.rows == 6
+    assert trainer.image_use_before.true != pytest.approx(trainer.image_use_before.swapped, abs=1e-3)
+
+
+# Checkpoints and the end
+
+
+def test_trained_weights_load_over_their_base(vigc_folder, images, tmp_path):
+    trainer = make_trainer(vigc_folder, images, tmp_path / "run")
+    trainer.train()
+    checkpoint = tmp_path / "run" / "checkpoint-6"
+    saved = load_file(checkpoint / LAST)
+    assert set(saved) == trainer.trained
+    trained_size = sum(weight.numel() * weight.element_size() for weight in saved.values())
+    assert trained_size < 0.8 * sum(weight.numel() * 4 for weight in trainer.model.parameters())
+    model, _ = load_trained(checkpoint)
+    assert parts_digest(model, "qformer", "query", "language_projection") == digest(saved.items())
+    assert parts_digest(model, "vision", "language_model") == parts_digest(trainer.model, "vision", "language_model")
+    with pytest.raises(OSError, match="safetensors"):
+        VigcForConditionalGeneration.from_pretrained(checkpoint)
+    with pytest.raises(
+        ValueError, match=r"trained parameters; the rest \(language_model, vision_model\) comes from '.*gone'"
+    ):
+        load_trained(checkpoint, base=tmp_path / "gone")
+    with pytest.raises(ValueError, match=r"has no trained_weights.safetensors: a whole model"):
+        load_trained(vigc_folder)
+
+
+def test_the_final_folder_is_a_model(vigc_folder, images, processor, tmp_path):
+    trainer = make_trainer(vigc_folder, images, tmp_path / "run")
+    trainer.train()
+    folder = trainer.save_final(tmp_path / "final")
+    model = VigcForConditionalGeneration.from_pretrained(folder)
+    assert digest(model.named_parameters()) == digest(trainer.model.named_parameters())
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "base_model: vigc-parity" in card and "small-detail" in card and "loss\\_vic\\_okvqa" in card
+    assert str(vigc_folder.parent) not in card
+    assert (folder / "modeling_vigc.py").exists() and (folder / "generation_config.json").exists()
+
+
+def test_lora_with_the_qformer_is_saved_merged_and_loaded(vigc_folder, images, processor, tmp_path):
+    trainer = make_trainer(vigc_folder, images, tmp_path / "run", lora_rank=4, evaluated=False, save_strategy="epoch")
+    trainer.train()
+    names = trainer.trained
+    assert "query_tokens" in names and any(name.startswith("qformer.") for name in names)
+    assert sum("lora_A" in name for name in names) == 2 * 4  # layers x projections
+    batch = trainer.data_collator([trainer.train_dataset[0, index] for index in range(3)])
+    with torch.no_grad():
+        expected = trainer.model.eval()(**batch).logits
+        model, _ = load_trained(tmp_path / "run" / "checkpoint-6")
+        assert_close(model(**batch).logits, expected, atol=1e-4, rtol=0)
+        folder = trainer.save_final(tmp_path / "final")
+        whole = VigcForConditionalGeneration.from_pretrained(folder).eval()
+        assert_close(whole(**batch).logits, expected, atol=1e-4, rtol=0)
+        start = load_model(vigc_folder).eval()
+        assert not torch.allclose(start(**batch).logits, expected, atol=1e-2)
+    assert not any("lora" in name for name, _ in whole.named_parameters())
+    merge_trained(tmp_path / "run" / "checkpoint-6", tmp_path / "merged")
+    merged = VigcForConditionalGeneration.from_pretrained(tmp_path / "merged")
+    assert digest(merged.named_parameters()) == digest(model.named_parameters())
+
+
+def test_qlora_trains_over_four_bits(vigc_folder, images, tmp_path):
+    pytest.importorskip("bitsandbytes", reason="QLoRA's library is not part of the tests' environment")
+    args = VigcTrainingArguments(
+        output_dir=str(tmp_path / "run"), use_cpu=True, bf16=True, frozen_dtype="bfloat16", load_in_4bit=True,
+        lora_rank=4, final_weights="trained", max_steps=4, per_device_train_batch_size=4, warmup_steps=0,
+        learning_rate=1e-3, report_to="none", save_strategy="no", eval_strategy="no", load_best_model_at_end=False,
+        image_use_rows=0,
+    )  # fmt: skip
+    model = load_base(str(vigc_folder), args)
+    assert any(type(part).__name__ == "Linear4bit" for part in model.language_model.modules())
+    assert not any(
+        type(part).__name__ == "Linear4bit" for part in [*model.qformer.modules(), model.language_projection]
+    )
+    processor = VigcProcessor.from_pretrained(vigc_folder)
+    trainer = VigcTrainer(model, args, VigcMixture([rows_of(images, "detail", 8)]), processor=processor)
+    frozen = {name: digest([(name, one)]) for name, one in model.named_parameters() if not one.requires_grad}
+    trainer.train()
+    assert frozen == {name: digest([(name, one)]) for name, one in model.named_parameters() if not one.requires_grad}
+    assert all(one.dtype == torch.float32 for one in model.parameters() if one.requires_grad)
+    whole, _ = load_trained(trainer.save_final(tmp_path / "final"), dtype=torch.float32)
+    assert parts_digest(whole, "qformer", "query") == parts_digest(model, "qformer", "query")
+    assert parts_digest(whole, "language_model") != parts_digest(load_model(vigc_folder), "language_model")
+
+
+def test_only_what_was_trained_can_be_the_end(vigc_folder, images, tmp_path):
+    trainer = make_trainer(vigc_folder, images, tmp_path / "run", evaluated=False, final_weights="trained")
+    trainer.train()
+    folder = trainer.save_final(tmp_path / "final")
+    assert (folder / LAST).exists() and not (folder / "model.safetensors").exists()
+    assert 'load_trained("final", base="vigc-parity")' in (folder / "README.md").read_text(encoding="utf-8")
+    whole = make_trainer(vigc_folder, images, tmp_path / "whole", evaluated=False, save_only_trained=False)
+    whole.train()
+    model = VigcForConditionalGeneration.from_pretrained(tmp_path / "whole" / "checkpoint-6")
+    assert digest(model.named_parameters()) == digest(trainer.model.named_parameters())
+
+
+def test_frozen_parts_may_be_held_in_half_precision(vigc_folder, images, tmp_path):
+    trainer = make_trainer(
+        vigc_folder, images, tmp_path, bf16=True, frozen_dtype="bfloat16", generation_samples=2, eval_max_new_tokens=8
+    )
+    dtypes = {weight.requires_grad: weight.dtype for weight in trainer.model.parameters()}
+    assert dtypes == {True: torch.float32, False: torch.bfloat16}
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(losses) == 6 and all(0 < loss < 12 for loss in losses)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"freeze_policy": "some"}, r"freeze_policy='some' is not known: use 'paper', 'none', 'all'"),
+        ({"freeze_policy": "all"}, r"freeze_policy='all' without LoRA trains nothing"),
+        ({"lora_rank": 2, "freeze_policy": "none"}, r"LoRA on top is of no use"),
+        ({"lora_rank": 2, "save_only_trained": False}, r"save_only_trained=False with LoRA"),
+        ({"load_in_4bit": True}, r"set lora_rank too"),
+        ({"load_in_4bit": True, "lora_rank": 2}, r"final_weights='whole' with load_in_4bit"),
+        ({"frozen_dtype": "int8"}, r"frozen_dtype='int8' is not known"),
+        ({"frozen_dtype": "bfloat16"}, r"without mixed precision: set bf16=True"),
+        ({"tasks": ["vqa"]}, r"tasks=\['vqa'\]: give 'vig', 'vic' or both"),
+        ({"prefix_probability": 1.5}, r"prefix_probability=1.5 should be between 0 and 1"),
+        ({"samples_per_epoch": 0}, r"samples_per_epoch=0 should be at least 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        VigcTrainingArguments(output_dir=str(tmp_path), **settings)
+
+
+def test_lora_needs_layers_that_are_there(vigc_folder, images, tmp_path):
+    with pytest.raises(ValueError, match=r"no layer wq; its layers are .*q_proj"):
+        make_trainer(vigc_folder, images, tmp_path, lora_rank=2, lora_targets=["wq"])

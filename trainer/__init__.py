@@ -1,0 +1,22 @@
+"""Training: samples from rows, the Trainer of VIGC models, and runs described by a recipe."""
+
+from .checkpoints import load_trained, merge_trained
+from .data_collator import VigcDataCollator
+from .mixture import EvaluationPairs, VigcMixture
+from .scoring import WrittenRow
+from .train import dry_run, train
+from .vigc_config import VigcTrainingArguments
+from .vigc_trainer import VigcTrainer
+
+__all__ = [
+    "EvaluationPairs",
+    "VigcDataCollator",
+    "VigcMixture",
+    "VigcTrainer",
+    "VigcTrainingArguments",
+    "WrittenRow",
+    "dry_run",
+    "load_trained",
+    "merge_trained",
+    "train",
+]

@@ -1,0 +1,158 @@
+"""Checkpoints that hold what was trained, and nothing else: a few hundred MB where the model has 16 GB.
+
+Such a folder has no `model.safetensors`, so that `from_pretrained` refuses it instead of filling the rest with random
+numbers. `load_trained` lays it over the model it started from.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from vigc.modeling_vigc import VigcForConditionalGeneration
+from vigc.processing import VigcProcessor
+
+from .adapters import LoraSettings, add_lora, merge_lora
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = "trained_weights.safetensors"
+DESCRIPTION = "trained_weights.json"
+
+
+def is_trained_only(folder: str | Path) -> bool:
+    """Whether a folder holds what was trained, and nothing else."""
+    return (Path(folder) / WEIGHTS).is_file()
+
+
+def last_complete(output_dir: str | Path) -> Path | None:
+    """The latest checkpoint that was written to its end, where `trainer_state.json` comes last; None if there is none.
+
+    A process that is killed while it saves leaves a folder without its optimizer or its state.
+    """
+    folders = [path for path in Path(output_dir).glob("checkpoint-*") if path.name.rsplit("-", 1)[1].isdigit()]
+    for folder in sorted(folders, key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True):
+        try:
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.warning("%s was not written to its end: an earlier checkpoint is taken.", folder)
+            continue
+        return folder
+    return None
+
+
+def save_trained(
+    folder: Path,
+    model: VigcForConditionalGeneration,
+    state: Mapping[str, torch.Tensor],
+    *,
+    base: str,
+    lora: LoraSettings | None,
+) -> None:
+    """Writes trained weights, what they belong to, and the model's configuration.
+
+    Args:
+        folder: Made if it is not there.
+        model: The model; its frozen weights are only named.
+        state: The trained weights by their names.
+        base: Name or folder of the model it started from.
+        lora: Settings of LoRA's layers, if it has any.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: weight.detach().cpu().contiguous() for name, weight in state.items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    description = {
+        "base": base,
+        "lora": lora.to_dict() if lora else None,
+        "trained_parameters": sum(weight.numel() for weight in tensors.values()),
+        "from_base": sorted(_parts(name for name, _ in model.named_parameters() if name not in tensors)),
+    }
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    model.config.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
+
+
+def lay_over(model: VigcForConditionalGeneration, folder: str | Path) -> None:
+    """Loads trained weights into a model that has their layers.
+
+    Raises:
+        ValueError: A weight is not in the model or has another shape there.
+    """
+    path = Path(folder) / WEIGHTS
+    weights = dict(model.named_parameters())
+    with safe_open(path, "pt") as file, torch.no_grad():
+        names = list(file.keys())
+        unknown = [name for name in names if name not in weights]
+        if unknown:
+            raise ValueError(
+                f"{path} holds {len(unknown)} weights that this model does not have, such as {unknown[0]}: load it "
+                f"over the model it started from ({_description(folder)['base']})."
+            )
+        for name in names:
+            tensor = file.get_tensor(name)
+            if tensor.shape != weights[name].shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(tensor.shape)} in {path} but {tuple(weights[name].shape)} in the model: "
+                    f"load it over the model it started from ({_description(folder)['base']})."
+                )
+            weights[name].copy_(tensor)
+
+
+def load_trained(
+    folder: str | Path, *, base: str | Path | None = None, **kwargs: Any
+) -> tuple[VigcForConditionalGeneration, VigcProcessor]:
+    """A complete model, LoRA merged, and its processor from a folder of trained weights and the model below.
+
+    Args:
+        folder: A checkpoint or the end of a run that kept what was trained.
+        base: Where the model it started from lies now, if elsewhere than then.
+        kwargs: For `from_pretrained` of the base, such as `dtype`.
+
+    Raises:
+        ValueError: The folder is none of these; or the base is not there, and the error says what it should bring.
+    """
+    folder = Path(folder)
+    if not is_trained_only(folder):
+        raise ValueError(f"{folder} has no {WEIGHTS}: a whole model is loaded with from_pretrained.")
+    description = _description(folder)
+    where = str(base or description["base"])
+    try:
+        model = VigcForConditionalGeneration.from_pretrained(where, **kwargs)
+    except OSError as error:
+        raise ValueError(
+            f"{folder} holds {description['trained_parameters']:,} trained parameters; the rest "
+            f"({', '.join(description['from_base'])}) comes from {where!r}, which cannot be loaded: give base= the "
+            "folder of that model."
+        ) from error
+    if description["lora"]:
+        add_lora(model, LoraSettings.from_dict(description["lora"]))
+    lay_over(model, folder)
+    merge_lora(model)
+    return model.eval(), VigcProcessor.from_pretrained(folder)
+
+
+def merge_trained(folder: str | Path, output: str | Path, *, base: str | Path | None = None, **kwargs: Any) -> None:
+    """Writes the complete model of a folder of trained weights; arguments and errors as [`load_trained`]."""
+    model, processor = load_trained(folder, base=base, **kwargs)
+    model.save_pretrained(output)
+    processor.save_pretrained(output)
+
+
+def _description(folder: str | Path) -> dict[str, Any]:
+    path = Path(folder) / DESCRIPTION
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}, which says what {WEIGHTS} belongs to, cannot be read: {error}") from error
+
+
+def _parts(names: Any) -> set[str]:
+    return {name.split(".", 1)[0] for name in names}

@@ -1,0 +1,204 @@
+"""A training run as a YAML file: the model, the data, and any training argument, all side by side.
+
+```yaml
+model: vigc-7b-start
+output_dir: runs/llava-7b
+data_root: .                      # relative paths below start here
+data:
+  - {layout: llava, files: [llava/conversation_58k.json], images: coco/train2017}
+  - {dataset: vigc-llava-coco, weight: 2}
+validation_rows: 2000
+learning_rate: 3.0e-5
+```
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import yaml
+from transformers import HfArgumentParser
+from transformers.trainer_utils import IntervalStrategy
+
+from vigc.processing.annotations import LAYOUTS
+
+from .vigc_config import VigcTrainingArguments
+
+
+@dataclass(frozen=True, slots=True)
+class DataEntry:
+    """One data set of a recipe: published annotations, or a dataset folder.
+
+    Args:
+        layout: Of annotations: one of `vigc.processing.annotations.LAYOUTS`.
+        files: Its files.
+        images: The folder of its pictures.
+        type: Type of instruction, where layout and file name do not say it.
+        source: What its rows are said to come from.
+        license: Its licence.
+        dataset: Instead: a folder (or Hub name) that `load_dataset` reads, with columns as of ours.
+        config: Which configuration of it.
+        split: Which split of it.
+        weight: Its share of the samples, up to scale; by default the square root of its rows. All entries or none.
+    """
+
+    layout: str | None = None
+    files: tuple[str, ...] = ()
+    images: str | None = None
+    type: str | None = None
+    source: str | None = None
+    license: str | None = None
+    dataset: str | None = None
+    config: str | None = None
+    split: str = "train"
+    weight: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return str(self.dataset or self.source or self.files[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a run consists of.
+
+    Args:
+        model: Folder or Hub name of the model it starts from.
+        data: What it is trained on.
+        validation_data: What it is evaluated on.
+        validation_rows: Instead: about so many rows of `data` are held out, all rows of a picture together.
+        arguments: All else.
+    """
+
+    model: str
+    data: tuple[DataEntry, ...]
+    validation_data: tuple[DataEntry, ...]
+    validation_rows: int
+    arguments: VigcTrainingArguments
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; training arguments are those of VigcTrainingArguments.")
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe.
+
+    Args:
+        path: The YAML file.
+        overrides: `["--learning_rate", "1e-4", "--model=DIR", ...]`, which win over the file.
+
+    Raises:
+        ValueError: The file is not readable or no recipe; a key or value is unknown, missing or contradictory. It names
+            the file, the key and the value.
+    """
+    path = Path(path)
+    values = _read_yaml(path)
+    own: dict[str, Any] = {"model": None, "data_root": ".", "data": None, "validation_data": [], "validation_rows": 0}
+    arguments = [item.name for item in fields(VigcTrainingArguments) if item.init]
+    for name in values:
+        if name not in own and name not in arguments:
+            near = difflib.get_close_matches(str(name), [*own, *arguments], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "it is neither part of a recipe nor a training argument."
+            raise ValueError(f"{path}: {name!r} is not known: {hint}")
+    given, rest = _own_overrides(list(overrides))
+    settings = {**own, **{name: value for name, value in values.items() if name in own}, **given}
+    if not settings["model"]:
+        raise ValueError(f"{path}: 'model' is missing: name the folder of the model that training starts from.")
+    try:
+        rows = int(settings["validation_rows"])
+    except (TypeError, ValueError):
+        raise ValueError(f"{path}: validation_rows={settings['validation_rows']!r} is not a whole number.") from None
+    data = _entries(path, "data", settings["data"], Path(settings["data_root"]))
+    if not data:
+        raise ValueError(f"{path}: 'data' is missing: list at least one data set.")
+    weighted = [entry for entry in data if entry.weight is not None]
+    if weighted and len(weighted) < len(data):
+        raise ValueError(
+            f"{path}: 'weight' is given for {len(weighted)} of {len(data)} data sets: give it for all or none."
+        )
+    validation = _entries(path, "validation_data", settings["validation_data"], Path(settings["data_root"]))
+    parsed = _arguments(path, {name: value for name, value in values.items() if name not in own}, rest)
+    if parsed.eval_strategy != "no" and not validation and rows <= 0:
+        when = IntervalStrategy(parsed.eval_strategy).value
+        raise ValueError(
+            f"{path}: eval_strategy={when!r} without rows to evaluate on: give validation_data or "
+            "validation_rows, or eval_strategy: 'no' with load_best_model_at_end: false."
+        )
+    return Recipe(str(settings["model"]), data, validation, rows, parsed)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is not a readable YAML file: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds {type(values).__name__}, but a recipe is a list of 'name: value'.")
+    return values
+
+
+def _own_overrides(overrides: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Splits overrides into those of the recipe itself and those of the training arguments."""
+    given, rest = {}, []
+    while overrides:
+        word = overrides.pop(0)
+        name, found, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if word.startswith("--") and name in ("model", "data_root", "validation_rows"):
+            if not found and not overrides:
+                raise ValueError(f"--{name} needs a value.")
+            given[name] = value if found else overrides.pop(0)
+        elif word.startswith("--") and name in ("data", "validation_data"):
+            raise ValueError(f"--{name} cannot be given on the command line: write it into the recipe.")
+        else:
+            rest.append(f"--{name}{found}{value}" if word.startswith("--") else word)
+    return given, rest
+
+
+def _arguments(path: Path, values: Mapping[str, Any], overrides: list[str]) -> VigcTrainingArguments:
+    parser = _Parser(cast(Any, VigcTrainingArguments), allow_abbrev=False)
+    # YAML reads 3e-5 as text; argparse converts defaults that are text as if they had been typed.
+    parser.set_defaults(**values)
+    try:
+        (arguments,) = parser.parse_args_into_dataclasses(args=overrides)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return arguments
+
+
+def _entries(path: Path, key: str, values: Any, root: Path) -> tuple[DataEntry, ...]:
+    if values is None:
+        return ()
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise ValueError(f"{path}: {key!r} is {values!r}, but a list of data sets is expected.")
+    return tuple(_entry(f"{path}: {key}[{index}]", value, root) for index, value in enumerate(values))
+
+
+def _entry(place: str, value: dict[str, Any], root: Path) -> DataEntry:
+    names = [item.name for item in fields(DataEntry)]
+    unknown = [name for name in value if name not in names]
+    if unknown:
+        raise ValueError(f"{place}: {unknown[0]!r} is not known: a data set has {', '.join(names)}.")
+    if (value.get("dataset") is None) == (value.get("layout") is None):
+        raise ValueError(f"{place}: give either 'dataset' (a folder of rows) or 'layout' with 'files' and 'images'.")
+    files = value.get("files", ())
+    files = [files] if isinstance(files, str) else files
+    if value.get("layout") is not None:
+        if value["layout"] not in LAYOUTS:
+            raise ValueError(f"{place}: layout {value['layout']!r} is not known: use one of {', '.join(LAYOUTS)}.")
+        if not files or not value.get("images"):
+            raise ValueError(f"{place}: a layout needs 'files' and 'images'.")
+    kept = {name: entry for name, entry in value.items() if entry is not None}
+    kept |= {"files": tuple(str(root / file) for file in files)}
+    if "images" in kept:
+        kept["images"] = str(root / kept["images"])
+    if "dataset" in kept and (root / kept["dataset"]).exists():
+        kept["dataset"] = str(root / kept["dataset"])
+    return DataEntry(**kept)

@@ -1,0 +1,253 @@
+"""Runs a recipe: reads its data, loads its model, trains, and writes the trained model with its card."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+
+from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
+from vigc.processing import VigcProcessor
+from vigc.processing.annotations import read_annotations
+
+from .adapters import LoraSettings, choose_trained
+from .checkpoints import last_complete
+from .data_collator import VigcDataCollator
+from .mixture import EvaluationPairs, VigcMixture, readable
+from .recipe import DataEntry, Recipe, read_recipe
+from .scoring import WrittenRow
+from .vigc_config import VigcTrainingArguments
+from .vigc_trainer import VigcTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class DryRun:
+    """What a run would do, and what stands in its way."""
+
+    lines: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        problems = [f"missing: {problem}" for problem in dict.fromkeys(self.problems)]
+        return "\n".join([*self.lines, *problems, "not ready" if problems else "ready to train"])
+
+
+def train(
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    compute_metrics: Callable[[list[WrittenRow]], dict[str, float]] | None = None,
+) -> VigcTrainer:
+    """Trains as a recipe says and writes the model to its `output_dir`.
+
+    Args:
+        recipe: A YAML file, see [`~vigc.trainer.recipe`].
+        overrides: Training arguments that win over it, such as `["--learning_rate", "1e-4"]`.
+        compute_metrics: See [`VigcTrainer`].
+
+    Raises:
+        ValueError: Something in the recipe or the data is wrong or missing; or the output folder holds the checkpoints
+            of another run, and `--resume_from_checkpoint last` was not given.
+    """
+    plan = read_recipe(recipe, overrides)
+    args = plan.arguments
+    checkpoint = _checkpoint(args)
+    training, validation = load_data(plan)
+    processor = VigcProcessor.from_pretrained(plan.model)
+    trainer = VigcTrainer(
+        load_model(plan.model, args),
+        args,
+        mixture(plan, training, processor),
+        processor=processor,
+        eval_dataset=EvaluationPairs(validation, args.tasks) if validation else None,
+        compute_metrics=compute_metrics,
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_final()
+    trainer.save_state()
+    return trainer
+
+
+def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> DryRun:
+    """Checks a recipe to the last path without training: arguments, files, every entry of them, pictures, one batch.
+
+    Raises:
+        ValueError: The recipe itself, or an entry of its data, is wrong. Paths that are not there are listed in the
+            result, all of them.
+    """
+    report = DryRun()
+    if not torch.accelerator.is_available():
+        overrides = [*overrides, "--use_cpu", "true"]
+        report.lines.append("no accelerator here: arguments are checked as for a CPU")
+    plan = read_recipe(recipe, overrides)
+    for entry in (*plan.data, *plan.validation_data):
+        report.problems += _absent(entry)
+    libraries = {"peft": plan.arguments.lora_rank > 0, "bitsandbytes": plan.arguments.load_in_4bit}
+    report.problems += [f"library {name}" for name, needed in libraries.items() if needed and find_spec(name) is None]
+    try:
+        config = VigcConfig.from_pretrained(plan.model)
+        processor = VigcProcessor.from_pretrained(plan.model)
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        report.problems.append(f"model {plan.model!r}: {reason}")
+    if Path(plan.model).is_dir() and not any(Path(plan.model).glob("*.safetensors*")):
+        report.problems.append(f"model {plan.model!r}: the folder has no *.safetensors")
+    if report.problems:
+        return report
+    training, validation = load_data(plan)
+    samples = mixture(plan, training, processor)
+    for entry, rows, count in zip(plan.data, training, samples.counts, strict=True):
+        report.lines.append(f"{entry.name}: {len(rows):,} rows, {count:,} samples per epoch")
+    report.lines.append(f"validation: {sum(map(len, validation)):,} rows")
+    report.lines.append(_model_said(config, plan.arguments))
+    report.lines.append(_steps_said(plan.arguments, len(samples)))
+    batch = VigcDataCollator(processor)([samples[0, index] for index in range(min(2, len(samples)))])
+    report.lines.append("first samples: " + ", ".join(f"{name} {tuple(one.shape)}" for name, one in batch.items()))
+    return report
+
+
+def load_data(plan: Recipe) -> tuple[list[datasets.Dataset], list[datasets.Dataset]]:
+    """Training and validation rows of each data set, held-out rows taken out of the training ones."""
+    training = [readable(_load(entry), index) for index, entry in enumerate(plan.data)]
+    validation = [readable(_load(entry), index) for index, entry in enumerate(plan.validation_data)]
+    if plan.validation_rows > 0:
+        held_out = _pictures_held_out(training, plan.validation_rows, plan.arguments.seed)
+        sides: list[list[datasets.Dataset]] = [[], []]
+        for entry, rows in zip(plan.data, training, strict=True):
+            places: list[list[int]] = [[], []]
+            for index, image_id in enumerate(rows["image_id"]):
+                places[image_id in held_out].append(index)
+            if not places[0]:
+                raise ValueError(
+                    f"validation_rows={plan.validation_rows} leaves {entry.name} none of its {len(rows)} rows to train "
+                    "on: give a smaller number, or validation_data."
+                )
+            for side, indices in zip(sides, places, strict=True):
+                side += [rows.select(indices)] if indices else []
+        training, validation = sides[0], validation + sides[1]
+    return training, validation
+
+
+def load_model(name: str, args: VigcTrainingArguments) -> VigcForConditionalGeneration:
+    """The model a run starts from, in float32: what is frozen is rounded later, once it is known what that is.
+
+    With `load_in_4bit` the language model's layers are rounded here.
+    """
+    kwargs: dict[str, Any] = {}
+    if args.load_in_4bit:
+        from transformers import BitsAndBytesConfig
+
+        kwargs["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+            # Only the language model's layers: the rest is small, or trained.
+            llm_int8_skip_modules=["vision_model", "qformer", "language_projection", "lm_head"],
+        )
+    return VigcForConditionalGeneration.from_pretrained(name, dtype=torch.float32, **kwargs)
+
+
+def mixture(plan: Recipe, rows: list[datasets.Dataset], processor: VigcProcessor) -> VigcMixture:
+    """The training samples of a recipe."""
+    args, size = plan.arguments, processor.image_processor.size
+    weights = [entry.weight for entry in plan.data if entry.weight is not None]
+    return VigcMixture(
+        rows,
+        seed=args.seed,
+        weights=weights or None,
+        samples_per_epoch=args.samples_per_epoch,
+        tasks=args.tasks,
+        prefix_probability=args.prefix_probability,
+        image_size=(size["width"], size["height"]) if args.augment else None,
+        min_crop=args.min_crop,
+    )
+
+
+def _load(entry: DataEntry) -> datasets.Dataset:
+    if entry.dataset is not None:
+        return datasets.load_dataset(entry.dataset, entry.config, split=entry.split)
+    rows, _ = read_annotations(
+        list(entry.files),
+        str(entry.images),
+        layout=str(entry.layout),
+        type=entry.type,
+        source=entry.source,
+        license=entry.license,
+    )
+    return rows
+
+
+def _pictures_held_out(parts: list[datasets.Dataset], wanted: int, seed: int) -> set[str]:
+    """Ids of pictures that have at least `wanted` rows between them, in whichever data sets, drawn by `seed`."""
+    if not all("image_id" in rows.column_names for rows in parts):
+        raise ValueError("validation_rows needs a column image_id in every data set: give validation_data instead.")
+    counts = Counter(image_id for rows in parts for image_id in rows["image_id"])
+    held_out: set[str] = set()
+    found = 0
+    for image_id in sorted(counts, key=lambda one: hashlib.sha256(f"{seed}/validation/{one}".encode()).digest()):
+        if found >= wanted:
+            break
+        held_out.add(image_id)
+        found += counts[image_id]
+    return held_out
+
+
+def _checkpoint(args: VigcTrainingArguments) -> str | None:
+    """The checkpoint to go on from; `resume_from_checkpoint` names it, or is "last"."""
+    last = last_complete(str(args.output_dir))
+    asked = args.resume_from_checkpoint
+    if asked in (None, "", "none"):
+        if last is not None:
+            raise ValueError(
+                f"{args.output_dir} already holds {last.name}: go on with --resume_from_checkpoint last, or give "
+                "another --output_dir."
+            )
+        return None
+    if asked in ("last", "true", "True", True):
+        if last is None:
+            logger.warning("%s holds no checkpoint: training starts anew.", args.output_dir)
+        return str(last) if last else None
+    if not Path(str(asked)).is_dir():
+        raise ValueError(f"resume_from_checkpoint={asked!r} is not a folder: name a checkpoint, or give 'last'.")
+    return str(asked)
+
+
+def _absent(entry: DataEntry) -> list[str]:
+    if entry.dataset is not None:
+        # A name without a folder may be one of the Hub's; only the loading itself can tell.
+        looks_local = entry.dataset.startswith((".", "/")) or entry.dataset.count("/") > 1
+        return [f"dataset {entry.dataset}"] if looks_local and not Path(entry.dataset).exists() else []
+    absent = [f"file {path}" for path in entry.files if not Path(path).is_file()]
+    return absent + ([] if Path(str(entry.images)).is_dir() else [f"folder of pictures {entry.images}"])
+
+
+def _model_said(config: VigcConfig, args: VigcTrainingArguments) -> str:
+    with torch.device("meta"):
+        model = VigcForConditionalGeneration(config)
+    lora = None
+    if args.lora_rank:
+        lora = LoraSettings(args.lora_rank, args.lora_alpha, args.lora_dropout, tuple(args.lora_targets))
+    choose_trained(model, args.freeze_policy, args.train_ln_vision, lora)
+    weights = list(model.parameters())
+    trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+    return f"model: {trained:,} of {sum(weight.numel() for weight in weights):,} parameters are trained"
+
+
+def _steps_said(args: VigcTrainingArguments, samples: int) -> str:
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    steps = math.ceil(samples / batch)
+    total = args.max_steps if args.max_steps > 0 else math.ceil(steps * args.num_train_epochs)
+    shared = f" over {args.world_size} processes" if args.world_size > 1 else " on one process"
+    return f"steps: {steps:,} per epoch of {samples:,} samples, {total:,} in all, batch {batch}{shared}"

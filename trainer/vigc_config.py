@@ -1,0 +1,207 @@
+"""Settings of a training run: those of every Trainer, with the paper's values, and what VIGC adds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+from transformers.training_args import OptimizerNames
+
+FREEZE_POLICIES = ("paper", "none", "all")
+
+
+@dataclass
+class VigcTrainingArguments(TrainingArguments):
+    """[`~transformers.TrainingArguments`] with the paper's values as defaults, and VIGC's own settings.
+
+    The paper trains for 10 epochs with batches of 64 and AdamW, the learning rate rising from 1e-6 to 3e-5 in 1,000
+    steps and falling to 1e-5 along a cosine, with a weight decay of 0.05 that spares norms and biases, and keeps the
+    best epoch. Batches of 64 are for one device: with more, give `per_device_train_batch_size` such that the product
+    with the number of devices and `gradient_accumulation_steps` is 64.
+
+    Raises:
+        ValueError: A value that is impossible, or two that contradict each other; it names them and the fix.
+    """
+
+    num_train_epochs: float = field(default=10, metadata={"help": "Number of epochs."})
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "Samples per device and backward pass."})
+    per_device_eval_batch_size: int = field(default=16, metadata={"help": "Samples per device in evaluation."})
+    learning_rate: float = field(default=3e-5, metadata={"help": "The highest learning rate."})
+    lr_scheduler_type: str = field(
+        default="cosine",
+        metadata={
+            "help": "'cosine' goes from warmup_learning_rate over learning_rate to min_learning_rate; others: HF's."
+        },
+    )
+    warmup_steps: float = field(default=1000, metadata={"help": "Steps (or, below 1, share of all) of warm-up."})
+    weight_decay: float = field(default=0.05, metadata={"help": "Of all weights but norms and biases."})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "Gradients are clipped to this norm; 0: not at all."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps, epoch."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save: no, steps, epoch, best."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "How many checkpoints stay."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best epoch's weights."})
+    metric_for_best_model: str | None = field(default="loss", metadata={"help": "What makes an epoch the best."})
+    greater_is_better: bool | None = field(default=False, metadata={"help": "Whether more of that is better."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Samples are not rows of model inputs: leave."}
+    )
+    logging_steps: float = field(default=50, metadata={"help": "Log every so many steps."})
+
+    min_learning_rate: float = field(default=1e-5, metadata={"help": "Where the cosine ends."})
+    warmup_learning_rate: float = field(default=1e-6, metadata={"help": "Where the warm-up of 'cosine' starts."})
+
+    freeze_policy: str = field(
+        default="paper",
+        metadata={
+            "help": "'paper' trains Q-Former, queries and projection; 'none' everything; 'all' nothing but LoRA.",
+            "choices": FREEZE_POLICIES,
+        },
+    )
+    train_ln_vision: bool = field(default=False, metadata={"help": "Also train the LayerNorm behind the ViT."})
+    frozen_dtype: str | None = field(
+        default=None,
+        metadata={
+            "help": "Keep what is not trained in 'bfloat16' or 'float16' (use with bf16 or fp16); None: as loaded."
+        },
+    )
+    lora_rank: int = field(default=0, metadata={"help": "Rank of LoRA on the language model; 0: no LoRA."})
+    lora_alpha: int = field(default=16, metadata={"help": "LoRA's scale times its rank."})
+    lora_dropout: float = field(default=0.1, metadata={"help": "LoRA's dropout."})
+    lora_targets: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"],
+        metadata={"help": "Linear layers of the language model that get LoRA: its attention's."},
+    )
+    load_in_4bit: bool = field(
+        default=False, metadata={"help": "QLoRA: hold the language model in 4 bits (needs bitsandbytes)."}
+    )
+
+    tasks: list[str] = field(
+        default_factory=lambda: ["vig", "vic"], metadata={"help": "What samples are made of a row, equally often."}
+    )
+    samples_per_epoch: int | None = field(
+        default=None, metadata={"help": "Samples in an epoch; None: as many as there are rows."}
+    )
+    prefix_probability: float = field(
+        default=0.0,
+        metadata={
+            "help": "Beyond the paper: how often VIC is given an answer's first sentences and asked for the rest."
+        },
+    )
+    augment: bool = field(default=True, metadata={"help": "Random resized crop and mirror of training pictures."})
+    min_crop: float = field(default=0.5, metadata={"help": "The smallest share of a picture's area that is cropped."})
+
+    save_only_trained: bool = field(
+        default=True, metadata={"help": "Checkpoints hold what is trained; they load over the model it started from."}
+    )
+    final_weights: str = field(
+        default="whole",
+        metadata={"help": "At the end write the 'whole' model, LoRA merged, or what was 'trained'.",
+                  "choices": ("whole", "trained")},
+    )  # fmt: skip
+    generation_samples: int = field(
+        default=64, metadata={"help": "Rows that an evaluation writes texts for; 0: losses only."}
+    )
+    eval_max_new_tokens: int = field(
+        default=249, metadata={"help": "Longest text written in an evaluation, in tokens."}
+    )
+    image_use_rows: int = field(
+        default=64,
+        metadata={"help": "Rows of the check that pictures matter (true against swapped ones); 0: no check."},
+    )
+
+    def __post_init__(self) -> None:
+        self._check()
+        if self.ddp_find_unused_parameters is None:
+            # What the paper trains all gets gradients in every step; searching for the rest costs time.
+            self.ddp_find_unused_parameters = self.freeze_policy == "none"
+        super().__post_init__()
+        if self.deepspeed is not None and self.hf_deepspeed_config.is_zero3():
+            raise ValueError(
+                f"deepspeed={self.deepspeed!r} is of stage 3, which splits weights before it is known what is trained: "
+                "use stage 2 (recipes/deepspeed/zero2.json), or FSDP for models that one device cannot hold."
+            )
+
+    def _check(self) -> None:
+        def refuse(wrong: bool, message: str) -> None:
+            if wrong:
+                raise ValueError(message)
+
+        refuse(
+            self.freeze_policy not in FREEZE_POLICIES,
+            f"freeze_policy={self.freeze_policy!r} is not known: use {', '.join(map(repr, FREEZE_POLICIES))}.",
+        )
+        refuse(
+            self.freeze_policy == "all" and not self.lora_rank,
+            "freeze_policy='all' without LoRA trains nothing: set lora_rank, or use freeze_policy='paper'.",
+        )
+        refuse(
+            self.load_in_4bit and not self.lora_rank,
+            "load_in_4bit=True is for QLoRA: weights of 4 bits cannot be trained, set lora_rank too.",
+        )
+        refuse(
+            self.lora_rank > 0 and self.freeze_policy == "none",
+            "freeze_policy='none' trains every weight: LoRA on top is of no use, set lora_rank=0 or another policy.",
+        )
+        refuse(
+            self.lora_rank > 0 and not self.save_only_trained,
+            "save_only_trained=False with LoRA: its checkpoints hold what is trained, the final model is merged. "
+            "Leave save_only_trained=True.",
+        )
+        refuse(
+            self.load_in_4bit and self.final_weights == "whole",
+            "final_weights='whole' with load_in_4bit=True would merge LoRA into rounded weights: use "
+            "final_weights='trained', and merge_trained over the full base afterwards.",
+        )
+        refuse(
+            self.frozen_dtype not in (None, "bfloat16", "float16"),
+            f"frozen_dtype={self.frozen_dtype!r} is not known: use 'bfloat16', 'float16' or nothing.",
+        )
+        refuse(
+            self.frozen_dtype is not None and not (self.bf16 or self.fp16),
+            f"frozen_dtype={self.frozen_dtype!r} without mixed precision: set bf16=True (or fp16=True) too.",
+        )
+        refuse(
+            not self.tasks or not set(self.tasks) <= {"vig", "vic"} or len(set(self.tasks)) < len(self.tasks),
+            f"tasks={self.tasks!r}: give 'vig', 'vic' or both.",
+        )
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        ranges: dict[str, tuple[Any, float, float]] = {
+            "prefix_probability": (self.prefix_probability, 0, 1),
+            "min_crop": (self.min_crop, 0.01, 1),
+            "lora_rank": (self.lora_rank, 0, math.inf),
+            "lora_dropout": (self.lora_dropout, 0, 1),
+            "min_learning_rate": (self.min_learning_rate, 0, math.inf),
+            "warmup_learning_rate": (self.warmup_learning_rate, 0, math.inf),
+            "samples_per_epoch": (1 if self.samples_per_epoch is None else self.samples_per_epoch, 1, math.inf),
+            "generation_samples": (self.generation_samples, 0, math.inf),
+            "image_use_rows": (self.image_use_rows, 0, math.inf),
+        }
+        for name, (value, low, high) in ranges.items():
+            if not low <= value <= high:
+                limit = f"between {low} and {high}" if high < math.inf else f"at least {low}"
+                raise ValueError(f"{name}={value} should be {limit}.")
+
+
+def learning_rate_factor(step: int, *, total: int, warmup: int, start: float, end: float) -> float:
+    """Share of the highest learning rate at a step: a line from `start` to 1, then half a cosine down to `end`."""
+    if step < warmup:
+        return start + (1 - start) * step / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def settings_said(args: VigcTrainingArguments) -> dict[str, Any]:
+    """The settings that a model card tells."""
+    names = (
+        "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
+        "min_learning_rate", "warmup_steps", "weight_decay", "optim", "seed", "freeze_policy", "train_ln_vision",
+        "lora_rank", "load_in_4bit", "tasks", "prefix_probability", "augment", "bf16", "fp16", "frozen_dtype",
+    )  # fmt: skip
+    return {name: getattr(args, name) for name in names} | {
+        "optim": OptimizerNames(args.optim).value,
+        "processes": args.world_size,
+    }

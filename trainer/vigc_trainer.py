@@ -1,0 +1,376 @@
+"""The Trainer of VIGC models."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+
+from vigc.hub_cards import write_trained_model_card
+from vigc.modeling_vigc import VigcForConditionalGeneration
+from vigc.processing import VigcProcessor
+
+from .adapters import LoraSettings, choose_trained, hold_frozen_in, merge_lora, quantized
+from .checkpoints import is_trained_only, last_complete, lay_over, save_trained
+from .data_collator import VigcDataCollator
+from .mixture import EpochSampler, EvaluationPairs, Sample, VigcMixture
+from .scoring import (
+    ImageUse,
+    WrittenRow,
+    image_use,
+    losses_by_group,
+    row_losses,
+    rows_with_other_pictures,
+    sample_indices,
+    say_image_use,
+    write_rows,
+)
+from .vigc_config import VigcTrainingArguments, learning_rate_factor, settings_said
+
+logger = logging.getLogger(__name__)
+
+
+class VigcTrainer(Trainer):
+    """Trains VIG and VIC as the paper does: a [`~transformers.Trainer`] that knows what is frozen and what is written.
+
+    ```python
+    trainer = VigcTrainer(model, args, train_dataset=VigcMixture([rows], seed=args.seed), processor=processor,
+                          eval_dataset=EvaluationPairs([held_out]))
+    trainer.train()
+    trainer.save_final()
+    ```
+
+    Args:
+        model: Its weights are frozen, and LoRA is put into it, as `args` says.
+        args: Settings.
+        train_dataset: The samples.
+        processor: The model's.
+        eval_dataset: Rows that are not trained on.
+        compute_metrics: Figures from what the model wrote about a sample of the evaluation rows, for each evaluation:
+            called with a list of [`WrittenRow`], returns numbers by name.
+        kwargs: As of every Trainer.
+
+    Raises:
+        ValueError: Settings that this model, or this way of distributing it, cannot serve.
+    """
+
+    args: VigcTrainingArguments
+
+    def __init__(
+        self,
+        model: VigcForConditionalGeneration,
+        args: VigcTrainingArguments,
+        train_dataset: torch.utils.data.Dataset | None = None,
+        *,
+        processor: VigcProcessor,
+        eval_dataset: EvaluationPairs | None = None,
+        compute_metrics: Callable[[list[WrittenRow]], dict[str, float]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        set_seed(args.seed)  # LoRA starts at random
+        self.lora = None
+        if args.lora_rank:
+            self.lora = LoraSettings(args.lora_rank, args.lora_alpha, args.lora_dropout, tuple(args.lora_targets))
+        # The state dict of a wrapped model has these names; those of its parameters may differ.
+        self.trained = frozenset(choose_trained(model, args.freeze_policy, args.train_ln_vision, self.lora))
+        self.trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        if args.frozen_dtype is not None:
+            hold_frozen_in(model, getattr(torch, args.frozen_dtype))
+        if quantized(model):
+            model._hf_peft_config_loaded = True  # what the Trainer asks before it trains over 4-bit weights
+        self.base = str(model.config._name_or_path or "(unnamed)")
+        self.processor = processor
+        self.collate = VigcDataCollator(processor)
+        self.compute_written_metrics = compute_metrics
+        self.image_use_before: ImageUse | None = None
+        self.image_use_after: ImageUse | None = None
+        self._writes_whole = False
+        self._micro_step = (-1, 0)  # optimizer step, and how many backward passes of it came before
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=self.collate,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processor,
+            **kwargs,
+        )
+        if self.is_fsdp_enabled and eval_dataset is not None and args.generation_samples:
+            raise ValueError(
+                f"generation_samples={args.generation_samples}: texts are written row by row, which weights sharded "
+                "over processes (FSDP) cannot serve. Set generation_samples=0."
+            )
+        self.add_callback(_Epochs(self))
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """As every Trainer's; `resume_from_checkpoint=True` takes the last checkpoint that was written to its end.
+
+        Raises:
+            ValueError: With True, if there is none.
+        """
+        if resume_from_checkpoint is True:
+            last = last_complete(str(self.args.output_dir))
+            if last is None:
+                raise ValueError(
+                    f"{self.args.output_dir} holds no complete checkpoint to go on from: start without one."
+                )
+            resume_from_checkpoint = str(last)
+        self._micro_step = (-1, 0)
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
+    # Data and steps
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if not isinstance(dataset, VigcMixture):
+            return super()._get_train_sampler(train_dataset)
+        self.epoch_sampler = EpochSampler(dataset)
+        return self.epoch_sampler
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        """The paper's schedule for "cosine"; any other is transformers' own."""
+        if self.args.lr_scheduler_type != "cosine" or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        factor = partial(
+            learning_rate_factor,
+            total=num_training_steps,
+            warmup=self.args.get_warmup_steps(num_training_steps),
+            start=self.args.warmup_learning_rate / self.args.learning_rate,
+            end=self.args.min_learning_rate / self.args.learning_rate,
+        )
+        optimizer = self.optimizer if optimizer is None else optimizer
+        assert optimizer is not None, "create_optimizer comes first"
+        self.lr_scheduler = LambdaLR(optimizer, factor)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """As every Trainer's; what dropout draws depends on seed, step and process alone, so that resuming is exact."""
+        step, micro = self._micro_step
+        micro = micro + 1 if step == self.state.global_step else 0
+        self._micro_step = (self.state.global_step, micro)
+        place = f"{self.args.seed}/{self.state.global_step}/{micro}/{self.args.process_index}"
+        torch.manual_seed(int.from_bytes(hashlib.sha256(place.encode()).digest()[:4], "big"))
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """As every Trainer's, without dropout in parts that are not trained."""
+        core = self.accelerator.unwrap_model(self.model)
+        for part in (core.vision_model, core.language_model):
+            if part.training and not any(weight.requires_grad for weight in part.parameters()):
+                part.eval()
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    # Evaluation
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Loss of the batch, [`row_losses`] float (B, 2), and the rows' groups int64 (B,)."""
+        inputs = self._prepare_inputs(inputs)
+        groups = inputs.pop("groups", torch.zeros_like(inputs["labels"][:, 0]))
+        sums = self._row_losses(model, inputs)
+        return sums[:, 0].sum() / sums[:, 1].sum(), sums, groups
+
+    def _row_losses(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+        labels = inputs["labels"]
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = model(**{name: value for name, value in inputs.items() if name != "labels"}).logits
+        return row_losses(logits, labels)
+
+    def evaluation_loop(
+        self,
+        dataloader: torch.utils.data.DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Adds losses by task and type, the share of well-formed pairs, and the caller's figures from written texts."""
+        output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
+        pairs = dataloader.dataset
+        if not isinstance(pairs, EvaluationPairs):
+            return output
+        figures = losses_by_group(np.asarray(output.predictions), np.asarray(output.label_ids), pairs.groups)
+        if self.args.generation_samples:
+            figures |= self._written_figures(self.write(pairs))
+        added = {f"{metric_key_prefix}_{name}": float(value) for name, value in figures.items()}
+        return output._replace(metrics={**(output.metrics or {}), **added})
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As every Trainer's. After the first one of a training: says so if pictures make no difference."""
+        metrics = super().evaluate(*args, **kwargs)
+        if self.is_in_train and self.image_use_before is not None and self.image_use_after is None:
+            self.image_use_after = self.measure_image_use()
+            if self.is_world_process_zero():
+                say_image_use(self.image_use_before, self.image_use_after)
+        return metrics
+
+    def write(self, pairs: EvaluationPairs) -> list[WrittenRow]:
+        """What the model writes about the sampled rows, each process a part of them; all processes get all."""
+        indices = sample_indices(len(pairs.rows), self.args.generation_samples, self.args.seed)
+        model = self.accelerator.unwrap_model(self.model)
+        training = model.training
+        model.eval()
+        with self.accelerator.autocast():  # generation does not pass through `forward`, which has it of its own
+            written = write_rows(
+                model,
+                self.processor,
+                pairs,
+                indices[self.args.process_index :: self.args.world_size],
+                batch_size=self.args.eval_batch_size,
+                max_new_tokens=self.args.eval_max_new_tokens,
+            )
+        model.train(training)
+        return sorted(gather_object(written), key=lambda row: row.index)
+
+    def _written_figures(self, written: list[WrittenRow]) -> dict[str, float]:
+        figures = {"well_formed": sum(row.question is not None for row in written) / len(written)}
+        if self.compute_written_metrics is not None:
+            figures |= self.compute_written_metrics(written)
+        return figures
+
+    def measure_image_use(self) -> ImageUse | None:
+        """Loss with true and with swapped pictures on some evaluation rows; None if these have no two pictures."""
+        pairs = self.eval_dataset
+        if not self.args.image_use_rows or not isinstance(pairs, EvaluationPairs):
+            return None
+        places = rows_with_other_pictures(pairs, self.args.image_use_rows, self.args.seed)
+        if len(places) < 2:
+            logger.warning("All evaluation rows show one picture: whether pictures are used cannot be measured.")
+            return None
+        samples = [pairs[place] for place in places]
+        swapped = [
+            replace(sample, image=samples[(index + 1) % len(samples)].image) for index, sample in enumerate(samples)
+        ]
+        return image_use(self._losses_of(samples), self._losses_of(swapped))
+
+    def _losses_of(self, samples: list[Sample]) -> torch.Tensor:
+        model = self.model_wrapped
+        training = model.training
+        model.eval()
+        size, sums = self.args.per_device_eval_batch_size, []
+        for start in range(0, len(samples), size):
+            batch = self._prepare_inputs(self.collate(samples[start : start + size]))
+            batch.pop("groups", None)
+            sums.append(self._row_losses(model, batch).cpu())
+        model.train(training)
+        return torch.cat(sums)
+
+    # Saving
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if not self.args.save_only_trained or self._writes_whole:
+            super()._save(output_dir, state_dict)
+            return
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        model = self.accelerator.unwrap_model(self.model)
+        state = model.state_dict() if state_dict is None else state_dict
+        trained = {name: weight for name, weight in state.items() if name in self.trained}
+        save_trained(folder, model, trained, base=self.base, lora=self.lora)
+        self.processor.save_pretrained(folder)
+        torch.save(self.args, folder / "training_args.bin")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled or not is_trained_only(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            lay_over(self.accelerator.unwrap_model(self.model), resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        best = str(self.state.best_model_checkpoint)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not is_trained_only(best):
+            super()._load_best_model()
+        else:
+            lay_over(self.accelerator.unwrap_model(self.model), best)
+
+    def save_final(self, output_dir: str | Path | None = None) -> Path:
+        """Writes the trained model with its processor and card: whole, LoRA merged, unless `final_weights="trained"`.
+
+        Merging ends the training of LoRA's layers.
+        """
+        folder = Path(output_dir or str(self.args.output_dir))
+        if self.args.final_weights == "whole":
+            if self.lora is not None:
+                if self.is_fsdp_enabled:
+                    raise ValueError("LoRA cannot be merged while weights are sharded: set final_weights='trained'.")
+                merge_lora(self.accelerator.unwrap_model(self.model))
+            self._writes_whole = True
+            self.save_model(str(folder))
+            self._writes_whole = False
+        else:
+            self.save_model(str(folder))
+        if self.args.should_save:
+            self.write_card(folder)
+        return folder
+
+    def write_card(self, folder: Path) -> Path:
+        """The model's card: what it was trained on, how, and the figures of the best or last evaluation."""
+        evaluations = [entry for entry in self.state.log_history if "eval_loss" in entry]
+        best = [entry for entry in evaluations if entry["eval_loss"] == self.state.best_metric]
+        dataset, measured = self.train_dataset, self.image_use_after or self.image_use_before
+        parts = zip(dataset.rows, dataset.counts, strict=True) if isinstance(dataset, VigcMixture) else ()
+        return write_trained_model_card(
+            folder,
+            base=self.base,
+            whole=self.args.final_weights == "whole",
+            data=[(_source(rows), len(rows), count) for rows, count in parts],
+            settings=settings_said(self.args),
+            trained_parameters=self.trained_parameters,
+            steps=self.state.global_step,
+            epochs=self.state.epoch or 0,
+            figures=(best or evaluations or [{}])[-1],
+            image_use=asdict(measured) if measured else None,
+        )
+
+
+class _Epochs(TrainerCallback):
+    """Tells the sampler which epoch begins, and checks the use of pictures before the first."""
+
+    def __init__(self, trainer: VigcTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step == 0:
+            self._trainer.image_use_before = self._trainer.measure_image_use()
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not isinstance(self._trainer.train_dataset, VigcMixture):
+            return
+        # A whole number at the start of an epoch, and between two where training goes on amid one.
+        self._trainer.epoch_sampler.epoch = math.floor(state.epoch or 0)
+
+
+def _source(rows: Any) -> str:
+    names = rows.unique("source") if "source" in rows.column_names else []
+    return ", ".join(sorted(str(name) for name in names if name)) or "unnamed"
