@@ -1,0 +1,261 @@
+"""Builds vigc-tiny from nothing: scenes, first weights, all stages, figures and card.
+
+Run as `python recipes/tiny/train.py --output build/vigc-tiny`. The stages:
+
+A   the ViT on dense labels of its patches, by heads that are discarded
+B   the language model on the texts alone
+C1  the Q-Former on what each query should find, by heads that are discarded
+C2  Q-Former and language model on questions with answers, descriptions and VIG's pairs
+D   VIGC: ViT and language model frozen, VIG's and VIC's rows half each
+E   the same with more of VIC's questions, above all how many there are, which are learnt last
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from data import Encoder, Pictures, TextRow, instruction_row, prefixed, question_row
+from measure import Subject, figures, table
+from model import build_model, build_processor
+from safetensors.torch import load_model, save_model
+from stages import Stage, train_together, warm_up_language, warm_up_qformer, warm_up_vision
+from transformers import set_seed
+
+from vigc import __version__
+from vigc.modeling_vigc import VigcForConditionalGeneration
+from vigc.processing import VigcProcessor
+from vigc.scenes.vocabulary import vocabulary
+
+# Shares of the kinds of question. What must be looked up by name or by place takes longest to learn.
+PROBES = {"color": 1.0, "size": 0.7, "count": 1.0, "where": 1.5, "at": 1.5, "exists": 2.0}
+LOOKING = {**PROBES, "detail": 1.0, "complex": 0.5}
+COUNTING = {**PROBES, "count": 9.0}
+DESCRIBING = {"detail": 2.0, "complex": 1.0}
+UNUSUAL = 0.3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All sizes of a build.
+
+    Args:
+        pictures: How many scenes are drawn; all stages share them.
+        vision: Stage A.
+        language: Stage B.
+        looking: Stage C1.
+        talking: Stage C2; the language model learns at a third of its rate.
+        vigc: Stage D.
+        counting: Stage E.
+        prefixes: Share of VIC's rows in D and E whose answer's first sentences stand in the prompt; 0 is the paper.
+    """
+
+    pictures: int
+    vision: Stage
+    language: Stage
+    looking: Stage
+    talking: Stage
+    vigc: Stage
+    counting: Stage
+    prefixes: float = 0.0
+
+
+PLAN = Plan(
+    pictures=24_000,
+    vision=Stage(1500, 64, 1.5e-3),
+    language=Stage(300, 64, 2e-3),
+    looking=Stage(600, 128, 1.2e-3),
+    talking=Stage(1400, 64, 1e-3),
+    vigc=Stage(500, 64, 8e-4),
+    counting=Stage(600, 64, 7e-4),
+)
+
+
+def build(plan: Plan, seed: int, checkpoints: Path | None) -> tuple[VigcForConditionalGeneration, VigcProcessor]:
+    """Runs all stages; with `checkpoints`, each leaves its weights there, and those found there are not run again."""
+    clock = _Clock()
+    pictures = Pictures.sample(seed, plan.pictures, UNUSUAL)
+    processor = build_processor()
+    model = build_model(processor, seed).to("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = Encoder(processor, pictures)
+    clock.lap("pictures")
+    for name, stage in (("a", _see), ("b", _read), ("c1", _look), ("c2", _talk), ("d", _correct), ("e", _count)):
+        saved = None if checkpoints is None else checkpoints / f"{name}.safetensors"
+        if saved is not None and saved.exists():
+            load_model(model, str(saved))
+        else:
+            # Each stage draws the same, whether those before it ran or were loaded.
+            set_seed(seed)
+            model.train()
+            stage(model, encoder, plan, seed)
+            if saved is not None:
+                saved.parent.mkdir(parents=True, exist_ok=True)
+                save_model(model, str(saved))
+        if name == "a":
+            # From here on the ViT stays as it is, so that it has to look at each picture once only.
+            model.vision_model.requires_grad_(False)
+            pictures.embed(model.eval())
+        clock.lap(f"stage {name}")
+    return model.eval(), processor
+
+
+def _see(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
+    """Stage A."""
+    warm_up_vision(model, encoder.pictures, plan.vision, seed)
+
+
+def _read(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
+    """Stage B."""
+    warm_up_language(model, encoder, _talking_rows(encoder, plan.language, seed), plan.language, seed)
+
+
+def _look(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
+    """Stage C1."""
+
+    def make(index: int) -> TextRow:
+        if index // plan.looking.batch % 6 == 0:
+            return instruction_row(encoder.pictures, index, seed)
+        return question_row(encoder.pictures, index, seed, LOOKING)
+
+    warm_up_qformer(model, encoder, make, plan.looking, seed)
+
+
+def _talk(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
+    """Stage C2."""
+    make = _talking_rows(encoder, plan.talking, seed + 1)
+    train_together(model, encoder, make, plan.talking, seed, language_rate=plan.talking.rate / 3)
+
+
+def _talking_rows(encoder: Encoder, stage: Stage, seed: int) -> Callable[[int], TextRow]:
+    """Batches of probing questions, and of pairs and descriptions, in turn.
+
+    Mixed, most of a batch would be padding, and the loss, a mean over tokens, would hardly hear the short answers.
+    """
+
+    def make(index: int) -> TextRow:
+        if index // stage.batch % 2:
+            return question_row(encoder.pictures, index, seed, PROBES)
+        if index % 2:
+            return instruction_row(encoder.pictures, index, seed)
+        return question_row(encoder.pictures, index, seed, DESCRIBING)
+
+    return make
+
+
+def _correct(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
+    """Stage D: a batch of descriptions, of VIG's pairs, of questions, of VIG's pairs, and so on."""
+    _train_vigc(model, encoder, plan.vigc, (DESCRIBING, None, PROBES, None), plan.prefixes, seed + 2)
+
+
+def _count(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
+    """Stage E."""
+    _train_vigc(model, encoder, plan.counting, (DESCRIBING, None, COUNTING, COUNTING), plan.prefixes, seed + 3)
+
+
+def _train_vigc(
+    model: VigcForConditionalGeneration,
+    encoder: Encoder,
+    stage: Stage,
+    turns: tuple[dict[str, float] | None, ...],
+    prefixes: float,
+    seed: int,
+) -> None:
+    """Trains Q-Former, queries and projection, a batch of VIC's questions by these shares or of VIG's pairs in turn."""
+
+    def make(index: int) -> TextRow:
+        shares = turns[index // stage.batch % len(turns)]
+        if shares is None:
+            return instruction_row(encoder.pictures, index, seed)
+        row = question_row(encoder.pictures, index, seed, shares)
+        rng = random.Random(f"prefix:{seed}:{index}")
+        return prefixed(row, rng) if rng.random() < prefixes else row
+
+    model.freeze("paper")
+    train_together(model, encoder, make, stage, seed)
+    model.freeze("none")
+
+
+class _Clock:
+    """Says how long each stage took."""
+
+    def __init__(self) -> None:
+        self.start = self.last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        print(f"{name}: {now - self.last:.0f} s, {(now - self.start) / 60:.1f} min in all", flush=True)
+        self.last = now
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder of the model to write")
+    parser.add_argument("--seed", type=int, default=0, help="decides first weights, scenes and order")
+    parser.add_argument("--checkpoints", type=Path, help="keep each stage's weights here, and go on from those found")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--prefixes", type=float, default=0.0, help="share of prefix-augmented rows in VIC's training")
+    parser.add_argument("--scenes", type=int, default=1000, help="held-out scenes for the figures")
+    parser.add_argument("--quick", action="store_true", help="a few steps of each stage, to see that all of it runs")
+    return parser
+
+
+def main() -> None:
+    """Builds, measures, saves."""
+    arguments = make_parser().parse_args()
+    start = time.monotonic()
+    torch.set_num_threads(arguments.threads)
+    short = Stage(3, 8, 1e-3)
+    plan = Plan(200, *[short] * 6) if arguments.quick else PLAN
+    plan = replace(plan, prefixes=arguments.prefixes)
+    model, processor = build(plan, arguments.seed, arguments.checkpoints)
+    # The figures are those of the weights as they are saved.
+    model = model.half().float()
+    results = figures(Subject(model, processor), arguments.scenes)
+    print(table(results), flush=True)
+    model.half().save_pretrained(arguments.output)
+    processor.save_pretrained(arguments.output)
+    (arguments.output / "figures.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    card = _card(model, plan, arguments, table(results), time.monotonic() - start)
+    (arguments.output / "README.md").write_text(card, encoding="utf-8")
+
+
+def _card(
+    model: VigcForConditionalGeneration, plan: Plan, arguments: argparse.Namespace, figures: str, seconds: float
+) -> str:
+    template = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
+    stages = [(name, value) for name, value in vars(plan).items() if isinstance(value, Stage)]
+    return template.format(
+        parameters=f"{model.num_parameters() / 1e6:.2f}M",
+        words=len({word.lower() for word in vocabulary()}),
+        scenes=f"{arguments.scenes:,}",
+        figures=figures,
+        seed=arguments.seed,
+        prefixes=plan.prefixes,
+        version=__version__,
+        commit=_commit(),
+        minutes=seconds / 60,
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads",
+        stages="\n".join(f"- {name}: {stage.steps} x {stage.batch} at {stage.rate:g}" for name, stage in stages),
+    )
+
+
+def _commit() -> str:
+    """The commit this file is at, with a "+" if there are changes; "unknown" outside a repository."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        return "unknown (git is not installed)"
+    return result.stdout.strip() if result.returncode == 0 else "unknown"
+
+
+if __name__ == "__main__":
+    main()

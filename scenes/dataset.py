@@ -1,0 +1,248 @@
+"""Scenes as a folder on disk: pictures with instruction rows, the truth about them, and COCO's file of instances."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .language import TYPES, Pair, write_pair
+from .render import PICTURE_SIZE, Rendered, render
+from .world import KINDS, THEMES, Scene, SceneObject, sample_scene
+
+LAYOUTS = ("llava", "dataset")
+SOURCE, LICENSE = "vigc-scenes", "CC0-1.0"
+
+_ROWS_IN_SHARD = 5000
+_CATEGORY_IDS = {name: number for number, name in enumerate(KINDS, start=1)}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One instruction row: which scene, which type, and the pair. A scene has one row of each type."""
+
+    scene: Scene
+    pair: Pair
+
+    @property
+    def image_id(self) -> str:
+        """The stem of the picture's file, in COCO's manner a number."""
+        return _image_id(self.scene)
+
+    @property
+    def file_name(self) -> str:
+        """The picture's path inside the folder of pictures."""
+        return f"{self.image_id}.png"
+
+
+def iterate_rows(rows: int, seed: int = 0, unusual: float = 0.0) -> Iterator[Row]:
+    """The first `rows` rows of the world `seed`: each scene gives one of each type in turn."""
+    for number in range(rows):
+        scene = sample_scene(seed, number // len(TYPES), unusual)
+        yield Row(scene, write_pair(scene, TYPES[number % len(TYPES)]))
+
+
+def write_scenes(
+    output: str | Path, rows: int, seed: int = 0, layout: str = "llava", unusual: float = 0.0
+) -> dict[str, int]:
+    """Writes a dataset of scenes.
+
+    Both layouts hold `instances.json` (COCO) and `scenes.jsonl` (the whole truth, a scene in a line). "llava" adds
+    `images/` and a file in LLaVA's layout for each type; "dataset" adds a folder of parquet files for each type with a
+    README that `datasets.load_dataset` understands.
+
+    Args:
+        output: A folder that does not exist yet or is empty.
+        rows: Number of instruction rows; a scene gives one of each of the three types.
+        seed: The world; another seed gives other scenes.
+        layout: "llava" or "dataset".
+        unusual: Chance of a scene without its theme's usual things.
+
+    Returns:
+        The number of "rows" and of "scenes".
+
+    Raises:
+        ValueError: Settings outside their range.
+        FileExistsError: The folder holds something.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout={layout!r} is not known: use {' or '.join(map(repr, LAYOUTS))}.")
+    if rows < 1:
+        raise ValueError(f"rows={rows!r}: give the number of rows to write, at least 1.")
+    folder = Path(output)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists and is not an empty folder: give another --output, or remove it first.")
+    scenes = [sample_scene(seed, index, unusual) for index in range(-(-rows // len(TYPES)))]
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = _write_llava if layout == "llava" else _write_dataset
+    writer(folder, rows, seed, unusual)
+    _write_truth(folder, scenes)
+    return {"rows": rows, "scenes": len(scenes)}
+
+
+def png_bytes(scene: Scene) -> bytes:
+    """The picture of a scene as a PNG file."""
+    return _png(render(scene))
+
+
+def llava_entry(row: Row) -> dict[str, Any]:
+    """A row in LLaVA's layout, the place of `<image>` drawn as in the released files: before or behind the question."""
+    question = row.pair.question
+    asked = f"<image>\n{question}" if row.scene.index % 2 else f"{question}\n<image>"
+    turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": row.pair.answer}]
+    return {"id": row.image_id, "image": row.file_name, "conversations": turns}
+
+
+def coco_instances(scenes: list[Scene]) -> dict[str, Any]:
+    """COCO's file of instances for scenes: boxes are the frames of what is drawn."""
+    images, annotations = [], []
+    for scene in scenes:
+        number = scene.index
+        size = {"width": PICTURE_SIZE, "height": PICTURE_SIZE}
+        images.append({"id": number, "file_name": f"{_image_id(scene)}.png", **size, "license": 1})
+        for item, box in zip(scene.objects, render(scene).boxes, strict=True):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": _CATEGORY_IDS[item.kind],
+                    "bbox": list(box),
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                    "segmentation": [],
+                }
+            )
+    themes = {kind: theme.name for theme in reversed(THEMES.values()) for kind in theme.kinds}
+    return {
+        "info": {"description": "Rendered scenes with known truth"},
+        "licenses": [{"id": 1, "name": LICENSE}],
+        "images": images,
+        "annotations": annotations,
+        "categories": [
+            {"id": number, "name": name, "supercategory": themes[name]} for name, number in _CATEGORY_IDS.items()
+        ],
+    }
+
+
+def _image_id(scene: Scene) -> str:
+    return f"{scene.index:012d}"
+
+
+def _png(rendered: Rendered) -> bytes:
+    buffer = io.BytesIO()
+    rendered.image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _write_truth(folder: Path, scenes: list[Scene]) -> None:
+    with (folder / "scenes.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"image_id": _image_id(scene), **asdict(scene)}) + "\n" for scene in scenes)
+    (folder / "instances.json").write_text(json.dumps(coco_instances(scenes)) + "\n", encoding="utf-8")
+
+
+def read_truth(path: str | Path) -> dict[str, Scene]:
+    """The scenes of a `scenes.jsonl`, by image id.
+
+    Raises:
+        ValueError: A line that is no scene, with its number.
+    """
+    scenes = {}
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            values = json.loads(line)
+            image_id = values.pop("image_id")
+            objects = tuple(SceneObject(**item) for item in values.pop("objects"))
+            scenes[image_id] = Scene(objects=objects, **values)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}, line {number} is no scene ({error}): write the folder again.") from error
+    return scenes
+
+
+def _write_llava(folder: Path, rows: int, seed: int, unusual: float) -> None:
+    pictures = folder / "images"
+    pictures.mkdir()
+    entries: dict[str, list[dict[str, Any]]] = {name: [] for name in TYPES}
+    for row in iterate_rows(rows, seed, unusual):
+        entries[row.pair.type].append(llava_entry(row))
+        path = pictures / row.file_name
+        if not path.exists():
+            path.write_bytes(png_bytes(row.scene))
+    for name, listed in entries.items():
+        (folder / f"{name}.json").write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_dataset(folder: Path, rows: int, seed: int, unusual: float) -> None:
+    from datasets import Dataset
+
+    from vigc.processing import TRAIN_FEATURES
+
+    shards: dict[str, int] = dict.fromkeys(TYPES, 0)
+    counts: dict[str, int] = dict.fromkeys(TYPES, 0)
+    waiting: dict[str, list[dict[str, Any]]] = {name: [] for name in TYPES}
+
+    def write(name: str) -> None:
+        if not waiting[name]:
+            return
+        (folder / name).mkdir(exist_ok=True)
+        shard = Dataset.from_list(waiting[name], features=TRAIN_FEATURES)
+        shard.to_parquet(folder / name / f"train-{shards[name]:05d}.parquet")
+        shards[name] += 1
+        waiting[name].clear()
+
+    for row in iterate_rows(rows, seed, unusual):
+        waiting[row.pair.type].append(_train_row(row))
+        counts[row.pair.type] += 1
+        if len(waiting[row.pair.type]) == _ROWS_IN_SHARD:
+            write(row.pair.type)
+    for name in TYPES:
+        write(name)
+    card = _card({name: count for name, count in counts.items() if count}, seed, unusual)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _train_row(row: Row) -> dict[str, Any]:
+    return {
+        "image": {"bytes": png_bytes(row.scene), "path": row.file_name},
+        "image_id": row.image_id,
+        "type": row.pair.type,
+        "question": row.pair.question,
+        "answers": [row.pair.answer],
+        "source": SOURCE,
+        "license": LICENSE,
+        "conversation_id": f"{row.image_id}-{row.pair.type}",
+        "turn": 0,
+        "extra": json.dumps({"topic": row.pair.topic, "truth": row.pair.truth}),
+    }
+
+
+_CARD = """\
+# Rendered scenes with known truth
+
+Pictures of a small world, instruction rows that are true of them, and all that is in them: `scenes.jsonl` holds each
+scene's objects with colour, size and cell, `instances.json` their boxes in COCO's layout.
+
+| Type | Rows |
+|---|---|
+{rows}
+
+Made by `vigc scenes --output DIR --rows {total} --seed {seed} --layout dataset --unusual {unusual}`.
+"""
+
+
+def _card(counts: dict[str, int], seed: int, unusual: float) -> str:
+    """README with the configurations, and their sizes, without which `datasets` serves a stale cache."""
+    total = sum(counts.values())
+    files = {"default": "'*/train-*.parquet'", **{name: f"{name}/train-*.parquet" for name in counts}}
+    head = ["license: cc0-1.0", "configs:"]
+    for name, path in files.items():
+        head += [f"- config_name: {name}", "  data_files:", "  - split: train", f"    path: {path}"]
+    head.insert(3, "  default: true")
+    head.append("dataset_info:")
+    for name, count in {"default": total, **counts}.items():
+        head += [f"- config_name: {name}", "  splits:", "  - name: train", f"    num_examples: {count}"]
+    rows = "\n".join(f"| {name} | {count} |" for name, count in counts.items())
+    text = _CARD.format(rows=rows, total=total, seed=seed, unusual=unusual)
+    return "\n".join(["---", *head, "---", text])

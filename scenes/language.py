@@ -1,0 +1,253 @@
+"""What can be said about a scene: pairs of the three types, and probing questions, all true, in varied wording.
+
+`scenes/checker.py` reads such texts back.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from .world import CELLS, KINDS, THEMES, Scene, SceneObject
+
+TYPES = ("conversation", "detail", "complex")
+TOPICS = ("color", "size", "count", "where", "at", "exists")
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five")
+
+# Two ways to name each cell, in the order of CELLS.
+PLACES: tuple[tuple[str, str], ...] = (
+    ("in the top left corner", "at the top left"),
+    ("at the top", "in the top middle"),
+    ("in the top right corner", "at the top right"),
+    ("on the left side", "on the left"),
+    ("in the middle", "in the center"),
+    ("on the right side", "on the right"),
+    ("in the bottom left corner", "at the bottom left"),
+    ("at the bottom", "in the bottom middle"),
+    ("in the bottom right corner", "at the bottom right"),
+)
+
+DETAIL_QUESTIONS = (
+    "Can you describe the picture in detail?",
+    "What does the picture show in detail?",
+    "What can you see in the picture?",
+    "Please describe everything in the picture.",
+    "Could you give a full description of the scene?",
+)
+
+_ASKED = {
+    "color": ("What color is the {kind}?", "Which color does the {kind} have?"),
+    "size": ("How big is the {kind}?", "Is the {kind} small or large?"),
+    "count": ("How many {plural} are there?", "How many {plural} can you see in the picture?"),
+    "where": ("Where is the {kind}?", "In which part of the picture is the {kind}?"),
+    "at": ("What is {place}?", "Which object can you see {place}?"),
+    "exists": ("Is there {a_kind} in the picture?", "Can you see {a_kind}?"),
+}
+_ANSWERED = {
+    "color": ("The {kind} is {color}.", "It is {color}."),
+    "size": ("The {kind} is {size}.", "It is {size}."),
+    "where": ("The {kind} is {place}.", "It is {place}."),
+    "at": ("There is {thing} {place}.", "It is {thing}."),
+    "yes": ("Yes, there is {thing} {place}.", "Yes, there is {a_kind} in the picture."),
+    "no": ("No, there is no {kind} in the picture.", "No, there is no {kind}."),
+}
+
+_OPENINGS = (
+    "The picture shows a {theme}.",
+    "This is a picture of a {theme}.",
+    "The picture shows a {theme} with {count} objects.",
+)
+_MENTIONS = (
+    "There is {thing} {place}.",
+    "{Thing} is {place}.",
+    "{Place} there is {thing}.",
+    "You can see {thing} {place}.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A question with a true answer.
+
+    Args:
+        type: One of `TYPES`.
+        topic: For a conversation one of `TOPICS`, else "detail", "place", "activity" or "odd".
+        question: What is asked.
+        answer: A true answer.
+        truth: For a conversation the word that decides: a colour, a size, a number, a name of `CELLS`, a kind, "yes" or
+            "no"; else "".
+        kind: The kind that a conversation is about; else "".
+        cell: Where the object is that a conversation is about; None if it is about no one object.
+    """
+
+    type: str
+    topic: str
+    question: str
+    answer: str
+    truth: str = ""
+    kind: str = ""
+    cell: int | None = None
+
+
+def with_article(noun: str) -> str:
+    """`"a boat"`, `"an orange boat"`."""
+    return f"{'an' if noun[0] in 'aeio' or noun.startswith('um') else 'a'} {noun}"
+
+
+def describe(item: SceneObject) -> str:
+    """An object with all it looks like: "a small red boat"."""
+    return with_article(f"{item.size} {item.color} {item.kind}")
+
+
+def _place(rng: random.Random, cell: int) -> str:
+    # The first way is the usual one; a model trained on both will write that.
+    return PLACES[cell][rng.random() < 0.3]
+
+
+def probes(scene: Scene, rng: random.Random, topics: Sequence[str] = TOPICS) -> list[Pair]:
+    """A probing question about a scene for each topic that fits it; one that needs a lone object may not.
+
+    Whether "exists" asks for what is there is a toss of a coin; what is not there is half from the theme, where a prior
+    would expect it.
+    """
+    found = [_PROBES[topic](scene, rng) for topic in topics]
+    return [pair for pair in found if pair is not None]
+
+
+def conversation(scene: Scene, rng: random.Random) -> Pair:
+    """A probing question about a scene, every topic with the same chance where it fits."""
+    topics = [topic for topic in TOPICS if scene.single or topic in ("count", "at", "exists")]
+    return probes(scene, rng, [rng.choice(topics)])[0]
+
+
+def detail(scene: Scene, rng: random.Random) -> Pair:
+    """A description of everything, in reading order."""
+    sentences = [rng.choice(_OPENINGS).format(theme=scene.theme, count=NUMBERS[len(scene.objects)])]
+    for item in scene.objects:
+        thing, place = describe(item), _place(rng, item.cell)
+        words = {"thing": thing, "place": place, "Thing": _capital(thing), "Place": _capital(place)}
+        sentences.append(rng.choice(_MENTIONS).format(**words))
+    return Pair("detail", "detail", rng.choice(DETAIL_QUESTIONS), " ".join(sentences))
+
+
+def complex_reasoning(scene: Scene, rng: random.Random) -> Pair:
+    """A question whose answer takes the scene and a little knowledge of the world."""
+    return rng.choice((_place_reasoning, _activity_reasoning, _oddity_reasoning))(scene, rng)
+
+
+def write_pair(scene: Scene, type: str, salt: object = 0) -> Pair:
+    """A pair of a type about a scene, a pure function of its arguments; `salt` gives further ones."""
+    rng = random.Random(f"pair:{scene.key}:{type}:{salt}")
+    return {"conversation": conversation, "detail": detail, "complex": complex_reasoning}[type](scene, rng)
+
+
+def write_probes(scene: Scene, salt: object = 0) -> list[Pair]:
+    """One probing question for each topic that fits the scene, a pure function of its arguments."""
+    return probes(scene, random.Random(f"probes:{scene.key}:{salt}"))
+
+
+def _asked(rng: random.Random, topic: str, kind: str = "", place: str = "") -> str:
+    words = {"kind": kind, "place": place}
+    if kind:
+        words |= {"plural": KINDS[kind].plural, "a_kind": with_article(kind)}
+    return rng.choice(_ASKED[topic]).format(**words)
+
+
+def _answered(rng: random.Random, how: str, item: SceneObject | None = None, kind: str = "") -> str:
+    kind = item.kind if item else kind
+    words = {"kind": kind, "a_kind": with_article(kind)}
+    if item:
+        words |= {"color": item.color, "size": item.size, "thing": describe(item), "place": _place(rng, item.cell)}
+    return rng.choice(_ANSWERED[how]).format(**words)
+
+
+def _about_one(topic: str, truth: Callable[[SceneObject], str]) -> Callable[[Scene, random.Random], Pair | None]:
+    """A probe about an object that is alone of its kind."""
+
+    def probe(scene: Scene, rng: random.Random) -> Pair | None:
+        if not scene.single:
+            return None
+        item = rng.choice(scene.single)
+        question = _asked(rng, topic, item.kind)
+        return Pair("conversation", topic, question, _answered(rng, topic, item), truth(item), item.kind, item.cell)
+
+    return probe
+
+
+def _count(scene: Scene, rng: random.Random) -> Pair:
+    kinds = sorted({item.kind for item in scene.objects})
+    several = [kind for kind in kinds if len(scene.of_kind(kind)) > 1]
+    # Most kinds are alone: without this "one" would nearly always be right.
+    kind = rng.choice(several if several and rng.random() < 0.7 else kinds)
+    number = len(scene.of_kind(kind))
+    answer = f"There is one {kind}." if number == 1 else f"There are {NUMBERS[number]} {KINDS[kind].plural}."
+    return Pair("conversation", "count", _asked(rng, "count", kind), answer, NUMBERS[number], kind)
+
+
+def _at(scene: Scene, rng: random.Random) -> Pair:
+    item = rng.choice(scene.objects)
+    question = _asked(rng, "at", place=_place(rng, item.cell))
+    return Pair("conversation", "at", question, _answered(rng, "at", item), item.kind, item.kind, item.cell)
+
+
+def _exists(scene: Scene, rng: random.Random) -> Pair:
+    if rng.random() < 0.5:
+        item = rng.choice(scene.objects)
+        item = scene.of_kind(item.kind)[0]
+        question = _asked(rng, "exists", item.kind)
+        return Pair("conversation", "exists", question, _answered(rng, "yes", item), "yes", item.kind, item.cell)
+    shown = {item.kind for item in scene.objects}
+    absent = [kind for kind in KINDS if kind not in shown]
+    expected = [kind for kind in THEMES[scene.theme].kinds if kind not in shown]
+    kind = rng.choice(expected if expected and rng.random() < 0.5 else absent)
+    return Pair("conversation", "exists", _asked(rng, "exists", kind), _answered(rng, "no", kind=kind), "no", kind)
+
+
+_PROBES: dict[str, Callable[[Scene, random.Random], Pair | None]] = {
+    "color": _about_one("color", lambda item: item.color),
+    "size": _about_one("size", lambda item: item.size),
+    "count": _count,
+    "where": _about_one("where", lambda item: CELLS[item.cell]),
+    "at": _at,
+    "exists": _exists,
+}
+
+
+def _place_reasoning(scene: Scene, rng: random.Random) -> Pair:
+    question = "What kind of place could this be, and why?"
+    typical = [item for item in scene.objects if item.kind in THEMES[scene.theme].kinds]
+    if typical:
+        reason = " and ".join(describe(item) for item in typical[:2])
+        answer = f"This could be a {scene.theme}, because there is {reason}."
+    else:
+        item = rng.choice(scene.objects)
+        answer = f"This could be a {scene.theme}, although {describe(item)} does not belong there."
+    return Pair("complex", "place", question, answer)
+
+
+def _activity_reasoning(scene: Scene, rng: random.Random) -> Pair:
+    item = rng.choice(scene.objects)
+    question = rng.choice(("What could a person do here?", "What could happen next in this scene?"))
+    answer = f"A person could {KINDS[item.kind].activity}, because there is {describe(item)} {_place(rng, item.cell)}."
+    return Pair("complex", "activity", question, answer)
+
+
+def _oddity_reasoning(scene: Scene, rng: random.Random) -> Pair:
+    questions = ("Is there anything unusual in this scene?", "Does everything in this scene belong together?")
+    question = rng.choice(questions)
+    odd = "unusual" in question
+    if scene.strangers:
+        item = scene.strangers[0]
+        thing = f"{describe(item)} {_place(rng, item.cell)}"
+        answer = f"{'Yes' if odd else 'No'}, there is {thing}, and it does not belong to a {scene.theme}."
+    else:
+        item = rng.choice(scene.objects)
+        thing = f"{describe(item)} {_place(rng, item.cell)}"
+        answer = f"{'No' if odd else 'Yes'}, everything belongs to a {scene.theme}, for example {thing}."
+    return Pair("complex", "odd", question, answer)
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

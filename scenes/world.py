@@ -1,0 +1,222 @@
+"""A small world whose truth is known: what there is, where it belongs, and scenes drawn from it.
+
+A scene is a pure function of (seed, index, unusual): nothing here keeps state or reads a global random generator.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+MIN_OBJECTS, MAX_OBJECTS = 2, 5
+MAX_OF_A_KIND = 3
+
+SIZES = ("small", "large")
+
+# Name and RGB value, chosen to stay apart under the renderer's noise.
+COLORS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 40, 40),
+    "orange": (247, 140, 24),
+    "yellow": (250, 220, 50),
+    "green": (52, 160, 70),
+    "blue": (40, 95, 205),
+    "purple": (132, 62, 170),
+    "pink": (246, 140, 190),
+    "white": (248, 248, 248),
+}
+
+# The 3 x 3 cells in reading order; a cell's index is its place in this tuple.
+CELLS = (
+    "top left",
+    "top",
+    "top right",
+    "left",
+    "middle",
+    "right",
+    "bottom left",
+    "bottom",
+    "bottom right",
+)
+
+# With these chances a typical scene holds each anchor of its theme, a kind from another theme, and one kind twice: the
+# first makes a language prior, and with it hallucination, possible.
+_ANCHOR = 0.82
+_STRANGER, _STRANGER_UNUSUAL = 0.1, 0.5
+_AGAIN = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of object.
+
+    Args:
+        name: The noun.
+        plural: Its plural.
+        activity: What a person could do with it, as a verb phrase behind "could".
+    """
+
+    name: str
+    plural: str
+    activity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """A kind of place.
+
+    Args:
+        name: The noun.
+        anchors: The kinds that most scenes of this theme hold.
+        others: Further kinds that belong there.
+    """
+
+    name: str
+    anchors: tuple[str, ...]
+    others: tuple[str, ...]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """All kinds that belong to the theme."""
+        return self.anchors + self.others
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("car", "cars", "drive away"),
+        Kind("house", "houses", "go inside"),
+        Kind("bus", "buses", "take a ride"),
+        Kind("flag", "flags", "wave"),
+        Kind("cup", "cups", "drink"),
+        Kind("pot", "pots", "cook"),
+        Kind("bottle", "bottles", "pour water"),
+        Kind("apple", "apples", "eat"),
+        Kind("boat", "boats", "sail"),
+        Kind("umbrella", "umbrellas", "stay dry"),
+        Kind("fish", "fishes", "go fishing"),
+        Kind("star", "stars", "make a wish"),
+        Kind("tree", "trees", "climb"),
+        Kind("flower", "flowers", "smell something sweet"),
+        Kind("mushroom", "mushrooms", "make soup"),
+        Kind("bed", "beds", "sleep"),
+        Kind("lamp", "lamps", "turn on the light"),
+        Kind("book", "books", "read"),
+        Kind("clock", "clocks", "tell the time"),
+        Kind("kite", "kites", "run in the wind"),
+        Kind("ball", "balls", "play"),
+        Kind("balloon", "balloons", "have a party"),
+    )
+}
+
+THEMES: dict[str, Theme] = {
+    theme.name: theme
+    for theme in (
+        Theme("street", ("car", "house"), ("bus", "flag")),
+        Theme("kitchen", ("cup", "pot"), ("bottle", "apple")),
+        Theme("beach", ("boat", "umbrella"), ("fish", "star")),
+        Theme("garden", ("tree", "flower"), ("mushroom", "house")),
+        Theme("bedroom", ("bed", "lamp"), ("book", "clock")),
+        Theme("park", ("kite", "ball"), ("balloon", "tree")),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SceneObject:
+    """One thing in a scene: a kind of `KINDS`, a colour of `COLORS`, a size of `SIZES`, and the index of its cell."""
+
+    kind: str
+    color: str
+    size: str
+    cell: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a picture shows, and all that decides its pixels.
+
+    Args:
+        seed: The world's seed.
+        index: The scene's number in that world.
+        theme: A name of `THEMES`.
+        objects: In reading order, at most one in a cell.
+        unusual: Whether it was drawn without the theme's anchors.
+    """
+
+    seed: int
+    index: int
+    theme: str
+    objects: tuple[SceneObject, ...]
+    unusual: bool = False
+
+    @property
+    def key(self) -> str:
+        """What names the scene; every random choice about it is seeded with this and a purpose."""
+        return f"{self.seed}:{self.index}:{'unusual' if self.unusual else 'typical'}"
+
+    def of_kind(self, kind: str) -> list[SceneObject]:
+        """The objects of a kind, in reading order."""
+        return [item for item in self.objects if item.kind == kind]
+
+    def at(self, cell: int) -> SceneObject | None:
+        """What lies in a cell."""
+        return next((item for item in self.objects if item.cell == cell), None)
+
+    @property
+    def single(self) -> list[SceneObject]:
+        """The objects that are alone of their kind, about which "the" can be said."""
+        return [item for item in self.objects if len(self.of_kind(item.kind)) == 1]
+
+    @property
+    def strangers(self) -> list[SceneObject]:
+        """The objects that do not belong to the theme."""
+        return [item for item in self.objects if item.kind not in THEMES[self.theme].kinds]
+
+
+def sample_scene(seed: int, index: int, unusual: float | bool = 0.0) -> Scene:
+    """The scene number `index` of the world `seed`.
+
+    Args:
+        seed: Any integer.
+        index: Any integer.
+        unusual: The chance that the scene lacks its theme's anchors and holds many strangers; True and False decide.
+
+    Raises:
+        ValueError: A chance outside 0 to 1.
+    """
+    if not 0 <= unusual <= 1:
+        raise ValueError(f"unusual={unusual!r} is no chance: give a number from 0 to 1.")
+    rng = random.Random(f"scene:{seed}:{index}")
+    # The first draw, so that it is the same for every chance.
+    is_unusual = rng.random() < unusual
+    theme = THEMES[rng.choice(list(THEMES))]
+    kinds = _sample_kinds(rng, theme, is_unusual)
+    cells = sorted(rng.sample(range(len(CELLS)), len(kinds)))
+    rng.shuffle(kinds)
+    objects = tuple(
+        SceneObject(kind, rng.choice(list(COLORS)), rng.choice(SIZES), cell)
+        for kind, cell in zip(kinds, cells, strict=True)
+    )
+    return Scene(seed, index, theme.name, objects, is_unusual)
+
+
+def sample_scenes(seed: int, count: int, unusual: float | bool = 0.0, start: int = 0) -> list[Scene]:
+    """The scenes `start` to `start + count - 1` of the world `seed`."""
+    return [sample_scene(seed, index, unusual) for index in range(start, start + count)]
+
+
+def _sample_kinds(rng: random.Random, theme: Theme, unusual: bool) -> list[str]:
+    count = rng.randint(MIN_OBJECTS, MAX_OBJECTS)
+    strangers = [kind for kind in KINDS if kind not in theme.kinds]
+    kinds = [] if unusual else [kind for kind in theme.anchors if rng.random() < _ANCHOR]
+    while len(kinds) < count:
+        repeatable = [kind for kind in kinds if kinds.count(kind) < MAX_OF_A_KIND]
+        if repeatable and rng.random() < _AGAIN:
+            kinds.append(rng.choice(repeatable))
+            continue
+        belonging = [kind for kind in theme.others if kind not in kinds]
+        strange = rng.random() < (_STRANGER_UNUSUAL if unusual else _STRANGER)
+        pool = strangers if strange or not belonging else belonging
+        fresh = [kind for kind in pool if kind not in kinds]
+        kinds.append(rng.choice(fresh))
+    return kinds

@@ -1,0 +1,129 @@
+"""The recipe of vigc-tiny: its rows are the processor's, its stages run and leave a model folder that works."""
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+import torch
+from conftest import ROOT
+
+RECIPE = ROOT / "recipes" / "tiny"
+NAMES = ("data", "measure", "model", "stages")
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """The recipe's files, which are scripts beside each other and no package."""
+    sys.path.insert(0, str(RECIPE))
+    try:
+        yield {name: import_module(name) for name in NAMES}
+    finally:
+        sys.path.remove(str(RECIPE))
+        for name in NAMES:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def pictures(recipe):
+    return recipe["data"].Pictures.sample(3, 12, 0.3)
+
+
+@pytest.fixture(scope="module")
+def tiny_processor(recipe):
+    return recipe["model"].build_processor()
+
+
+def rows_of(recipe, pictures):
+    shares = dict.fromkeys(("color", "where", "exists", "detail", "complex"), 1.0)
+    asked = [recipe["data"].question_row(pictures, index, 5, shares) for index in range(6)]
+    return asked + [recipe["data"].instruction_row(pictures, index, 5) for index in range(6)]
+
+
+def test_rows_are_encoded_as_the_processor_does(recipe, pictures, tiny_processor):
+    from vigc.scenes import render
+
+    rows = rows_of(recipe, pictures)
+    encoder = recipe["data"].Encoder(tiny_processor, pictures)
+    ours = {**encoder.qformer(rows), **encoder.language(rows, with_image=True)}
+    images = [render(pictures.scenes[row.scene]).image for row in rows]
+    prompts, targets = [row.prompt for row in rows], [row.target for row in rows]
+    theirs = tiny_processor(images=images, text=prompts, target=targets, return_tensors="pt")
+    assert {name: value.tolist() for name, value in ours.items()} == {name: theirs[name].tolist() for name in ours}
+    torch.testing.assert_close(pictures.values([row.scene for row in rows]), theirs["pixel_values"])
+
+
+def test_rows_are_a_function_of_their_number(recipe, pictures):
+    assert rows_of(recipe, pictures) == rows_of(recipe, pictures)
+
+
+def test_texts_survive_the_tokenizer(recipe, pictures, tiny_processor):
+    from vigc.processing import parse_pair
+
+    tokenizer = tiny_processor.tokenizer
+    for row in rows_of(recipe, pictures):
+        for text in (row.prompt, row.target):
+            ids = tokenizer(text)["input_ids"]
+            assert tokenizer.unk_token_id not in ids
+            assert tiny_processor.decode_texts([ids]) == [text.strip()]
+        assert (
+            tiny_processor.qformer_tokenizer.unk_token_id
+            not in tiny_processor.qformer_tokenizer(row.prompt)["input_ids"]
+        )
+        if not row.focused and row.target.startswith(" Question:"):
+            assert parse_pair(row.target).answer == row.pair.answer
+
+
+def test_a_prefix_moves_sentences_and_loses_none(recipe, pictures):
+    import random
+
+    data = recipe["data"]
+    row = data.question_row(pictures, 0, 5, {"detail": 1.0})
+    moved = data.prefixed(row, random.Random(1))
+    assert moved.target
+    assert f"{moved.prompt} {moved.target}" == f"{row.prompt} {row.target}"
+    assert moved.prompt != row.prompt
+
+
+def test_labels_of_queries_are_the_truth(recipe, pictures):
+    data = recipe["data"]
+    for row in rows_of(recipe, pictures):
+        scene = pictures.scenes[row.scene]
+        labels = data.query_labels(scene, row)
+        kinds = [None if item is None else data.KIND_IDS[item.kind] for item in map(scene.at, range(9))]
+        if row.focused:
+            assert set(labels["answer"]) == {data.TRUTH_IDS[row.pair.truth]}
+        else:
+            assert labels["kind"] == [data.NO_KIND if kind is None else kind for kind in kinds]
+            assert set(labels["answer"]) == {data.IGNORED}
+
+
+def test_first_weights_can_be_trained(recipe, tiny_processor):
+    model = recipe["model"].build_model(tiny_processor, seed=0)
+    assert model.query_tokens.std() > 0.5
+    assert all(parameter.std() > 1e-3 for parameter in model.parameters() if parameter.dim() > 1)
+    assert model.num_parameters() * 2 < 11 * 2**20
+
+
+def test_the_build_runs_from_end_to_end_and_goes_on_where_it_was(tmp_path):
+    output, kept = tmp_path / "tiny", tmp_path / "kept"
+    command = [sys.executable, str(RECIPE / "train.py"), "--quick", "--scenes", "6", "--threads", "1"]
+    command += ["--output", str(output), "--checkpoints", str(kept)]
+    environment = {**os.environ, "PYTHONWARNINGS": "default"}
+    first = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert first.returncode == 0, first.stderr
+    assert "| well-formed |" in first.stdout
+    weights = (output / "model.safetensors").read_bytes()
+    for stage in ("d", "e"):
+        (kept / f"{stage}.safetensors").unlink()
+    again = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert again.returncode == 0, again.stderr
+    assert (output / "model.safetensors").read_bytes() == weights
+    assert sum(path.stat().st_size for path in output.rglob("*") if path.is_file()) < 12 * 10**6
+
+    measured = subprocess.run(
+        [sys.executable, str(RECIPE / "measure.py"), str(output), "--scenes", "6"], capture_output=True, text=True
+    )
+    assert measured.returncode == 0, measured.stderr
+    assert "| Figure, % |" in measured.stdout
