@@ -162,7 +162,7 @@ def _conversations(
     for name, items in grouped:
         rows = [row for _, row in items]
         turns = [row.get("turn") for row in rows]
-        if len(rows) > 1 and (None in turns or turns != sorted(set(turns))):
+        if len(rows) > 1 and not _rise(turns):
             raise ExportError(f"conversation {name!r} has the turns {turns}: sort its rows by 'turn'.")
         for row in rows:
             if row["image"] is not None and (embed and row["image"].get("bytes") is None):
@@ -170,6 +170,11 @@ def _conversations(
         done.rows += len(rows)
         done.licenses.update(row.get("license") or "unknown" for row in rows)
         yield rows
+
+
+def _rise(turns: Sequence[int | None]) -> bool:
+    known = [turn for turn in turns if turn is not None]
+    return len(known) == len(turns) and known == sorted(set(known))
 
 
 def _rows(files: Sequence[Path], types: Sequence[str] | None) -> Iterator[dict[str, Any]]:

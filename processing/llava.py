@@ -51,11 +51,7 @@ def rows_from_llava(
     record = {**entry, "conversations": None}
     rows = []
     for turn, (before, human, gpt) in enumerate(pairs):
-        question = _AROUND_MARK.sub(" ", human["value"]).strip()
-        answer = gpt["value"].strip()
-        if not question or not answer:
-            which, value = ("question", human["value"]) if not question else ("answer", gpt["value"])
-            raise LayoutError(f"the {which} of pair {turn} in 'conversations' is {_short(value)}, which says nothing")
+        question, answer = _texts(turn, human, gpt)
         extra: dict[str, Any] = {"layout": "llava", "record": record}
         extra["human"] = {**human, "value": _around(human["value"], question)}
         extra["gpt"] = {**gpt, "value": _around(gpt["value"], answer)}
@@ -128,7 +124,9 @@ def _pairs(turns: Any) -> tuple[list[tuple[list[Any], dict[str, Any], dict[str, 
             raise LayoutError(f"'conversations[{index}].value' is {_short(value)}, but text is expected")
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise LayoutError(f"'conversations[{index}].value' {_short(value)} holds half a character: write it anew")
-    pairs, before, index = [], [], 0
+    pairs: list[tuple[list[Any], dict[str, Any], dict[str, Any]]] = []
+    before: list[Any] = []
+    index = 0
     while index < len(turns):
         human, gpt = turns[index], turns[index + 1] if index + 1 < len(turns) else {}
         if human.get("from") in _ASKS and gpt.get("from") in _REPLIES:
@@ -140,6 +138,15 @@ def _pairs(turns: Any) -> tuple[list[tuple[list[Any], dict[str, Any], dict[str, 
         speakers = [turn.get("from") for turn in turns]
         raise LayoutError(f"'conversations' has turns of {_short(speakers)}, but no 'human' that a 'gpt' answers")
     return pairs, before
+
+
+def _texts(turn: int, human: dict[str, Any], gpt: dict[str, Any]) -> tuple[str, str]:
+    """The question without its image mark, and the answer."""
+    question, answer = _AROUND_MARK.sub(" ", human["value"]).strip(), gpt["value"].strip()
+    if not question or not answer:
+        which, value = ("question", human["value"]) if not question else ("answer", gpt["value"])
+        raise LayoutError(f"the {which} of pair {turn} in 'conversations' is {_short(value)}, which says nothing")
+    return question, answer
 
 
 def _around(raw: str, text: str) -> list[str] | str:

@@ -246,13 +246,18 @@ def convert(
     typer.echo(str(report))
 
 
+ReportRows = Annotated[
+    int | None, option("About how many rows to show; charts and figures always count all.", min=1, show_default="1,500")
+]
+
+
 @app.command()
-def report(dataset: DatasetFolder) -> None:
-    """Write the report page of a dataset folder anew."""
+def report(dataset: DatasetFolder, rows: ReportRows = None) -> None:
+    """Write the report page of a dataset folder anew: pictures, drafts against answers, charts, what was set aside."""
     from vigc.generation import GenerationError, write_report
 
     try:
-        path = write_report(dataset)
+        path = write_report(dataset) if rows is None else write_report(dataset, max_rows=rows)
     except GenerationError as error:
         fail("report", error)
     typer.echo(f"Report: {path}")
