@@ -290,7 +290,8 @@ def _nothing(done: Exported, types: Sequence[str] | None) -> str:
         which = f" of type {', '.join(types)}" if types is not None else ""
         return f"the dataset holds no rows{which}: there is nothing to write."
     reasons = ", ".join(f"{count} {reason}" for reason, count in done.left_out.most_common())
-    return f"none of {done.rows} rows makes a preference pair ({reasons}): loosen the rule."
+    settings = "min_words, score, min_gain, keep_cuts"
+    return f"none of {done.rows} rows makes a preference pair ({reasons}): loosen the rule ({settings})."
 
 
 def _to_disk(file: Any) -> None:
