@@ -55,10 +55,10 @@ demo: $(if $(wildcard build/.installed-dev-*),$(DEV),$(RUN))  ## convert a tiny 
 	$(BIN)/vigc generate $(PARITY)/images --model build/vigc-parity --output build/demo || [ $$? -eq 3 ]
 
 test: $(DEV)  ## run the tests, less the full counts
-	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist worksteal -m "not slow"
+	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist worksteal -rs -m "not slow"
 
 test-all: $(DEV)  ## run every test, full counts too
-	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist worksteal
+	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist worksteal -rs
 
 lint: types  ## check style, format and types
 	$(BIN)/ruff check .

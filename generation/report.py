@@ -6,8 +6,8 @@ import base64
 import hashlib
 import heapq
 import io
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,82 +20,45 @@ from vigc.processing.rows import is_edited
 
 from . import ledger
 from .differences import word_differences
+from .figures import COLUMNS, Figures, reasons
 from .sources import printable
 
-MAX_ROWS = 300
-_MAX_SET_ASIDE = 200
-_THUMBNAIL = 512  # pixels, twice what the page shows, for dense screens
+MAX_ROWS = 1_500
+_EXAMPLES = 20  # of each reason for which something was set aside
+# Longer side in pixels by the number of pictures on the page: few are sharp on dense screens, many open quickly.
+_THUMBNAILS = ((60, 512), (400, 384), (1_000_000, 256))
 _SMALL = 160  # pictures below this are shown enlarged, pixel by pixel
-
-_TEXT_COLUMNS = ["image_id", "draft", "answer", "trace", "scores"]
-
-
-@dataclass
-class _Sums:
-    """What is added up over all rows of a type."""
-
-    rows: int = 0
-    changed: int = 0
-    sentences: int = 0
-    sentences_changed: int = 0
-    draft_words: int = 0
-    answer_words: int = 0
-    draft_logprobs: list[float] = field(default_factory=lambda: [0.0, 0])
-    answer_logprobs: list[float] = field(default_factory=lambda: [0.0, 0])
-
-    def add(self, row: dict[str, Any]) -> None:
-        self.rows += 1
-        self.changed += is_edited(row["draft"], row["answer"])
-        known = [step["changed"] for step in row["trace"] or [] if step["changed"] is not None]
-        self.sentences += len(known)
-        self.sentences_changed += sum(known)
-        self.draft_words += len((row["draft"] or "").split())
-        self.answer_words += len(row["answer"].split())
-        for sums, name in ((self.draft_logprobs, "draft_logprob"), (self.answer_logprobs, "answer_logprob")):
-            if (value := row["scores"][name]) is not None:
-                sums[0] += value
-                sums[1] += 1
-
-    def figures(self) -> dict[str, Any]:
-        return {
-            "rows": self.rows,
-            "changed": self.changed,
-            "sentences": self.sentences,
-            "sentences_changed": self.sentences_changed,
-            "draft_words": _ratio(self.draft_words, self.rows),
-            "answer_words": _ratio(self.answer_words, self.rows),
-            "draft_logprob": _ratio(*self.draft_logprobs),
-            "answer_logprob": _ratio(*self.answer_logprobs),
-        }
 
 
 def write_report(dataset: Path, *, max_rows: int = MAX_ROWS) -> Path:
     """Writes `report/index.html` of a dataset folder: figures over all rows, and up to `max_rows` of them to read.
 
-    Where there are more rows, pictures are drawn by a hash of their ids, all types of a picture together.
+    Where there are more rows, pictures are drawn by a hash of their ids, all rows of a picture together.
 
     Raises:
         GenerationError: The folder is not a dataset of ours.
     """
     plan = ledger.read_plan(dataset)
     types = plan["configuration"]["types"]
-    sums, image_ids, pictures = _count(dataset, types, max(1, max_rows // len(types)))
+    figures, drawn, pictures = _count(dataset, types, max(1, max_rows))
+    total = sum(figures.values(), Figures())
     set_aside = ledger.read_quarantine(dataset)
-    total = _Sums()
-    for counted in sums.values():
-        for name in ("rows", "changed", "sentences", "sentences_changed"):
-            setattr(total, name, getattr(total, name) + getattr(counted, name))
+    texts = [record for record in set_aside if record["kind"] == "text"]
+    files = [record | {"path": printable(record["path"])} for record in set_aside if record["kind"] != "text"]
     page = _render(
         name=printable(dataset.resolve().name),
         plan=plan,
         types=types,
-        figures={kind: counted.figures() for kind, counted in sums.items()},
-        total=total.figures(),
+        figures={kind: counted.shown() for kind, counted in figures.items()},
+        total=total.shown(),
+        charts=total.charts(plan["configuration"]["correct"]),
+        sunburst=total.questions_chart(),
+        first_words=total.first_words(),
         pictures_read=pictures,
-        cards=list(_cards(dataset, types, image_ids)),
-        files=[(printable(item["path"]), item["reason"]) for item in set_aside if item["kind"] == "image"],
-        texts=[item for item in set_aside if item["kind"] == "text"],
-        max_set_aside=_MAX_SET_ASIDE,
+        cards=_cards(dataset, types, drawn),
+        files=reasons(files, examples=_EXAMPLES),
+        texts=reasons(texts, examples=_EXAMPLES),
+        set_aside={"files": len(files), "texts": len(texts)},
     )
     path = dataset / ledger.REPORT
     ledger.atomic_write(path, page.encode())
@@ -106,46 +69,65 @@ def _files(dataset: Path, kind: str) -> list[Path]:
     return sorted((dataset / kind).glob("train-*.parquet"))
 
 
-def _count(dataset: Path, types: list[str], wanted: int) -> tuple[dict[str, _Sums], set[str], int]:
-    """Sums by type, the ids of the `wanted` pictures to show, and how many pictures there are."""
-    sums = {kind: _Sums() for kind in types}
+def _count(dataset: Path, types: list[str], wanted: int) -> tuple[dict[str, Figures], set[str], int]:
+    """Figures by type, the pictures to show (about `wanted` rows of them), and how many pictures there are."""
+    figures = {kind: Figures() for kind in types}
     drawn: list[tuple[int, str]] = []
+    rows_of: dict[str, int] = {}
     counted: set[int] = set()
     for kind in types:
         for path in _files(dataset, kind):
-            for batch in pq.ParquetFile(path).iter_batches(columns=_TEXT_COLUMNS):
+            for batch in pq.ParquetFile(path).iter_batches(columns=COLUMNS):
                 for row in batch.to_pylist():
-                    sums[kind].add(row)
-                    lot = int.from_bytes(hashlib.sha256(row["image_id"].encode()).digest()[:8], "big")
+                    figures[kind].add(row)
+                    picture = _picture_of(row)
+                    if picture in rows_of:
+                        rows_of[picture] += 1
+                        continue
+                    lot = int.from_bytes(hashlib.sha256(picture.encode()).digest()[:8], "big")
                     if lot in counted:
                         continue
                     counted.add(lot)
-                    heapq.heappush(drawn, (-lot, row["image_id"]))
+                    rows_of[picture] = 1
+                    heapq.heappush(drawn, (-lot, picture))
                     if len(drawn) > wanted:
-                        heapq.heappop(drawn)
-    return sums, {image_id for _, image_id in drawn}, len(counted)
+                        del rows_of[heapq.heappop(drawn)[1]]
+    shown: set[str] = set()
+    for _, picture in sorted(drawn, reverse=True):
+        wanted -= rows_of[picture]
+        if wanted < 0 and shown:
+            break
+        shown.add(picture)
+    return figures, shown, len(counted)
 
 
-def _cards(dataset: Path, types: list[str], image_ids: set[str]) -> Iterator[dict[str, Any]]:
+def _picture_of(row: dict[str, Any]) -> str:
+    """What rows about the same picture have in common; a row without one stands alone."""
+    return row["image_id"] or row["id"]
+
+
+def _cards(dataset: Path, types: list[str], drawn: set[str]) -> list[dict[str, Any]]:
     """The pictures to show, in the dataset's order, each with its rows."""
+    size = next(pixels for limit, pixels in _THUMBNAILS if len(drawn) <= limit)
     cards: dict[str, dict[str, Any]] = {}
     for kind in types:
-        for row in _chosen_rows(dataset, kind, image_ids):
-            card = cards.setdefault(row["image_id"], {"id": row["image_id"], "rows": []})
-            if "picture" not in card:
-                card["picture"] = _thumbnail(row["image"]["bytes"])
-            card["rows"].append(_shown(row))
-    for image_id in sorted(cards):
-        yield cards[image_id]
+        for row in _chosen_rows(dataset, kind, drawn):
+            key = _picture_of(row)
+            if key not in cards:
+                data = (row["image"] or {}).get("bytes")
+                picture = None if data is None else _thumbnail(data, size)
+                cards[key] = {"id": key, "rows": [], "named": row["image"] is not None, "picture": picture}
+            cards[key]["rows"].append(_shown(row))
+    return [cards[key] for key in sorted(cards)]
 
 
-def _chosen_rows(dataset: Path, kind: str, image_ids: set[str]) -> Iterator[dict[str, Any]]:
+def _chosen_rows(dataset: Path, kind: str, drawn: set[str]) -> Iterator[dict[str, Any]]:
     """Rows about these pictures; of row groups without one, only the ids are read."""
     for path in _files(dataset, kind):
         file = pq.ParquetFile(path)
         for group in range(file.num_row_groups):
-            ids = file.read_row_group(group, columns=["image_id"]).column(0).to_pylist()
-            where = [index for index, image_id in enumerate(ids) if image_id in image_ids]
+            ids = file.read_row_group(group, columns=["id", "image_id"]).to_pylist()
+            where = [index for index, row in enumerate(ids) if _picture_of(row) in drawn]
             if where:
                 yield from file.read_row_group(group).take(where).to_pylist()
 
@@ -154,6 +136,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     draft, answer = row["draft"] or "", row["answer"]
     before, after = word_differences(draft, answer)
     trace = [step for step in row["trace"] or [] if step["sentence"]]
+    scores = row["scores"] or {}
     return {
         "type": row["type"],
         "question": row["question"],
@@ -162,11 +145,26 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         "answer": after,
         "trace": trace,
         "sentences_changed": sum(bool(step["changed"]) for step in trace),
-        "logprob": row["scores"]["answer_logprob"],
+        "logprob": scores.get("answer_logprob"),
+        "scores": {name: value for name, value in _filters(scores).items() if _is_number(value)},
     }
 
 
-def _thumbnail(data: bytes) -> dict[str, Any] | None:
+def _filters(scores: dict[str, float | None]) -> dict[str, float | None]:
+    """The scores that the page can be filtered by, under the names of its attributes."""
+    before, after = scores.get("draft_logprob"), scores.get("answer_logprob")
+    return {
+        "logprob": after,
+        "gain": None if before is None or after is None else after - before,
+        "visual": scores.get("visual_dependency"),
+    }
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _thumbnail(data: bytes, size: int) -> dict[str, Any] | None:
     """A small copy as a `data:` URI with its size on the page, or None if the picture cannot be shown."""
     try:
         image = open_image(data)
@@ -177,15 +175,11 @@ def _thumbnail(data: bytes) -> dict[str, Any] | None:
     if small:
         image.save(buffer, "PNG")
     else:
-        image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
-        image.save(buffer, "JPEG", quality=80, optimize=True)
+        image.thumbnail((size, size), Image.Resampling.LANCZOS)
+        image.save(buffer, "JPEG", quality=78, optimize=True)
     kind = "png" if small else "jpeg"
     uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return {"uri": uri, "width": image.width, "height": image.height, "small": small}
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
 
 
 def _render(**values: Any) -> str:

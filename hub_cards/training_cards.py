@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from vigc.processing import INSTRUCTION_TYPES
 
-from .cards import render_template
+from .cards import render
 
 # Times and counters of an evaluation, which say nothing about the model.
 _NOT_QUALITY = ("runtime", "per_second", "preparation_time", "epoch", "step")
@@ -45,7 +45,7 @@ def write_trained_model_card(
     """
     base, name = Path(base).name or base, folder.resolve().name
     measured = _measured(figures)
-    text = render_template(
+    text = render(
         "trained_model_card.md",
         metadata=_metadata(name, base, measured),
         name=name,

@@ -1,7 +1,11 @@
 """Pictures, texts and rows: the processor, the table of instruction types, and the columns of our datasets."""
 
+from .export import export_dataset
+from .export_layouts import rows_from_finevision, rows_from_trl
 from .images import ImageError, open_image
 from .instructions_vigc import INSTRUCTION_TYPES, InstructionType, QuestionAnswer, pair_text, parse_pair
+from .llava import rows_from_llava
+from .preferences import PreferenceRule
 from .processing_vigc import VigcProcessor
 from .rows import GENERATED_FEATURES, TRAIN_FEATURES, row_id
 
@@ -13,10 +17,15 @@ __all__ = [
     "TRAIN_FEATURES",
     "ImageError",
     "InstructionType",
+    "PreferenceRule",
     "QuestionAnswer",
     "VigcProcessor",
+    "export_dataset",
     "open_image",
     "pair_text",
     "parse_pair",
     "row_id",
+    "rows_from_finevision",
+    "rows_from_llava",
+    "rows_from_trl",
 ]

@@ -98,7 +98,7 @@ def llava_entry(row: Row) -> dict[str, Any]:
 
 def coco_instances(scenes: list[Scene]) -> dict[str, Any]:
     """COCO's file of instances for scenes: boxes are the frames of what is drawn."""
-    images, annotations = [], []
+    images, annotations: list[dict[str, Any]] = [], []
     for scene in scenes:
         number = scene.index
         size = {"width": PICTURE_SIZE, "height": PICTURE_SIZE}

@@ -127,6 +127,8 @@ def test_report_writes_the_page_anew(pictures, vigc_folder, tmp_path):
     result = call("report", tmp_path / "out")
     assert result.exit_code == 0 and str(page) in result.output
     assert page.read_bytes() == before
+    assert call("report", tmp_path / "out", "--rows", 1).exit_code == 0
+    assert "1 of 2 rows are on this page" in page.read_text(encoding="utf-8")
 
 
 def test_convert_and_back(parity_dir, parity_config, vigc_folder, tmp_path):
@@ -155,4 +157,4 @@ def test_convert_and_back(parity_dir, parity_config, vigc_folder, tmp_path):
 def test_version_and_help():
     assert call("--version").output == f"vigc {vigc.__version__}\n"
     text = call("--help").output
-    assert all(command in text for command in ("generate", "convert", "report"))
+    assert all(command in text for command in ("generate", "convert", "report", "export"))

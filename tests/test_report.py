@@ -4,13 +4,16 @@ import base64
 import hashlib
 import io
 import re
+from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
 
 from vigc.generation import GenerationError, ledger, write_report
+from vigc.generation.charts import histogram
 from vigc.generation.differences import word_differences
+from vigc.generation.figures import Figures
 from vigc.processing import row_id
 from vigc.processing.rows import to_messages
 
@@ -46,7 +49,7 @@ def row(index, kind="detail", draft="A red cat sleeps. It is small.", answer="A 
     }
 
 
-def make(folder, rows, types=("detail", "complex"), records=(), correct=True):
+def make(folder, rows, types=("detail", "complex"), records=(), correct=True, max_rows=1500):
     configuration = {"model": "vigc-7b", "types": list(types), "correct": correct, "seed": 7, "dtype": "bfloat16"}
     plan = {"configuration": configuration, "config_hash": "0123456789abcdef", "source": "photos", "license": "cc0-1.0"}
     ledger.write_plan(folder, plan)
@@ -56,7 +59,7 @@ def make(folder, rows, types=("detail", "complex"), records=(), correct=True):
             ledger.write_rows(folder, kind, 0, chosen)
     if records:
         ledger.write_quarantine(folder, 0, records)
-    return write_report(folder).read_text(encoding="utf-8")
+    return write_report(folder, max_rows=max_rows).read_text(encoding="utf-8")
 
 
 class Page(HTMLParser):
@@ -69,7 +72,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
-        if tag not in ("meta", "img", "link", "br"):
+        if tag not in ("meta", "img", "link", "br", "input"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
@@ -110,7 +113,7 @@ def test_figures_are_those_of_the_rows(tmp_path):
 def test_edits_are_marked_word_by_word(tmp_path):
     page = Page(make(tmp_path, [row(0)]))
     assert page.texts["del"] == ["red"] and page.texts["ins"] == ["grey"]
-    assert [attributes.get("class") for attributes in page.all("li")] == ["edited", None]
+    assert [attributes.get("class") for attributes in page.all("li")][-2:] == ["edited", None]
     kept = Page(make(tmp_path / "kept", [row(0, answer="A red cat sleeps.\nIt is small.")]))
     assert "del" not in kept.texts and "ins" not in kept.texts
 
@@ -173,8 +176,7 @@ def test_nothing_is_asked_of_elsewhere(tmp_path):
 
 def test_of_many_rows_a_part_is_shown_pictures_with_all_their_types(tmp_path):
     rows = [row(index, kind) for kind in ("detail", "complex") for index in range(90)]
-    make(tmp_path, rows)
-    html = write_report(tmp_path, max_rows=40).read_text(encoding="utf-8")
+    html = make(tmp_path, rows, max_rows=40)
     page = Page(html)
     shown = [attributes for attributes in page.all("section") if attributes["class"] == "row"]
     assert len(shown) == 40 and len(page.all("img")) == 20
@@ -200,7 +202,85 @@ def test_drafts_alone_are_not_called_corrected(tmp_path):
     html = make(tmp_path, rows, correct=False)
     words = plain(html)
     assert "not corrected" in words and "Answers edited" not in words
-    assert not [button for button in Page(html).all("button") if button.get("id") == "changed-only"]
+    assert {button["data-filter"] for button in Page(html).all("button")} == {"type"}
+
+
+def test_rows_without_a_picture_or_scores_stand_alone(tmp_path):
+    bare = [row(index) | {"image": None, "image_id": None, "scores": None, "id": f"{index}"} for index in range(2)]
+    page = Page(make(tmp_path, bare))
+    assert len(page.all("article")) == 2 and not page.all("img")
+    assert "This row has no picture." in "".join(page.texts["p"])
+
+
+def test_rows_carry_what_they_are_filtered_by(tmp_path):
+    scores = {"draft_logprob": -1.0, "answer_logprob": -0.25, "visual_dependency": float("nan")}
+    page = Page(make(tmp_path, [row(0, scores=scores), row(1, scores=scores | {"draft_logprob": None})]))
+    first, second = (attributes for attributes in page.all("section") if attributes["class"] == "row")
+    assert (first["data-logprob"], first["data-gain"]) == ("-0.2500", "0.7500")
+    assert "data-gain" not in second and "data-visual" not in first, "a score that is none is not filtered by"
+
+
+def test_what_was_set_aside_is_counted_by_reason(tmp_path):
+    records = [{"kind": "image", "path": f"{n}.jpg", "reason": f"has {n} bytes: get it again"} for n in range(30)]
+    records.append({"kind": "image", "path": "x.jpg", "reason": "is empty: get it again"})
+    page = Page(make(tmp_path, [row(0)], records=records))
+    counts = [text for text in page.texts["b"] if text in ("30", "1")]
+    assert counts == ["30", "1"], "reasons that differ in a number are one"
+    codes = [text for text in page.texts["code"] if text.endswith(".jpg")]
+    assert len(codes) == 21 and "10 more are in the folder quarantine." in "".join(page.texts["p"])
+
+
+# Charts
+
+
+def figures(rows):
+    counted = Figures()
+    for item in rows:
+        counted.add(item)
+    return counted
+
+
+def test_figures_of_types_add_up():
+    one, two = ([row(index, answer=f"A cat. {'It is. ' * index}") for index in part] for part in (range(3), range(5)))
+    assert figures(one) + figures(two) == figures(one + two)
+
+
+def test_charts_are_true():
+    rows = [row(0, question="What is it?"), row(1, question="What's that?"), row(2, question="Where is <it>?")]
+    charts = {chart["title"]: chart["svg"] for chart in figures(rows).charts(corrected=True)}
+    assert list(charts) == ["Answer length", "Edits by sentence", "Log-probability"], "no empty chart"
+    assert "sentence 1: 3 of 3 (100.0%)" in charts["Edits by sentence"]
+    assert "sentence 2: 0 of 3 (0.0%)" in charts["Edits by sentence"]
+    assert "answer, 7 to 8: 100.0%" in charts["Answer length"] and "line-draft" in charts["Answer length"]
+    assert "answer, −0.26 to −0.24: 100.0%" in charts["Log-probability"]
+    burst = figures(rows).questions_chart()
+    titles = re.findall("<title>(.*?)</title>", burst)
+    assert titles[:3] == [
+        "what …: 1 of 3 (33.3%)",
+        "what is …: 1 of 3 (33.3%)",
+        "what is it …: 1 of 3 (33.3%)",
+    ]
+    assert figures(rows).first_words() == [("what", 1), ("what's", 1), ("where", 1)]
+    only = figures(rows).charts(corrected=False)
+    assert [chart["title"] for chart in only] == ["Answer length", "Log-probability"]
+    assert not any("line-draft" in chart["svg"] for chart in only)
+
+
+def test_histograms_hold_every_value():
+    values = Counter({-100.0: 1, **{-index / 100: 1 for index in range(400)}})
+    svg = histogram({"answer": values}, step=0.01, label="x")
+    shares = [float(share) for share in re.findall(r": ([\d.]+)%</title>", svg)]
+    assert len(shares) <= 26 and abs(sum(shares) - 100) < 2, "an outlier counts for the outermost bar"
+    assert histogram({"answer": Counter()}, step=1, label="x") == ""
+    one = histogram({"answer": Counter({0.0: 7})}, step=0.01, label="x")
+    assert "answer, 0 to 0.01: 100.0%" in one and "nan" not in one
+
+
+def test_memory_of_first_words_is_bounded(monkeypatch):
+    monkeypatch.setattr("vigc.generation.figures._MOST_PHRASES", 10)
+    counted = figures([row(0, question=f"word{index} a b") for index in range(50)] + [row(0, question="?! ")])
+    assert len(counted.phrases) <= 11 and counted.phrases.total() == 51
+    assert counted.questions_chart()
 
 
 def test_no_rows_at_all_is_a_page_too(tmp_path):

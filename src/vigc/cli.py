@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vigc import __version__
 
+from .cli_convert import convert
+from .cli_export import export
+from .cli_scenes import scenes
+from .cli_train import train
+from .terminal import COMPLETE, FAILED, SET_ASIDE, count, fail, line, option
+
 if TYPE_CHECKING:
     from vigc.generation import Summary
-
-COMPLETE, FAILED, UNUSABLE, SET_ASIDE = 0, 1, 2, 3
 
 app = typer.Typer(
     name="vigc",
@@ -45,10 +49,6 @@ def _vigc(
     """Options of the bare command."""
 
 
-def _option(text: str, *names: str, **settings: Any) -> Any:
-    return typer.Option(*names, help=text, **settings)
-
-
 _JOB = "The job"
 _MODEL = "Model"
 _DECODING = "Decoding (by default the model's own settings)"
@@ -60,51 +60,51 @@ Images = Annotated[
 ]
 DatasetFolder = Annotated[Path, typer.Argument(help="A folder that `vigc generate` wrote.", show_default=False)]
 
-Output = Annotated[Path, _option("The dataset folder to write.", "--output", "-o", rich_help_panel=_JOB)]
-Types = Annotated[str, _option("Types of instruction to write, with commas between.", rich_help_panel=_JOB)]
-Limit = Annotated[int | None, _option("Only the first so many pictures.", min=1, rich_help_panel=_JOB)]
-Seed = Annotated[int, _option("Decides what is drawn where decoding samples.", rich_help_panel=_JOB)]
-License = Annotated[str, _option("Licence of the pictures, written into every row.", rich_help_panel=_JOB)]
-ShardSize = Annotated[int, _option("Pictures per parquet file.", min=1, rich_help_panel=_JOB)]
-Overwrite = Annotated[bool, _option("Replace the dataset that the folder holds.", "--overwrite", rich_help_panel=_JOB)]
+Output = Annotated[Path, option("The dataset folder to write.", "--output", "-o", rich_help_panel=_JOB)]
+Types = Annotated[str, option("Types of instruction to write, with commas between.", rich_help_panel=_JOB)]
+Limit = Annotated[int | None, option("Only the first so many pictures.", min=1, rich_help_panel=_JOB)]
+Seed = Annotated[int, option("Decides what is drawn where decoding samples.", rich_help_panel=_JOB)]
+License = Annotated[str, option("Licence of the pictures, written into every row.", rich_help_panel=_JOB)]
+ShardSize = Annotated[int, option("Pictures per parquet file.", min=1, rich_help_panel=_JOB)]
+Overwrite = Annotated[bool, option("Replace the dataset that the folder holds.", "--overwrite", rich_help_panel=_JOB)]
 NoCorrect = Annotated[
-    bool, _option("Write drafts only (VIG), without correction (VIC).", "--no-correct", rich_help_panel=_JOB)
+    bool, option("Write drafts only (VIG), without correction (VIC).", "--no-correct", rich_help_panel=_JOB)
 ]
 
-Model = Annotated[str, _option("Folder or Hub name of a VIGC model.", "--model", "-m", rich_help_panel=_MODEL)]
-Revision = Annotated[str | None, _option("Commit, tag or branch of the model.", rich_help_panel=_MODEL)]
+Model = Annotated[str, option("Folder or Hub name of a VIGC model.", "--model", "-m", rich_help_panel=_MODEL)]
+Revision = Annotated[str | None, option("Commit, tag or branch of the model.", rich_help_panel=_MODEL)]
 RemoteCode = Annotated[
-    bool, _option("Let code from the model's folder run.", "--trust-remote-code", rich_help_panel=_MODEL)
+    bool, option("Let code from the model's folder run.", "--trust-remote-code", rich_help_panel=_MODEL)
 ]
-BatchSize = Annotated[int, _option("Pictures worked on at a time.", min=1, rich_help_panel=_MODEL)]
+BatchSize = Annotated[int, option("Pictures worked on at a time.", min=1, rich_help_panel=_MODEL)]
 Dtype = Annotated[
-    str, _option("auto (as saved; float32 on a CPU), float32, bfloat16 or float16.", rich_help_panel=_MODEL)
+    str, option("auto (as saved; float32 on a CPU), float32, bfloat16 or float16.", rich_help_panel=_MODEL)
 ]
-Device = Annotated[str, _option("auto (an accelerator if there is one), cpu, cuda:1, ...", rich_help_panel=_MODEL)]
+Device = Annotated[str, option("auto (an accelerator if there is one), cpu, cuda:1, ...", rich_help_panel=_MODEL)]
 
-NumBeams = Annotated[int | None, _option("Beams; 1 is greedy search.", min=1, rich_help_panel=_DECODING)]
-Penalty = Annotated[float | None, _option("Penalty on tokens written before; 1 is none.", rich_help_panel=_DECODING)]
-NewTokens = Annotated[int | None, _option("Most tokens written per call.", min=1, rich_help_panel=_DECODING)]
-DoSample = Annotated[bool | None, _option("Draw tokens instead of taking the likeliest.", rich_help_panel=_DECODING)]
-Temperature = Annotated[float | None, _option("Of sampling; below 1 is more cautious.", rich_help_panel=_DECODING)]
-TopP = Annotated[float | None, _option("Sample from the likeliest tokens of this total.", rich_help_panel=_DECODING)]
+NumBeams = Annotated[int | None, option("Beams; 1 is greedy search.", min=1, rich_help_panel=_DECODING)]
+Penalty = Annotated[float | None, option("Penalty on tokens written before; 1 is none.", rich_help_panel=_DECODING)]
+NewTokens = Annotated[int | None, option("Most tokens written per call.", min=1, rich_help_panel=_DECODING)]
+DoSample = Annotated[bool | None, option("Draw tokens instead of taking the likeliest.", rich_help_panel=_DECODING)]
+Temperature = Annotated[float | None, option("Of sampling; below 1 is more cautious.", rich_help_panel=_DECODING)]
+TopP = Annotated[float | None, option("Sample from the likeliest tokens of this total.", rich_help_panel=_DECODING)]
 
 IqfPreset = Annotated[
-    str | None, _option("vigc, or original for the released loop's settings and decoding.", rich_help_panel=_IQF)
+    str | None, option("vigc, or original for the released loop's settings and decoding.", rich_help_panel=_IQF)
 ]
 IqfSteps = Annotated[
-    int | None, _option("VIC calls; 0 for one that is kept whole, -1 until the end of text.", rich_help_panel=_IQF)
+    int | None, option("VIC calls; 0 for one that is kept whole, -1 until the end of text.", rich_help_panel=_IQF)
 ]
-IqfUnit = Annotated[str | None, _option("What a call keeps: sentence or paragraph.", rich_help_panel=_IQF)]
-IqfKeepTail = Annotated[bool | None, _option("Whether the last call keeps all it writes.", rich_help_panel=_IQF)]
+IqfUnit = Annotated[str | None, option("What a call keeps: sentence or paragraph.", rich_help_panel=_IQF)]
+IqfKeepTail = Annotated[bool | None, option("Whether the last call keeps all it writes.", rich_help_panel=_IQF)]
 IqfPrompt = Annotated[
-    str | None, _option("question, or instruction for the released loop's prompt.", rich_help_panel=_IQF)
+    str | None, option("question, or instruction for the released loop's prompt.", rich_help_panel=_IQF)
 ]
 IqfSplit = Annotated[
-    str | None, _option("safe spares decimals and abbreviations; original cuts at the first dot.", rich_help_panel=_IQF)
+    str | None, option("safe spares decimals and abbreviations; original cuts at the first dot.", rich_help_panel=_IQF)
 ]
 IqfFullRecord = Annotated[
-    bool | None, _option("Also write the first VIC answer in full, into `extra`.", rich_help_panel=_IQF)
+    bool | None, option("Also write the first VIC answer in full, into `extra`.", rich_help_panel=_IQF)
 ]
 
 
@@ -186,137 +186,56 @@ def _generate(images: Path, output: Path, types: str, **job: Any) -> Summary:
     try:
         return generate_dataset(images, output, types=[kind.strip() for kind in types.split(",")], **job)
     except GenerationError as error:
-        _fail("generate", error)
+        fail("generate", error)
     except OSError as error:  # a full disk, a folder that cannot be written
-        _fail("generate", error, FAILED)
+        fail("generate", error, FAILED)
 
 
-Checkpoints = Annotated[
-    list[Path] | None,
-    _option("A released .pth or .safetensors file; repeat it, base files first: later ones win.", "--checkpoint"),
+ReportRows = Annotated[
+    int | None, option("About how many rows to show; charts and figures always count all.", min=1, show_default="1,500")
 ]
-LanguageModel = Annotated[Path | None, _option("Vicuna's folder: config.json, tokenizer.model and weights.")]
-QformerTokenizer = Annotated[str, _option("Folder or Hub name of the Q-Former's BERT tokenizer.")]
-SizesFile = Annotated[Path | None, _option("JSON file with the sizes of a model that is not of a released size.")]
-Preset = Annotated[str | None, _option("7b or 13b: check that the language model is of that size.")]
-ConvertDtype = Annotated[
-    str | None, _option("float32, float16 or bfloat16; by default each weight keeps its own.", show_default=False)
-]
-LoraAlpha = Annotated[float, _option("Alpha of the LoRA matrices, where a file has some.")]
-MaxShardSize = Annotated[str, _option("Size limit of a weight file.")]
-ConvertOutput = Annotated[Path | None, _option("The model folder to write.", "--output", "-o", show_default=False)]
-ToOriginal = Annotated[
-    Path | None, _option("The other way: write the weights of --model in the released layout to this file.")
-]
-ConvertedModel = Annotated[Path | None, _option("The model folder that --to-original reads.", "--model", "-m")]
 
 
 @app.command()
-def convert(
-    checkpoint: Checkpoints = None,
-    language_model: LanguageModel = None,
-    qformer_tokenizer: QformerTokenizer = "bert-base-uncased",
-    config: SizesFile = None,
-    preset: Preset = None,
-    dtype: ConvertDtype = None,
-    max_shard_size: MaxShardSize = "5GB",
-    lora_alpha: LoraAlpha = 16.0,
-    output: ConvertOutput = None,
-    to_original: ToOriginal = None,
-    model: ConvertedModel = None,
-) -> None:
-    """Make a model folder of transformers from released checkpoints, or with --to-original the reverse."""
-    from vigc import convert as conversion
-
-    try:
-        if to_original is not None:
-            if model is None or checkpoint or language_model or output:
-                raise ValueError("--to-original FILE takes --model DIR, and no other file or folder.")
-            report = conversion.to_original(model, to_original)
-        else:
-            if not checkpoint or language_model is None or output is None or model is not None:
-                raise ValueError("Give --checkpoint FILE, --language-model DIR and --output DIR.")
-            report = conversion.convert_checkpoint(
-                checkpoint,
-                language_model,
-                output,
-                qformer_tokenizer=qformer_tokenizer,
-                config=config,
-                preset=preset,
-                dtype=dtype,
-                max_shard_size=max_shard_size,
-                lora_alpha=lora_alpha,
-            )
-    except (ValueError, OSError, ImportError) as error:
-        _fail("convert", error)
-    typer.echo(str(report))
-
-
-Recipe = Annotated[Path, typer.Argument(help="A YAML file such as those under recipes/.", show_default=False)]
-DryRun = Annotated[
-    bool, _option("Check arguments, files, entries and pictures, and say what would be done.", "--dry-run")
-]
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def train(context: typer.Context, recipe: Recipe, dry_run: DryRun = False) -> None:
-    """Train a model as a recipe says; any training argument can follow, such as --learning_rate 1e-4."""
-    from vigc.trainer import dry_run as check
-    from vigc.trainer import train as run
-
-    try:
-        if not dry_run:
-            trainer = run(recipe, context.args)
-            if trainer.is_world_process_zero():
-                typer.echo(f"Model: {trainer.args.output_dir}")
-            return
-        result = check(recipe, context.args)
-    except (ValueError, OSError, ImportError) as error:
-        _fail("train", error)
-    typer.echo(str(result))
-    if result.problems:
-        raise typer.Exit(UNUSABLE)
-
-
-@app.command()
-def report(dataset: DatasetFolder) -> None:
-    """Write the report page of a dataset folder anew."""
+def report(dataset: DatasetFolder, rows: ReportRows = None) -> None:
+    """Write the report page of a dataset folder anew: pictures, drafts against answers, charts, what was set aside."""
     from vigc.generation import GenerationError, write_report
 
     try:
-        path = write_report(dataset)
+        path = write_report(dataset) if rows is None else write_report(dataset, max_rows=rows)
     except GenerationError as error:
-        _fail("report", error)
+        fail("report", error)
     typer.echo(f"Report: {path}")
 
 
-def _fail(command: str, error: Exception, code: int = UNUSABLE) -> NoReturn:
-    typer.echo(f"vigc {command}: {_line(str(error))}", err=True)
-    raise typer.Exit(code)
+app.command()(convert)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
+app.command()(export)
+app.command()(scenes)
 
 
 def _print_summary(summary: Summary) -> None:
     """What a person wants to know at the end: how much, what is missing, what it looks like, where it is."""
-    work = f"{_count(summary.rows, 'row')} from {_count(summary.images, 'picture')}"
-    typer.echo(f"{work} in {summary.seconds:.1f} s, {_count(summary.changed, 'answer')} edited")
+    work = f"{count(summary.rows, 'row')} from {count(summary.images, 'picture')}"
+    typer.echo(f"{work} in {summary.seconds:.1f} s, {count(summary.changed, 'answer')} edited")
     for kind, figures in summary.types.items():
-        aside = f", {_count(figures.malformed, 'text')} set aside" if figures.malformed else ""
+        aside = f", {count(figures.malformed, 'text')} set aside" if figures.malformed else ""
         typer.echo(f"  {kind:<14}{figures.rows:>6} rows, {figures.changed} edited{aside}")
     _print_set_aside([f"{path} {reason}" for path, reason in summary.skipped], "file")
     _print_set_aside([f"{path}, {kind}: {reason}" for path, kind, reason in summary.malformed], "text")
     for row in _samples(summary):
-        typer.echo(f"\n{row['type']}, {_line(row['image_id'])}")
+        typer.echo(f"\n{row['type']}, {line(row['image_id'])}")
         for name in ("question", "draft", "answer"):
-            typer.echo(f"  {name:<10}{_line(row[name])}")
+            typer.echo(f"  {name:<10}{line(row[name])}")
     typer.echo(f"\nDataset: {summary.output}\nReport:  {summary.report}")
 
 
 def _print_set_aside(lines: list[str], what: str) -> None:
     if not lines:
         return
-    typer.echo(f"Set aside, {_count(len(lines), what)}:")
-    for line in lines[:5]:
-        typer.echo(f"  {_line(line)}")
+    typer.echo(f"Set aside, {count(len(lines), what)}:")
+    for text in lines[:5]:
+        typer.echo(f"  {line(text)}")
     if len(lines) > 5:
         typer.echo(f"  and {len(lines) - 5} more, in the folder quarantine")
 
@@ -325,13 +244,3 @@ def _samples(summary: Summary) -> list[dict[str, Any]]:
     """Three rows, of different types as far as there are."""
     rounds = [rows[turn] for turn in range(3) for rows in summary.samples.values() if turn < len(rows)]
     return rounds[:3]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
-def _line(text: str) -> str:
-    """Text of unknown origin on one line, without characters that a terminal would obey."""
-    joined = " ".join(text.split())
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in joined)

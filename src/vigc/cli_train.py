@@ -1,0 +1,34 @@
+"""`vigc train`: a model from a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .terminal import UNUSABLE, fail, option
+
+Recipe = Annotated[Path, typer.Argument(help="A YAML file such as those under recipes/.", show_default=False)]
+DryRun = Annotated[
+    bool, option("Check arguments, files, entries and pictures, and say what would be done.", "--dry-run")
+]
+
+
+def train(context: typer.Context, recipe: Recipe, dry_run: DryRun = False) -> None:
+    """Train a model as a recipe says; any training argument can follow, such as --learning_rate 1e-4."""
+    from vigc.trainer import dry_run as check
+    from vigc.trainer import train as run
+
+    try:
+        if not dry_run:
+            trainer = run(recipe, context.args)
+            if trainer.is_world_process_zero():
+                typer.echo(f"Model: {trainer.args.output_dir}")
+            return
+        result = check(recipe, context.args)
+    except (ValueError, OSError, ImportError) as error:
+        fail("train", error)
+    typer.echo(str(result))
+    if result.problems:
+        raise typer.Exit(UNUSABLE)
