@@ -98,7 +98,8 @@ def llava_entry(row: Row) -> dict[str, Any]:
 
 def coco_instances(scenes: list[Scene]) -> dict[str, Any]:
     """COCO's file of instances for scenes: boxes are the frames of what is drawn."""
-    images, annotations: list[dict[str, Any]] = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for scene in scenes:
         number = scene.index
         size = {"width": PICTURE_SIZE, "height": PICTURE_SIZE}
