@@ -1,0 +1,148 @@
+"""Options of the commands: what they are called, what they take, and their help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def _option(text: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=text, **settings)
+
+
+_JOB = "The job"
+_INPUT = "Input"
+_SHORT = "Short answers (okvqa, aokvqa, vqav2)"
+_MODEL = "Model"
+_DECODING = "Decoding (by default the model's own settings)"
+_IQF = "Correction (by default the model's own settings)"
+
+Images = Annotated[
+    Path,
+    typer.Argument(
+        help="A folder of pictures, searched with its sub-folders, or one picture; with --format an annotation file, "
+        "a conversation file or a dataset.",
+        show_default=False,
+    ),
+]
+Given = Annotated[
+    str,
+    typer.Argument(
+        help="A LLaVA file (.json, .jsonl), or a dataset in TRL's or FineVision's columns (parquet, folder, Hub name).",
+        show_default=False,
+    ),
+]
+DatasetFolder = Annotated[Path, typer.Argument(help="A folder that `vigc generate` wrote.", show_default=False)]
+
+Output = Annotated[Path, _option("The dataset folder to write.", "--output", "-o", rich_help_panel=_JOB)]
+Types = Annotated[str, _option("Types of instruction to write, with commas between.", rich_help_panel=_JOB)]
+Format = Annotated[str, _option("folder, coco, objects365, llava or dataset: what IMAGES is.", rich_help_panel=_INPUT)]
+ImageRoot = Annotated[
+    Path | None,
+    _option("The folder that file names in an annotation file are relative to.", rich_help_panel=_INPUT),
+]
+Subset = Annotated[str | None, _option("The configuration of a dataset.", rich_help_panel=_INPUT)]
+Split = Annotated[str, _option("The split of a dataset.", rich_help_panel=_INPUT)]
+ExcludeIds = Annotated[
+    list[Path] | None,
+    _option("Leave out what this file lists (ids or names; text or JSON); repeatable.", rich_help_panel=_INPUT),
+]
+ExcludeImages = Annotated[
+    list[Path] | None,
+    _option("Leave out what looks like a picture in this folder; repeatable.", rich_help_panel=_INPUT),
+]
+Dedup = Annotated[
+    bool, _option("Find exact copies in the whole job by a hash pass.", "--dedup", rich_help_panel=_INPUT)
+]
+Kind = Annotated[
+    str | None,
+    _option("The type of instruction that the questions are of, if it is one.", "--type", rich_help_panel=_INPUT),
+]
+Limit = Annotated[int | None, _option("Only the first so many pictures.", min=1, rich_help_panel=_JOB)]
+Seed = Annotated[int, _option("Decides what is drawn where decoding samples.", rich_help_panel=_JOB)]
+License = Annotated[str, _option("Licence of pictures that do not state their own.", rich_help_panel=_JOB)]
+ShardSize = Annotated[int, _option("Pictures per parquet file.", min=1, rich_help_panel=_JOB)]
+Overwrite = Annotated[bool, _option("Replace the dataset that the folder holds.", "--overwrite", rich_help_panel=_JOB)]
+Rank = Annotated[int, _option("Of several processes: which this is, from 0.", min=0, rich_help_panel=_JOB)]
+WorldSize = Annotated[int, _option("How many processes share the job.", min=1, rich_help_panel=_JOB)]
+Store = Annotated[
+    str, _option("embed pictures into the rows, or path: the paths of their files.", "--images", rich_help_panel=_JOB)
+]
+Retries = Annotated[int, _option("How often a text that is no pair is drawn again.", min=0, rich_help_panel=_JOB)]
+DryRun = Annotated[
+    bool,
+    _option(
+        "Write nothing: show the plan, three rows, and what the job would take.", "--dry-run", rich_help_panel=_JOB
+    ),
+]
+Score = Annotated[
+    bool, _option("Compute visual_dependency: what an answer owes to the picture.", "--score", rich_help_panel=_JOB)
+]
+Questions = Annotated[
+    int, _option("How many different questions of each type about a picture.", min=1, rich_help_panel=_JOB)
+]
+Answers = Annotated[int, _option("Short-answer types: how many answers, with weights.", min=0, rich_help_panel=_SHORT)]
+AnswerThreshold = Annotated[float, _option("The least weight of an answer, of 100.", rich_help_panel=_SHORT)]
+FirstWords = Annotated[
+    Path | None,
+    _option("JSON file: how often each word begins a question.", rich_help_panel=_SHORT),
+]
+NoCorrect = Annotated[
+    bool, _option("Write drafts only (VIG), without correction (VIC).", "--no-correct", rich_help_panel=_JOB)
+]
+
+Model = Annotated[str, _option("Folder or Hub name of a VIGC model.", "--model", "-m", rich_help_panel=_MODEL)]
+Revision = Annotated[str | None, _option("Commit, tag or branch of the model.", rich_help_panel=_MODEL)]
+RemoteCode = Annotated[
+    bool, _option("Let code from the model's folder run.", "--trust-remote-code", rich_help_panel=_MODEL)
+]
+BatchSize = Annotated[int, _option("Pictures worked on at a time.", min=1, rich_help_panel=_MODEL)]
+Dtype = Annotated[
+    str, _option("auto (as saved; float32 on a CPU), float32, bfloat16 or float16.", rich_help_panel=_MODEL)
+]
+Device = Annotated[str, _option("auto (an accelerator if there is one), cpu, cuda:1, ...", rich_help_panel=_MODEL)]
+
+NumBeams = Annotated[int | None, _option("Beams; 1 is greedy search.", min=1, rich_help_panel=_DECODING)]
+Penalty = Annotated[float | None, _option("Penalty on tokens written before; 1 is none.", rich_help_panel=_DECODING)]
+NewTokens = Annotated[int | None, _option("Most tokens written per call.", min=1, rich_help_panel=_DECODING)]
+DoSample = Annotated[bool | None, _option("Draw tokens instead of taking the likeliest.", rich_help_panel=_DECODING)]
+Temperature = Annotated[float | None, _option("Of sampling; below 1 is more cautious.", rich_help_panel=_DECODING)]
+TopP = Annotated[float | None, _option("Sample from the likeliest tokens of this total.", rich_help_panel=_DECODING)]
+
+IqfPreset = Annotated[
+    str | None, _option("vigc, or original for the released loop's settings and decoding.", rich_help_panel=_IQF)
+]
+IqfSteps = Annotated[
+    int | None, _option("VIC calls; 0 for one that is kept whole, -1 until the end of text.", rich_help_panel=_IQF)
+]
+IqfUnit = Annotated[str | None, _option("What a call keeps: sentence or paragraph.", rich_help_panel=_IQF)]
+IqfKeepTail = Annotated[bool | None, _option("Whether the last call keeps all it writes.", rich_help_panel=_IQF)]
+IqfPrompt = Annotated[
+    str | None, _option("question, or instruction for the released loop's prompt.", rich_help_panel=_IQF)
+]
+IqfSplit = Annotated[
+    str | None, _option("safe spares decimals and abbreviations; original cuts at the first dot.", rich_help_panel=_IQF)
+]
+IqfFullRecord = Annotated[
+    bool | None, _option("Also write the first VIC answer in full, into `extra`.", rich_help_panel=_IQF)
+]
+
+Checkpoints = Annotated[
+    list[Path] | None,
+    _option("A released .pth or .safetensors file; repeat it, base files first: later ones win.", "--checkpoint"),
+]
+LanguageModel = Annotated[Path | None, _option("Vicuna's folder: config.json, tokenizer.model and weights.")]
+QformerTokenizer = Annotated[str, _option("Folder or Hub name of the Q-Former's BERT tokenizer.")]
+SizesFile = Annotated[Path | None, _option("JSON file with the sizes of a model that is not of a released size.")]
+Preset = Annotated[str | None, _option("7b or 13b: check that the language model is of that size.")]
+ConvertDtype = Annotated[
+    str | None, _option("float32, float16 or bfloat16; by default each weight keeps its own.", show_default=False)
+]
+MaxShardSize = Annotated[str, _option("Size limit of a weight file.")]
+ConvertOutput = Annotated[Path | None, _option("The model folder to write.", "--output", "-o", show_default=False)]
+ToOriginal = Annotated[
+    Path | None, _option("The other way: write the weights of --model in the released layout to this file.")
+]
+ConvertedModel = Annotated[Path | None, _option("The model folder that --to-original reads.", "--model", "-m")]
