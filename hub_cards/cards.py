@@ -118,13 +118,13 @@ def write_dataset_card(
         language=["en"],
         pretty_name=" ".join(facts.name.split()),
         task_categories=["visual-question-answering", "image-text-to-text"],
-        size_categories=[_size_category(total.rows)],
+        size_categories=[size_category(total.rows)],
         tags=["vigc", "synthetic", "visual-instruction-tuning"],
     )
     if filled:
         data["configs"] = _configs(list(filled))
         data["dataset_info"] = _dataset_infos(facts.features, filled)
-    text = _render(
+    text = render(
         "dataset_card.md",
         metadata=data.to_yaml(),
         facts=facts,
@@ -157,7 +157,7 @@ def write_model_card(
         pipeline_tag="image-text-to-text",
         tags=["vigc", "instructblip", "visual-instruction-generation"],
     )
-    text = _render(
+    text = render(
         "model_card.md",
         metadata=data.to_yaml(),
         name=name,
@@ -197,11 +197,13 @@ def _dataset_infos(features: Features, types: Mapping[str, TypeFigures]) -> list
     return infos
 
 
-def _size_category(rows: int) -> str:
+def size_category(rows: int) -> str:
+    """The Hub's name for that many rows."""
     return next((category for limit, category in _SIZE_CATEGORIES.items() if rows < limit), "n>1B")
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """A template of this folder, filled; `plain` and `percent` are its filters."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,

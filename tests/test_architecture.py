@@ -39,7 +39,7 @@ def room(*rooms: str, libraries: set | None = ANY) -> Room:
 # absent here is absent on purpose.
 ROOMS = {
     "modeling_vigc": room(libraries={"torch", "transformers"}),
-    "processing": room(libraries={"torch", "transformers", "datasets", "PIL"}),
+    "processing": room(libraries={"torch", "transformers", "datasets", "pyarrow", "PIL"}),
     "generation": room("modeling_vigc", "processing", "hub_cards"),
     "hub_cards": room("processing", libraries={"huggingface_hub", "jinja2", "datasets", "PIL"}),
 }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from vigc import __version__
-from vigc import options as opt
-from vigc.running import UNUSABLE, one_line
+
+from . import options as opt
+from .cli_export import export
+from .terminal import fail
 
 app = typer.Typer(
     name="vigc",
@@ -93,7 +95,7 @@ def generate(
     4: the folder holds a job with other settings. 5: another process is writing it. 75: the machine is in the way,
     the same command finishes the job later. 130: interrupted.
     """
-    from vigc.running import run_generate
+    from .running import run_generate
 
     raise typer.Exit(run_generate(dict(locals())))
 
@@ -133,7 +135,7 @@ def convert(
                 max_shard_size=max_shard_size,
             )
     except (ValueError, OSError, ImportError) as error:
-        _fail("convert", error)
+        fail("convert", error)
     typer.echo(str(report))
 
 
@@ -145,10 +147,8 @@ def report(dataset: opt.DatasetFolder) -> None:
     try:
         path = write_report(dataset)
     except GenerationError as error:
-        _fail("report", error)
+        fail("report", error)
     typer.echo(f"Report: {path}")
 
 
-def _fail(command: str, error: Exception, code: int = UNUSABLE) -> NoReturn:
-    typer.echo(f"vigc {command}: {one_line(str(error))}", err=True)
-    raise typer.Exit(code)
+app.command()(export)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-
-def _option(text: str, *names: str, **settings: Any) -> Any:
-    return typer.Option(*names, help=text, **settings)
-
+from .terminal import option
 
 _JOB = "The job"
 _INPUT = "Input"
@@ -36,113 +33,109 @@ Given = Annotated[
 ]
 DatasetFolder = Annotated[Path, typer.Argument(help="A folder that `vigc generate` wrote.", show_default=False)]
 
-Output = Annotated[Path, _option("The dataset folder to write.", "--output", "-o", rich_help_panel=_JOB)]
-Types = Annotated[str, _option("Types of instruction to write, with commas between.", rich_help_panel=_JOB)]
-Format = Annotated[str, _option("folder, coco, objects365, llava or dataset: what IMAGES is.", rich_help_panel=_INPUT)]
+Output = Annotated[Path, option("The dataset folder to write.", "--output", "-o", rich_help_panel=_JOB)]
+Types = Annotated[str, option("Types of instruction to write, with commas between.", rich_help_panel=_JOB)]
+Format = Annotated[str, option("folder, coco, objects365, llava or dataset: what IMAGES is.", rich_help_panel=_INPUT)]
 ImageRoot = Annotated[
     Path | None,
-    _option("The folder that file names in an annotation file are relative to.", rich_help_panel=_INPUT),
+    option("The folder that file names in an annotation file are relative to.", rich_help_panel=_INPUT),
 ]
-Subset = Annotated[str | None, _option("The configuration of a dataset.", rich_help_panel=_INPUT)]
-Split = Annotated[str, _option("The split of a dataset.", rich_help_panel=_INPUT)]
+Subset = Annotated[str | None, option("The configuration of a dataset.", rich_help_panel=_INPUT)]
+Split = Annotated[str, option("The split of a dataset.", rich_help_panel=_INPUT)]
 ExcludeIds = Annotated[
     list[Path] | None,
-    _option("Leave out what this file lists (ids or names; text or JSON); repeatable.", rich_help_panel=_INPUT),
+    option("Leave out what this file lists (ids or names; text or JSON); repeatable.", rich_help_panel=_INPUT),
 ]
 ExcludeImages = Annotated[
     list[Path] | None,
-    _option("Leave out what looks like a picture in this folder; repeatable.", rich_help_panel=_INPUT),
+    option("Leave out what looks like a picture in this folder; repeatable.", rich_help_panel=_INPUT),
 ]
-Dedup = Annotated[
-    bool, _option("Find exact copies in the whole job by a hash pass.", "--dedup", rich_help_panel=_INPUT)
-]
+Dedup = Annotated[bool, option("Find exact copies in the whole job by a hash pass.", "--dedup", rich_help_panel=_INPUT)]
 Kind = Annotated[
     str | None,
-    _option("The type of instruction that the questions are of, if it is one.", "--type", rich_help_panel=_INPUT),
+    option("The type of instruction that the questions are of, if it is one.", "--type", rich_help_panel=_INPUT),
 ]
-Limit = Annotated[int | None, _option("Only the first so many pictures.", min=1, rich_help_panel=_JOB)]
-Seed = Annotated[int, _option("Decides what is drawn where decoding samples.", rich_help_panel=_JOB)]
-License = Annotated[str, _option("Licence of pictures that do not state their own.", rich_help_panel=_JOB)]
-ShardSize = Annotated[int, _option("Pictures per parquet file.", min=1, rich_help_panel=_JOB)]
-Overwrite = Annotated[bool, _option("Replace the dataset that the folder holds.", "--overwrite", rich_help_panel=_JOB)]
-Rank = Annotated[int, _option("Of several processes: which this is, from 0.", min=0, rich_help_panel=_JOB)]
-WorldSize = Annotated[int, _option("How many processes share the job.", min=1, rich_help_panel=_JOB)]
+Limit = Annotated[int | None, option("Only the first so many pictures.", min=1, rich_help_panel=_JOB)]
+Seed = Annotated[int, option("Decides what is drawn where decoding samples.", rich_help_panel=_JOB)]
+License = Annotated[str, option("Licence of pictures that do not state their own.", rich_help_panel=_JOB)]
+ShardSize = Annotated[int, option("Pictures per parquet file.", min=1, rich_help_panel=_JOB)]
+Overwrite = Annotated[bool, option("Replace the dataset that the folder holds.", "--overwrite", rich_help_panel=_JOB)]
+Rank = Annotated[int, option("Of several processes: which this is, from 0.", min=0, rich_help_panel=_JOB)]
+WorldSize = Annotated[int, option("How many processes share the job.", min=1, rich_help_panel=_JOB)]
 Store = Annotated[
-    str, _option("embed pictures into the rows, or path: the paths of their files.", "--images", rich_help_panel=_JOB)
+    str, option("embed pictures into the rows, or path: the paths of their files.", "--images", rich_help_panel=_JOB)
 ]
-Retries = Annotated[int, _option("How often a text that is no pair is drawn again.", min=0, rich_help_panel=_JOB)]
+Retries = Annotated[int, option("How often a text that is no pair is drawn again.", min=0, rich_help_panel=_JOB)]
 DryRun = Annotated[
     bool,
-    _option(
-        "Write nothing: show the plan, three rows, and what the job would take.", "--dry-run", rich_help_panel=_JOB
-    ),
+    option("Write nothing: show the plan, three rows, and what the job would take.", "--dry-run", rich_help_panel=_JOB),
 ]
 Score = Annotated[
-    bool, _option("Compute visual_dependency: what an answer owes to the picture.", "--score", rich_help_panel=_JOB)
+    bool, option("Compute visual_dependency: what an answer owes to the picture.", "--score", rich_help_panel=_JOB)
 ]
 Questions = Annotated[
-    int, _option("How many different questions of each type about a picture.", min=1, rich_help_panel=_JOB)
+    int, option("How many different questions of each type about a picture.", min=1, rich_help_panel=_JOB)
 ]
-Answers = Annotated[int, _option("Short-answer types: how many answers, with weights.", min=0, rich_help_panel=_SHORT)]
-AnswerThreshold = Annotated[float, _option("The least weight of an answer, of 100.", rich_help_panel=_SHORT)]
+Answers = Annotated[int, option("Short-answer types: how many answers, with weights.", min=0, rich_help_panel=_SHORT)]
+AnswerThreshold = Annotated[float, option("The least weight of an answer, of 100.", rich_help_panel=_SHORT)]
 FirstWords = Annotated[
     Path | None,
-    _option("JSON file: how often each word begins a question.", rich_help_panel=_SHORT),
+    option("JSON file: how often each word begins a question.", rich_help_panel=_SHORT),
 ]
 NoCorrect = Annotated[
-    bool, _option("Write drafts only (VIG), without correction (VIC).", "--no-correct", rich_help_panel=_JOB)
+    bool, option("Write drafts only (VIG), without correction (VIC).", "--no-correct", rich_help_panel=_JOB)
 ]
 
-Model = Annotated[str, _option("Folder or Hub name of a VIGC model.", "--model", "-m", rich_help_panel=_MODEL)]
-Revision = Annotated[str | None, _option("Commit, tag or branch of the model.", rich_help_panel=_MODEL)]
+Model = Annotated[str, option("Folder or Hub name of a VIGC model.", "--model", "-m", rich_help_panel=_MODEL)]
+Revision = Annotated[str | None, option("Commit, tag or branch of the model.", rich_help_panel=_MODEL)]
 RemoteCode = Annotated[
-    bool, _option("Let code from the model's folder run.", "--trust-remote-code", rich_help_panel=_MODEL)
+    bool, option("Let code from the model's folder run.", "--trust-remote-code", rich_help_panel=_MODEL)
 ]
-BatchSize = Annotated[int, _option("Pictures worked on at a time.", min=1, rich_help_panel=_MODEL)]
+BatchSize = Annotated[int, option("Pictures worked on at a time.", min=1, rich_help_panel=_MODEL)]
 Dtype = Annotated[
-    str, _option("auto (as saved; float32 on a CPU), float32, bfloat16 or float16.", rich_help_panel=_MODEL)
+    str, option("auto (as saved; float32 on a CPU), float32, bfloat16 or float16.", rich_help_panel=_MODEL)
 ]
-Device = Annotated[str, _option("auto (an accelerator if there is one), cpu, cuda:1, ...", rich_help_panel=_MODEL)]
+Device = Annotated[str, option("auto (an accelerator if there is one), cpu, cuda:1, ...", rich_help_panel=_MODEL)]
 
-NumBeams = Annotated[int | None, _option("Beams; 1 is greedy search.", min=1, rich_help_panel=_DECODING)]
-Penalty = Annotated[float | None, _option("Penalty on tokens written before; 1 is none.", rich_help_panel=_DECODING)]
-NewTokens = Annotated[int | None, _option("Most tokens written per call.", min=1, rich_help_panel=_DECODING)]
-DoSample = Annotated[bool | None, _option("Draw tokens instead of taking the likeliest.", rich_help_panel=_DECODING)]
-Temperature = Annotated[float | None, _option("Of sampling; below 1 is more cautious.", rich_help_panel=_DECODING)]
-TopP = Annotated[float | None, _option("Sample from the likeliest tokens of this total.", rich_help_panel=_DECODING)]
+NumBeams = Annotated[int | None, option("Beams; 1 is greedy search.", min=1, rich_help_panel=_DECODING)]
+Penalty = Annotated[float | None, option("Penalty on tokens written before; 1 is none.", rich_help_panel=_DECODING)]
+NewTokens = Annotated[int | None, option("Most tokens written per call.", min=1, rich_help_panel=_DECODING)]
+DoSample = Annotated[bool | None, option("Draw tokens instead of taking the likeliest.", rich_help_panel=_DECODING)]
+Temperature = Annotated[float | None, option("Of sampling; below 1 is more cautious.", rich_help_panel=_DECODING)]
+TopP = Annotated[float | None, option("Sample from the likeliest tokens of this total.", rich_help_panel=_DECODING)]
 
 IqfPreset = Annotated[
-    str | None, _option("vigc, or original for the released loop's settings and decoding.", rich_help_panel=_IQF)
+    str | None, option("vigc, or original for the released loop's settings and decoding.", rich_help_panel=_IQF)
 ]
 IqfSteps = Annotated[
-    int | None, _option("VIC calls; 0 for one that is kept whole, -1 until the end of text.", rich_help_panel=_IQF)
+    int | None, option("VIC calls; 0 for one that is kept whole, -1 until the end of text.", rich_help_panel=_IQF)
 ]
-IqfUnit = Annotated[str | None, _option("What a call keeps: sentence or paragraph.", rich_help_panel=_IQF)]
-IqfKeepTail = Annotated[bool | None, _option("Whether the last call keeps all it writes.", rich_help_panel=_IQF)]
+IqfUnit = Annotated[str | None, option("What a call keeps: sentence or paragraph.", rich_help_panel=_IQF)]
+IqfKeepTail = Annotated[bool | None, option("Whether the last call keeps all it writes.", rich_help_panel=_IQF)]
 IqfPrompt = Annotated[
-    str | None, _option("question, or instruction for the released loop's prompt.", rich_help_panel=_IQF)
+    str | None, option("question, or instruction for the released loop's prompt.", rich_help_panel=_IQF)
 ]
 IqfSplit = Annotated[
-    str | None, _option("safe spares decimals and abbreviations; original cuts at the first dot.", rich_help_panel=_IQF)
+    str | None, option("safe spares decimals and abbreviations; original cuts at the first dot.", rich_help_panel=_IQF)
 ]
 IqfFullRecord = Annotated[
-    bool | None, _option("Also write the first VIC answer in full, into `extra`.", rich_help_panel=_IQF)
+    bool | None, option("Also write the first VIC answer in full, into `extra`.", rich_help_panel=_IQF)
 ]
 
 Checkpoints = Annotated[
     list[Path] | None,
-    _option("A released .pth or .safetensors file; repeat it, base files first: later ones win.", "--checkpoint"),
+    option("A released .pth or .safetensors file; repeat it, base files first: later ones win.", "--checkpoint"),
 ]
-LanguageModel = Annotated[Path | None, _option("Vicuna's folder: config.json, tokenizer.model and weights.")]
-QformerTokenizer = Annotated[str, _option("Folder or Hub name of the Q-Former's BERT tokenizer.")]
-SizesFile = Annotated[Path | None, _option("JSON file with the sizes of a model that is not of a released size.")]
-Preset = Annotated[str | None, _option("7b or 13b: check that the language model is of that size.")]
+LanguageModel = Annotated[Path | None, option("Vicuna's folder: config.json, tokenizer.model and weights.")]
+QformerTokenizer = Annotated[str, option("Folder or Hub name of the Q-Former's BERT tokenizer.")]
+SizesFile = Annotated[Path | None, option("JSON file with the sizes of a model that is not of a released size.")]
+Preset = Annotated[str | None, option("7b or 13b: check that the language model is of that size.")]
 ConvertDtype = Annotated[
-    str | None, _option("float32, float16 or bfloat16; by default each weight keeps its own.", show_default=False)
+    str | None, option("float32, float16 or bfloat16; by default each weight keeps its own.", show_default=False)
 ]
-MaxShardSize = Annotated[str, _option("Size limit of a weight file.")]
-ConvertOutput = Annotated[Path | None, _option("The model folder to write.", "--output", "-o", show_default=False)]
+MaxShardSize = Annotated[str, option("Size limit of a weight file.")]
+ConvertOutput = Annotated[Path | None, option("The model folder to write.", "--output", "-o", show_default=False)]
 ToOriginal = Annotated[
-    Path | None, _option("The other way: write the weights of --model in the released layout to this file.")
+    Path | None, option("The other way: write the weights of --model in the released layout to this file.")
 ]
-ConvertedModel = Annotated[Path | None, _option("The model folder that --to-original reads.", "--model", "-m")]
+ConvertedModel = Annotated[Path | None, option("The model folder that --to-original reads.", "--model", "-m")]

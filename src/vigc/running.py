@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from .terminal import COMPLETE, FAILED, SET_ASIDE, count, line
+
 if TYPE_CHECKING:
     from vigc.generation import Summary
 
-COMPLETE, FAILED, UNUSABLE, SET_ASIDE, TRY_AGAIN, INTERRUPTED = 0, 1, 2, 3, 75, 130
+TRY_AGAIN, INTERRUPTED = 75, 130
 
 _SETTINGS = frozenset(
     ["num_beams", "repetition_penalty", "max_new_tokens", "do_sample", "temperature", "top_p"]
@@ -88,7 +90,7 @@ def _stopped_by_signals() -> Iterator[None]:
 
 
 def _say(command: str, error: BaseException, code: int) -> int:
-    typer.echo(f"vigc {command}: {one_line(str(error))}", err=True)
+    typer.echo(f"vigc {command}: {line(str(error))}", err=True)
     return code
 
 
@@ -98,10 +100,10 @@ def _print_summary(summary: Summary) -> None:
         typer.echo("Nothing to do: this job is finished. What the folder holds:")
     elif summary.resumed:
         typer.echo("Went on with a job that was there. What the folder holds now:")
-    work = f"{_count(summary.rows, 'row')} from {_count(summary.images, 'picture')}"
-    typer.echo(f"{work} in {summary.seconds:.1f} s, {_count(summary.changed, 'answer')} edited")
+    work = f"{count(summary.rows, 'row')} from {count(summary.images, 'picture')}"
+    typer.echo(f"{work} in {summary.seconds:.1f} s, {count(summary.changed, 'answer')} edited")
     for kind, figures in summary.types.items():
-        aside = f", {_count(figures.malformed, 'text')} set aside" if figures.malformed else ""
+        aside = f", {count(figures.malformed, 'text')} set aside" if figures.malformed else ""
         typer.echo(f"  {kind:<14}{figures.rows:>6} rows, {figures.changed} edited{aside}")
     for what, number in (
         ("exact copies of another picture", summary.duplicates),
@@ -110,40 +112,31 @@ def _print_summary(summary: Summary) -> None:
         *((f"left out: {reason}", number) for reason, number in summary.excluded.items()),
     ):
         if number:
-            typer.echo(f"  {number:,} {one_line(what)}")
-    _print_set_aside([f"{path} {reason}" for path, reason in summary.skipped], "file")
-    _print_set_aside([f"{path}, {kind}: {reason}" for path, kind, reason in summary.malformed], "text")
+            typer.echo(f"  {number:,} {line(what)}")
+    texts = sum(figures.malformed for figures in summary.types.values())
+    _print_set_aside([f"{path} {reason}" for path, reason in summary.skipped], summary.set_aside - texts, "file")
+    _print_set_aside([f"{path}, {kind}: {reason}" for path, kind, reason in summary.malformed], texts, "text")
     for row in _samples(summary):
-        typer.echo(f"\n{row['type']}, {one_line(row['image_id'])}")
+        typer.echo(f"\n{row['type']}, {line(row['image_id'])}")
         for name in ("question", "draft", "answer"):
-            typer.echo(f"  {name:<10}{one_line(row[name])}")
+            typer.echo(f"  {name:<10}{line(row[name])}")
     if summary.missing:
-        typer.echo(f"\nDataset: {summary.output}, {_count(summary.missing, 'shard')} still to be written by others")
+        typer.echo(f"\nDataset: {summary.output}, {count(summary.missing, 'shard')} still to be written by others")
         return
     typer.echo(f"\nDataset: {summary.output}\nReport:  {summary.report}")
 
 
-def _print_set_aside(lines: list[str], what: str) -> None:
-    if not lines:
+def _print_set_aside(lines: list[str], number: int, what: str) -> None:
+    if not number:
         return
-    typer.echo(f"Set aside, {_count(len(lines), what)}:")
-    for line in lines[:5]:
-        typer.echo(f"  {one_line(line)}")
-    if len(lines) > 5:
-        typer.echo(f"  and {len(lines) - 5} more, in the folder quarantine")
+    typer.echo(f"Set aside, {count(number, what)}:")
+    for text in lines[:5]:
+        typer.echo(f"  {line(text)}")
+    if number > 5:
+        typer.echo(f"  and {number - 5} more, in the folder quarantine")
 
 
 def _samples(summary: Summary) -> list[dict[str, Any]]:
     """Three rows, of different types as far as there are."""
     rounds = [rows[turn] for turn in range(3) for rows in summary.samples.values() if turn < len(rows)]
     return rounds[:3]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
-def one_line(text: str) -> str:
-    """Text of unknown origin on one line, without characters that a terminal would obey."""
-    joined = " ".join(text.split())
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in joined)

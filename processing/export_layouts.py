@@ -1,0 +1,192 @@
+"""What a conversation's rows are in TRL's and FineVision's columns, and rows from such records."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from datasets import Features, Image, List, Value
+
+from .llava import LayoutError, answer_of, read_extra
+from .preferences import PreferenceRule
+from .rows import to_messages
+
+_STRING = Value("string")
+_CHAT = List({"role": _STRING, "content": _STRING})
+# Beside what TRL reads: where a record comes from and what may be done with it.
+_ORIGIN = {"id": _STRING, "type": _STRING, "source": _STRING, "license": _STRING}
+_RATINGS = ("relevance", "image_correspondence", "visual_dependency", "formatting")
+
+SFT_FEATURES = Features({"images": List(Image()), "messages": _CHAT, **_ORIGIN})
+DPO_FEATURES = Features({"images": List(Image()), "prompt": _CHAT, "chosen": _CHAT, "rejected": _CHAT, **_ORIGIN})
+FINEVISION_FEATURES = Features(
+    {
+        "images": List(Image()),
+        "texts": List({"user": _STRING, "assistant": _STRING}),
+        "source": _STRING,
+        **{f"{name}_ratings": List(Value("int64")) for name in _RATINGS},
+        **{f"{name}_min": Value("int64") for name in _RATINGS},
+    }
+)
+
+Row = Mapping[str, Any]
+
+
+def sft_record(rows: Sequence[Row]) -> dict[str, Any]:
+    """A conversation as TRL's `SFTTrainer` takes it: its picture in `images`, all its turns in `messages`."""
+    return {"images": _images(rows), "messages": _chat(rows), **_origin(rows[0])}
+
+
+def dpo_records(rows: Sequence[Row], rule: PreferenceRule) -> Iterator[dict[str, Any] | str]:
+    """Of each row of a conversation the preference pair, or the reason why there is none.
+
+    The prompt of a later turn holds the turns before it as they were corrected.
+    """
+    for turn, row in enumerate(rows):
+        if reason := rule.refusal(row):
+            yield reason
+            continue
+        asked, chosen = to_messages(row["question"], answer_of(row))
+        _, rejected = to_messages(row["question"], row["draft"])
+        yield {
+            "images": _images(rows),
+            "prompt": [*_chat(rows[:turn]), asked],
+            "chosen": [chosen],
+            "rejected": [rejected],
+            **_origin(row),
+        }
+
+
+def finevision_record(rows: Sequence[Row]) -> dict[str, Any]:
+    """A conversation in FineVision's columns.
+
+    Ratings are those that it was read with, where its texts are still the same; of other texts nobody gave any.
+    """
+    texts = [{"user": row["question"], "assistant": answer_of(row)} for row in rows]
+    rated = [_kept_ratings(row, text) for row, text in zip(rows, texts, strict=True)]
+    record: dict[str, Any] = {"images": _images(rows), "texts": texts, "source": rows[0]["source"]}
+    for name in _RATINGS:
+        ratings = [given.get(name) for given in rated]
+        known = [rating for rating in ratings if rating is not None]
+        record[f"{name}_ratings"] = ratings if known else None
+        record[f"{name}_min"] = min(known) if known else None
+    return record
+
+
+def rows_from_trl(record: Row, *, conversation_id: str, type: str | None = None) -> list[dict[str, Any]]:
+    """Rows of a record for TRL: `messages`, `prompt` and `completion`, or `prompt`, `chosen` and `rejected`.
+
+    What was rejected becomes the `draft` of a conversation's last row.
+
+    Args:
+        record: The record, with `images` or `image`; contents as text or in typed parts.
+        conversation_id: Names the record among all.
+        type: The type of instruction, where the record does not say it.
+
+    Raises:
+        LayoutError: The record is of another layout, has several pictures, or no question with an answer.
+    """
+    turns, rejected = _turns(record)
+    if turns and turns[0][0] == "system":
+        turns = turns[1:]
+    roles = [role for role, _ in turns]
+    if not turns or roles != ["user", "assistant"] * (len(turns) // 2):
+        raise LayoutError(f"its turns are those of {roles}, but 'user' and 'assistant' by turns are expected")
+    texts = [{"user": asked[1], "assistant": said[1]} for asked, said in zip(turns[::2], turns[1::2], strict=True)]
+    origin = {"type": record.get("type") or type, "source": record.get("source"), "license": record.get("license")}
+    rows = _rows(record, texts, conversation_id, origin)
+    if rejected is not None:
+        rows[-1] |= {"draft": rejected, "answer": rows[-1]["answers"][0]}
+    return rows
+
+
+def rows_from_finevision(
+    record: Row, *, conversation_id: str, type: str, license: str | None = None
+) -> list[dict[str, Any]]:
+    """Rows of a FineVision record, a row for each of its `texts`; ratings go into `extra`.
+
+    Raises:
+        LayoutError: The record is of another layout, has several pictures, or no text.
+    """
+    texts = record.get("texts")
+    if not texts:
+        raise LayoutError(f"'texts' is {texts!r}, but a list of questions with answers is expected")
+    rows = _rows(record, texts, conversation_id, {"type": type, "source": record.get("source"), "license": license})
+    for turn, (row, text) in enumerate(zip(rows, texts, strict=True)):
+        given = {name: (record.get(f"{name}_ratings") or [None] * len(texts))[turn] for name in _RATINGS}
+        if any(rating is not None for rating in given.values()):
+            row["extra"] = json.dumps({"layout": "finevision", "ratings": given, "rated": _digest(text)})
+    return rows
+
+
+def _rows(
+    record: Row, texts: Sequence[Mapping[str, str]], conversation_id: str, origin: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    pictures = record.get("images")
+    if pictures is None:
+        pictures = [record["image"]] if record.get("image") is not None else []
+    if len(pictures) > 1:
+        raise LayoutError(f"it has {len(pictures)} pictures, but a row holds one: leave it out")
+    return [
+        {
+            "image": pictures[0] if pictures else None,
+            "image_id": record.get("image_id"),
+            "question": text["user"],
+            "answers": [text["assistant"]],
+            **origin,
+            "conversation_id": conversation_id,
+            "turn": turn,
+            "extra": None,
+        }
+        for turn, text in enumerate(texts)
+    ]
+
+
+def _turns(record: Row) -> tuple[list[tuple[str, str]], str | None]:
+    """(role, text) of each turn, and the rejected answer if there is one."""
+    if record.get("messages") is not None:
+        return _spoken(record["messages"], "user"), None
+    said = "chosen" if record.get("chosen") is not None else "completion"
+    if record.get("prompt") is None or record.get(said) is None:
+        names = ", ".join(map(repr, record)) or "nothing"
+        raise LayoutError(f"it has {names}, but 'messages', or 'prompt' with 'completion' or 'chosen', is expected")
+    rejected = None
+    if said == "chosen":
+        ((_, rejected),) = _spoken(record["rejected"], "assistant")
+    return [*_spoken(record["prompt"], "user"), *_spoken(record[said], "assistant")], rejected
+
+
+def _spoken(messages: Any, role: str) -> list[tuple[str, str]]:
+    if isinstance(messages, str):
+        return [(role, messages)]
+    return [(message["role"], _content(message["content"])) for message in messages]
+
+
+def _content(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part.get("text"))
+
+
+def _images(rows: Sequence[Row]) -> list[Any]:
+    return [rows[0]["image"]] if rows[0].get("image") is not None else []
+
+
+def _chat(rows: Sequence[Row]) -> list[dict[str, str]]:
+    return [message for row in rows for message in to_messages(row["question"], answer_of(row))]
+
+
+def _origin(row: Row) -> dict[str, Any]:
+    return {**{name: row.get(name) for name in _ORIGIN}, "id": row.get("id") or row.get("conversation_id")}
+
+
+def _kept_ratings(row: Row, text: Mapping[str, str]) -> dict[str, int | None]:
+    extra = read_extra(row)
+    rated = extra.get("layout") == "finevision" and extra["rated"] == _digest(text)
+    return extra["ratings"] if rated else {}
+
+
+def _digest(text: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps([text["user"], text["assistant"]]).encode()).hexdigest()[:16]

@@ -1,0 +1,188 @@
+"""LLaVA's conversations to rows and back. An entry that is read and not changed is written again as it was."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+IMAGE_MARK = "<image>"
+_AROUND_MARK = re.compile(rf"\s*{IMAGE_MARK}\s*")
+_ASKS, _REPLIES = ("human", "user"), ("gpt", "assistant")
+
+
+class LayoutError(ValueError):
+    """An entry that is not of the layout it is read in: which field, its value, and what is expected."""
+
+
+def rows_from_llava(
+    entry: Any,
+    *,
+    conversation_id: str,
+    type: str,
+    source: str,
+    license: str | None = None,
+    image: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """One entry of a LLaVA file, `{id, image, conversations: [{from, value}]}`, as rows of `TRAIN_FEATURES`.
+
+    A row is a question with the answer that follows it. All else (fields, ids of whatever kind, turns outside a pair,
+    the place of the image mark) goes into `extra`, from where [`llava_entry`] takes it.
+
+    Args:
+        entry: The entry, as JSON was parsed.
+        conversation_id: Names the entry among all; ids of published files repeat.
+        type: The type of instruction.
+        source: Name of the data set.
+        license: Its licence.
+        image: The picture that the entry names, `{"bytes": ..., "path": ...}`; None where it names none.
+
+    Raises:
+        LayoutError: The entry is of another layout, or holds no question with an answer.
+    """
+    if not isinstance(entry, Mapping):
+        raise LayoutError(f"it is {_short(entry)}, but an object with named fields is expected")
+    name = entry.get("image")
+    if name is not None and not isinstance(name, str):
+        raise LayoutError(f"'image' is {_short(name)}, but the name of one picture is expected")
+    pairs, after = _pairs(entry.get("conversations"))
+    record = {**entry, "conversations": None}
+    rows = []
+    for turn, (before, human, gpt) in enumerate(pairs):
+        question = _AROUND_MARK.sub(" ", human["value"]).strip()
+        answer = gpt["value"].strip()
+        if not question or not answer:
+            which, value = ("question", human["value"]) if not question else ("answer", gpt["value"])
+            raise LayoutError(f"the {which} of pair {turn} in 'conversations' is {_short(value)}, which says nothing")
+        extra: dict[str, Any] = {"layout": "llava", "record": record}
+        extra["human"] = {**human, "value": _around(human["value"], question)}
+        extra["gpt"] = {**gpt, "value": _around(gpt["value"], answer)}
+        if before:
+            extra["before"] = before
+        if after and turn == len(pairs) - 1:
+            extra["after"] = after
+        rows.append(
+            {
+                "image": image,
+                "image_id": None if name is None else _image_id(name),
+                "type": type,
+                "question": question,
+                "answers": [answer],
+                "source": source,
+                "license": license,
+                "conversation_id": conversation_id,
+                "turn": turn,
+                "extra": json.dumps(extra),
+            }
+        )
+    return rows
+
+
+def llava_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[str, Any]:
+    """The entry of one conversation's rows: that which they were read from, with their texts, or a new one.
+
+    Args:
+        rows: Rows of a conversation in the order of their turns, generated ones or those to train on.
+        image: The picture's name in a new entry; an entry that was read keeps the name it had.
+    """
+    extras = [read_extra(row) for row in rows]
+    if extras[0].get("layout") != "llava":
+        return _new_entry(rows, image)
+    turns: list[dict[str, Any]] = []
+    for row, extra in zip(rows, extras, strict=True):
+        turns += extra.get("before", [])
+        turns.append({**extra["human"], "value": _filled(extra["human"]["value"], row["question"])})
+        turns.append({**extra["gpt"], "value": _filled(extra["gpt"]["value"], answer_of(row))})
+    turns += extras[-1].get("after", [])
+    record = extras[0]["record"]
+    if rows[0]["turn"] and record.get("image") is not None:
+        _mark_first(turns)  # the turn that held the mark was left out since
+    return {**record, "conversations": turns}
+
+
+def llava_image(row: Mapping[str, Any]) -> str | None:
+    """The picture's name in the entry that a row was read from; None if it was not read from one."""
+    extra = read_extra(row)
+    return extra["record"].get("image") if extra.get("layout") == "llava" else None
+
+
+def read_extra(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's `extra`, parsed; empty where there is none."""
+    return json.loads(row["extra"]) if row.get("extra") else {}
+
+
+def answer_of(row: Mapping[str, Any]) -> str:
+    """What a row answers: the corrected answer, or of a row to train on the first one given."""
+    return row["answer"] if row.get("answer") is not None else row["answers"][0]
+
+
+def _pairs(turns: Any) -> tuple[list[tuple[list[Any], dict[str, Any], dict[str, Any]]], list[Any]]:
+    """(what stands before it, question, answer) of each pair, and what stands after the last."""
+    if not isinstance(turns, list):
+        raise LayoutError(f"'conversations' is {_short(turns)}, but a list of turns is expected")
+    for index, turn in enumerate(turns):
+        value = turn.get("value") if isinstance(turn, dict) else None
+        if not isinstance(value, str):
+            raise LayoutError(f"'conversations[{index}].value' is {_short(value)}, but text is expected")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise LayoutError(f"'conversations[{index}].value' {_short(value)} holds half a character: write it anew")
+    pairs, before, index = [], [], 0
+    while index < len(turns):
+        human, gpt = turns[index], turns[index + 1] if index + 1 < len(turns) else {}
+        if human.get("from") in _ASKS and gpt.get("from") in _REPLIES:
+            pairs.append((before, human, gpt))
+            before, index = [], index + 2
+        else:
+            before, index = [*before, human], index + 1
+    if not pairs:
+        speakers = [turn.get("from") for turn in turns]
+        raise LayoutError(f"'conversations' has turns of {_short(speakers)}, but no 'human' that a 'gpt' answers")
+    return pairs, before
+
+
+def _around(raw: str, text: str) -> list[str] | str:
+    """What stood before and after `text`; all of `raw` where an image mark stood amid it."""
+    before, found, after = raw.partition(text)
+    return [before, after] if found else raw
+
+
+def _filled(around: list[str] | str, text: str) -> str:
+    if isinstance(around, str):
+        # Where the mark belongs in another text nobody knows: first, as in most files.
+        unchanged = _AROUND_MARK.sub(" ", around).strip() == text
+        return around if unchanged else f"{IMAGE_MARK}\n{text}"
+    return f"{around[0]}{text}{around[1]}"
+
+
+def _mark_first(turns: list[dict[str, Any]]) -> None:
+    if not any(IMAGE_MARK in turn["value"] for turn in turns):
+        index = next(index for index, turn in enumerate(turns) if turn.get("from") in _ASKS)
+        turns[index] = {**turns[index], "value": f"{IMAGE_MARK}\n{turns[index]['value']}"}
+
+
+def _new_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[str, Any]:
+    first = rows[0]
+    identity = first.get("conversation_id") or first.get("id") or first["image_id"]
+    known = {name: first.get(name) for name in ("image_id", "type", "source", "license", "model")}
+    entry = {"id": identity, "image": image, **known}
+    turns = []
+    for row in rows:
+        turns.append({"from": "human", "value": row["question"]})
+        turns.append({"from": "gpt", "value": answer_of(row)})
+    if image is not None:
+        turns[0]["value"] = f"{IMAGE_MARK}\n{turns[0]['value']}"
+    return {**{name: value for name, value in entry.items() if value is not None}, "conversations": turns}
+
+
+def _image_id(name: str) -> str:
+    """The digits after the last "_" (COCO 2014, Objects365), else the name without folder and ending."""
+    stem = PurePosixPath(name).stem
+    last = stem.rsplit("_", 1)[-1]
+    return last if last.isdigit() else stem
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

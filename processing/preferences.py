@@ -1,0 +1,81 @@
+"""Which corrections make a preference pair: the answer chosen, the draft rejected."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+SCORES = ("logprob", "visual-dependency", "none")
+
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+
+
+@dataclass(frozen=True)
+class PreferenceRule:
+    """When a correction is good enough to prefer the answer to the draft.
+
+    The edit must be material: at least `min_words` words differ, case and punctuation aside, and neither text is
+    merely the other one cut short (which would teach length). And a score must agree with it.
+
+    Args:
+        min_words: How many words must have been put in, taken out or replaced.
+        score: "logprob": the answer's mean log-probability exceeds the draft's. "visual-dependency": the answer is
+            likelier with the picture than with a blank one (needs rows that were scored). "none": no score is asked.
+        min_gain: By more than how much.
+        keep_cuts: Also take edits that only cut or continue the draft.
+
+    Raises:
+        ValueError: A setting that is unknown or out of range.
+    """
+
+    min_words: int = 1
+    score: str = "logprob"
+    min_gain: float = 0.0
+    keep_cuts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.score not in SCORES:
+            raise ValueError(f"score {self.score!r} is not known: use one of {', '.join(SCORES)}.")
+        if self.min_words < 1:
+            raise ValueError(f"min_words={self.min_words} is too small: give at least 1.")
+
+    def refusal(self, row: Mapping[str, Any]) -> str | None:
+        """Why a generated row makes no pair; None if it makes one."""
+        draft, answer = row.get("draft"), row.get("answer")
+        if not draft or not answer:
+            return "has no draft or no answer"
+        old, new = _words(draft), _words(answer)
+        changed = _changed_words(old, new)
+        if changed == 0:
+            return "not edited, or in case and punctuation alone"
+        if changed < self.min_words:
+            return f"fewer than {self.min_words} words edited"
+        shorter = min(len(old), len(new))
+        if not self.keep_cuts and old[:shorter] == new[:shorter]:
+            return "only cut short or continued"
+        return self._disagreement(row.get("scores") or {})
+
+    def _disagreement(self, scores: Mapping[str, float | None]) -> str | None:
+        if self.score == "none":
+            return None
+        if self.score == "visual-dependency":
+            gain = scores.get("visual_dependency")
+        else:
+            before, after = scores.get("draft_logprob"), scores.get("answer_logprob")
+            gain = None if before is None or after is None else after - before
+        if gain is None:
+            return f"has no {self.score} score"
+        # Written so that a score which is not a number disagrees.
+        return None if gain > self.min_gain else f"the {self.score} score disagrees"
+
+
+def _words(text: str) -> list[str]:
+    return [word.casefold() for word in _WORD.findall(text)]
+
+
+def _changed_words(old: list[str], new: list[str]) -> int:
+    steps = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    return sum(max(end - start, other - begin) for kind, start, end, begin, other in steps if kind != "equal")
