@@ -38,6 +38,7 @@ class Draft:
     answers: list[str] | None = None
     weights: list[float] | None = None
     attempt: int = 0
+    dependency: float | None = None
     repeats: bool = False
 
     def fault(self) -> str | None:

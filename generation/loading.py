@@ -18,7 +18,7 @@ import torch
 from vigc.processing.images import ImageDataError, ImageError, ImagePathError
 
 from .errors import TryAgainError, is_passing
-from .sources import Collection, Source, is_file_name
+from .sources import Collection, NoPictureError, Source, is_file_name
 
 T = TypeVar("T")
 
@@ -118,6 +118,10 @@ class Loader:
                 self._pixels(picture.image, source),
                 list(source.same or ()),
             )
+        except NoPictureError as error:
+            if source.pairs is not None:
+                return Item(source, "")
+            return self._skipped(source, error)
         except (ImageError, MemoryError, OSError) as error:
             if is_passing(error) or is_passing(error.__cause__):
                 raise TryAgainError(f"{error}: run the same command again later.") from error

@@ -133,7 +133,8 @@ def _cards(dataset: Path, types: list[str], image_ids: set[str]) -> Iterator[dic
         for row in _chosen_rows(dataset, kind, image_ids):
             card = cards.setdefault(row["image_id"], {"id": row["image_id"], "rows": []})
             if "picture" not in card:
-                card["picture"] = _thumbnail(row["image"]["bytes"])
+                data = (row["image"] or {}).get("bytes")
+                card["picture"] = None if data is None else _thumbnail(data)
             card["rows"].append(_shown(row))
     for image_id in sorted(cards):
         yield cards[image_id]

@@ -47,6 +47,10 @@ class Source:
 _FIELDS = tuple(item.name for item in fields(Source))
 
 
+class NoPictureError(ImageError):
+    """An input that is whole and has no picture."""
+
+
 class Collection(Protocol):
     """Inputs of one kind. What differs between kinds is how they are listed and opened."""
 

@@ -16,7 +16,7 @@ from datasets import load_dataset, load_dataset_builder
 from vigc.processing.images import ImageError, Picture, load_picture
 
 from .errors import GenerationError
-from .sources import Source, confined, distinct, printable
+from .sources import NoPictureError, Source, confined, distinct, printable
 
 _ID_COLUMNS = ("image_id", "id")
 
@@ -108,7 +108,7 @@ class DatasetRows:
         if self.several:
             value = value[0] if value else None
         if value is None:
-            raise ImageError(source.name, "has no picture: fill the row")
+            raise NoPictureError(source.name, "has no picture: fill the row")
         if value.get("bytes") is not None:
             return load_picture(value["bytes"], name=source.name)
         if not value.get("path"):

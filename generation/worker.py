@@ -21,8 +21,8 @@ from .sources import printable
 
 # How a text is drawn where the settings themselves draw nothing: a second attempt stays close to the first, a second
 # question does not.
-_AGAIN = {"do_sample": True, "num_beams": 1, "temperature": 0.7, "top_p": 0.9}
-_ANOTHER = {"do_sample": True, "num_beams": 1, "temperature": 1.0, "top_p": 0.95}
+AGAIN = {"do_sample": True, "num_beams": 1, "temperature": 0.7, "top_p": 0.9}
+ANOTHER = {"do_sample": True, "num_beams": 1, "temperature": 1.0, "top_p": 0.95}
 
 
 @dataclass
@@ -155,7 +155,7 @@ class Worker:
         seeds = [row_seed(self.seed, f"{id_}/{attempt}" if attempt else id_) for id_ in ids]
         settings = dict(self.settings)
         if not self.samples and (attempt or index):
-            settings |= _ANOTHER if index else _AGAIN
+            settings |= ANOTHER if index else AGAIN
         if self.short is not None and takes_short_answers(kind):
             return self.short.write(kind, pixels, seeds, settings)
         if not self.correct:

@@ -1,5 +1,6 @@
 """Mistakes that writers of long jobs make, to be put into ours: the fault tests must notice each."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -64,10 +65,8 @@ def swallows_errors_of_writing():
     write = ledger.atomic_write
 
     def quiet(path, data):
-        try:
+        with contextlib.suppress(OSError):
             write(path, data)
-        except OSError:
-            pass
 
     ledger.atomic_write = quiet
 

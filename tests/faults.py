@@ -19,13 +19,13 @@ from pathlib import Path
 os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
 sys.path.insert(0, str(Path(__file__).parent))
 
-import bugs  # noqa: E402
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
-from scripted import ScriptedModel, ScriptedProcessor  # noqa: E402
+import bugs
+import torch
+from PIL import Image
+from scripted import ScriptedModel, ScriptedProcessor
 
-from vigc.generation import generate_dataset  # noqa: E402
-from vigc.generation.errors import GenerationError, is_passing  # noqa: E402
+from vigc.generation import correct_dataset, generate_dataset
+from vigc.generation.errors import GenerationError, is_passing
 
 torch.set_num_threads(1)
 DIED, PLENTY = 77, 10_000
@@ -188,12 +188,12 @@ def difference(expected, found):
     return ", ".join(names[:5])
 
 
-def sweep(folder, job, bug=None, harms=("die",), every=1, stop=False):
+def sweep(folder, job, bug=None, harms=("die",), start=1, every=1, stop=False):
     """Does each harm at every step of a job, runs the job again, and compares with a run that nothing happened to."""
     work = folder / "work"
     reference = folder / "reference" / "data"
-    good = child(folder, reference, job)
-    assert good[0] == 3, good
+    good = child(folder, reference, job, bug=bug)
+    assert good[0] in (0, 3), good
     expected = content(reference)
     out = work / "data"
     failures, points = [], 0
@@ -203,7 +203,7 @@ def sweep(folder, job, bug=None, harms=("die",), every=1, stop=False):
     if content(out) != expected:
         failures.append(f"undisturbed: {difference(expected, content(out))}")
     for harm in harms:
-        for at in range(1, (total or 0) + 1, every):
+        for at in range(start, (total or 0) + 1, every):
             if failures and stop:
                 return {"points": points, "failures": failures, "steps": total}
             points += 1

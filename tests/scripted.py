@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 from vigc.modeling_vigc import VigcGenerateOutput
 from vigc.processing import parse_pair
 
-WORDS = "red green blue cat dog tree house river small large bright dark under over beside near".split()
+WORDS = ("red", "green", "blue", "cat", "dog", "tree", "house", "river", "small", "large", "bright", "dark", "under")
 
 
 def words(key, count):

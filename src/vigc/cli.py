@@ -101,6 +101,53 @@ def generate(
 
 
 @app.command()
+def correct(
+    dataset: opt.Given,
+    output: opt.Output,
+    model: opt.Model,
+    type: opt.Kind = None,
+    image_root: opt.ImageRoot = None,
+    subset: opt.Subset = None,
+    split: opt.Split = "train",
+    limit: opt.Limit = None,
+    seed: opt.Seed = 0,
+    license: opt.License = "unknown",
+    shard_size: opt.ShardSize = 256,
+    overwrite: opt.Overwrite = False,
+    rank: opt.Rank = 0,
+    world_size: opt.WorldSize = 1,
+    store: opt.Store = "embed",
+    retries: opt.Retries = 2,
+    score: opt.Score = False,
+    revision: opt.Revision = None,
+    trust_remote_code: opt.RemoteCode = False,
+    batch_size: opt.BatchSize = 8,
+    dtype: opt.Dtype = "auto",
+    device: opt.Device = "auto",
+    num_beams: opt.NumBeams = None,
+    repetition_penalty: opt.Penalty = None,
+    max_new_tokens: opt.NewTokens = None,
+    do_sample: opt.DoSample = None,
+    temperature: opt.Temperature = None,
+    top_p: opt.TopP = None,
+    iqf_preset: opt.IqfPreset = None,
+    iqf_steps: opt.IqfSteps = None,
+    iqf_unit: opt.IqfUnit = None,
+    iqf_keep_tail: opt.IqfKeepTail = None,
+    iqf_prompt: opt.IqfPrompt = None,
+    iqf_split: opt.IqfSplit = None,
+    iqf_full_record: opt.IqfFullRecord = None,
+) -> None:
+    """Answer the questions of a dataset again with VIC: a copy with both answers.
+
+    Reads LLaVA's files and datasets in TRL's or FineVision's columns. Exit codes are those of `vigc generate`.
+    """
+    from .running import run_correct
+
+    raise typer.Exit(run_correct(dict(locals())))
+
+
+@app.command()
 def convert(
     checkpoint: opt.Checkpoints = None,
     language_model: opt.LanguageModel = None,

@@ -35,6 +35,17 @@ def run_generate(given: dict[str, Any]) -> int:
     return _run("generate", work)
 
 
+def run_correct(given: dict[str, Any]) -> int:
+    """`vigc correct` with all its options; returns the exit code."""
+
+    def work() -> Summary:
+        from vigc.generation import correct_dataset
+
+        return correct_dataset(**_arguments(given))
+
+    return _run("correct", work)
+
+
 def _arguments(given: dict[str, Any]) -> dict[str, Any]:
     """The job's arguments from the command's options."""
     settings = {name: value for name, value in given.items() if name in _SETTINGS and value is not None}
