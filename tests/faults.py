@@ -53,7 +53,7 @@ def make_inputs(folder, count=9):
         }
         for index in range(count)
     ]
-    del entries[4]["image"]
+    del entries[-1]["image"]
     (folder / "llava.json").write_text(json.dumps(entries))
     return root
 
@@ -263,7 +263,7 @@ def main():
     order = json.loads(sys.argv[1])
     folder = Path(order.pop("folder"))
     action = {"sweep": sweep, "kill": kill}[order.pop("action")]
-    make_inputs(folder)
+    make_inputs(folder, order.pop("count", 9))
     print(json.dumps(action(folder, **order)))
 
 

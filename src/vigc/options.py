@@ -66,10 +66,6 @@ Store = Annotated[
     str, option("embed pictures into the rows, or path: the paths of their files.", "--images", rich_help_panel=_JOB)
 ]
 Retries = Annotated[int, option("How often a text that is no pair is drawn again.", min=0, rich_help_panel=_JOB)]
-DryRun = Annotated[
-    bool,
-    option("Write nothing: show the plan, three rows, and what the job would take.", "--dry-run", rich_help_panel=_JOB),
-]
 Score = Annotated[
     bool, option("Compute visual_dependency: what an answer owes to the picture.", "--score", rich_help_panel=_JOB)
 ]

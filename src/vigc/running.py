@@ -60,7 +60,7 @@ def _arguments(given: dict[str, Any]) -> dict[str, Any]:
     return {**job, "settings": settings}
 
 
-_OURS = ("no_correct", "dry_run", "run_generate", "run_correct", "engine", "workers")
+_OURS = ("no_correct", "run_generate", "run_correct")
 
 
 def _run(command: str, work: Callable[[], Summary]) -> int:
