@@ -3,7 +3,6 @@ PYTHON ?= python3
 PYTEST_WORKERS ?= 2
 
 BIN := .venv/bin
-PARITY := tests/fixtures/parity/seed0
 
 # A strict editable install links the files that exist when it is made (type checkers need it), so the stamps carry a
 # checksum of the list of files: adding, moving or removing one installs again. The links live in build/, and so do
@@ -19,7 +18,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test test-all lint format types wheel clean
+.PHONY: help install demo tiny test test-all lint format types wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -42,17 +41,13 @@ $(RUN): .venv/pyvenv.cfg pyproject.toml constraints.txt
 	@touch $@
 
 # Needs no developer's tools, so it installs fewer packages unless they are there already.
-demo: $(if $(wildcard build/.installed-dev-*),$(DEV),$(RUN))  ## convert a tiny trained model, generate rows with it
-	rm -rf build/vigc-parity build/demo
-	$(BIN)/vigc convert \
-		--checkpoint $(PARITY)/official_checkpoint.safetensors \
-		--checkpoint $(PARITY)/llm_pad_row.safetensors \
-		--language-model $(PARITY)/llm \
-		--qformer-tokenizer $(PARITY)/qformer_tokenizer \
-		--config $(PARITY)/vigc_config.json \
-		--output build/vigc-parity
+demo: $(if $(wildcard build/.installed-dev-*),$(DEV),$(RUN))  ## rendered scenes to a dataset and a report, with the embedded model
+	rm -rf build/demo
 	@# 3: complete, but some texts were no pairs and were set aside, as a tiny model's sometimes are.
-	$(BIN)/vigc generate $(PARITY)/images --model build/vigc-parity --output build/demo || [ $$? -eq 3 ]
+	$(BIN)/vigc demo --output build/demo || [ $$? -eq 3 ]
+
+tiny: $(DEV)  ## train the embedded model anew, from nothing (about 50 minutes on two cores)
+	$(BIN)/python recipes/tiny/train.py --output build/vigc-tiny --checkpoints build/vigc-tiny-stages
 
 test: $(DEV)  ## run the tests, less the full counts
 	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist worksteal -rs -m "not slow"

@@ -1,7 +1,20 @@
 """The long job: pictures go in, a dataset of instruction rows comes out."""
 
-from .errors import GenerationError
-from .generate import DEFAULT_TYPES, Summary, generate_dataset
+from .correct import correct_dataset
+from .errors import BusyError, ConflictError, GenerationError, TryAgainError
+from .finish import Summary
+from .generate import DEFAULT_TYPES, FORMATS, generate_dataset
 from .report import write_report
 
-__all__ = ["DEFAULT_TYPES", "GenerationError", "Summary", "generate_dataset", "write_report"]
+__all__ = [
+    "DEFAULT_TYPES",
+    "FORMATS",
+    "BusyError",
+    "ConflictError",
+    "GenerationError",
+    "Summary",
+    "TryAgainError",
+    "correct_dataset",
+    "generate_dataset",
+    "write_report",
+]

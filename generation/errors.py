@@ -1,5 +1,41 @@
-"""What goes wrong because of what a user gave."""
+"""What goes wrong, and the exit code that says what to do about it."""
+
+from __future__ import annotations
+
+import errno
+
+# The machine's trouble, not the input's: the same command works once it is over.
+_NAMES = (
+    *("ENOSPC", "EDQUOT", "EIO", "ENODEV", "ESTALE", "ETIMEDOUT"),
+    *("EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "EBUSY", "ENOBUFS"),
+)
+_PASSING = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
 
 
 class GenerationError(ValueError):
     """Input, settings or folders that cannot be worked with. The message says what, the value, and the fix."""
+
+    exit_code = 2
+
+
+class ConflictError(GenerationError):
+    """The folder holds a job with other settings or other input."""
+
+    exit_code = 4
+
+
+class BusyError(GenerationError):
+    """Another process is at work on the same part of the job."""
+
+    exit_code = 5
+
+
+class TryAgainError(GenerationError):
+    """The machine is in the way (memory, a disk that went away): the same command finishes the job later."""
+
+    exit_code = 75
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Whether an error is the machine's and may be gone at the next try: a full disk, too many open files."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _PASSING)

@@ -1,72 +1,31 @@
-"""The main job: a folder of pictures becomes a dataset of instruction rows."""
+"""The main job: pictures become a dataset of instruction rows."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shlex
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
+from vigc.processing import INSTRUCTION_TYPES
 
-from vigc.hub_cards import DatasetFacts, TypeFigures, write_dataset_card
-from vigc.processing import GENERATED_FEATURES, INSTRUCTION_TYPES
-from vigc.processing.images import ImageError, Picture, load_picture
-
+from . import job as jobs
 from . import ledger
 from .errors import GenerationError
+from .finish import Summary, summarize, write_ending
+from .job import Share
+from .loading import Loader
 from .models import WritingModel, check_settings, effective_settings, load_model
-from .report import write_report
-from .sources import Source, list_images, printable
-from .worker import Worker
+from .plan import Selection, make_plan
+from .shards import MakeShard, ShardOutput
+from .short_answers import read_first_words, takes_short_answers
+from .sources import Collection, Folder, Source
+from .sources_json import Annotated, LlavaPictures
+from .worker import Worker, finish_reject, finish_row
 
 DEFAULT_TYPES = ("conversation", "detail", "complex")
-
-
-@dataclass
-class Summary:
-    """What a run did.
-
-    Args:
-        output: The dataset folder.
-        report: Its report page.
-        config_hash: Hash of all settings that change what is written; part of every row.
-        types: Figures of each type.
-        images: How many pictures were read.
-        skipped: (file, reason) of those that were not.
-        malformed: (file, type, reason) of texts that are no pairs.
-        samples: The first rows of each type, without their pictures.
-        seconds: How long it took, the loading of the model included.
-    """
-
-    output: Path
-    report: Path
-    config_hash: str
-    types: dict[str, TypeFigures]
-    images: int = 0
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    malformed: list[tuple[str, str, str]] = field(default_factory=list)
-    samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def rows(self) -> int:
-        """How many rows were written."""
-        return sum(figures.rows for figures in self.types.values())
-
-    @property
-    def changed(self) -> int:
-        """In how many of them correction changed a word."""
-        return sum(figures.changed for figures in self.types.values())
-
-    @property
-    def set_aside(self) -> int:
-        """How many files and texts are in the quarantine."""
-        return len(self.skipped) + len(self.malformed)
+FORMATS = ("folder", "coco", "objects365", "dataset", "llava")
 
 
 def generate_dataset(
@@ -84,50 +43,135 @@ def generate_dataset(
     settings: dict[str, Any] | None = None,
     license: str = "unknown",
     overwrite: bool = False,
+    format: str = "folder",
+    image_root: str | os.PathLike[str] | None = None,
+    subset: str | None = None,
+    split: str = "train",
+    exclude_ids: Sequence[str | os.PathLike[str]] = (),
+    exclude_images: Sequence[str | os.PathLike[str]] = (),
+    dedup: bool = False,
+    questions: int = 1,
+    retries: int = 2,
+    score: bool = False,
+    answers: int = 0,
+    answer_threshold: float = 0.0,
+    first_words: str | os.PathLike[str] | None = None,
+    store: str = "embed",
+    rank: int = 0,
+    world_size: int = 1,
     **loading: Any,
 ) -> Summary:
     """Writes questions and corrected answers about pictures, as a dataset folder that `load_dataset` reads.
 
+    A job that was interrupted goes on where it was when it is called again; a finished one is left alone.
+
     Args:
-        images: A folder of pictures, searched with its sub-folders, or one picture.
-        output: The folder to write: new, empty, or with `overwrite` an earlier dataset.
+        images: What `format` says: a folder of pictures, searched with its sub-folders, or one picture; an annotation
+            file; a dataset.
+        output: The folder to write: new, empty, or with this job in it.
         model: A folder, a Hub name, or a model object (then with `processor`).
         processor: By default the model's own.
-        types: The types of instruction to write, each once about every picture.
+        types: The types of instruction to write about every picture.
         batch_size: Pictures worked on at a time; greedy decoding in float32 writes the same texts with any.
-        shard_size: Pictures per parquet file.
+        shard_size: Pictures per parquet file, which is also what an interruption costs at most.
         limit: Only the first so many pictures.
         seed: Decides, with a row's id, what is drawn where decoding samples.
         correct: Whether VIC corrects the drafts; without it the answer is the draft.
         settings: Decoding and `iqf_*` settings, as `model.generate` takes them, that are not the model's own.
-        license: Licence of the pictures, written into every row.
-        overwrite: Replace the dataset in `output`.
+        license: Licence of pictures that do not state their own.
+        overwrite: Replace another dataset in `output`, or a finished one. An unfinished job of these settings goes on.
+        format: "folder", "coco" or "objects365" (annotations), "llava" (a conversation file), or "dataset" (parquet
+            files, a dataset's folder or its Hub name).
+        image_root: With an annotation or conversation file: the folder that its file names are relative to; by
+            default the file's own.
+        subset: Of a dataset: its configuration.
+        split: Of a dataset: its split.
+        exclude_ids: Files of ids or names (text, or JSON of any known form) of pictures to leave out.
+        exclude_images: Folders of pictures; what looks like one of them is left out.
+        dedup: Find exact copies in the whole job by a hash pass, not only within a shard.
+        questions: How many questions of each type to ask about a picture, all different.
+        retries: How often a text that is no pair is drawn again before it is set aside.
+        score: Whether to compute `visual_dependency`, two more passes over each answer.
+        answers: For types with short answers: how many, with weights; 0 writes one as for the other types.
+        answer_threshold: The least weight of an answer, of 100.
+        first_words: For types with short answers: a JSON file that says how often each word begins a question.
+        store: "embed" puts pictures into the rows, "path" the paths of their files.
+        rank: Of several processes that share the job: which this is.
+        world_size: How many there are.
         loading: `dtype`, `device`, `revision`, `trust_remote_code`: see [`load_model`].
 
     Returns:
-        Counts, what was set aside and why, and sample rows. A file that cannot be read never ends the run.
+        Counts over the whole folder, what was set aside and why, and sample rows.
 
     Raises:
-        GenerationError: Input, settings or folders that cannot be worked with.
+        GenerationError: Input, settings or folders that cannot be worked with; its `exit_code` says of which kind.
     """
     started = time.monotonic()
-    folder, settings = Path(output), dict(settings or {})
-    _check(types, batch_size, shard_size, limit)
+    folder, settings, share = Path(output), dict(settings or {}), Share(rank, world_size)
+    _check(types, store, batch_size=batch_size, shard_size=shard_size, limit=limit, questions=questions)
     check_settings(settings, correct)
-    sources = list_images(Path(images))[:limit]
-    ledger.check_output(folder, overwrite)
-    _find_readable(sources)
-    loaded = load_model(model, processor, **loading)
-    plan = _plan(loaded, Path(images), types, settings, correct, seed, license)
-    worker = _worker(loaded, plan)
-    ledger.remove_dataset(folder)
-    ledger.write_plan(folder, plan)
-    summary = _run(sources, worker, folder, plan, batch_size, shard_size)
+    collection = open_collection(Path(images), format, image_root, subset=subset, split=split)
+    selection = Selection(
+        collection,
+        [Path(path) for path in exclude_ids],
+        [Path(path) for path in exclude_images],
+        dedup,
+        limit,
+        shard_size,
+    )
+    short = short_answer_settings(types, answers, answer_threshold, first_words)
+    with jobs.alone(folder, share):
+        loaded = load_model(model, processor, **loading)
+        configuration = {
+            **written_by(loaded),
+            "types": list(types),
+            "correct": correct,
+            "seed": seed,
+            "questions": questions,
+            "retries": retries,
+            "score": score,
+            "short_answers": short,
+            **effective_settings(loaded.model, settings, correct),
+        }
+        plan = make_plan(
+            "generate",
+            configuration,
+            settings=settings,
+            source=collection.name,
+            license=license,
+            job={**job_facts(loaded, batch_size, shard_size, limit, store), **collection.facts, "dedup": dedup},
+        )
+
+        def maker(plan: dict[str, Any]) -> MakeShard:
+            return _maker(loaded, plan, collection, batch_size, store)
+
+        return run_job(folder, plan, selection, share, maker, overwrite=overwrite, started=started)
+
+
+def run_job(
+    folder: Path,
+    plan: dict[str, Any],
+    selection: Selection,
+    share: Share,
+    maker: Callable[[dict[str, Any]], MakeShard],
+    *,
+    overwrite: bool,
+    started: float,
+) -> Summary:
+    """Does a share of a job in a folder that is held: plan, shards, and the end if this share is the last."""
+    existed = (folder / ledger.SHARDS).is_dir()
+    plan = jobs.settle_plan(folder, plan, selection, overwrite=overwrite)
+    idle = ledger.is_finished(folder, plan["fingerprint"]) and not jobs.missing_shards(folder, plan)
+    if not idle:
+        jobs.run_shards(folder, plan, share, maker(plan))
+    finished = jobs.finish(folder, plan, lambda: write_ending(folder, plan))
+    summary = summarize(folder, plan, 0 if finished else jobs.missing_shards(folder, plan))
+    summary.idle, summary.resumed = idle, existed and not idle
     summary.seconds = time.monotonic() - started
     return summary
 
 
-def _check(types: Sequence[str], batch_size: int, shard_size: int, limit: int | None) -> None:
+def _check(types: Sequence[str], store: str, **counts: int | None) -> None:
     if isinstance(types, str):
         raise GenerationError(f"types={types!r} is one string: give a list of types.")
     unknown = [kind for kind in types if kind not in INSTRUCTION_TYPES]
@@ -136,202 +180,113 @@ def _check(types: Sequence[str], batch_size: int, shard_size: int, limit: int | 
         raise GenerationError(f"Types: {given} is not known: use one or more of {', '.join(INSTRUCTION_TYPES)}.")
     if len(set(types)) < len(types):
         raise GenerationError(f"Types: {', '.join(types)} names one twice: give each once.")
-    for name, value in (("batch_size", batch_size), ("shard_size", shard_size), ("limit", limit)):
+    check_counts(store, **counts)
+
+
+def check_counts(store: str, **counts: int | None) -> None:
+    """Raises a `GenerationError` for a count below one, or another way to store pictures than there is."""
+    for name, value in counts.items():
         if value is not None and value < 1:
             raise GenerationError(f"{name}={value} is too small: give at least 1.")
+    if store not in ("embed", "path"):
+        raise GenerationError(f"store={store!r} is not known: use 'embed' or 'path'.")
 
 
-def _find_readable(sources: Sequence[Source]) -> None:
-    """Makes sure, before a model is loaded or anything replaced, that there is a picture to work on."""
-    reasons = []
-    for source in sources:
-        try:
-            _open(source)
-            return
-        except ImageError as error:
-            reasons.append(str(error))
-    more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
-    raise GenerationError(f"None of {len(reasons)} pictures can be read: {'; '.join(reasons[:3])}{more}.")
+def short_answer_settings(
+    types: Sequence[str], answers: int, threshold: float, first_words: str | os.PathLike[str] | None
+) -> dict[str, Any] | None:
+    """The settings of questions with several answers, or None; refused where no type has short answers."""
+    if not answers:
+        if threshold or first_words:
+            raise GenerationError("A threshold and first words are for several answers: give --answers too.")
+        return None
+    if answers < 0:
+        raise GenerationError(f"answers={answers} is too small: give at least 1.")
+    if not any(takes_short_answers(kind) for kind in types):
+        raise GenerationError(f"None of {', '.join(types)} has short answers: several are for okvqa, aokvqa, vqav2.")
+    words = None if first_words is None else read_first_words(Path(first_words))
+    return {"count": answers, "threshold": threshold, "first_words": words}
 
 
-def _open(source: Source) -> Picture:
-    if source.refused is not None:
-        raise ImageError(source.name, source.refused)
-    return load_picture(source.path, name=source.name)
-
-
-def _plan(
-    loaded: WritingModel,
+def open_collection(
     images: Path,
-    types: Sequence[str],
-    settings: dict[str, Any],
-    correct: bool,
-    seed: int,
-    license: str,
-) -> dict[str, Any]:
-    """What the run is about. `configuration` holds all that decides what is written about a picture."""
-    configuration = {
-        "model": loaded.name,
-        "revision": loaded.revision,
-        "dtype": str(loaded.model.dtype).removeprefix("torch."),
-        "types": list(types),
-        "correct": correct,
-        "seed": seed,
-        **effective_settings(loaded.model, settings, correct),
-    }
+    format: str,
+    image_root: str | os.PathLike[str] | None = None,
+    *,
+    subset: str | None = None,
+    split: str = "train",
+) -> Collection:
+    """The inputs of a job, by their format.
+
+    Raises:
+        GenerationError: They cannot be read, or the format is not known.
+    """
+    root = Path(image_root) if image_root is not None else images.parent
+    if format == "folder":
+        return Folder(images)
+    if format in ("coco", "objects365"):
+        return Annotated(images, root, format)
+    if format == "llava":
+        return LlavaPictures(images, root)
+    if format == "dataset":
+        from .sources_dataset import DatasetRows
+
+        return DatasetRows(str(images), subset=subset, split=split)
+    raise GenerationError(f"Format {format!r} is not known: use one of {', '.join(FORMATS)}.")
+
+
+def written_by(loaded: WritingModel) -> dict[str, Any]:
+    """What names the model in a configuration."""
+    dtype = str(loaded.model.dtype).removeprefix("torch.")
+    return {"model": loaded.name, "revision": loaded.revision, "dtype": dtype}
+
+
+def job_facts(loaded: WritingModel, batch_size: int, shard_size: int, limit: int | None, store: str) -> dict[str, Any]:
+    """What decides what a folder holds to the last bit, beside the configuration and the inputs."""
+    device = str(loaded.model.device.type)
+    return {"batch_size": batch_size, "shard_size": shard_size, "limit": limit, "images": store, "device": device}
+
+
+def constants(loaded: WritingModel, plan: dict[str, Any]) -> dict[str, str]:
+    """Columns that are the same in every row."""
     return {
-        "configuration": configuration,
-        "config_hash": ledger.fingerprint(configuration),
-        "settings": settings,
-        "source": _source_name(images),
-        "license": license,
+        "source": plan["source"],
+        "license": plan["license"],
+        "model": loaded.name,
+        "config_hash": plan["config_hash"],
     }
 
 
-def _worker(loaded: WritingModel, plan: dict[str, Any]) -> Worker:
-    configuration = plan["configuration"]
-    return Worker(
+def _maker(
+    loaded: WritingModel, plan: dict[str, Any], collection: Collection, batch_size: int, store: str
+) -> MakeShard:
+    worker = Worker(
         loaded.model,
         loaded.processor,
-        types=configuration["types"],
+        configuration=plan["configuration"],
         settings=plan["settings"],
-        correct=configuration["correct"],
-        seed=configuration["seed"],
-        constants={
-            "source": plan["source"],
-            "license": plan["license"],
-            "model": loaded.name,
-            "config_hash": plan["config_hash"],
-        },
+        constants=constants(loaded, plan),
     )
+    loader = Loader(collection, worker.prepare, batch_size, embed=store == "embed")
 
+    def make(sources: list[Source], say: Callable[[str], Any]) -> ShardOutput:
+        output = ShardOutput()
+        halved, items = worker.fitting.halved, []
+        rows, rejects = [], []
+        for batch in loader.batches(sources, output.skipped):
+            work = worker.write(batch)
+            rows += work.rows
+            rejects += work.rejects
+            output.dropped += work.dropped
+            for item in batch:
+                item.pixels = None
+            items += batch
+            say(f"{len(items)} of {len(sources)} pictures")
+        # Only now is it known which pictures have copies.
+        output.rows = [finish_row(item, row) for item, row in rows]
+        output.rejects = [finish_reject(item, record) for item, record in rejects]
+        output.images, output.duplicates = len(items), sum(len(item.same) for item in items)
+        output.halved = worker.fitting.halved - halved
+        return output
 
-def _run(
-    sources: Sequence[Source], worker: Worker, folder: Path, plan: dict[str, Any], batch_size: int, shard_size: int
-) -> Summary:
-    summary = Summary(
-        folder, folder / ledger.REPORT, plan["config_hash"], {kind: TypeFigures() for kind in worker.types}
-    )
-    with tqdm(total=len(sources), desc="Pictures", unit="picture", disable=None) as progress:
-        for shard, start in enumerate(range(0, len(sources), shard_size)):
-            _run_shard(shard, sources[start : start + shard_size], worker, batch_size, summary, progress)
-    _finish(summary, plan)
-    return summary
-
-
-def _source_name(images: Path) -> str:
-    folder = images.resolve()
-    return printable((folder.parent if folder.is_file() else folder).name) or "pictures"
-
-
-def _run_shard(
-    shard: int, sources: Sequence[Source], worker: Worker, batch_size: int, summary: Summary, progress: tqdm
-) -> None:
-    """Writes one shard: its rows by type and what it sets aside."""
-    rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in worker.types}
-    rejects: list[dict[str, Any]] = []
-    for batch in _batches(sources, batch_size, rejects, progress):
-        written, malformed = worker.write(batch)
-        for row in written:
-            rows[row["type"]].append(row)
-        rejects += malformed
-        summary.images += len(batch)
-        progress.update(len(batch))
-    for kind, written in rows.items():
-        if written:
-            memory, disk = ledger.write_rows(summary.output, kind, shard, written)
-            summary.types[kind].add(written, memory, disk)
-            kept = summary.samples.setdefault(kind, [])
-            kept += [{name: row[name] for name in row if name != "image"} for row in written[: 3 - len(kept)]]
-    if rejects:
-        ledger.write_quarantine(summary.output, shard, rejects)
-    for record in rejects:
-        if record["kind"] == "image":
-            summary.skipped.append((record["path"], record["reason"]))
-        else:
-            summary.malformed.append((record["path"], record["type"], record["reason"]))
-            summary.types[record["type"]].malformed += 1
-
-
-def _batches(
-    sources: Sequence[Source], size: int, rejects: list[dict[str, Any]], progress: tqdm
-) -> Iterator[list[tuple[Source, Picture]]]:
-    """Opened pictures, `size` at a time; records of those that cannot be opened go to `rejects`."""
-    batch: list[tuple[Source, Picture]] = []
-    for source in sources:
-        try:
-            batch.append((source, _open(source)))
-        except ImageError as error:
-            rejects.append(_skipped(source, error))
-            progress.update()
-            continue
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _skipped(source: Source, error: ImageError) -> dict[str, Any]:
-    cause = type(error.__cause__ or error).__name__
-    return {
-        "kind": "image",
-        "path": source.name,
-        "image_id": source.image_id,
-        "sha256": _digest(source),
-        "reason": error.reason,
-        "exception": cause,
-    }
-
-
-def _digest(source: Source) -> str | None:
-    """Hash of a refused file, where it may be read at all."""
-    if source.refused is not None or not source.path.is_file():
-        return None
-    try:
-        digest = hashlib.sha256()
-        with source.path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-        return digest.hexdigest()
-    except OSError:  # the reason of the refusal, then, which is recorded beside this
-        return None
-
-
-def _finish(summary: Summary, plan: dict[str, Any]) -> None:
-    """What is made from all shards together: the card and the report."""
-    configuration = plan["configuration"]
-    reasons = [("a file that cannot be read", reason) for _, reason in summary.skipped]
-    reasons += [("a text that is no pair", reason) for _, _, reason in summary.malformed]
-    facts = DatasetFacts(
-        name=printable(summary.output.resolve().name),
-        features=GENERATED_FEATURES,
-        types=summary.types,
-        images=summary.images,
-        skipped=len(summary.skipped),
-        reasons=reasons,
-        configuration=configuration,
-        config_hash=summary.config_hash,
-        command=_command(plan),
-        source=plan["source"],
-        license=plan["license"],
-    )
-    write_dataset_card(summary.output, facts, write=ledger.atomic_write)
-    write_report(summary.output)
-
-
-def _command(plan: dict[str, Any]) -> str:
-    """The command that repeats a run, without the paths of one machine."""
-    configuration = plan["configuration"]
-    parts = ["vigc", "generate", "IMAGES", "--output", "DIR", "--model", configuration["model"]]
-    parts += ["--types", ",".join(configuration["types"]), "--seed", str(configuration["seed"])]
-    parts += ["--dtype", configuration["dtype"], "--license", plan["license"]]
-    if not configuration["correct"]:
-        parts.append("--no-correct")
-    for name, value in plan["settings"].items():
-        option = name.replace("_", "-")
-        if isinstance(value, bool):
-            parts.append(f"--{option}" if value else f"--no-{option}")
-        else:
-            parts += [f"--{option}", str(value)]
-    return shlex.join(parts)
+    return make

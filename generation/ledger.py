@@ -1,4 +1,9 @@
-"""The folder of a dataset: what is in it, whose it is, and the one way files get there."""
+"""What a dataset folder holds, and the one way files get there.
+
+The order of writing is what makes a job safe to kill: inputs, then the plan; a shard's rows and quarantine, then its
+record; card and report, then the mark that all is finished. Whatever is written first is written again, the same,
+as long as what vouches for it is missing.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +11,26 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vigc.hub_cards import TypeFigures
 from vigc.processing.rows import GENERATED_FEATURES
 
 from .errors import GenerationError
 
-PLAN = "_vigc/plan.json"
+STATE = "_vigc"
+PLAN = f"{STATE}/plan.json"
+INPUTS = f"{STATE}/inputs.jsonl"
+EXCLUDED = f"{STATE}/excluded.jsonl"
+SHARDS = f"{STATE}/shards"
+HASHES = f"{STATE}/hashes"
+FINISHED = f"{STATE}/finished.json"
 CARD = "README.md"
 REPORT = "report/index.html"
 QUARANTINE = "quarantine"
@@ -26,13 +39,49 @@ QUARANTINE = "quarantine"
 _ROWS_PER_GROUP = 64
 
 
-def atomic_write(path: Path, data: bytes) -> None:
+@dataclass
+class ShardRecord:
+    """What a finished shard vouches for.
+
+    Args:
+        shard: Its number.
+        fingerprint: The plan it was made by.
+        inputs: How many inputs it took in; each is a picture, a duplicate or skipped.
+        images: Pictures that were worked on.
+        duplicates: Files with the bytes of another picture of the shard; the rows of that one name them.
+        skipped: Inputs set aside.
+        dropped: Questions left out because the picture had the same one already.
+        bare: Inputs without picture, whose rows were passed on as they were.
+        halved: Times that memory was short and a batch was cut in two.
+        types: Figures by type.
+        licenses: Rows by licence.
+        reasons: Counts by (kind, reason) of what was set aside.
+        files: Size in bytes of every file that was written, by its path in the folder.
+    """
+
+    shard: int
+    fingerprint: str
+    inputs: int = 0
+    images: int = 0
+    duplicates: int = 0
+    skipped: int = 0
+    dropped: int = 0
+    bare: int = 0
+    halved: int = 0
+    types: dict[str, TypeFigures] = field(default_factory=dict)
+    licenses: dict[str, int] = field(default_factory=dict)
+    reasons: list[tuple[str, str, int]] = field(default_factory=list)
+    files: dict[str, int] = field(default_factory=dict)
+
+
+def atomic_write(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Writes a file so that it is there whole or not at all, whenever the process or the machine dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            for part in (data,) if isinstance(data, bytes) else data:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -62,36 +111,13 @@ def fingerprint(configuration: dict[str, Any]) -> str:
     return hashlib.sha256(canonical_json(configuration).encode()).hexdigest()[:16]
 
 
-def check_output(folder: Path, overwrite: bool) -> None:
-    """Raises a `GenerationError` unless a new dataset may be written into `folder`."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not (folder / PLAN).is_file():
-        raise GenerationError(f"{str(folder)!r} exists and is no dataset of vigc: give --output a new or empty folder.")
-    if not overwrite:
-        raise GenerationError(f"{str(folder)!r} holds a dataset: give --overwrite to replace it, or another folder.")
-
-
-def remove_dataset(folder: Path) -> None:
-    """Deletes what an earlier run wrote, and nothing else; the plan goes last, since it says whose folder this is."""
-    if not (folder / PLAN).is_file():
-        return
-    kinds = read_plan(folder)["configuration"]["types"]
-    patterns = [f"{kind}/train-*.parquet" for kind in kinds] + [f"{QUARANTINE}/part-*.jsonl"]
-    written = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
-    for path in [*written, folder / CARD, folder / REPORT, folder / PLAN]:
-        path.unlink(missing_ok=True)
-        for unfinished in path.parent.glob(f".{path.name}.*.tmp"):
-            unfinished.unlink()
-    for name in [*kinds, QUARANTINE, Path(REPORT).parent, Path(PLAN).parent]:
-        if (folder / name).is_dir() and not any((folder / name).iterdir()):
-            (folder / name).rmdir()
+def _pretty(value: Any) -> bytes:
+    return f"{json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True)}\n".encode()
 
 
 def write_plan(folder: Path, plan: dict[str, Any]) -> None:
     """Claims the folder for a job and says which."""
-    text = json.dumps(plan, indent=2, sort_keys=True, ensure_ascii=True)
-    atomic_write(folder / PLAN, f"{text}\n".encode())
+    atomic_write(folder / PLAN, _pretty(plan))
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
@@ -104,9 +130,81 @@ def read_plan(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise GenerationError(f"{str(folder)!r} is not a dataset of vigc: it has no {PLAN}.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        plan = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise GenerationError(f"{str(path)!r} is not valid JSON ({error}): generate the dataset again.") from error
+    if not isinstance(plan, dict) or "configuration" not in plan:
+        raise GenerationError(f"{str(path)!r} is no plan of vigc: generate the dataset again.")
+    return plan
+
+
+class Inputs:
+    """The inputs of a job by shard, a line of `_vigc/inputs.jsonl` each; only where the lines begin is kept.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offsets = [0]
+        with path.open("rb") as file:
+            for line in file:
+                self.offsets.append(self.offsets[-1] + len(line))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, shard: int) -> list[dict[str, Any]]:
+        with self.path.open("rb") as file:
+            file.seek(self.offsets[shard])
+            return json.loads(file.read(self.offsets[shard + 1] - self.offsets[shard]))
+
+
+def read_shard(folder: Path, shard: int) -> ShardRecord | None:
+    """The record of a finished shard; None if there is none, it is torn, or a file that it vouches for is missing."""
+    path = folder / SHARDS / f"{shard:05d}.json"
+    try:
+        values = json.loads(path.read_bytes())
+        types = {kind: TypeFigures(**figures) for kind, figures in values.pop("types").items()}
+        reasons = [(kind, reason, count) for kind, reason, count in values.pop("reasons")]
+        record = ShardRecord(**values, types=types, reasons=reasons)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError):  # torn: the shard is made again
+        return None
+    for name, size in record.files.items():
+        file = folder / name
+        if not file.is_file() or file.stat().st_size != size:
+            return None
+    return record
+
+
+def write_shard(folder: Path, record: ShardRecord) -> None:
+    """Marks a shard as finished. All that it vouches for must be written before."""
+    atomic_write(folder / SHARDS / f"{record.shard:05d}.json", _pretty(asdict(record)))
+
+
+def shard_records(folder: Path) -> Iterator[ShardRecord]:
+    """The records of all finished shards, in their order."""
+    for path in sorted((folder / SHARDS).glob("*.json")):
+        if path.stem.isdigit() and (record := read_shard(folder, int(path.stem))) is not None:
+            yield record
+
+
+def write_finished(folder: Path, plan: dict[str, Any], totals: dict[str, int]) -> None:
+    """Marks the whole job as finished, the last thing that is written."""
+    atomic_write(folder / FINISHED, _pretty({"fingerprint": plan["fingerprint"], **totals}))
+
+
+def is_finished(folder: Path, fingerprint: str) -> bool:
+    """Whether the job of this fingerprint is finished."""
+    try:
+        return json.loads((folder / FINISHED).read_bytes())["fingerprint"] == fingerprint
+    except FileNotFoundError:
+        return False
+    except (ValueError, TypeError, KeyError):  # torn: the job is finished again
+        return False
 
 
 def write_rows(folder: Path, kind: str, shard: int, rows: Sequence[dict[str, Any]]) -> tuple[int, int]:
@@ -119,17 +217,35 @@ def write_rows(folder: Path, kind: str, shard: int, rows: Sequence[dict[str, Any
             writer.write_table(table)
             size += table.nbytes
     data = buffer.getvalue()
-    atomic_write(folder / kind / f"train-{shard:05d}.parquet", data)
+    atomic_write(folder / rows_file(kind, shard), data)
     return size, len(data)
 
 
-def write_quarantine(folder: Path, shard: int, records: Sequence[dict[str, Any]]) -> None:
-    """Writes what a shard set aside, a line of JSON each."""
-    lines = [json.dumps(record, ensure_ascii=True) + "\n" for record in records]
-    atomic_write(folder / QUARANTINE / f"part-{shard:05d}.jsonl", "".join(lines).encode())
+def rows_file(kind: str, shard: int) -> str:
+    """Where the rows of one type and shard lie in the folder."""
+    return f"{kind}/train-{shard:05d}.parquet"
+
+
+def quarantine_file(shard: int) -> str:
+    """Where lies what a shard set aside."""
+    return f"{QUARANTINE}/part-{shard:05d}.jsonl"
+
+
+def write_quarantine(folder: Path, shard: int, records: Sequence[dict[str, Any]]) -> int:
+    """Writes what a shard set aside, a line of JSON each; returns the size of the file in bytes."""
+    data = "".join(json.dumps(record, ensure_ascii=True) + "\n" for record in records).encode()
+    atomic_write(folder / quarantine_file(shard), data)
+    return len(data)
 
 
 def read_quarantine(folder: Path) -> list[dict[str, Any]]:
     """What all shards set aside."""
-    files = sorted((folder / QUARANTINE).glob("part-*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return list(iter_quarantine(folder))
+
+
+def iter_quarantine(folder: Path) -> Iterator[dict[str, Any]]:
+    """What all shards set aside, one after the other."""
+    for file in sorted((folder / QUARANTINE).glob("part-*.jsonl")):
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                yield json.loads(line)

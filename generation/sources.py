@@ -1,36 +1,137 @@
-"""Where pictures come from: a list in a stable order, each with an id of its own."""
+"""Where pictures come from: a folder's pictures in a stable order, each with an id of its own."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, Protocol
 
-from vigc.processing.images import PICTURE_SUFFIXES
+from vigc.processing.images import PICTURE_SUFFIXES, ImageError, ImagePathError, Picture, load_picture
 
 from .errors import GenerationError
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One picture file.
+    """One input: a picture, with what is known of it.
 
     Args:
-        path: Where it lies.
-        name: Its path relative to the root, with "/" between the parts.
-        image_id: The name without its suffix, or with it where two files would share one.
+        name: Its path relative to the root with "/" between the parts, or its place in a dataset.
+        image_id: Its id in the rows.
         refused: Why it must not be opened, if so.
+        license: Its own licence, where the source states one.
+        objects: What is annotated in it: `{"category", "bbox"}` with the box as x, y, width, height in pixels.
+        where: The number of the file and of the row in it, in a dataset of tables.
+        same: Names of exact copies that are represented by this one.
+        pairs: What is to be corrected: rows as their reader makes them, less the picture.
     """
 
-    path: Path
     name: str
     image_id: str
     refused: str | None = None
+    license: str | None = None
+    objects: list[dict[str, Any]] | None = None
+    where: list[int] | None = None
+    same: list[str] | None = None
+    pairs: list[dict[str, Any]] | None = None
+
+    def to_record(self) -> dict[str, Any]:
+        """As JSON holds it, without what is not known."""
+        values = ((name, getattr(self, name)) for name in _FIELDS)
+        return {name: value for name, value in values if value is not None}
 
 
-def list_images(images: Path) -> list[Source]:
+_FIELDS = tuple(item.name for item in fields(Source))
+
+
+class NoPictureError(ImageError):
+    """An input that is whole and has no picture."""
+
+
+class Collection(Protocol):
+    """Inputs of one kind. What differs between kinds is how they are listed and opened."""
+
+    @property
+    def name(self) -> str:
+        """What the rows and the card call it; no path of one machine."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What enters the plan beside the list of inputs."""
+
+    def __iter__(self) -> Iterator[Source]:
+        """All inputs in a stable order."""
+
+    def open(self, source: Source) -> Picture:
+        """The picture of one of them; an `ImageError` says why there is none."""
+
+    def locate(self, source: Source) -> str | None:
+        """The path of the file, where each picture is one."""
+
+    def is_there(self) -> bool:
+        """Whether the place that holds the pictures can still be seen."""
+
+
+class Files:
+    """Picture files under one root: what collections of files have in common.
+
+    Args:
+        root: The folder that names of pictures are relative to.
+    """
+
+    format = "folder"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._real_root = os.path.realpath(root)
+
+    @property
+    def name(self) -> str:
+        """The name of the root folder."""
+        return printable(Path(self._real_root).name) or "pictures"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The format."""
+        return {"format": self.format}
+
+    def open(self, source: Source) -> Picture:
+        """The picture, from a path that stays under the root."""
+        if source.refused is not None:
+            raise ImageError(shown(source.name), source.refused)
+        return load_picture(self.locate(source), name=shown(source.name))
+
+    def locate(self, source: Source) -> str:
+        """The path of the file, resolved under the root."""
+        return confined(self._real_root, source.name)
+
+    def is_there(self) -> bool:
+        """Whether the root can be seen: a share that is gone makes no picture unreadable."""
+        return os.path.isdir(self._real_root)
+
+
+class Folder(Files):
+    """All pictures under a folder, or one picture.
+
+    Args:
+        images: The folder or file.
+    """
+
+    def __init__(self, images: Path) -> None:
+        if not images.is_file() and not images.is_dir():
+            raise GenerationError(f"{str(images)!r} is neither a folder nor a file: give a folder of pictures.")
+        super().__init__(images.parent if images.is_file() else images)
+        self.images = images
+
+    def __iter__(self) -> Iterator[Source]:
+        """All pictures, sorted by their names."""
+        return iter(list_images(self.images))
+
+
+def list_images(images: Path) -> Sequence[Source]:
     """All pictures under a folder, its sub-folders included, sorted by their names; or the one file given.
 
     Links to folders are not followed. A link to a file is, unless it leads out of the folder, into nothing, or in a
@@ -40,32 +141,49 @@ def list_images(images: Path) -> list[Source]:
         GenerationError: There is nothing at `images`, no picture in it, or a sub-folder that cannot be listed.
     """
     if images.is_file():
-        return [Source(images, *_ids([images.name])[0])]
+        return [Source(*_ids([images.name])[0])]
     if not images.is_dir():
         raise GenerationError(f"{str(images)!r} is neither a folder nor a file: give a folder of pictures.")
-    root = images.resolve()
-    names = sorted(
-        (Path(folder) / file).relative_to(images).as_posix()
-        for folder, _, files in os.walk(images, onerror=_refuse_folder)
-        for file in files
-        if Path(file).suffix.lower() in PICTURE_SUFFIXES
-    )
+    links: set[str] = set()
+    names = sorted(_names(str(images), "", links))
     if not names:
         suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
         raise GenerationError(f"{str(images)!r} holds no picture: no file there ends in {suffixes}.")
-    return [Source(images / name, name, id_, _refusal(images / name, root)) for name, id_ in _ids(names)]
+    root = images.resolve()
+    return [Source(name, id_, _refusal(images / name, root) if name in links else None) for name, id_ in _ids(names)]
 
 
-def _refuse_folder(error: OSError) -> NoReturn:
-    # Left alone, os.walk would pass over what it cannot list, and its pictures would be missing without a word.
-    raise GenerationError(
-        f"The folder {error.filename!r} cannot be listed ({error.strerror}): make it readable."
-    ) from error
+def _names(folder: str, prefix: str, links: set[str]) -> Iterator[str]:
+    """Names of the pictures under a folder. Its own walk: `os.walk` asks the disk once more about every file."""
+    below = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(entry.name)
+                elif os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES:
+                    if entry.is_symlink():
+                        if _is_folder(entry):
+                            continue
+                        links.add(f"{prefix}{entry.name}")
+                    yield f"{prefix}{entry.name}"
+    except OSError as error:
+        # Left out, its pictures would be missing without a word.
+        raise GenerationError(
+            f"The folder {folder!r} cannot be listed ({error.strerror}): make it readable."
+        ) from error
+    for name in below:
+        yield from _names(os.path.join(folder, name), f"{prefix}{name}/", links)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a circle of links: a file that is refused
+        return False
 
 
 def _refusal(path: Path, root: Path) -> str | None:
-    if not path.is_symlink():
-        return None
     try:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:
@@ -73,15 +191,59 @@ def _refusal(path: Path, root: Path) -> str | None:
     return None if target.is_relative_to(root) else "is a link out of the folder: copy the file into it"
 
 
+def confined(real_root: str, name: str) -> str:
+    """The path of `name` under a root that is resolved already.
+
+    Raises:
+        ImagePathError: It is no relative path, or leads out of the root.
+    """
+    if not name or "\0" in name or not is_file_name(name):
+        raise ImagePathError(shown(name), "is no file name: correct the annotation")
+    if "://" in name[:16] or name.startswith("data:"):
+        raise ImagePathError(shown(name), "is an address, not a file: download it first")
+    parts = name.replace("\\", "/").split("/")
+    if name[0] in "/\\" or ".." in parts or name[1:2] == ":":
+        raise ImagePathError(shown(name), "is a path out of the folder of pictures: give one relative to it")
+    path = os.path.join(real_root, name)
+    try:
+        real = os.path.realpath(path)
+    except OSError as error:
+        raise ImagePathError(shown(name), f"cannot be followed ({error.strerror}): replace the link") from error
+    if not real.startswith(real_root.rstrip(os.sep) + os.sep):
+        raise ImagePathError(shown(name), "is a link out of the folder: copy the file into it")
+    return path
+
+
 def _ids(names: list[str]) -> list[tuple[str, str]]:
     """Each name with its id: without suffix, unless that would be another file's name or id."""
-    shown = [printable(name) for name in names]
-    stems = [name[: -len(suffix)] if (suffix := Path(name).suffix) else name for name in shown]
-    counts, taken = Counter(stems), set(shown)
-    ids = [stem if counts[stem] == 1 and stem not in taken else name for name, stem in zip(shown, stems, strict=True)]
+    shown_names = [printable(name) for name in names]
+    stems = [os.path.splitext(name)[0] for name in shown_names]
+    ids = distinct(stems, shown_names)
     return list(zip(names, ids, strict=True))
+
+
+def distinct(ids: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The ids, where two inputs would share one or it is another's name the name instead."""
+    counts, taken = Counter(ids), set(names)
+    return [id_ if counts[id_] == 1 and id_ not in taken else name for id_, name in zip(ids, names, strict=True)]
 
 
 def printable(name: str) -> str:
     r"""A file name as valid Unicode: bytes that are not are written as `\xff`."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    if name.isascii():
+        return name
+    return os.fsencode(name).decode("utf-8", "backslashreplace") if is_file_name(name) else shown(name)
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a file can be called so."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:  # half a character, which JSON can spell and no file can be called
+        return False
+    return True
+
+
+def shown(name: str) -> str:
+    """A name for messages, whatever it holds."""
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -11,25 +11,33 @@ from typing import Any
 import torch
 
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS
-from vigc.processing.images import Picture
 from vigc.processing.rows import row_id, to_messages
 
-from .sources import Source
+from .attempts import NOT_FINITE, Draft, Fitting, is_same_question
+from .loading import Item
+from .scoring import visual_dependencies
+from .short_answers import ShortAnswers, takes_short_answers
+from .sources import printable
+
+# How a text is drawn where the settings themselves draw nothing: a second attempt stays close to the first, a second
+# question does not.
+AGAIN = {"do_sample": True, "num_beams": 1, "temperature": 0.7, "top_p": 0.9}
+ANOTHER = {"do_sample": True, "num_beams": 1, "temperature": 1.0, "top_p": 0.95}
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What was written about one picture, before it is known to be a pair."""
+@dataclass
+class Work:
+    """What came of a batch, by picture and not by row: copies of a picture may still turn up.
 
-    question: str | None
-    draft: str | None
-    answer: str | None
-    reason: str | None
-    text: str
-    trace: list[dict[str, Any]] = field(default_factory=list)
-    draft_logprob: float | None = None
-    answer_logprob: float | None = None
-    full_answer: str | None = None
+    Args:
+        rows: (input, row of `GENERATED_FEATURES`).
+        rejects: (input, record of a text that is no pair).
+        dropped: How many questions were left out because the picture had the same one already.
+    """
+
+    rows: list[tuple[Item, dict[str, Any]]] = field(default_factory=list)
+    rejects: list[tuple[Item, dict[str, Any]]] = field(default_factory=list)
+    dropped: int = 0
 
 
 class Worker:
@@ -38,10 +46,9 @@ class Worker:
     Args:
         model: A VIGC model.
         processor: Belongs to it.
-        types: The types of instruction.
+        configuration: All that decides what is written: `types`, `correct`, `seed`, `questions`, `retries`, `score`,
+            `short_answers`, `decoding`.
         settings: Decoding and `iqf_*` settings that are not the model's own.
-        correct: Whether VIC corrects the drafts; without it the answer is the draft.
-        seed: With a row's id, decides what is drawn where decoding samples.
         constants: Columns that are the same in every row: `source`, `license`, `model`, `config_hash`.
     """
 
@@ -50,41 +57,114 @@ class Worker:
         model: Any,
         processor: Any,
         *,
-        types: Sequence[str],
+        configuration: dict[str, Any],
         settings: dict[str, Any],
-        correct: bool,
-        seed: int,
         constants: dict[str, str],
     ) -> None:
         self.model, self.processor = model, processor
-        self.types, self.correct, self.seed = tuple(types), correct, seed
-        self.settings = settings if correct else {name: settings[name] for name in settings if name not in IQF_SETTINGS}
+        self.kinds, self.correct = tuple(configuration["types"]), configuration["correct"]
+        self.seed, self.questions = configuration["seed"], configuration["questions"]
+        self.retries, self.score = configuration["retries"], configuration["score"]
+        self.samples = bool(configuration["decoding"].get("do_sample"))
+        self.settings = (
+            settings if self.correct else {name: settings[name] for name in settings if name not in IQF_SETTINGS}
+        )
         self.constants = constants
+        self.fitting = Fitting()
+        given = configuration["short_answers"]
+        self.short = ShortAnswers(model, processor, self.settings, **given) if given else None
 
-    def write(self, batch: Sequence[tuple[Source, Picture]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Rows of `GENERATED_FEATURES`, and records of the texts that are no pairs."""
-        pixels = self.processor(images=[picture.image for _, picture in batch], return_tensors="pt")["pixel_values"]
+    def prepare(self, image: Any) -> torch.Tensor:
+        """A picture's pixels, float (1, 3, H, W)."""
+        return self.processor(images=[image], return_tensors="pt")["pixel_values"]
+
+    def write(self, batch: Sequence[Item]) -> Work:
+        """Rows of all types about each picture, and records of the texts that are no pairs."""
+        pixels = torch.cat([item.pixels for item in batch if item.pixels is not None])
+        parts = self.fitting.run(len(batch), lambda rows: self._write_part(batch[rows], pixels[rows]))
+        work = Work()
+        for part in parts:
+            work.rows += part.rows
+            work.rejects += part.rejects
+            work.dropped += part.dropped
+        return work
+
+    def _write_part(self, batch: Sequence[Item], pixels: torch.Tensor) -> Work:
+        work = Work()
         pixels = pixels.to(self.model.device, self.model.dtype)
         with torch.inference_mode():
             # All that depends on the picture alone, once for all types.
-            embeds = self.model.get_image_embeds(pixels) if self.correct else None
-            rows, rejects = [], []
-            for kind in self.types:
-                ids = [row_id(picture.original, kind, self.constants["config_hash"], 0) for _, picture in batch]
-                seeds = [_seed(self.seed, id_) for id_ in ids]
-                if embeds is not None:
-                    written = self._write_and_correct(kind, embeds, seeds)
-                else:
-                    written = self._write_only(kind, pixels, seeds)
-                for id_, (source, picture), text in zip(ids, batch, written, strict=True):
-                    reason = text.reason or _emptiness(text)
-                    if reason is None:
-                        rows.append(self._row(id_, kind, source, picture, text))
-                    else:
-                        rejects.append(self._reject(id_, kind, source, picture, text, reason))
-        return rows, rejects
+            embeds = self.model.get_image_embeds(pixels) if self.correct or self.score else None
+            for kind in self.kinds:
+                asked: list[list[str]] = [[] for _ in batch]
+                for index in range(self.questions):
+                    drafts = self._drafts(kind, index, batch, pixels, embeds, asked)
+                    self._collect(work, kind, index, batch, drafts, embeds)
+        return work
 
-    def _write_and_correct(self, kind: str, embeds: torch.Tensor, seeds: list[int]) -> list[Written]:
+    def _drafts(
+        self,
+        kind: str,
+        index: int,
+        batch: Sequence[Item],
+        pixels: torch.Tensor,
+        embeds: torch.Tensor | None,
+        asked: list[list[str]],
+    ) -> list[Draft]:
+        """A draft for each picture: the first attempt that is a pair and asks something new, or else the first."""
+        ids = [row_id(item.digest, kind, self.constants["config_hash"], index) for item in batch]
+        drafts = self._attempt(kind, index, 0, ids, pixels, embeds)
+        for attempt in range(1, self.retries + 1):
+            again = [
+                place
+                for place, draft in enumerate(drafts)
+                if (fault := draft.fault()) != NOT_FINITE  # which no other draw puts right
+                and (fault or is_same_question(str(draft.question), asked[place]))
+            ]
+            if not again:
+                break
+            where = torch.tensor(again, device=pixels.device)
+            others = self._attempt(
+                kind,
+                index,
+                attempt,
+                [ids[place] for place in again],
+                pixels[where],
+                None if embeds is None else embeds[where],
+            )
+            for place, draft in zip(again, others, strict=True):
+                if draft.fault() is None and not is_same_question(str(draft.question), asked[place]):
+                    draft.attempt = attempt
+                    drafts[place] = draft
+        for draft, known in zip(drafts, asked, strict=True):
+            if draft.fault() is None:
+                draft.repeats = is_same_question(str(draft.question), known)
+                if not draft.repeats:
+                    known.append(str(draft.question))
+        return drafts
+
+    def _attempt(
+        self,
+        kind: str,
+        index: int,
+        attempt: int,
+        ids: list[str],
+        pixels: torch.Tensor,
+        embeds: torch.Tensor | None,
+    ) -> list[Draft]:
+        seeds = [row_seed(self.seed, f"{id_}/{attempt}" if attempt else id_) for id_ in ids]
+        settings = dict(self.settings)
+        if not self.samples and (attempt or index):
+            settings |= ANOTHER if index else AGAIN
+        if self.short is not None and takes_short_answers(kind):
+            return self.short.write(kind, pixels, seeds, settings)
+        if not self.correct:
+            return self._write_only(kind, pixels, seeds, settings)
+        return self._write_and_correct(kind, embeds, seeds, settings)
+
+    def _write_and_correct(
+        self, kind: str, embeds: torch.Tensor | None, seeds: list[int], settings: dict[str, Any]
+    ) -> list[Draft]:
         output = self.model.generate(
             image_embeds=embeds,
             processor=self.processor,
@@ -92,7 +172,7 @@ class Worker:
             task=[kind] * len(seeds),
             row_seeds=seeds,
             return_dict_in_generate=True,
-            **self.settings,
+            **settings,
         )
         columns = (
             output.questions,
@@ -105,74 +185,120 @@ class Worker:
             output.answer_logprobs,
             output.answers_given_question,
         )
-        return [Written(*values) for values in zip(*columns, strict=True)]
+        return [Draft(*values) for values in zip(*columns, strict=True)]
 
-    def _write_only(self, kind: str, pixels: torch.Tensor, seeds: list[int]) -> list[Written]:
-        """VIG alone, in plain decoding, which draws for a whole batch at a time."""
-        inputs = self.processor.encode_prompts([self.processor.instruction(kind)] * len(seeds)).to(pixels.device)
-        devices = [pixels.device] if pixels.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(_seed(self.seed, json.dumps(seeds)))
-            ids = self.model.generate(pixel_values=pixels, **inputs, correct=False, **self.settings)
-        texts = self.processor.decode_texts(ids[:, inputs["input_ids"].shape[1] :])
+    def _write_only(self, kind: str, pixels: torch.Tensor, seeds: list[int], settings: dict[str, Any]) -> list[Draft]:
+        """VIG alone, in plain decoding. It draws for a whole batch at a time, so where it draws rows go alone."""
+        samples = self.samples or settings.get("do_sample", False)
+        parts = [slice(row, row + 1) for row in range(len(seeds))] if samples else [slice(0, len(seeds))]
+        texts: list[str] = []
+        for part in parts:
+            prompts = [self.processor.instruction(kind)] * len(seeds[part])
+            inputs = self.processor.encode_prompts(prompts).to(pixels.device)
+            devices = [pixels.device] if pixels.device.type == "cuda" else []
+            with torch.random.fork_rng(devices=devices):
+                torch.manual_seed(seeds[part][0])
+                ids = self.model.generate(pixel_values=pixels[part], **inputs, correct=False, **settings)
+            texts += self.processor.decode_texts(ids[:, inputs["input_ids"].shape[1] :])
         pairs = self.processor.post_process(texts)
         return [
-            Written(pair.question, pair.answer, pair.answer, pair.reason, text)
+            Draft(pair.question, pair.answer, pair.answer, pair.reason, text)
             for pair, text in zip(pairs, texts, strict=True)
         ]
 
-    def _row(self, id_: str, kind: str, source: Source, picture: Picture, text: Written) -> dict[str, Any]:
-        question, answer = str(text.question), str(text.answer)
-        extra = {"answer_given_question": text.full_answer} if text.full_answer is not None else None
+    def _collect(
+        self,
+        work: Work,
+        kind: str,
+        index: int,
+        batch: Sequence[Item],
+        drafts: list[Draft],
+        embeds: torch.Tensor | None,
+    ) -> None:
+        """Rows, records and counts from the drafts of one question."""
+        good = []
+        for place, (item, draft) in enumerate(zip(batch, drafts, strict=True)):
+            id_ = row_id(item.digest, kind, self.constants["config_hash"], index)
+            fault = draft.fault()
+            if fault is not None:
+                work.rejects.append((item, self._reject(id_, kind, item, draft, fault)))
+            elif draft.repeats:
+                work.dropped += 1
+            else:
+                good.append(place)
+                work.rows.append((item, self._row(id_, kind, index, item, draft)))
+        if self.score and good and embeds is not None:
+            questions = [str(drafts[place].question) for place in good]
+            answers = [str(drafts[place].answer) for place in good]
+            where = torch.tensor(good, device=embeds.device)
+            scores = visual_dependencies(
+                self.model, self.processor, embeds[where], questions, answers, [kind] * len(good)
+            )
+            for (_, row), score in zip(work.rows[-len(good) :], scores, strict=True):
+                row["scores"]["visual_dependency"] = score
+
+    def _row(self, id_: str, kind: str, index: int, item: Item, draft: Draft) -> dict[str, Any]:
+        question, answer = str(draft.question), str(draft.answer)
+        extra: dict[str, Any] = {}
+        if draft.full_answer is not None:
+            extra["answer_given_question"] = draft.full_answer
+        if draft.attempt:
+            extra["attempt"] = draft.attempt + 1
         return {
             "id": id_,
-            "image": {"bytes": picture.data, "path": None},
-            "image_id": source.image_id,
+            "image": item.image,
+            "image_id": item.source.image_id,
             "type": kind,
-            "question_index": 0,
+            "question_index": index,
             "instruction": self.processor.instruction(kind),
             "question": question,
-            "draft": text.draft,
+            "draft": draft.draft,
             "answer": answer,
             "messages": to_messages(question, answer),
-            "trace": text.trace,
+            "trace": draft.trace,
             "scores": {
-                "draft_logprob": text.draft_logprob,
-                "answer_logprob": text.answer_logprob,
+                "draft_logprob": draft.draft_logprob,
+                "answer_logprob": draft.answer_logprob,
                 "visual_dependency": None,
             },
-            "answers": None,
-            "weights": None,
-            "objects": None,
+            "answers": draft.answers,
+            "weights": draft.weights,
+            "objects": item.source.objects,
             "conversation_id": None,
             "turn": None,
-            "extra": None if extra is None else json.dumps(extra),
+            "extra": extra or None,
             **self.constants,
+            **({"license": item.source.license} if item.source.license else {}),
         }
 
-    def _reject(
-        self, id_: str, kind: str, source: Source, picture: Picture, text: Written, reason: str
-    ) -> dict[str, Any]:
+    def _reject(self, id_: str, kind: str, item: Item, draft: Draft, reason: str) -> dict[str, Any]:
         return {
             "kind": "text",
             "id": id_,
-            "path": source.name,
-            "image_id": source.image_id,
-            "sha256": hashlib.sha256(picture.original).hexdigest(),
+            "path": item.source.name,
+            "image_id": item.source.image_id,
+            "sha256": item.digest,
             "type": kind,
             "instruction": self.processor.instruction(kind),
-            "text": text.text,
+            "text": draft.text,
             "reason": reason,
+            "attempts": 1 if reason == NOT_FINITE else self.retries + 1,
         }
 
 
-def _emptiness(text: Written) -> str | None:
-    """Why a pair by the letter is none to train on."""
-    if not text.question:
-        return "the question is empty"
-    return None if text.answer else "the answer is empty"
+def finish_row(item: Item, row: dict[str, Any]) -> dict[str, Any]:
+    """A row as it is stored, with the names of all exact copies of its picture."""
+    extra = dict(row["extra"] or {})
+    if item.same:
+        extra["same_picture"] = [printable(name) for name in item.same]
+    return {**row, "extra": json.dumps(extra, ensure_ascii=True) if extra else None}
 
 
-def _seed(seed: int, id_: str) -> int:
+def finish_reject(item: Item, record: dict[str, Any]) -> dict[str, Any]:
+    """A record as it is stored, with the names of all exact copies of its picture."""
+    return {**record, "same": item.same} if item.same else record
+
+
+def row_seed(seed: int, id_: str) -> int:
     """32 bits that depend on the run's seed and the row alone."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{id_}".encode()).digest()[:4], "big")

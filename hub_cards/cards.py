@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,18 @@ class DatasetFacts:
         types: Figures of each type.
         images: Number of pictures that were read.
         skipped: Number of files that could not be read.
-        reasons: (kind, reason) of everything that was set aside.
+        reasons: (kind, reason) of everything that was set aside, one by one or counted.
         configuration: All that decided what was written.
         config_hash: Its hash.
         command: Repeats the run.
         source: Where the pictures came from.
         license: Their licence; "unknown" is said in so many words.
+        kind: "generate", or "correct" where questions and first answers were given.
+        duplicates: Number of files that are exact copies of another one.
+        dropped: Number of questions left out because the picture had the same one already.
+        bare: Number of entries without picture, which were passed on as they were.
+        excluded: Number of pictures left out, by reason.
+        licenses: Number of rows by licence, where pictures state their own.
     """
 
     name: str
@@ -81,12 +87,18 @@ class DatasetFacts:
     types: Mapping[str, TypeFigures]
     images: int
     skipped: int
-    reasons: Sequence[tuple[str, str]]
+    reasons: Sequence[tuple[str, str]] | Mapping[tuple[str, str], int]
     configuration: Mapping[str, Any]
     config_hash: str
     command: str
     source: str
     license: str
+    kind: str = "generate"
+    duplicates: int = 0
+    dropped: int = 0
+    bare: int = 0
+    excluded: Mapping[str, int] = field(default_factory=dict)
+    licenses: Mapping[str, int] = field(default_factory=dict)
 
 
 def write_dataset_card(
@@ -117,7 +129,7 @@ def write_dataset_card(
         metadata=data.to_yaml(),
         facts=facts,
         filled=list(filled),
-        purposes={kind: INSTRUCTION_TYPES[kind].prompt for kind in facts.types},
+        purposes={kind: INSTRUCTION_TYPES[kind].prompt if kind in INSTRUCTION_TYPES else "-" for kind in facts.types},
         total=total,
         set_aside=Counter(facts.reasons).most_common(),
     )

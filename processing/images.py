@@ -49,6 +49,18 @@ class ImageError(ValueError):
         self.reason = reason
 
 
+class ImagePathError(ImageError):
+    """A name that must not be followed: out of the pictures' root, an address, no file name at all."""
+
+
+class ImageSizeError(ImageError):
+    """More bytes or pixels than are safe to decode."""
+
+
+class ImageDataError(ImageError):
+    """A file that is no picture, empty, truncated or corrupt."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """An opened picture.
@@ -119,9 +131,9 @@ def _read(source: str | os.PathLike[str] | bytes, name: str) -> bytes:
             raise ImageError(name, "is not a regular file: give a picture file")
         size = status.st_size
     if size == 0:
-        raise ImageError(name, "is empty (0 bytes): get the file again")
+        raise ImageDataError(name, "is empty (0 bytes): get the file again")
     if size > MAX_BYTES:
-        raise ImageError(name, f"has {size:,} bytes, more than the limit of {MAX_BYTES:,}: make it smaller")
+        raise ImageSizeError(name, f"has {size:,} bytes, more than the limit of {MAX_BYTES:,}: make it smaller")
     if isinstance(source, bytes):
         return source
     try:
@@ -141,22 +153,22 @@ def _decoded(data: bytes, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
     except Image.DecompressionBombError as error:
-        raise ImageError(name, f"has more than the limit of {MAX_PIXELS:,} pixels: make it smaller") from error
+        raise ImageSizeError(name, f"has more than the limit of {MAX_PIXELS:,} pixels: make it smaller") from error
     except MemoryError:
         raise  # the machine's trouble, not the picture's
     except Exception as error:  # Pillow's parsers raise whatever a broken header makes them raise
         known = ", ".join(_formats())
-        raise ImageError(name, f"is not a picture in a format that is read here ({known}), or corrupt") from error
+        raise ImageDataError(name, f"is not a picture in a format that is read here ({known}), or corrupt") from error
     width, height = image.size
     if width * height > MAX_PIXELS:
         size = f"{width} x {height} = {width * height:,} pixels"
-        raise ImageError(name, f"has {size}, more than the limit of {MAX_PIXELS:,}: make it smaller")
+        raise ImageSizeError(name, f"has {size}, more than the limit of {MAX_PIXELS:,}: make it smaller")
     try:
         image.load()
     except MemoryError:
         raise
     except Exception as error:
-        raise ImageError(name, f"is truncated or corrupt ({_text(error)}): get the file again") from error
+        raise ImageDataError(name, f"is truncated or corrupt ({_text(error)}): get the file again") from error
     return image
 
 
@@ -165,7 +177,9 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         upright = image.transpose(_UPRIGHT[_orientation(image)]) if _orientation(image) != 1 else image
         rgb = _flat(upright, image)
     except (ValueError, OSError) as error:
-        raise ImageError(name, f"has colours of a kind that cannot be shown ({image.mode}: {_text(error)})") from error
+        raise ImageDataError(
+            name, f"has colours of a kind that cannot be shown ({image.mode}: {_text(error)})"
+        ) from error
     if rgb is image:
         rgb = image.copy()
     rgb.info = {}

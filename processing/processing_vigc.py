@@ -147,6 +147,13 @@ class VigcProcessor(InstructBlipProcessor):
         """
         return BatchFeature(self._encode_texts(list(prompts), with_image=True, return_tensors="pt"))
 
+    def encode_pairs(self, prompts: Sequence[str], targets: Sequence[str]) -> BatchFeature:
+        """Prompts with what follows them, cut to the lengths of training and padded on the right, to score the targets.
+
+        Returns what [`encode_prompts`] does, and `labels`, int64 (B, T), -100 on all that is not target.
+        """
+        return BatchFeature(self._encode_pairs(list(prompts), list(targets), with_image=True, return_tensors="pt"))
+
     def vic_prompt(self, question: str, task: str | None = None, style: str = "question") -> str:
         """What VIC is asked about `question`.
 

@@ -52,16 +52,16 @@ GENERATED_FEATURES = Features(
 )
 
 
-def row_id(image_bytes: bytes, type: str, config_hash: str, question_index: int) -> str:
+def row_id(image: bytes | str, type: str, config_hash: str, question_index: int) -> str:
     """What identifies a generated row: 32 hexadecimal digits that depend on the picture and the settings alone.
 
     Args:
-        image_bytes: The picture's file as it was read.
+        image: The picture's file as it was read, or its SHA-256 in hexadecimal digits.
         type: The type of instruction.
         config_hash: Hash of all settings that change what is written.
         question_index: Which of the questions of this type about this picture.
     """
-    picture = hashlib.sha256(image_bytes).hexdigest()
+    picture = image if isinstance(image, str) else hashlib.sha256(image).hexdigest()
     key = json.dumps([picture, type, config_hash, question_index])
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 

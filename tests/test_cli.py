@@ -116,7 +116,7 @@ def test_a_full_disk_is_said_plainly(pictures, vigc_folder, tmp_path, monkeypatc
 
     monkeypatch.setattr(ledger, "atomic_write", fail)
     result = call("generate", pictures, "-o", tmp_path / "out", "-m", vigc_folder, "--types", "detail")
-    assert result.exit_code == 1 and "No space left on device" in result.stderr
+    assert result.exit_code == 75 and "No space left on device" in result.stderr
 
 
 def test_report_writes_the_page_anew(pictures, vigc_folder, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from datasets import Features, load_dataset
 from PIL import ExifTags, Image
 
-from vigc.generation import GenerationError, generate_dataset, ledger
+from vigc.generation import ConflictError, GenerationError, generate_dataset, ledger
 from vigc.generation.models import folder_fingerprint, load_model
 from vigc.generation.sources import list_images
 from vigc.modeling_vigc import VigcForConditionalGeneration
@@ -312,7 +312,7 @@ def test_a_dataset_is_replaced_only_on_request(pictures, model, processor, tmp_p
     generate_dataset(pictures, tmp_path / "out", types=["detail", "complex"], **job)
     (tmp_path / "out" / "mine.txt").write_text("kept")
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    with pytest.raises(GenerationError, match="holds a dataset: give --overwrite to replace it"):
+    with pytest.raises(ConflictError, match=r"types was .*now .*detail.*give --overwrite to replace it"):
         generate_dataset(pictures, tmp_path / "out", types=["detail"], **job)
     with pytest.raises(GenerationError, match="cannot be loaded"):
         generate_dataset(pictures, tmp_path / "out", model="no/such/model", overwrite=True)

@@ -31,3 +31,14 @@ def scenes(
     except (ValueError, OSError) as error:
         fail("scenes", error)
     typer.echo(f"{count(written['rows'], 'row')} about {count(written['scenes'], 'scene')} in {output}")
+
+
+DemoOutput = Annotated[Path, option("The folder to write the scenes and the dataset into.", "--output", "-o")]
+Pictures = Annotated[int, option("How many scenes to draw.", min=1)]
+
+
+def demo(output: DemoOutput = Path("vigc-demo"), pictures: Pictures = 12, seed: SceneSeed = 7) -> None:
+    """Draw scenes, let the embedded model write and correct rows about them, and make the report."""
+    from .running import run_demo
+
+    raise typer.Exit(run_demo(output, pictures, seed))

@@ -1,0 +1,134 @@
+"""When a text is tried again, and when a batch is cut: what is wrong with a text, what fits into memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+
+from .errors import TryAgainError
+
+T = TypeVar("T")
+
+# A text that ends in this many copies of its last words, this long in all, would have gone on for ever.
+_COPIES = 4
+_COPIED_WORDS = 12
+_LONGEST_PERIOD = 40
+
+# Share of words in common from which two questions ask the same.
+_SAME_QUESTION = 0.8
+
+
+@dataclass(slots=True)
+class Draft:
+    """What was written about one picture, before it is known to be a pair."""
+
+    question: str | None
+    draft: str | None
+    answer: str | None
+    reason: str | None
+    text: str
+    trace: list[dict[str, Any]] = field(default_factory=list)
+    draft_logprob: float | None = None
+    answer_logprob: float | None = None
+    full_answer: str | None = None
+    answers: list[str] | None = None
+    weights: list[float] | None = None
+    attempt: int = 0
+    dependency: float | None = None
+    repeats: bool = False
+
+    def fault(self) -> str | None:
+        """Why this is no pair to train on; None if it is one."""
+        if self.reason is not None:
+            return self.reason
+        if not self.question:
+            return "the question is empty"
+        if not self.answer:
+            return "the answer is empty"
+        if not is_finite(self.draft_logprob) or not is_finite(self.answer_logprob):
+            return NOT_FINITE
+        for name, text in (("question", self.question), ("answer", self.answer)):
+            if is_endless(text):
+                return f"the {name} repeats itself without end"
+        return None
+
+
+NOT_FINITE = "the model's probabilities are not finite numbers: load it with --dtype float32"
+
+
+def is_finite(logprob: float | None) -> bool:
+    """Whether a score is a number; one that was not computed counts as such."""
+    return logprob is None or math.isfinite(logprob)
+
+
+def is_endless(text: str) -> bool:
+    """Whether a text ends in the same words over and over."""
+    words = text.split()
+    for period in range(1, min(_LONGEST_PERIOD, len(words) // _COPIES) + 1):
+        length = period * max(_COPIES, -(-_COPIED_WORDS // period))
+        if length > len(words):
+            continue
+        tail = words[-length:]
+        if tail[period:] == tail[:-period]:
+            return True
+    return False
+
+
+def is_same_question(question: str, others: list[str]) -> bool:
+    """Whether a question asks what another one asks already, going by its words."""
+    words = _words(question)
+    return any(len(words & known) >= _SAME_QUESTION * len(words | known) for known in map(_words, others))
+
+
+def _words(text: str) -> set[str]:
+    return set("".join(char if char.isalnum() else " " for char in text.lower()).split())
+
+
+class Fitting:
+    """Runs work on as many rows at a time as memory allows; what did not fit once is not tried again.
+
+    `halved` counts how often a batch was cut.
+    """
+
+    def __init__(self) -> None:
+        self.most: int | None = None
+        self.halved = 0
+
+    def run(self, count: int, work: Callable[[slice], T]) -> list[T]:
+        """Calls `work` with slices that cover `count` rows.
+
+        Raises:
+            TryAgainError: Not even one row fits.
+        """
+        results: list[T] = []
+        start = 0
+        while start < count:
+            size = min(self.most or count, count - start)
+            result = _unless_full(lambda rows=slice(start, start + size): work(rows))
+            if result is not None:
+                results.append(result)
+                start += size
+                continue
+            # Outside of the handler, where the error no longer holds on to the memory.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if size == 1:
+                raise TryAgainError("Memory does not suffice for one picture: free some, or take a smaller --dtype.")
+            self.most = size // 2
+            self.halved += 1
+        return results
+
+
+def _unless_full(work: Callable[[], T]) -> T | None:
+    try:
+        return work()
+    except torch.OutOfMemoryError:
+        return None
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):  # how torch says it on a CPU
+            return None
+        raise

@@ -1,0 +1,159 @@
+"""What must not be generated from: ids of files that others train or test on, and pictures that look like theirs."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from vigc.processing.images import ImageError, open_image
+
+from .errors import GenerationError
+from .json_stream import JsonReader, read_rows
+from .sources import Source, list_images, printable
+
+# COCO's pictures have one number under several names: COCO_val2014_000000000042.jpg, 000000000042.jpg, 42.
+_COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})")
+
+_NAMES = ("image", "image_id", "file_name", "image_path")
+
+# Of 64 bits. A copy that was resized or compressed anew differs in a few, another picture in about half.
+MAX_DISTANCE = 4
+
+
+class ExcludedIds:
+    """The ids and file names that a file lists.
+
+    A text file has one on each line. Of JSON (a list, JSON Lines, or annotations in COCO's or VQA's form) the values
+    of `image`, `image_id`, `file_name` and `image_path` count, and the `id` of entries without them.
+
+    Args:
+        path: The file.
+
+    Raises:
+        GenerationError: It cannot be read, or lists nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = printable(path.name)
+        self.keys: set[str | int] = set()
+        for entry in _entries(path):
+            for value in _values(entry):
+                self.keys.update(_keys(value))
+        if not self.keys:
+            raise GenerationError(
+                f"{str(path)!r} lists no picture: give ids or file names, one a line, or a JSON file."
+            )
+
+    def reason(self, source: Source) -> str | None:
+        """Why a picture is left out, or None."""
+        for value in (source.image_id, source.name):
+            if not self.keys.isdisjoint(_keys(value)):
+                return f"listed in {self.name}"
+        return None
+
+
+def _entries(path: Path) -> Iterator[Any]:
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        reader = JsonReader(path)
+        if reader.top() == "[":
+            yield from reader.elements()
+            return
+        for _ in reader.members():
+            if reader.top() == "[":
+                yield from reader.elements()
+            else:
+                reader.value()
+    elif suffix in (".jsonl", ".ndjson"):
+        for _, row in read_rows(path):
+            if isinstance(row, GenerationError):
+                raise row  # a line that cannot be read may be the one that had to be left out
+            yield row
+    else:
+        try:
+            text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        except OSError as error:
+            raise GenerationError(f"{str(path)!r} cannot be read ({error.strerror}): give a list of ids.") from error
+        yield from (line.strip() for line in text.splitlines() if line.strip())
+
+
+def _values(entry: Any) -> Iterator[str | int]:
+    if isinstance(entry, (str, int)):
+        yield entry
+    elif isinstance(entry, dict):
+        found = [entry[name] for name in _NAMES if isinstance(entry.get(name), (str, int))]
+        if "file_name" in entry or not found:
+            found += [entry[name] for name in ("id",) if isinstance(entry.get(name), (str, int))]
+        yield from found
+
+
+def _keys(value: str | int) -> Iterable[str | int]:
+    """The forms under which a picture is known."""
+    if isinstance(value, int):
+        return (value,)
+    name = value.replace("\\", "/")
+    stem = PurePosixPath(name).stem if "." in PurePosixPath(name).name else PurePosixPath(name).name
+    keys: list[str | int] = [name, stem]
+    if match := _COCO_NAME.fullmatch(stem):
+        keys.append(int(match[1]))
+    elif stem.isdecimal() and not stem.startswith("0"):
+        keys.append(int(stem))
+    return keys
+
+
+class ExcludedPictures:
+    """Pictures in a folder, by what they look like.
+
+    Args:
+        folder: The pictures.
+
+    Raises:
+        GenerationError: It holds none that can be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.name = printable(folder.resolve().name)
+        self.unreadable: list[str] = []
+        self._bands: defaultdict[tuple[int, int], list[tuple[int, str]]] = defaultdict(list)
+        count = 0
+        for source in list_images(folder):
+            try:
+                if source.refused is not None:
+                    raise ImageError(source.name, source.refused)
+                look = perceptual_hash(open_image(folder / source.name))
+            except ImageError as error:
+                self.unreadable.append(str(error))
+                continue
+            count += 1
+            for band in _bands(look):
+                self._bands[band].append((look, printable(source.name)))
+        if not count:
+            raise GenerationError(f"{str(folder)!r} holds no picture that can be read: {self.unreadable[0]}.")
+
+    def reason(self, look: int | None) -> str | None:
+        """Why a picture that looks like this is left out, or None."""
+        if look is None:
+            return None
+        for band in _bands(look):
+            for other, name in self._bands.get(band, ()):
+                if (look ^ other).bit_count() <= MAX_DISTANCE:
+                    return f"looks like {name} in {self.name}"
+        return None
+
+
+def _bands(look: int) -> Iterator[tuple[int, int]]:
+    """Pieces of a hash: two that differ in few bits share one of one more piece than that."""
+    count = MAX_DISTANCE + 1
+    for index in range(count):
+        low, high = 64 * index // count, 64 * (index + 1) // count
+        yield index, (look >> low) & ((1 << (high - low)) - 1)
+
+
+def perceptual_hash(image: Any) -> int:
+    """64 bits of what a picture looks like (a DCT hash), the same at any size."""
+    import imagehash  # it brings scipy, which takes a while to import
+
+    return int(str(imagehash.phash(image)), 16)

@@ -1,0 +1,83 @@
+"""The output folder before and after a job: whose it is, emptied on request, swept when all is done."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from vigc.processing import INSTRUCTION_TYPES
+
+from . import ledger, locks
+from .errors import BusyError, GenerationError
+
+# The folder of corrected rows of no known type.
+CORRECTED = "corrected"
+
+_UNFINISHED = re.compile(r"\..+\.\d+\.tmp")  # as `atomic_write` names them
+
+
+def check_output(folder: Path) -> bool:
+    """Whether a folder holds a plan of ours, whole or damaged; raises a `GenerationError` if it is somebody else's."""
+    if not folder.exists():
+        return False
+    if not folder.is_dir():
+        raise GenerationError(f"{str(folder)!r} is a file: give --output a new or empty folder.")
+    # A job that died before its plan was written leaves its state and nothing else.
+    if not any(path.name != ledger.STATE for path in folder.iterdir()):
+        return (folder / ledger.PLAN).is_file()
+    if not (folder / ledger.PLAN).is_file():
+        raise GenerationError(f"{str(folder)!r} exists and is no dataset of vigc: give --output a new or empty folder.")
+    return True
+
+
+def remove_dataset(folder: Path) -> None:
+    """Deletes what an earlier job wrote, and nothing else; the plan goes last, since it says whose folder this is.
+
+    Raises:
+        BusyError: A process is still at work on it.
+    """
+    busy = [name for name in locks.held(folder) if name.startswith(("shard-", "finish"))]
+    if busy:
+        raise BusyError(f"{str(folder)!r} is being written by another process ({', '.join(busy)}): wait for its end.")
+    (folder / ledger.FINISHED).unlink(missing_ok=True)
+    written = list(_written(folder))
+    for path in written:
+        path.unlink(missing_ok=True)
+    for path in [*written, folder / ledger.PLAN]:
+        remove_unfinished(path.parent)
+    (folder / ledger.PLAN).unlink(missing_ok=True)
+    for parent in sorted({path.parent for path in written}, reverse=True):
+        if parent not in (folder, folder / ledger.STATE) and parent.is_dir() and not any(parent.iterdir()):
+            parent.rmdir()
+
+
+def _written(folder: Path) -> Iterator[Path]:
+    yield from sorted((folder / ledger.SHARDS).glob("*.json"))
+    for kind in _kinds(folder):
+        yield from sorted((folder / kind).glob("train-*.parquet"))
+    yield from sorted((folder / ledger.QUARANTINE).glob("part-*.jsonl"))
+    yield from (folder / name for name in (ledger.CARD, ledger.REPORT, ledger.INPUTS, ledger.EXCLUDED))
+
+
+def _kinds(folder: Path) -> list[str]:
+    try:
+        return ledger.read_plan(folder)["configuration"]["types"]
+    except GenerationError:  # damaged, or never written: nothing but the known types can have been
+        return [*INSTRUCTION_TYPES, CORRECTED]
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Deletes what a write that was killed left behind in one folder."""
+    for path in folder.glob(".*.tmp"):
+        if _UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Deletes what killed writes left anywhere in a dataset; nobody else may be writing any more."""
+    state = folder / ledger.STATE
+    for place in [folder, *(path for path in folder.iterdir() if path.is_dir() and path != state)]:
+        remove_unfinished(place)
+    for place in (state, folder / ledger.SHARDS, folder / ledger.HASHES):
+        remove_unfinished(place)

@@ -1,0 +1,176 @@
+"""The job: a plan, its shards one by one, and the end. Whatever kills it, the same command goes on where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from . import ledger, locks
+from .errors import BusyError, GenerationError
+from .folder import check_output, remove_dataset, sweep
+from .plan import Selection, check_readable, check_same, complete_plan
+from .shards import MakeShard, commit
+from .sources import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which part of a job a process does.
+
+    Args:
+        rank: Its number, from 0.
+        world_size: How many processes share the job.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size:
+            raise GenerationError(
+                f"rank={self.rank} with world_size={self.world_size}: ranks go from 0 to {self.world_size - 1}."
+            )
+
+    @property
+    def lock(self) -> str:
+        """The name of its lock."""
+        return f"rank-{self.rank}-of-{self.world_size}"
+
+
+@contextmanager
+def alone(folder: Path, share: Share) -> Iterator[None]:
+    """Makes sure that no other process works as the same rank of the same folder.
+
+    Raises:
+        BusyError: One does.
+    """
+    created = not folder.exists()
+    check_output(folder)
+    with locks.hold(folder, share.lock) as free:
+        if not free:
+            raise BusyError(
+                f"{str(folder)!r} is being written by another process of rank {share.rank} (of {share.world_size}): "
+                "wait for its end, or give this one a --rank of its own."
+            )
+        try:
+            yield
+        finally:
+            locks.clear(folder, share.lock)
+            if not (folder / ledger.PLAN).exists():
+                _remove_empty(folder, created)
+
+
+def _remove_empty(folder: Path, created: bool) -> None:
+    """Leaves no trace of a job that was refused before it had a plan."""
+    state = folder / ledger.STATE
+    if state.is_dir() and not any(state.iterdir()):
+        state.rmdir()
+    if created and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def settle_plan(folder: Path, plan: dict[str, Any], selection: Selection, *, overwrite: bool) -> dict[str, Any]:
+    """Writes the plan of a new job, or makes sure that the folder's is the same.
+
+    Raises:
+        ConflictError: The folder holds another job.
+        BusyError: It should be replaced, and somebody is at work on it.
+    """
+    with locks.hold(folder, "plan", wait=True):
+        exists = check_output(folder)
+        if exists:
+            done = complete_plan(folder, plan, selection, write=False)
+            old_finished = ledger.is_finished(folder, done["fingerprint"])
+            try:
+                check_same(folder, done)
+            except GenerationError:
+                if not overwrite:
+                    raise
+                old_finished = True
+            if not (overwrite and old_finished):
+                return _rebuilt(folder, done, selection, plan)
+        if exists:
+            check_readable(selection.collection, selection.sources(folder))
+            remove_dataset(folder)
+        done = complete_plan(folder, plan, selection, write=True)
+        try:
+            check_readable(selection.collection, _listed(folder))
+        except GenerationError:
+            for name in (ledger.INPUTS, ledger.EXCLUDED):
+                (folder / name).unlink(missing_ok=True)
+            raise
+        ledger.write_plan(folder, done)
+        return done
+
+
+def _listed(folder: Path) -> Iterator[Source]:
+    inputs = ledger.Inputs(folder / ledger.INPUTS)
+    return (Source(**record) for shard in range(len(inputs)) for record in inputs[shard])
+
+
+def _rebuilt(folder: Path, done: dict[str, Any], selection: Selection, plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan, with files that were torn or lost written again."""
+    try:
+        whole = ledger.read_plan(folder)["fingerprint"] == done["fingerprint"]
+    except GenerationError:
+        whole = False
+    if not whole or not _is_listed(folder, done):
+        complete_plan(folder, plan, selection, write=True)
+        ledger.write_plan(folder, done)
+    return done
+
+
+def _is_listed(folder: Path, plan: dict[str, Any]) -> bool:
+    try:
+        return len(ledger.Inputs(folder / ledger.INPUTS)) == plan["inputs"]["shards"]
+    except FileNotFoundError:
+        return False
+
+
+def run_shards(folder: Path, plan: dict[str, Any], share: Share, make: MakeShard) -> None:
+    """Makes the shards of one share that are not finished yet. A shard that another process holds is left to it."""
+    inputs = ledger.Inputs(folder / ledger.INPUTS)
+    mine = range(share.rank, len(inputs), share.world_size)
+    total = sum(1 for _ in mine)
+    with tqdm(total=total, desc="Shards", unit="shard", disable=None) as progress:
+        for shard in mine:
+            if not _is_done(folder, plan, shard):
+                with locks.hold(folder, f"shard-{shard:05d}") as free:
+                    # Looked at again: it may have been finished between the first look and the lock.
+                    if free and not _is_done(folder, plan, shard):
+                        sources = [Source(**record) for record in inputs[shard]]
+                        output = make(sources, progress.set_postfix_str)
+                        commit(folder, plan, shard, sources, output)
+            progress.update()
+
+
+def _is_done(folder: Path, plan: dict[str, Any], shard: int) -> bool:
+    record = ledger.read_shard(folder, shard)
+    return record is not None and record.fingerprint == plan["fingerprint"]
+
+
+def missing_shards(folder: Path, plan: dict[str, Any]) -> int:
+    """How many shards are not finished."""
+    return sum(not _is_done(folder, plan, shard) for shard in range(plan["inputs"]["shards"]))
+
+
+def finish(folder: Path, plan: dict[str, Any], write: Callable[[], dict[str, int]]) -> bool:
+    """If all shards are finished, writes what is made from them together, once; returns whether the job is finished.
+
+    Args:
+        folder: The dataset folder.
+        plan: Its plan.
+        write: Writes card and report, and returns figures for the mark of the end.
+    """
+    if missing_shards(folder, plan):
+        return False
+    with locks.hold(folder, "finish", wait=True):
+        if not ledger.is_finished(folder, plan["fingerprint"]):
+            sweep(folder)
+            ledger.write_finished(folder, plan, write())
+    return True

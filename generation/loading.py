@@ -1,0 +1,235 @@
+"""Pictures are opened and prepared while the model writes about those before them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, Full, Queue
+from typing import Any, TypeVar
+
+import torch
+
+from vigc.processing.images import ImageDataError, ImageError, ImagePathError
+
+from .errors import TryAgainError, is_passing
+from .sources import Collection, NoPictureError, Source, is_file_name
+
+T = TypeVar("T")
+
+_THREADS = min(4, os.cpu_count() or 1)
+_BATCHES_AHEAD = 2
+
+
+@dataclass(slots=True)
+class Item:
+    """An input that is ready for the model.
+
+    Args:
+        source: Where it comes from.
+        digest: SHA-256 of the file as it was read.
+        image: The `image` column of its rows.
+        pixels: float (1, 3, H, W); None for an input without picture.
+        same: Names of exact copies, which are not worked on again.
+    """
+
+    source: Source
+    digest: str
+    image: dict[str, Any] | None = None
+    pixels: torch.Tensor | None = None
+    same: list[str] = field(default_factory=list)
+
+
+class Loader:
+    """Opens the inputs of a shard and forms batches from them.
+
+    Args:
+        collection: Opens pictures.
+        prepare: Makes pixels, float (1, 3, H, W), of a picture.
+        batch_size: Inputs to a batch.
+        embed: Whether rows hold the picture, or else its path.
+    """
+
+    def __init__(
+        self, collection: Collection, prepare: Callable[[Any], torch.Tensor], batch_size: int, embed: bool = True
+    ) -> None:
+        self.collection, self.prepare, self.batch_size, self.embed = collection, prepare, batch_size, embed
+
+    def batches(self, sources: Sequence[Source], skipped: list[dict[str, Any]]) -> Iterator[list[Item]]:
+        """Batches of the inputs in their order, less those that cannot be opened and copies of earlier ones.
+
+        Args:
+            sources: The shard's inputs.
+            skipped: Where records of those go that cannot be opened.
+        """
+        return ahead(self._batches(sources, skipped), _BATCHES_AHEAD)
+
+    def _batches(self, sources: Sequence[Source], skipped: list[dict[str, Any]]) -> Iterator[list[Item]]:
+        known: dict[str, Item] = {}
+        batch: list[Item] = []
+        for found in self._in_order(sources):
+            if not isinstance(found, Item):
+                skipped.append(found)
+            elif found.source.pairs is None and (first := known.get(found.digest)) is not None:
+                first.same += [found.source.name, *found.same]
+            else:
+                known[found.digest] = found
+                batch.append(found)
+            if len(batch) == self.batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _in_order(self, sources: Sequence[Source]) -> Iterator[Item | dict[str, Any]]:
+        window: deque[Future[Item | dict[str, Any]]] = deque()
+        with ThreadPoolExecutor(_THREADS) as threads:
+            try:
+                for source in sources:
+                    window.append(threads.submit(self.load, source))
+                    if len(window) > 2 * _THREADS:
+                        yield window.popleft().result()
+                while window:
+                    yield window.popleft().result()
+            finally:
+                for waiting in window:
+                    waiting.cancel()
+
+    def load(self, source: Source) -> Item | dict[str, Any]:
+        """The input ready for the model, or the record of why it is set aside.
+
+        Raises:
+            TryAgainError: The machine is in the way, not the input.
+        """
+        if source.pairs is not None and source.name == "":
+            return Item(source, "")
+        try:
+            picture = self.collection.open(source)
+            image = {"bytes": picture.data, "path": None} if self.embed else self._path(source)
+            return Item(
+                source,
+                hashlib.sha256(picture.original).hexdigest(),
+                image,
+                self._pixels(picture.image, source),
+                list(source.same or ()),
+            )
+        except NoPictureError as error:
+            if source.pairs is not None:
+                return Item(source, "")
+            return self._skipped(source, error)
+        except (ImageError, MemoryError, OSError) as error:
+            if is_passing(error) or is_passing(error.__cause__):
+                raise TryAgainError(f"{error}: run the same command again later.") from error
+            if not isinstance(error, ImageError):
+                raise
+            if not self.collection.is_there():
+                raise TryAgainError(
+                    f"{error}, and the place of all pictures is gone: run the same command again when it is back."
+                ) from error
+            return self._skipped(source, error)
+
+    def _pixels(self, image: Any, source: Source) -> torch.Tensor:
+        try:
+            return self.prepare(image)
+        except ValueError as error:  # a picture of a shape that the processor cannot resize
+            raise ImageDataError(source.name, f"cannot be prepared for the model ({error})") from error
+
+    def _path(self, source: Source) -> dict[str, Any]:
+        path = self.collection.locate(source)
+        if path is None:
+            raise ImagePathError(source.name, "is no file, so rows cannot hold its path: embed pictures")
+        if any("\udc80" <= char <= "\udcff" for char in path):
+            raise ImagePathError(source.name, "has a path that is no Unicode, which no row can hold: rename the file")
+        return {"bytes": None, "path": path}
+
+    def _skipped(self, source: Source, error: ImageError) -> dict[str, Any]:
+        return {
+            "kind": "image",
+            "path": source.name,
+            "image_id": source.image_id,
+            "sha256": self._digest(source, error),
+            "reason": error.reason,
+            "exception": type(error.__cause__ or error).__name__,
+            **({"same": source.same} if source.same else {}),
+        }
+
+    def _digest(self, source: Source, error: ImageError) -> str | None:
+        """Hash of a refused file, where it may be read at all."""
+        if source.refused is not None or isinstance(error, ImagePathError) or not is_file_name(source.name):
+            return None
+        path = self.collection.locate(source)
+        return file_digest(Path(path)) if path is not None else None
+
+
+def file_digest(path: Path) -> str | None:
+    """SHA-256 of a file in hexadecimal digits; None if it is no regular file or cannot be read."""
+    if not path.is_file():  # a pipe would never end
+        return None
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError:  # the reason of the refusal, then, which is recorded beside this
+        return None
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: BaseException
+
+
+_END = object()
+
+
+def ahead(items: Iterable[T], size: int) -> Iterator[T]:
+    """The items, made in a thread of their own, at most `size` of them before they are asked for.
+
+    An error while making them is raised here. When the caller stops early, so does the thread.
+    """
+    ready: Queue[Any] = Queue(size)
+    stopped = threading.Event()
+
+    def put(item: Any) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except Full:
+                continue
+        return False
+
+    def feed() -> None:
+        try:
+            for item in items:
+                if not put(item):
+                    return
+            put(_END)
+        except BaseException as error:
+            put(_Failure(error))
+        finally:
+            if hasattr(items, "close"):
+                items.close()
+
+    thread = threading.Thread(target=feed, name="vigc-loading", daemon=True)
+    thread.start()
+    try:
+        while True:
+            try:
+                item = ready.get(timeout=0.5)
+            except Empty:  # in steps, so that an interrupt is heard
+                continue
+            if item is _END:
+                return
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,248 @@
+"""What a job is about: its inputs, cut into shards, and everything that decides what it writes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from vigc.processing.images import ImageError
+
+from . import ledger
+from .errors import ConflictError, GenerationError, TryAgainError, is_passing
+from .exclusion import ExcludedIds, ExcludedPictures
+from .hashing import hashed
+from .sources import Collection, Source
+
+_VERSION = 2
+# Enough to tell a folder of pictures from one of something else; broken ones are told apart later, one by one.
+_TRIED = 200
+
+
+@dataclass
+class Selection:
+    """Which inputs a job takes.
+
+    Args:
+        collection: Where they come from.
+        exclude_ids: Files that list what is left out.
+        exclude_images: Folders of pictures; what looks like one of them is left out.
+        dedup: Whether exact copies are found over the whole job, and not only inside a shard.
+        limit: Only the first so many of what is left.
+        shard_size: How many make a shard.
+    """
+
+    collection: Collection
+    exclude_ids: Sequence[Path] = ()
+    exclude_images: Sequence[Path] = ()
+    dedup: bool = False
+    limit: int | None = None
+    shard_size: int = 256
+    listed: int = 0
+    taken: int = 0
+    copies: int = 0
+    excluded: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def sources(self, folder: Path) -> Iterator[Source]:
+        """The inputs that are left; hashes are kept in `folder`."""
+        self.listed = self.taken = self.copies = 0
+        self.excluded = []
+        sources = self._listed()
+        if self.exclude_ids:
+            sources = self._without_ids(sources, [ExcludedIds(path) for path in self.exclude_ids])
+        if self.exclude_images or self.dedup:
+            sources = self._by_content(sources, folder)
+        for source in islice(sources, self.limit):
+            self.taken += 1
+            yield source
+
+    def _listed(self) -> Iterator[Source]:
+        for source in self.collection:
+            self.listed += 1
+            yield source
+
+    def _without_ids(self, sources: Iterator[Source], lists: list[ExcludedIds]) -> Iterator[Source]:
+        for source in sources:
+            reason = next(filter(None, (given.reason(source) for given in lists)), None)
+            if reason is None:
+                yield source
+            else:
+                self._exclude(source, reason)
+
+    def _by_content(self, sources: Iterator[Source], folder: Path) -> Iterator[Source]:
+        pictures = [ExcludedPictures(path) for path in self.exclude_images]
+        first: dict[str, int] = {}
+        kept: list[Source] = []
+        same: dict[int, list[str]] = {}
+        for source, (digest, look) in hashed(folder, self.collection, sources, looks=bool(pictures)):
+            reason = next(filter(None, (given.reason(look) for given in pictures)), None)
+            if reason is not None:
+                self._exclude(source, reason)
+            elif self.dedup and digest is not None and digest in first:
+                same.setdefault(first[digest], []).append(source.name)
+                self.copies += 1
+            else:
+                if digest is not None:
+                    first[digest] = len(kept)
+                kept.append(source)
+        for place, source in enumerate(kept):
+            yield replace(source, same=same[place]) if place in same else source
+
+    def _exclude(self, source: Source, reason: str) -> None:
+        self.excluded.append((source.name, source.image_id, reason))
+
+    def facts(self) -> dict[str, Any]:
+        """What enters the plan: figures, and which lists and folders were used."""
+        by = Counter(_summary(reason) for _, _, reason in self.excluded)
+        return {
+            "listed": self.listed,
+            "taken": self.taken,
+            "copies": self.copies,
+            "excluded": dict(sorted(by.items())),
+        }
+
+
+def _summary(reason: str) -> str:
+    """A reason without the single picture that it names."""
+    return f"looks like a picture in {reason.rsplit(' in ', 1)[1]}" if reason.startswith("looks like ") else reason
+
+
+def make_plan(
+    kind: str,
+    configuration: dict[str, Any],
+    *,
+    settings: dict[str, Any],
+    source: str,
+    license: str,
+    job: dict[str, Any],
+) -> dict[str, Any]:
+    """A plan without its inputs.
+
+    Args:
+        kind: "generate" or "correct".
+        configuration: All that decides what is written about a picture; its hash is part of every row.
+        settings: The decoding and `iqf_*` settings that were given.
+        source: Where the inputs come from.
+        license: Of inputs that do not say.
+        job: What else decides what the folder holds: sizes of batches and shards, how pictures are stored, ...
+    """
+    return {
+        "version": _VERSION,
+        "kind": kind,
+        "configuration": configuration,
+        "config_hash": ledger.fingerprint(configuration),
+        "settings": settings,
+        "source": source,
+        "license": license,
+        "job": job,
+    }
+
+
+def complete_plan(folder: Path, plan: dict[str, Any], selection: Selection, *, write: bool) -> dict[str, Any]:
+    """The plan with its inputs and its fingerprint; with `write` both lists of inputs are written to the folder."""
+    digest, shards = hashlib.sha256(), 0
+
+    def lines() -> Iterator[bytes]:
+        nonlocal shards
+        for line in _lines(selection, folder):
+            digest.update(line)
+            shards += 1
+            yield line
+
+    if write:
+        ledger.atomic_write(folder / ledger.INPUTS, lines())
+        if selection.excluded:
+            ledger.atomic_write(folder / ledger.EXCLUDED, _excluded_lines(selection.excluded))
+    else:
+        for _ in lines():
+            pass
+    if not selection.taken:
+        raise GenerationError(f"Nothing is left of {selection.listed} inputs: exclude less.")
+    inputs = {**selection.facts(), "shards": shards, "sha256": digest.hexdigest()}
+    plan = {**plan, "inputs": inputs}
+    return {**plan, "fingerprint": ledger.fingerprint(plan)}
+
+
+def _lines(selection: Selection, folder: Path) -> Iterator[bytes]:
+    sources = selection.sources(folder)
+    while shard := [source.to_record() for source in islice(sources, selection.shard_size)]:
+        yield f"{json.dumps(shard, ensure_ascii=True)}\n".encode()
+
+
+def _excluded_lines(excluded: Iterable[tuple[str, str, str]]) -> Iterator[bytes]:
+    for name, image_id, reason in excluded:
+        record = {"path": name, "image_id": image_id, "reason": reason}
+        yield f"{json.dumps(record, ensure_ascii=True)}\n".encode()
+
+
+def check_readable(collection: Collection, sources: Iterator[Source]) -> None:
+    """Makes sure, before a model is loaded or anything replaced, that there is a picture to work on."""
+    reasons = []
+    for source in islice(sources, _TRIED):
+        if source.pairs is not None and not source.name:
+            return
+        try:
+            collection.open(source)
+            return
+        except ImageError as error:
+            if is_passing(error.__cause__):
+                raise TryAgainError(f"{error}: run the same command again later.") from error
+            reasons.append(str(error))
+    if not reasons:
+        return
+    more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
+    raise GenerationError(f"None of {len(reasons)} pictures can be read: {'; '.join(reasons[:3])}{more}.")
+
+
+def check_same(folder: Path, plan: dict[str, Any]) -> None:
+    """Raises a `ConflictError` with the difference, if the folder's plan or a finished shard is of another job."""
+    try:
+        old = ledger.read_plan(folder)
+    except GenerationError:  # torn: made again, unless shards tell of another job
+        old = None
+    if old is not None and old.get("fingerprint") != plan["fingerprint"]:
+        listed = "; ".join(_differences(old, plan)) or "it was made by another version of vigc"
+        raise _conflict(folder, listed)
+    others = [record.shard for record in ledger.shard_records(folder) if record.fingerprint != plan["fingerprint"]]
+    if others:
+        raise _conflict(folder, f"its shard {others[0]} was made by another plan")
+
+
+def _conflict(folder: Path, difference: str) -> ConflictError:
+    return ConflictError(
+        f"{str(folder)!r} holds a dataset made otherwise: {difference}. Take the same settings to go on, give "
+        "--overwrite to replace it, or another folder."
+    )
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What differs between two plans, in words."""
+    before, after = _flat(old), _flat(new)
+    hashes = ("fingerprint", "config_hash", "inputs.sha256")
+    found = []
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name) and name not in hashes:
+            shown = name.split(".", 1)[1] if name.startswith(("configuration.", "job.")) else name
+            found.append(f"{shown} was {_short(before.get(name))}, now {_short(after.get(name))}")
+    if not found and before.get("inputs.sha256") != after.get("inputs.sha256"):
+        found.append("the list of inputs changed (other names, order or annotations)")
+    return found
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{name}.{key}" if name else str(key))
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= 60 else f"{text[:57]}..."

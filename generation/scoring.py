@@ -1,0 +1,57 @@
+"""How much an answer owes to the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+
+def visual_dependencies(
+    model: Any,
+    processor: Any,
+    image_embeds: torch.Tensor,
+    questions: Sequence[str],
+    answers: Sequence[str],
+    tasks: Sequence[str | None],
+) -> list[float]:
+    """Mean log-probability of each answer with its picture less that with a blank one.
+
+    Near zero the text did not need the picture. Blank is uniform grey: all pixels zero once they are normalised.
+
+    Args:
+        model: A VIGC model.
+        processor: Belongs to it.
+        image_embeds: float (B, patches + 1, vision width), the ViT's output for the pictures.
+        questions: B questions.
+        answers: B answers.
+        tasks: The type of each question, or None.
+    """
+    size = model.config.vision_config.image_size
+    blank = torch.zeros(1, 3, size, size, device=image_embeds.device, dtype=model.dtype)
+    blank_embeds = model.get_image_embeds(blank).expand_as(image_embeds)
+    seen = _mean_logprobs(model, processor, image_embeds, questions, answers, tasks)
+    unseen = _mean_logprobs(model, processor, blank_embeds, questions, answers, tasks)
+    return [with_picture - without for with_picture, without in zip(seen, unseen, strict=True)]
+
+
+def _mean_logprobs(
+    model: Any,
+    processor: Any,
+    image_embeds: torch.Tensor,
+    questions: Sequence[str],
+    answers: Sequence[str],
+    tasks: Sequence[str | None],
+) -> list[float]:
+    prompts = [processor.vic_prompt(question, task) for question, task in zip(questions, tasks, strict=True)]
+    inputs = processor.encode_pairs(prompts, list(answers)).to(image_embeds.device)
+    labels = inputs.pop("labels")[:, 1:]
+    logits = model(image_embeds=image_embeds, **inputs).logits[:, :-1]
+    means = []
+    for row_logits, row_labels in zip(logits, labels, strict=True):  # a row at a time: in float32 they are large
+        # The end of sequence behind the answer is none of its words.
+        learnt = (row_labels != -100) & (row_labels != processor.tokenizer.eos_token_id)
+        logprobs = row_logits[learnt].float().log_softmax(-1)
+        means.append(logprobs.gather(-1, row_labels[learnt][:, None]).mean().item())
+    return means

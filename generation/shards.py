@@ -1,0 +1,136 @@
+"""A shard, from its inputs to what is committed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vigc.hub_cards import TypeFigures
+
+from . import ledger
+from .ledger import ShardRecord
+from .sources import Source
+
+UNREADABLE, NO_PAIR = "a file that cannot be read", "a text that is no pair"
+
+
+@dataclass
+class ShardOutput:
+    """All that came of a shard.
+
+    Args:
+        rows: Rows of `GENERATED_FEATURES` as they are stored.
+        skipped: Records of inputs that were set aside.
+        rejects: Records of texts that were set aside.
+        images: How many pictures were worked on.
+        duplicates: How many inputs are exact copies of one of them.
+        dropped: How many questions were left out as repeated.
+        bare: How many inputs have no picture; their rows were passed on as they were.
+        halved: How often a batch was cut for want of memory.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+    images: int = 0
+    duplicates: int = 0
+    dropped: int = 0
+    bare: int = 0
+    halved: int = 0
+
+
+# Makes the output of a shard; the callback is told how many inputs are done.
+MakeShard = Callable[[list[Source], Callable[[int], Any]], ShardOutput]
+
+
+def commit(folder: Path, plan: dict[str, Any], shard: int, sources: list[Source], output: ShardOutput) -> ShardRecord:
+    """Writes a shard: rows by type, then what was set aside, then the record that vouches for them."""
+    record = ShardRecord(
+        shard,
+        plan["fingerprint"],
+        inputs=sum(1 + len(source.same or ()) for source in sources),
+        images=output.images,
+        duplicates=output.duplicates,
+        skipped=sum(1 + len(aside.get("same", ())) for aside in output.skipped),
+        dropped=output.dropped,
+        bare=output.bare,
+        halved=output.halved,
+        types={kind: TypeFigures() for kind in plan["configuration"]["types"]},
+        licenses=dict(sorted(Counter(row["license"] or "unknown" for row in output.rows).items())),
+        reasons=_reasons(output),
+    )
+    _check(record, output)
+    for kind, figures in record.types.items():
+        rows = [row for row in output.rows if row["type"] == kind]
+        if rows:
+            memory, disk = ledger.write_rows(folder, kind, shard, rows)
+            figures.add(rows, memory, disk)
+            record.files[ledger.rows_file(kind, shard)] = disk
+        figures.malformed = sum(reject["type"] == kind for reject in output.rejects)
+    if aside := output.skipped + output.rejects:
+        record.files[ledger.quarantine_file(shard)] = ledger.write_quarantine(folder, shard, aside)
+    ledger.write_shard(folder, record)
+    return record
+
+
+def _reasons(output: ShardOutput) -> list[tuple[str, str, int]]:
+    counts = Counter((UNREADABLE, aside["reason"]) for aside in output.skipped)
+    counts.update((NO_PAIR, aside["reason"]) for aside in output.rejects)
+    return [(kind, reason, count) for (kind, reason), count in sorted(counts.items())]
+
+
+def _check(record: ShardRecord, output: ShardOutput) -> None:
+    """Every input must have ended somewhere, and every row under a type of the plan; else nothing is committed."""
+    ended = record.images + record.duplicates + record.skipped + record.bare
+    if ended != record.inputs:
+        raise RuntimeError(f"Shard {record.shard} took in {record.inputs} inputs, but {ended} came out of it.")
+    lost = {row["type"] for row in output.rows} - set(record.types)
+    if lost:
+        raise RuntimeError(f"Shard {record.shard} has rows of the types {lost}, which the plan does not name.")
+    if len({row["id"] for row in output.rows}) < len(output.rows):
+        raise RuntimeError(f"Shard {record.shard} has two rows of one id.")
+
+
+@dataclass
+class Totals:
+    """Sums over the records of shards."""
+
+    inputs: int = 0
+    images: int = 0
+    duplicates: int = 0
+    skipped: int = 0
+    dropped: int = 0
+    bare: int = 0
+    halved: int = 0
+    types: dict[str, TypeFigures] = field(default_factory=dict)
+    licenses: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, records: Iterable[ShardRecord], kinds: list[str]) -> Totals:
+        """The sums; of reasons, which may name every file, the most frequent ten thousand."""
+        totals = cls(types={kind: TypeFigures() for kind in kinds})
+        for record in records:
+            for name in ("inputs", "images", "duplicates", "skipped", "dropped", "bare", "halved"):
+                setattr(totals, name, getattr(totals, name) + getattr(record, name))
+            for kind, figures in record.types.items():
+                totals.types[kind] = totals.types[kind] + figures
+            totals.licenses.update(record.licenses)
+            for kind, reason, count in record.reasons:
+                totals.reasons[kind, reason] += count
+            if len(totals.reasons) > 20_000:
+                totals.reasons = Counter(dict(totals.reasons.most_common(10_000)))
+        return totals
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return sum(figures.rows for figures in self.types.values())
+
+    @property
+    def set_aside(self) -> int:
+        """How many files and texts are in the quarantine."""
+        return self.skipped + sum(figures.malformed for figures in self.types.values())

@@ -1,0 +1,227 @@
+"""Pictures of a dataset: parquet files, here or on the Hub, or whatever else `load_dataset` reads."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import load_dataset, load_dataset_builder
+
+from vigc.processing.images import ImageError, Picture, load_picture
+
+from .errors import GenerationError
+from .sources import NoPictureError, Source, confined, distinct, printable
+
+_ID_COLUMNS = ("image_id", "id")
+
+
+class DatasetRows:
+    """The rows of a dataset with a column of pictures.
+
+    Parquet is read in place, a row group at a time: nothing is downloaded or copied as a whole, and any shard of a job
+    finds its rows at once. Other forms are loaded by `load_dataset`, which keeps them on disk.
+
+    Args:
+        path: A parquet file, a folder, or a name on the Hub.
+        subset: The dataset's configuration.
+        split: Which split.
+        revision: Commit, tag or branch on the Hub.
+
+    Raises:
+        GenerationError: It cannot be loaded, or has no column of pictures.
+    """
+
+    def __init__(
+        self, path: str, *, subset: str | None = None, split: str = "train", revision: str | None = None
+    ) -> None:
+        self.path, self.subset, self.split = path, subset, split
+        self.table: _ParquetRows | _LoadedRows
+        try:
+            self._open(path, subset, split, revision)
+        except (ValueError, OSError, KeyError, datasets.exceptions.DatasetsError) as error:
+            if isinstance(error, GenerationError):
+                raise
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise GenerationError(f"The dataset {path!r} cannot be loaded: {reason}.") from error
+        self.features = self.table.features
+        self.image_column, self.several = _image_column(self.features, path)
+
+    def _open(self, path: str, subset: str | None, split: str, revision: str | None) -> None:
+        if Path(path).is_file() and Path(path).suffix == ".parquet":
+            self.table, self._origin = _ParquetRows([path]), []
+            return
+        builder = load_dataset_builder(path, subset, revision=revision)
+        found = builder.config.data_files or {}
+        if split not in (found or {split}):
+            raise GenerationError(f"The dataset {path!r} has no split {split!r}: use one of {', '.join(found)}.")
+        if builder.dataset_name and type(builder).__module__.endswith("parquet.parquet") and found:
+            self.table = _ParquetRows([str(file) for file in found[split]])
+            self._origin = [list(map(str, entry)) for entry in found[split].origin_metadata]
+        else:
+            self.table = _LoadedRows(load_dataset(path, subset, split=split, revision=revision))
+            self._origin = [[self.table.fingerprint]]
+
+    @property
+    def name(self) -> str:
+        """The Hub's name, or the file's or folder's."""
+        path = Path(self.path)
+        return printable(path.resolve().name) if path.exists() else self.path
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The format, what was chosen of the dataset, and its state."""
+        return {"format": "dataset", "subset": self.subset, "split": self.split, "origin": self._origin}
+
+    def __iter__(self) -> Iterator[Source]:
+        """All rows in their order, by the columns beside the pictures."""
+        id_column = next((name for name in _ID_COLUMNS if name in self.features), None)
+        columns = [name for name in (id_column, "license", "objects") if name in self.features]
+        places: list[list[int]] = []
+        rows: list[dict[str, Any]] = []
+        for place, row in self.table.read(columns):
+            places.append(place)
+            rows.append(row)
+        names = [f"row {file}:{index}" if self.table.files > 1 else f"row {index}" for file, index in places]
+        if id_column is None:
+            ids = [name.replace("row ", "row-").replace(":", "-") for name in names]
+        else:
+            given = [row[id_column] for row in rows]
+            ids = distinct([name if id_ is None else str(id_) for id_, name in zip(given, names, strict=True)], names)
+        for name, image_id, place, row in zip(names, ids, places, rows, strict=True):
+            license = row.get("license")
+            yield Source(
+                name, image_id, None, str(license) if license else None, _objects(row.get("objects")), where=place
+            )
+
+    def open(self, source: Source) -> Picture:
+        """The first picture of the row."""
+        if source.refused is not None:
+            raise ImageError(source.name, source.refused)
+        file, index = source.where or [0, 0]
+        value = self.table.row(file, index, self.image_column)
+        if self.several:
+            value = value[0] if value else None
+        if value is None:
+            raise NoPictureError(source.name, "has no picture: fill the row")
+        if value.get("bytes") is not None:
+            return load_picture(value["bytes"], name=source.name)
+        if not value.get("path"):
+            raise ImageError(source.name, "has neither bytes nor a path of a picture: fill the row")
+        path = Path(value["path"])
+        if not path.is_absolute():
+            root = Path(self.path).resolve()
+            path = Path(confined(str(root if root.is_dir() else root.parent), value["path"]))
+        elif not self.table.trusted:
+            raise ImageError(source.name, "names a file by its whole path, which is not followed: embed the picture")
+        return load_picture(path, name=source.name)
+
+    def locate(self, source: Source) -> str | None:
+        """None: pictures lie in the dataset."""
+        return None
+
+    def is_there(self) -> bool:
+        """Whether the dataset can still be seen; one on the Hub says so itself."""
+        return Path(self.path).exists() or not self.table.local
+
+
+class _ParquetRows:
+    """Rows of parquet files, wherever they lie."""
+
+    trusted = False  # a downloaded table may name any file of this machine
+
+    def __init__(self, paths: list[str]) -> None:
+        self._paths = paths
+        self._open: dict[int, pq.ParquetFile] = {}
+        self._group: tuple[tuple[int, int, str], pa.ChunkedArray] | None = None
+        self._lock = threading.Lock()  # pictures are opened by several threads
+        schema = self._file(0).schema_arrow
+        self.features = datasets.Features.from_arrow_schema(schema)
+        self.files = len(paths)
+        self.local = all("://" not in path for path in paths)
+
+    def _file(self, number: int) -> pq.ParquetFile:
+        if number not in self._open:
+            import fsspec
+
+            # One file at a time: an annotated dataset may have thousands.
+            for file in self._open.values():
+                file.close()
+            path = self._paths[number]
+            handle = fsspec.open(path, "rb").open() if "://" in path else path
+            self._open = {number: pq.ParquetFile(handle)}
+        return self._open[number]
+
+    def read(self, columns: list[str]) -> Iterator[tuple[list[int], dict[str, Any]]]:
+        for number in range(self.files):
+            file, index = self._file(number), 0
+            if not columns:
+                for index in range(file.metadata.num_rows):
+                    yield [number, index], {}
+                continue
+            for batch in file.iter_batches(columns=columns):
+                for row in batch.to_pylist():
+                    yield [number, index], row
+                    index += 1
+
+    def row(self, number: int, index: int, column: str) -> Any:
+        with self._lock:
+            return self._row(number, index, column)
+
+    def _row(self, number: int, index: int, column: str) -> Any:
+        file, start = self._file(number), 0
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if index < start + rows:
+                key = (number, group, column)
+                if self._group is None or self._group[0] != key:
+                    self._group = (key, file.read_row_group(group, columns=[column]).column(0))
+                return self._group[1][index - start].as_py()
+            start += rows
+        raise GenerationError(f"{self._paths[number]!r} has no row {index}: it was changed since the job was planned.")
+
+
+class _LoadedRows:
+    """Rows that `load_dataset` keeps on disk."""
+
+    files, trusted, local = 1, True, True
+
+    def __init__(self, rows: Any) -> None:
+        self.features, self.fingerprint = rows.features, rows._fingerprint
+        image = next((name for name, feature in rows.features.items() if isinstance(feature, datasets.Image)), None)
+        self._rows = rows.cast_column(image, datasets.Image(decode=False)) if image else rows
+
+    def read(self, columns: list[str]) -> Iterator[tuple[list[int], dict[str, Any]]]:
+        chosen = self._rows.select_columns(columns) if columns else None
+        for index in range(len(self._rows)):
+            yield [0, index], chosen[index] if chosen is not None else {}
+
+    def row(self, number: int, index: int, column: str) -> Any:
+        return self._rows[index][column]
+
+
+def _image_column(features: Any, path: str) -> tuple[str, bool]:
+    """The first column of pictures, and whether its rows hold several."""
+    for name, feature in features.items():
+        if isinstance(feature, datasets.Image):
+            return name, False
+        if isinstance(getattr(feature, "feature", None), datasets.Image):
+            return name, True
+    for name in ("image", "images"):
+        feature = features.get(name)
+        inner = getattr(feature, "feature", feature)
+        if isinstance(inner, dict) and "bytes" in inner:
+            return name, inner is not feature
+    raise GenerationError(f"The dataset {path!r} has no column of pictures: its columns are {', '.join(features)}.")
+
+
+def _objects(value: Any) -> list[dict[str, Any]] | None:
+    """Objects in our own form; others are left out."""
+    if not isinstance(value, list) or not all(isinstance(item, dict) and "bbox" in item for item in value):
+        return None
+    return [{"category": str(item.get("category")), "bbox": json.loads(json.dumps(item["bbox"]))} for item in value]

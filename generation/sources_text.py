@@ -1,0 +1,93 @@
+"""Conversations about pictures, to be corrected: LLaVA's files, and datasets in TRL's or FineVision's columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vigc.processing.export_layouts import rows_from_finevision, rows_from_trl
+from vigc.processing.llava import LayoutError, rows_from_llava
+
+from .errors import GenerationError
+from .json_stream import is_text, read_rows
+from .sources import Files, Source, printable
+from .sources_dataset import DatasetRows
+
+# What `rows_from_trl` and `rows_from_finevision` read, less the pictures.
+_COLUMNS = ("messages", "prompt", "completion", "chosen", "rejected", "texts", "image_id", "source", "license", "type")
+
+
+class LlavaConversations(Files):
+    """The entries of a LLaVA file, each with its pairs.
+
+    Args:
+        path: The JSON or JSON Lines file.
+        root: The folder that its `image`s are relative to.
+    """
+
+    format = "llava"
+
+    def __init__(self, path: Path, root: Path) -> None:
+        if not root.is_dir():
+            raise GenerationError(f"{str(root)!r} is no folder: give the folder of the pictures as --image-root.")
+        super().__init__(root)
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix."""
+        return printable(self.path.stem)
+
+    def __iter__(self) -> Iterator[Source]:
+        """The entries in the file's order; one that cannot be read is refused."""
+        for index, (place, entry) in enumerate(read_rows(self.path)):
+            label = f"{self.path.name}, {place}"
+            if isinstance(entry, GenerationError):
+                yield Source(label, label, f"is no entry: {entry}")
+                continue
+            if not is_text(entry):
+                yield Source(label, label, "holds bytes that are not UTF-8, or half a character: write it anew")
+                continue
+            try:
+                rows = rows_from_llava(entry, conversation_id=str(index), type="", source="")
+            except LayoutError as error:
+                yield Source(label, label, f"is no conversation: {error}")
+                continue
+            name = entry.get("image") or ""
+            yield Source(name, rows[0]["image_id"] or str(entry.get("id", index)), pairs=_pairs(rows))
+
+
+class DatasetConversations(DatasetRows):
+    """The rows of a dataset in TRL's columns (`messages`, or `prompt` and `completion`) or FineVision's (`texts`)."""
+
+    def __iter__(self) -> Iterator[Source]:
+        """The rows in their order; one that cannot be read is refused."""
+        columns = [name for name in _COLUMNS if name in self.features]
+        if not {"messages", "prompt", "texts"} & set(columns):
+            raise GenerationError(
+                f"The dataset {self.path!r} has no column 'messages', 'prompt' or 'texts', which hold the texts to "
+                f"correct: its columns are {', '.join(self.features)}."
+            )
+        for index, (place, row) in enumerate(self.table.read(columns)):
+            label = f"row {place[0]}:{place[1]}" if self.table.files > 1 else f"row {place[1]}"
+            try:
+                if "texts" in row:
+                    rows = rows_from_finevision(row, conversation_id=str(index), type="")
+                else:
+                    rows = rows_from_trl(row, conversation_id=str(index), type="")
+            except (LayoutError, KeyError, TypeError) as error:
+                yield Source(label, label, f"is no conversation: {error}", where=place)
+                continue
+            yield Source(label, str(row.get("image_id") or label), where=place, pairs=_pairs(rows))
+
+
+def _pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [_pair(row) for row in rows]
+
+
+def _pair(row: Mapping[str, Any]) -> dict[str, Any]:
+    pair = {
+        name: row.get(name) for name in ("question", "conversation_id", "turn", "extra", "source", "license", "type")
+    }
+    return {"answer": row["answers"][0], **{name: value for name, value in pair.items() if value not in (None, "")}}

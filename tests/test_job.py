@@ -1,0 +1,388 @@
+"""The job loses nothing: killed before any write step or at any moment, on a full disk, shared, or asked otherwise."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from bugs import BUGS
+from conftest import ROOT
+from faults import content, make_inputs
+from PIL import Image
+from scripted import ScriptedModel, ScriptedProcessor
+
+from vigc.generation import BusyError, ConflictError, TryAgainError, generate_dataset, ledger, locks
+from vigc.generation.attempts import is_endless, is_same_question
+
+
+@pytest.fixture
+def place():
+    """A folder in memory where there is one: these tests write and sync thousands of files."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory, prefix="vigc-") as folder:
+        yield Path(folder)
+
+
+def faults(place, **order):
+    command = [sys.executable, str(ROOT / "tests" / "faults.py"), json.dumps({"folder": str(place), **order})]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return json.loads(result.stdout)
+
+
+def start(place, out, *more):
+    """A job of scripted rows in a process of its own."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+import faults
+from pathlib import Path
+sys.exit(faults.run(Path({str(place)!r}), Path({str(out)!r}), "generate", **dict({", ".join(more)})))
+"""
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+
+
+def generate(place, out, **given):
+    job = {"model": ScriptedModel(), "processor": ScriptedProcessor(), "types": ["conversation", "detail"]}
+    return generate_dataset(place / "pictures", out, **{**job, "shard_size": 4, "batch_size": 2, **given})
+
+
+def rows_of(folder):
+    import pyarrow.parquet as pq
+
+    return [row for file in sorted(folder.glob("*/train-*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
+# Dying
+
+
+@pytest.mark.parametrize(
+    ("job", "count"),
+    [
+        ("generate", 4),
+        ("correct", 5),
+        pytest.param("generate", 9, marks=pytest.mark.slow),
+        pytest.param("correct", 9, marks=pytest.mark.slow),
+    ],
+)
+def test_dying_before_any_write_step_costs_nothing(place, job, count):
+    found = faults(place, action="sweep", job=job, count=count)
+    assert found["failures"] == [] and found["points"] == found["steps"] > 40
+
+
+def test_a_full_or_broken_disk_never_passes_for_success(place):
+    found = faults(place, action="sweep", job="generate", harms=[28, 5], every=13)
+    assert found["failures"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", ["generate", "correct"])
+def test_a_full_or_broken_disk_at_every_step(place, job):
+    assert faults(place, action="sweep", job=job, harms=[28, 5])["failures"] == []
+
+
+@pytest.mark.parametrize(
+    ("job", "times"),
+    [
+        ("generate", 8),
+        pytest.param("generate", 200, marks=pytest.mark.slow),
+        pytest.param("correct", 200, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_at_random(place, job, times):
+    found = faults(place, action="kill", job=job, times=times, seed=11)
+    assert found["kills"] >= times and found["failures"] == []
+    usual = min(rows for _, rows in found["calls"])
+    # What a kill costs: at most one shard, of four pictures with two types, each with its second attempts.
+    for died, rows in found["calls"]:
+        assert rows <= usual + died * 4 * 2 * 3, (died, rows)
+
+
+# Where each mistake shows, so that the sample needs few points; the full sweep below is not told.
+PLACES = {
+    "counts_rows_of_the_process": {"start": 40},
+    "trusts_torn_records": {"start": 30},
+    "leaves_unfinished_files": {"start": 5},
+    "takes_the_first_plan": {"start": 8},
+    "writes_in_place": {"start": 20},
+    "marks_too_early": {"start": 20},
+    "swallows_errors_of_writing": {"harms": [28], "start": 5},
+    "leaves_shards_out_after_an_error": {"harms": [5], "start": 30},
+    "appends_to_the_quarantine": {"start": 30},
+    "says_finished_first": {"start": 85},
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_mistakes_of_writers_are_noticed(place, bug):
+    found = faults(place, action="sweep", job="generate", bug=bug, stop=True, **PLACES.get(bug, {}))
+    assert found["failures"], f"{bug} went unnoticed"
+
+
+# Sharing
+
+
+@pytest.mark.parametrize("round", [0, pytest.param(range(50), marks=pytest.mark.slow)])
+def test_of_two_writers_one_wins(place, round):
+    make_inputs(place)
+    for number in range(1) if round == 0 else round:
+        out = place / f"out{number}"
+        first = start(place, out, "delay=0.4")
+        while not (out / ledger.PLAN).exists():
+            assert first.poll() is None
+            time.sleep(0.01)
+        begun = time.monotonic()
+        with pytest.raises(BusyError, match=r"written by another process of rank 0 .of 1.*--rank"):
+            generate(place, out)
+        assert time.monotonic() - begun < 2
+        assert first.wait() == 3
+        assert generate(place, out).idle
+
+
+def test_two_writers_from_the_command_line(place, vigc_folder, parity_dir):
+    out = place / "out"
+    command = [sys.executable, "-m", "vigc", "generate", parity_dir / "images", "-o", out, "-m", vigc_folder]
+    out.mkdir()
+    with locks.hold(out, "rank-0-of-1") as free:
+        assert free
+        result = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    assert result.returncode == 5 and "another process" in result.stderr
+
+
+def test_three_ranks_write_what_one_does(place):
+    make_inputs(place, count=30)
+    generate(place, place / "one" / "data", batch_size=2)
+    out = place / "three" / "data"
+    ranks = [start(place, out, f"rank={rank}", "world_size=3", "delay=0.05") for rank in range(3)]
+    while len(list((out / ledger.SHARDS).glob("*.json"))) < 2:
+        time.sleep(0.01)
+    ranks[1].kill()
+    assert [rank.wait() in (0, 3) for rank in ranks] == [True, False, True]
+    assert not (out / ledger.FINISHED).exists(), "a share is missing"
+    assert start(place, out, "rank=1", "world_size=3").wait() == 3
+    assert content(out) == content(place / "one" / "data")
+
+
+def test_a_share_that_is_not_the_last_says_what_is_missing(place):
+    make_inputs(place)
+    summary = generate(place, place / "out", rank=1, world_size=2)
+    assert summary.missing == 2 and not (place / "out" / "README.md").exists()
+    assert generate(place, place / "out", rank=0, world_size=2).missing == 0
+    assert (place / "out" / "README.md").exists()
+
+
+# Asking again
+
+
+def test_a_finished_job_is_left_alone(place):
+    make_inputs(place)
+    summary = generate(place, place / "out")
+    before = content(place / "out")
+    log = place / "calls"
+    again = generate(place, place / "out", model=ScriptedModel(log=log))
+    assert again.idle and not log.exists() and content(place / "out") == before
+    assert (again.rows, again.set_aside, again.images) == (summary.rows, summary.set_aside, summary.images)
+
+
+@pytest.mark.parametrize(
+    ("given", "difference"),
+    [
+        ({"types": ["detail"]}, 'types was ["conversation", "detail"], now ["detail"]'),
+        ({"seed": 3}, "seed was 0, now 3"),
+        ({"settings": {"iqf_steps": 2}}, "iqf.iqf_steps was 4, now 2"),
+        ({"settings": {"max_new_tokens": 9}}, "decoding.max_new_tokens was null, now 9"),
+        ({"settings": {"num_beams": 2}}, "num_beams was"),
+        ({"settings": {"do_sample": True}}, "do_sample was"),
+        ({"settings": {"repetition_penalty": 2.0}}, "repetition_penalty was"),
+        ({"questions": 2}, "questions was 1, now 2"),
+        ({"retries": 0}, "retries was 2, now 0"),
+        ({"shard_size": 5}, "shard_size was 4, now 5"),
+        ({"batch_size": 3}, "batch_size was 2, now 3"),
+        ({"limit": 5}, "limit was null, now 5"),
+        ({"license": "cc0-1.0"}, 'license was "unknown", now "cc0-1.0"'),
+        ({"dedup": True}, "dedup was false, now true"),
+        ({"store": "path"}, 'images was "embed", now "path"'),
+        ({"correct": False}, "correct was true, now false"),
+        ({"model": "other"}, 'model was "scripted", now "other"'),
+        ({"exclude_ids": True}, "inputs.excluded"),
+    ],
+)
+def test_other_settings_are_refused_with_the_difference(place, given, difference):
+    make_inputs(place)
+    generate(place, place / "out", rank=1, world_size=2)
+    before = content(place / "out")
+    if given.get("model"):
+        model = ScriptedModel()
+        model.config._name_or_path = given["model"]
+        given = {"model": model}
+    if given.get("exclude_ids"):
+        (place / "ids.txt").write_text("p5\n")
+        given = {"exclude_ids": [place / "ids.txt"]}
+    with pytest.raises(ConflictError) as caught:
+        generate(place, place / "out", **given)
+    assert difference in str(caught.value) and caught.value.exit_code == 4
+    after = {name: hash_ for name, hash_ in content(place / "out").items() if not name.startswith(ledger.HASHES)}
+    assert after == before
+
+
+def test_other_inputs_are_refused(place):
+    root = make_inputs(place)
+    generate(place, place / "out")
+    Image.new("RGB", (3, 3)).save(root / "new.png")
+    with pytest.raises(ConflictError, match=r"inputs\.listed was 11, now 12"):
+        generate(place, place / "out")
+
+
+def test_torn_state_is_made_again(place):
+    make_inputs(place)
+    generate(place, place / "out")
+    before = content(place / "out")
+    for name in (ledger.PLAN, ledger.INPUTS, ledger.FINISHED, f"{ledger.SHARDS}/00001.json"):
+        for torn in (b"", b"{", b"[]", (place / "out" / name).read_bytes()[:30]):
+            (place / "out" / name).write_bytes(torn)
+            assert generate(place, place / "out").set_aside, name
+            assert content(place / "out") == before, name
+    (place / "out" / "detail" / "train-00001.parquet").unlink()
+    generate(place, place / "out")
+    assert content(place / "out") == before
+
+
+def test_overwriting_goes_on_with_the_same_job(place):
+    make_inputs(place)
+    generate(place, place / "out", rank=0, world_size=2)
+    log = place / "calls"
+    generate(place, place / "out", overwrite=True, model=ScriptedModel(log=log))
+    finished = sum(int(line.split()[1]) for line in log.read_text().splitlines())
+    log.unlink()
+    generate(place, place / "out", overwrite=True, model=ScriptedModel(log=log))
+    assert sum(int(line.split()[1]) for line in log.read_text().splitlines()) > finished
+
+
+# Memory, machines, retries
+
+
+def test_too_little_memory_halves_the_batch_and_keeps_the_rows(place):
+    make_inputs(place)
+    generate(place, place / "a", batch_size=4)
+    generate(place, place / "b", batch_size=4, model=ScriptedModel(fits=1))
+    files = [sorted(path.glob("*/train-*.parquet")) for path in (place / "a", place / "b")]
+    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+    assert sum(record.halved for record in ledger.shard_records(place / "b")) > 0
+    with pytest.raises(TryAgainError, match="Memory does not suffice for one picture"):
+        generate(place, place / "c", model=ScriptedModel(fits=0))
+
+
+def test_the_machine_s_trouble_sets_no_picture_aside(place, monkeypatch):
+    root = make_inputs(place)
+    read_bytes = Path.read_bytes
+
+    def fail(path):
+        if path.name == "p6.png":
+            raise OSError(24, "Too many open files")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(TryAgainError, match=r"Too many open files.*run the same command again"):
+        generate(place, place / "out")
+    monkeypatch.undo()
+    generate(place, place / "whole")
+
+    def vanish(path):
+        if path.name == "p6.png":
+            shutil.rmtree(root)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", vanish)
+    with pytest.raises(TryAgainError, match="the place of all pictures is gone"):
+        generate(place, place / "gone")
+
+
+def test_texts_that_are_no_pairs_are_tried_again_and_then_set_aside(place):
+    make_inputs(place)
+    few = generate(place, place / "few", model=ScriptedModel(malformed=2))
+    none = generate(place, place / "none", model=ScriptedModel(malformed=2), retries=0)
+    never = generate(place, place / "never", model=ScriptedModel(malformed=1))
+    assert few.rows > none.rows > never.rows == 0
+    records = [record for record in ledger.read_quarantine(place / "never") if record["kind"] == "text"]
+    assert len(records) == never.images * 2
+    assert all(record["attempts"] == 3 and record["text"] and record["reason"] for record in records)
+    again = [json.loads(row["extra"]).get("attempt") for row in rows_of(place / "few") if row["extra"]]
+    assert set(again) - {None} <= {2, 3} and any(again)
+
+
+def test_questions_about_a_picture_are_all_different(place):
+    make_inputs(place)
+    summary = generate(place, place / "out", questions=4, dedup=True, model=ScriptedModel(malformed=0))
+    by_picture = {}
+    for row in rows_of(place / "out"):
+        by_picture.setdefault((row["image_id"], row["type"]), []).append(row["question"])
+    assert max(map(len, by_picture.values())) > 1
+    for questions in by_picture.values():
+        assert not any(is_same_question(text, questions[:index]) for index, text in enumerate(questions))
+    assert summary.rows + summary.dropped == summary.images * 2 * 4
+    assert len({row["id"] for row in rows_of(place / "out")}) == summary.rows
+
+
+@pytest.mark.parametrize(
+    ("text", "endless"),
+    [
+        ("the cat " * 20, True),
+        ("A long way. " * 6, True),
+        ("It begins well, " + "and then " * 30, True),
+        ("no no no no", False),
+        ("There are a red cat, a blue cat, a green cat and a large cat on the mat.", False),
+        ("", False),
+    ],
+)
+def test_endless_texts(text, endless):
+    assert is_endless(text) is endless
+
+
+def test_copies_are_worked_on_once_and_named(place):
+    root = make_inputs(place)
+    shutil.copy(root / "p5.png", root / "zz.png")
+    near = generate(place, place / "near")
+    assert near.duplicates == 0, "the copies lie in other shards"
+    far = generate(place, place / "far", dedup=True)
+    assert far.duplicates == 2 and far.images == near.images - 2
+    named = {
+        name
+        for row in rows_of(place / "far")
+        if row["extra"]
+        for name in json.loads(row["extra"]).get("same_picture", [])
+    }
+    assert named == {"sub/p1 again.png", "zz.png"}
+    hashes = sorted((place / "far" / ledger.HASHES).glob("*"))
+    assert hashes and "copies" in (place / "far" / "README.md").read_text()
+    one = generate(place, place / "one", shard_size=100)
+    assert one.duplicates == 2 and one.rows == far.rows
+    assert len({row["id"] for row in rows_of(place / "far")}) == far.rows
+
+
+def test_interrupted_by_a_signal(place):
+    make_inputs(place, count=40)
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+import faults
+from pathlib import Path
+from vigc import running
+place = Path({str(place)!r})
+job = dict(images=place / "pictures", output=place / "out", types="detail", model=faults.ScriptedModel(delay=0.05),
+           processor=faults.ScriptedProcessor(), shard_size=4, batch_size=2)
+sys.exit(running.run_generate(job))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    while not list((place / "out" / ledger.SHARDS).glob("*.json")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(20) == 130 and "The same command goes on from here" in process.stderr.read()
+    assert not (place / "out" / ledger.FINISHED).exists()
+    again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert again.returncode == 3 and "Went on with a job" in again.stdout, again.stderr

@@ -1,0 +1,287 @@
+"""Where inputs come from: every form is listed in a stable order, confined to its root, and leaks are left out."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset, Features, Image, Value
+from PIL import Image as Pictures
+from scripted import ScriptedModel, ScriptedProcessor
+
+from vigc.generation import GenerationError, correct_dataset, generate_dataset, ledger
+from vigc.generation.exclusion import ExcludedIds
+from vigc.generation.generate import open_collection
+from vigc.generation.json_stream import JsonReader, read_rows
+from vigc.generation.sources import Source
+from vigc.processing.images import ImagePathError
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Six pictures that do not look alike."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(6):
+        blocks = random.integers(0, 255, (6, 6, 3), dtype=np.uint8)
+        Pictures.fromarray(blocks).resize((96, 96), 0).save(folder / f"{index:012d}.png")
+    return folder
+
+
+def job(**given):
+    return {"model": ScriptedModel(malformed=0), "processor": ScriptedProcessor(), "types": ["detail"], **given}
+
+
+def rows_of(folder):
+    return [row for file in sorted(folder.glob("*/train-*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
+def coco(folder, names, **more):
+    content = {
+        "info": {},
+        "licenses": [{"id": 4, "name": "Attribution License", "url": "http://x"}],
+        "images": [
+            {"id": index + 1, "file_name": name, "license": 4 if index else 9} for index, name in enumerate(names)
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 2, "category_id": 3, "bbox": [1.5, 2, 3, 4], "iscrowd": 0},
+            {"id": 2, "image_id": 2, "category_id": 7, "bbox": [0, 0, 9, 9]},
+            {"id": 3, "image_id": 1, "caption": "words"},
+        ],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
+        **more,
+    }
+    path = folder / "instances.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_coco_gives_ids_licences_and_objects(root, tmp_path):
+    names = [f"{index:012d}.png" for index in (3, 1, 0)]
+    path = coco(tmp_path, names)
+    generate_dataset(path, tmp_path / "out", format="coco", image_root=root, **job())
+    rows = {row["image_id"]: row for row in rows_of(tmp_path / "out")}
+    assert list(rows) == ["000000000000", "000000000001", "000000000003"]
+    assert rows["000000000001"]["objects"] == [
+        {"category": "cat", "bbox": [1.5, 2.0, 3.0, 4.0]},
+        {"category": "dog", "bbox": [0.0, 0.0, 9.0, 9.0]},
+    ]
+    assert rows["000000000001"]["license"] == "Attribution License" and rows["000000000003"]["license"] == "unknown"
+    assert rows["000000000000"]["objects"] is None and rows["000000000000"]["source"] == "instances"
+    assert "| 2 | Attribution License |" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_objects365_ids_are_the_last_digits(root, tmp_path):
+    (root / "patch0").mkdir()
+    for index in range(2):
+        shutil.copy(root / f"{index:012d}.png", root / "patch0" / f"objects365_v1_0000000{index}.png")
+    path = coco(tmp_path, [f"patch0/objects365_v1_0000000{index}.png" for index in (1, 0, 7)])
+    summary = generate_dataset(path, tmp_path / "out", format="objects365", image_root=root, **job())
+    assert [row["image_id"] for row in rows_of(tmp_path / "out")] == ["00000000", "00000001"]
+    assert summary.skipped == [("patch0/objects365_v1_00000007.png", "cannot be read (No such file or directory)")]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../secret.png", "out of the folder"),
+        ("/etc/passwd", "out of the folder"),
+        ("a/../../x.png", "out of the folder"),
+        ("..\\x.png", "out of the folder"),
+        ("C:\\x.png", "out of the folder"),
+        ("\\\\server\\x.png", "out of the folder"),
+        ("http://x/y.png", "is an address"),
+        ("a\0b.png", "is no file name"),
+        ("\ud800.png", "is no file name"),
+        ("out.png", "link out of the folder"),
+        ("", "is no file name"),
+    ],
+)
+def test_names_stay_under_their_root(root, tmp_path, name, reason):
+    Pictures.new("RGB", (2, 2)).save(tmp_path / "secret.png")
+    (root / "out.png").symlink_to(tmp_path / "secret.png")
+    collection = open_collection(root, "folder")
+    with pytest.raises(ImagePathError, match=reason):
+        collection.open(Source(name, "x"))
+
+
+def test_llava_files_name_each_picture_once(root, tmp_path):
+    entries = [
+        {"id": 1, "image": "000000000002.png", "conversations": []},
+        {"id": "b", "image": "000000000001.png"},
+        {"id": "b", "image": "000000000002.png"},
+        {"id": "text only"},
+        ["no entry"],
+        {"id": 5, "image": 7},
+    ]
+    (tmp_path / "llava.json").write_text(json.dumps(entries))
+    summary = generate_dataset(tmp_path / "llava.json", tmp_path / "out", format="llava", image_root=root, **job())
+    assert [row["image_id"] for row in rows_of(tmp_path / "out")] == ["000000000002", "000000000001"]
+    assert len(summary.skipped) == 2 and all("llava.json, line 1" in name for name, _ in summary.skipped)
+
+
+@pytest.mark.parametrize("form", ["file", "folder", "several"])
+def test_datasets_are_read_in_place(root, tmp_path, form):
+    features = Features({"image": Image(), "image_id": Value("string"), "license": Value("string")})
+    rows = [
+        {"image": str(path), "image_id": f"id{index}", "license": "cc0" if index else None}
+        for index, path in enumerate(sorted(root.glob("*.png")))
+    ]
+    data = Dataset.from_list(rows, features=features)
+    (tmp_path / "data").mkdir()
+    parts = 2 if form == "several" else 1
+    for part in range(parts):
+        data.shard(parts, part).to_parquet(tmp_path / "data" / f"train-{part}.parquet", batch_size=2)
+    path = tmp_path / "data" / "train-0.parquet" if form == "file" else tmp_path / "data"
+    summary = generate_dataset(path, tmp_path / "out", format="dataset", shard_size=4, **job())
+    assert summary.images == 6 and summary.set_aside == 0
+    found = {row["image_id"]: row for row in rows_of(tmp_path / "out")}
+    assert set(found) == {f"id{index}" for index in range(6)}
+    assert found["id0"]["license"] == "unknown" and found["id3"]["license"] == "cc0"
+    assert found["id3"]["image"]["bytes"] == (root / "000000000003.png").read_bytes()
+
+
+def test_what_others_train_and_test_on_is_left_out(root, tmp_path):
+    (tmp_path / "ids.txt").write_text("COCO_val2014_000000000001.jpg\n")
+    (tmp_path / "llava.json").write_text(json.dumps([{"id": "000000000002", "image": "000000000002.jpg"}]))
+    (tmp_path / "test").mkdir()
+    with Pictures.open(root / "000000000004.png") as image:
+        image.resize((70, 70)).save(tmp_path / "test" / "copy.jpg", quality=80)
+    lists = {"exclude_ids": [tmp_path / "ids.txt", tmp_path / "llava.json"], "exclude_images": [tmp_path / "test"]}
+    summary = generate_dataset(root, tmp_path / "out", **lists, **job())
+    assert {int(row["image_id"]) for row in rows_of(tmp_path / "out")} == {0, 3, 5}
+    assert summary.excluded == {"listed in ids.txt": 1, "listed in llava.json": 1, "looks like a picture in test": 1}
+    lines = [json.loads(line) for line in (tmp_path / "out" / ledger.EXCLUDED).read_text().splitlines()]
+    assert {line["path"]: line["reason"] for line in lines}["000000000004.png"] == "looks like copy.jpg in test"
+    assert "| 1 | listed in ids.txt |" in (tmp_path / "out" / "README.md").read_text()
+    again = generate_dataset(root, tmp_path / "out", **lists, **job())
+    assert again.idle
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"images": [{"id": 42, "file_name": "x.jpg"}]},
+        [{"image_id": 42, "question": "?"}],
+        {"annotations": [{"image_id": 42, "id": 7}]},
+        [{"image": "COCO_train2014_000000000042.jpg", "id": 3}],
+        ["000000000042"],
+        [42],
+    ],
+)
+def test_ids_are_found_in_every_form(tmp_path, content):
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    excluded = ExcludedIds(tmp_path / "list.json")
+    assert excluded.reason(Source("train/000000000042.jpg", "000000000042")) == "listed in list.json"
+    assert excluded.reason(Source("000000000007.jpg", "000000000007")) is None
+
+
+def test_broken_json_is_named_with_its_line(tmp_path):
+    whole = coco(tmp_path, ["a.png", "b.png"]).read_text().replace("{", "{\n")
+    for cut in (10, 60, 200, len(whole) - 1):
+        (tmp_path / "cut.json").write_text(whole[:cut])
+        with pytest.raises(GenerationError, match=r"cut\.json', line \d+: not valid JSON"):
+            list(open_collection(tmp_path / "cut.json", "coco"))
+    (tmp_path / "rows.jsonl").write_bytes(b'\xef\xbb\xbf{"a": 1}\n{"a": \n\n{"a": "\xff"}\n')
+    rows = list(read_rows(tmp_path / "rows.jsonl"))
+    assert rows[0] == ("line 1", {"a": 1}) and "rows.jsonl', line 2" in str(rows[1][1]) and rows[2][0] == "line 4"
+
+
+def test_a_json_stream_equals_the_whole(tmp_path, monkeypatch):
+    from vigc.generation import json_stream
+
+    monkeypatch.setattr(json_stream, "_BLOCK", 3)
+    value = {"a": [1, 2.5e3, -7, 'ü🙂\\"', None, True, {"b": []}], "c": {}, "images": [{"x": "long " * 50}] * 3}
+    (tmp_path / "x.json").write_bytes(b"\xef\xbb\xbf " + json.dumps(value, ensure_ascii=False, indent=1).encode())
+    reader = JsonReader(tmp_path / "x.json")
+    found = {}
+    for name in reader.members():
+        found[name] = list(reader.elements()) if reader.top() == "[" else reader.value()
+    assert found == value
+
+
+def test_correcting_llava_keeps_every_turn(root, tmp_path):
+    from vigc.processing.llava import llava_entry
+
+    entries = [
+        {
+            "id": "same",
+            "image": "000000000001.png",
+            "conversations": [
+                {"from": "human", "value": "What is it?\n<image>"},
+                {"from": "gpt", "value": "A cat. It sleeps."},
+                {"from": "human", "value": "Why?"},
+                {"from": "gpt", "value": "Because."},
+            ],
+        },
+        {"id": 7, "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}], "more": [1]},
+        {
+            "id": "same",
+            "image": "gone.png",
+            "conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}],
+        },
+        {"id": 9, "image": "000000000002.png", "conversations": "none"},
+    ]
+    (tmp_path / "llava.json").write_text(json.dumps(entries))
+    settings = {"model": ScriptedModel(), "processor": ScriptedProcessor()}
+    summary = correct_dataset(tmp_path / "llava.json", tmp_path / "out", image_root=root, **settings)
+    rows = rows_of(tmp_path / "out")
+    assert (summary.rows, summary.images, summary.bare, summary.set_aside) == (3, 1, 1, 2)
+    assert [row["draft"] for row in rows] == ["A cat. It sleeps.", "Because.", "Hello."]
+    assert rows[2]["answer"] == "Hello." and rows[2]["image"] is None
+    assert all(row["answer"].startswith("It is ") and row["trace"][0]["changed"] for row in rows[:2])
+    assert {reason.split(":")[0] for _, reason in summary.skipped} >= {"is no conversation"}
+    back = llava_entry([{**row, "answer": row["draft"]} for row in rows[:2]], None)
+    assert back == entries[0] and llava_entry(rows[2:], None) == entries[1]
+
+
+@pytest.mark.parametrize("layout", ["messages", "texts"])
+def test_correcting_datasets_of_trl_and_finevision(root, tmp_path, layout):
+    texts = [{"user": "What?", "assistant": "A cat."}, {"user": "Where?", "assistant": "On a mat."}]
+    chat = [{"role": role, "content": text[role]} for text in texts for role in ("user", "assistant")]
+    rows = [
+        {"images": [str(path)], layout: chat if layout == "messages" else texts} for path in sorted(root.glob("*.png"))
+    ]
+    data = Dataset.from_list([*rows, {"images": [], layout: rows[0][layout]}])
+    from datasets import List
+
+    data = data.cast_column("images", List(Image()))
+    data.to_parquet(tmp_path / "data.parquet")
+    settings = {"model": ScriptedModel(), "processor": ScriptedProcessor(), "type": "conversation"}
+    summary = correct_dataset(tmp_path / "data.parquet", tmp_path / "out", **settings)
+    assert (summary.rows, summary.images, summary.bare) == (14, 6, 1)
+    assert {row["draft"] for row in rows_of(tmp_path / "out")} == {"A cat.", "On a mat."}
+    assert {row["type"] for row in rows_of(tmp_path / "out")} == {"conversation"}
+
+
+def test_the_real_model_corrects_scores_and_writes_several_answers(parity_dir, model, processor, tmp_path):
+    pictures = parity_dir / "images"
+    real = {"model": model, "processor": processor, "limit": 3}
+    (tmp_path / "words.json").write_text('{"What": 3, "Is": 1}')
+    short = {"answers": 3, "first_words": tmp_path / "words.json", "settings": {"max_new_tokens": 30}, "retries": 0}
+    generate_dataset(pictures, tmp_path / "short", types=["okvqa"], **short, **real)
+    rows = rows_of(tmp_path / "short")
+    for row in rows:
+        assert row["question"].split()[0] in ("What", "Is") and row["answer"] == row["answers"][0]
+        assert 1 <= len(row["answers"]) <= 3 and sorted(row["weights"], reverse=True) == row["weights"]
+        assert all(0 < weight <= 100 for weight in row["weights"])
+    aside = ledger.read_quarantine(tmp_path / "short")
+    assert len(rows) + len(aside) == 3
+    generate_dataset(pictures, tmp_path / "scored", types=["detail"], score=True, **real)
+    scores = [row["scores"]["visual_dependency"] for row in rows_of(tmp_path / "scored")]
+    assert all(isinstance(score, float) for score in scores) and max(map(abs, scores)) > 0.01
+    entry = {
+        "id": 1,
+        "image": "img_0.png",
+        "conversations": [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "A dog."}],
+    }
+    (tmp_path / "llava.json").write_text(json.dumps([entry]))
+    correct_dataset(tmp_path / "llava.json", tmp_path / "corrected", image_root=pictures, score=True, **real)
+    (row,) = rows_of(tmp_path / "corrected")
+    inputs = processor(
+        images=[Pictures.open(pictures / "img_0.png").convert("RGB")], text=["What is it?"], return_tensors="pt"
+    )
+    output = model.generate(**inputs, processor=processor, return_dict_in_generate=True)
+    assert row["answer"] == output.answers[0] and row["draft"] == "A dog."
