@@ -108,7 +108,7 @@ class Fitting:
         start = 0
         while start < count:
             size = min(self.most or count, count - start)
-            result = _unless_full(lambda rows=slice(start, start + size): work(rows))
+            result = _unless_full(work, slice(start, start + size))
             if result is not None:
                 results.append(result)
                 start += size
@@ -123,9 +123,9 @@ class Fitting:
         return results
 
 
-def _unless_full(work: Callable[[], T]) -> T | None:
+def _unless_full(work: Callable[[slice], T], rows: slice) -> T | None:
     try:
-        return work()
+        return work(rows)
     except torch.OutOfMemoryError:
         return None
     except RuntimeError as error:

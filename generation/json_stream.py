@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import GenerationError
+from .errors import GenerationError, is_passing
 
 _BLOCK = 2**20
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -31,10 +31,7 @@ class JsonReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._file = path.open("rb")
-        except OSError as error:
-            raise GenerationError(f"{str(path)!r} cannot be read ({error.strerror}): give a JSON file.") from error
+        self._offset = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._text, self._at, self._lines = "", 0, 1
         self._fill()
@@ -108,12 +105,18 @@ class JsonReader:
 
     def _fill(self) -> bool:
         """Reads on; what was used up is let go. Larger steps for larger values keep parsing anew affordable."""
-        data = self._file.read(max(_BLOCK, len(self._text) - self._at))
+        try:
+            with self.path.open("rb") as file:  # anew each time: nobody has to read to the end for it to be closed
+                file.seek(self._offset)
+                data = file.read(max(_BLOCK, len(self._text) - self._at))
+        except OSError as error:
+            if is_passing(error):
+                raise
+            raise GenerationError(f"{str(self.path)!r} cannot be read ({error.strerror}): give a JSON file.") from error
+        self._offset += len(data)
         self._lines += self._text.count("\n", 0, self._at)
         self._text = self._text[self._at :] + self._decoder.decode(data, final=not data)
         self._at = 0
-        if not data:
-            self._file.close()
         return bool(data)
 
     def _wrong(self, what: str, at: int) -> GenerationError:
@@ -141,17 +144,18 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
     reader = JsonReader(path)
     if reader.top() != "[":
         raise GenerationError(f"{str(path)!r} holds no list of rows: give a JSON list, or JSON Lines as .jsonl.")
-    rows = reader.elements()
+    rows, number = reader.elements(), 0
     while True:
-        line = reader.line()
+        place = f"entry {number}, line {reader.line()}"  # many files are one line
+        number += 1
         try:
             row = next(rows)
         except StopIteration:
             return
         except GenerationError as error:
-            yield f"line {line}", error
+            yield place, error
             return
-        yield f"line {line}", row
+        yield place, row
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:

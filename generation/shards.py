@@ -42,8 +42,8 @@ class ShardOutput:
     halved: int = 0
 
 
-# Makes the output of a shard; the callback is told how many inputs are done.
-MakeShard = Callable[[list[Source], Callable[[int], Any]], ShardOutput]
+# Makes the output of a shard; the callback is told in words how far it is.
+MakeShard = Callable[[list[Source], Callable[[str], Any]], ShardOutput]
 
 
 def commit(folder: Path, plan: dict[str, Any], shard: int, sources: list[Source], output: ShardOutput) -> ShardRecord:

@@ -81,7 +81,7 @@ class DatasetRows:
     def __iter__(self) -> Iterator[Source]:
         """All rows in their order, by the columns beside the pictures."""
         id_column = next((name for name in _ID_COLUMNS if name in self.features), None)
-        columns = [name for name in (id_column, "license", "objects") if name in self.features]
+        columns = [name for name in (id_column, "license", "objects") if name is not None and name in self.features]
         places: list[list[int]] = []
         rows: list[dict[str, Any]] = []
         for place, row in self.table.read(columns):

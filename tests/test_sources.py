@@ -119,14 +119,18 @@ def test_llava_files_name_each_picture_once(root, tmp_path):
     (tmp_path / "llava.json").write_text(json.dumps(entries))
     summary = generate_dataset(tmp_path / "llava.json", tmp_path / "out", format="llava", image_root=root, **job())
     assert [row["image_id"] for row in rows_of(tmp_path / "out")] == ["000000000002", "000000000001"]
-    assert len(summary.skipped) == 2 and all("llava.json, line 1" in name for name, _ in summary.skipped)
+    assert len(summary.skipped) == 2 and all("llava.json, entry " in name for name, _ in summary.skipped)
 
 
 @pytest.mark.parametrize("form", ["file", "folder", "several"])
 def test_datasets_are_read_in_place(root, tmp_path, form):
     features = Features({"image": Image(), "image_id": Value("string"), "license": Value("string")})
     rows = [
-        {"image": str(path), "image_id": f"id{index}", "license": "cc0" if index else None}
+        {
+            "image": {"bytes": path.read_bytes(), "path": None},
+            "image_id": f"id{index}",
+            "license": "cc0" if index else None,
+        }
         for index, path in enumerate(sorted(root.glob("*.png")))
     ]
     data = Dataset.from_list(rows, features=features)
@@ -241,9 +245,9 @@ def test_correcting_llava_keeps_every_turn(root, tmp_path):
 def test_correcting_datasets_of_trl_and_finevision(root, tmp_path, layout):
     texts = [{"user": "What?", "assistant": "A cat."}, {"user": "Where?", "assistant": "On a mat."}]
     chat = [{"role": role, "content": text[role]} for text in texts for role in ("user", "assistant")]
-    rows = [
-        {"images": [str(path)], layout: chat if layout == "messages" else texts} for path in sorted(root.glob("*.png"))
-    ]
+    turns = chat if layout == "messages" else texts
+    pictures = [{"bytes": path.read_bytes(), "path": None} for path in sorted(root.glob("*.png"))]
+    rows = [{"images": [picture], layout: turns} for picture in pictures]
     data = Dataset.from_list([*rows, {"images": [], layout: rows[0][layout]}])
     from datasets import List
 
