@@ -1,20 +1,31 @@
 """The long job: pictures go in, a dataset of instruction rows comes out."""
 
-from .correct import correct_dataset
+from .correct import CorrectJob, correct_dataset
 from .errors import BusyError, ConflictError, GenerationError, TryAgainError
+from .estimate import Estimate
 from .finish import Summary
-from .generate import DEFAULT_TYPES, FORMATS, generate_dataset
+from .generate import DEFAULT_TYPES, FORMATS, GenerateJob, generate_dataset
+from .preview import Preview, preview_job
 from .report import write_report
+from .run import run_job
+from .settings import JobSettings
 
 __all__ = [
     "DEFAULT_TYPES",
     "FORMATS",
     "BusyError",
     "ConflictError",
+    "CorrectJob",
+    "Estimate",
+    "GenerateJob",
     "GenerationError",
+    "JobSettings",
+    "Preview",
     "Summary",
     "TryAgainError",
     "correct_dataset",
     "generate_dataset",
+    "preview_job",
+    "run_job",
     "write_report",
 ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +15,22 @@ from vigc.modeling_vigc import IqfSettings
 from vigc.processing import INSTRUCTION_TYPES
 from vigc.processing.rows import row_id, to_messages
 
-from . import job as jobs
 from .attempts import NOT_FINITE, Draft, Fitting
 from .errors import GenerationError
 from .finish import Summary
 from .folder import CORRECTED
-from .generate import check_counts, constants, job_facts, run_job, written_by
-from .job import Share
 from .loading import Item, Loader
-from .models import check_settings, effective_settings, load_model
-from .plan import Selection, make_plan
+from .models import WritingModel
+from .plan import Selection
+from .run import run_job
 from .scoring import visual_dependencies
+from .settings import JobSettings, row_constants
 from .shards import MakeShard, ShardOutput
 from .sources import Collection, Source
 from .worker import AGAIN, row_seed
 
 
-def correct_dataset(
-    dataset: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    model: Any,
-    processor: Any = None,
-    type: str | None = None,
-    image_root: str | os.PathLike[str] | None = None,
-    subset: str | None = None,
-    split: str = "train",
-    batch_size: int = 8,
-    shard_size: int = 256,
-    limit: int | None = None,
-    seed: int = 0,
-    settings: dict[str, Any] | None = None,
-    license: str = "unknown",
-    overwrite: bool = False,
-    retries: int = 2,
-    score: bool = False,
-    store: str = "embed",
-    rank: int = 0,
-    world_size: int = 1,
-    **loading: Any,
-) -> Summary:
+def correct_dataset(dataset: str | os.PathLike[str], output: str | os.PathLike[str], **fields: Any) -> Summary:
     """Answers the questions of a dataset again with VIC: a copy with the old answer as `draft`, the new as `answer`.
 
     Fields and layout of what was read are kept in `extra`, so that an export gives the same layout back. Entries
@@ -64,77 +40,68 @@ def correct_dataset(
         dataset: A LLaVA file (.json, .jsonl), or a dataset in TRL's or FineVision's columns: a parquet file, a folder
             or a name on the Hub.
         output: The folder to write.
-        model: A folder, a Hub name, or a model object (then with `processor`).
-        processor: By default the model's own.
-        type: The type of instruction that the questions are of; decides how VIC is asked. By default just the question.
-        image_root: The folder that `image` in a LLaVA file is relative to; by default the file's own.
-        subset: Of a dataset: its configuration.
-        split: Of a dataset: its split.
-        batch_size: Entries worked on at a time, with all their questions.
-        shard_size: Entries per parquet file.
-        limit: Only the first so many entries.
-        seed: Decides, with a row's id, what is drawn where decoding samples.
-        settings: Decoding and `iqf_*` settings that are not the model's own.
-        license: Licence of pictures that do not state their own.
-        overwrite: Replace another dataset in `output`, or a finished one.
-        retries: How often an answer that is empty or endless is drawn again before it is set aside.
-        score: Whether to compute `visual_dependency`.
-        store: "embed" puts pictures into the rows, "path" the paths of their files.
-        rank: Of several processes that share the job: which this is.
-        world_size: How many there are.
-        loading: `dtype`, `device`, `revision`, `trust_remote_code`.
+        fields: All that is set of [`CorrectJob`] and [`JobSettings`]; only `model` has no default.
+
+    Returns:
+        Counts over the whole folder, what was set aside and why, and sample rows.
 
     Raises:
         GenerationError: Input, settings or folders that cannot be worked with; its `exit_code` says of which kind.
     """
-    started = time.monotonic()
-    folder, settings, share = Path(output), dict(settings or {}), Share(rank, world_size)
-    check_counts(store, batch_size=batch_size, shard_size=shard_size, limit=limit)
-    if type is not None and type not in INSTRUCTION_TYPES:
-        raise GenerationError(f"Type {type!r} is not known: use one of {', '.join(INSTRUCTION_TYPES)}, or none.")
-    check_settings(settings, True)
-    collection = _open(Path(dataset), image_root, subset, split)
-    with jobs.alone(folder, share):
-        loaded = load_model(model, processor, **loading)
-        configuration = {
-            **written_by(loaded),
-            "types": [type or CORRECTED],
-            "correct": True,
-            "seed": seed,
-            "retries": retries,
-            "score": score,
-            **effective_settings(loaded.model, settings, True),
-        }
-        plan = make_plan(
-            "correct",
-            configuration,
-            settings=settings,
-            source=collection.name,
-            license=license,
-            job={**job_facts(loaded, batch_size, shard_size, limit, store), **collection.facts},
-        )
+    return run_job(CorrectJob(dataset=dataset, **fields), output)
 
-        def maker(plan: dict[str, Any]) -> MakeShard:
-            corrector = Corrector(
-                loaded.model,
-                loaded.processor,
-                configuration=configuration,
-                settings=settings,
-                constants=constants(loaded, plan),
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectJob(JobSettings):
+    """Answers to given questions are written again. What is not listed here is said of [`JobSettings`].
+
+    Args:
+        dataset: What is corrected.
+        type: The type of instruction that the questions are of; decides how VIC is asked. By default just the question.
+    """
+
+    kind = "correct"
+    corrects = True
+
+    dataset: str | os.PathLike[str]
+    type: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.type is not None and self.type not in INSTRUCTION_TYPES:
+            raise GenerationError(
+                f"Type {self.type!r} is not known: use one of {', '.join(INSTRUCTION_TYPES)}, or none."
             )
-            loader = Loader(collection, corrector.prepare, batch_size, embed=store == "embed")
-            return corrector.maker(loader)
 
-        selection = Selection(collection, limit=limit, shard_size=shard_size)
-        return run_job(folder, plan, selection, share, maker, overwrite=overwrite, started=started)
+    def collection(self) -> Collection:
+        """Opens the dataset."""
+        from .sources_text import DatasetConversations, LlavaConversations
 
+        path = Path(self.dataset)
+        if path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
+            return LlavaConversations(path, path.parent if self.image_root is None else Path(self.image_root))
+        return DatasetConversations(str(path), subset=self.subset, split=self.split)
 
-def _open(dataset: Path, image_root: str | os.PathLike[str] | None, subset: str | None, split: str) -> Collection:
-    from .sources_text import DatasetConversations, LlavaConversations
+    def selection(self) -> Selection:
+        """All entries."""
+        return Selection(self.collection(), limit=self.limit, shard_size=self.shard_size)
 
-    if dataset.suffix.lower() in (".json", ".jsonl", ".ndjson"):
-        return LlavaConversations(dataset, Path(image_root) if image_root is not None else dataset.parent)
-    return DatasetConversations(str(dataset), subset=subset, split=split)
+    def configuration(self) -> dict[str, Any]:
+        """The one type."""
+        return {"types": [self.type or CORRECTED]}
+
+    def maker(self, loaded: WritingModel, plan: dict[str, Any]) -> MakeShard:
+        """Corrects the entries of a shard."""
+        corrector = Corrector(
+            loaded.model,
+            loaded.processor,
+            configuration=plan["configuration"],
+            settings=plan["settings"],
+            constants=row_constants(plan),
+        )
+        return corrector.maker(
+            Loader(self.collection(), corrector.prepare, self.batch_size, embed=self.store == "embed")
+        )
 
 
 class Corrector:

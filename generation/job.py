@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from tqdm.auto import tqdm
 
 from . import ledger, locks
 from .errors import BusyError, GenerationError
@@ -18,49 +15,25 @@ from .shards import MakeShard, commit
 from .sources import Source
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Which part of a job a process does.
-
-    Args:
-        rank: Its number, from 0.
-        world_size: How many processes share the job.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rank < self.world_size:
-            raise GenerationError(
-                f"rank={self.rank} with world_size={self.world_size}: ranks go from 0 to {self.world_size - 1}."
-            )
-
-    @property
-    def lock(self) -> str:
-        """The name of its lock."""
-        return f"rank-{self.rank}-of-{self.world_size}"
-
-
 @contextmanager
-def alone(folder: Path, share: Share) -> Iterator[None]:
+def alone(folder: Path, rank: int, world_size: int) -> Iterator[None]:
     """Makes sure that no other process works as the same rank of the same folder.
 
     Raises:
         BusyError: One does.
     """
-    created = not folder.exists()
+    created, mine = not folder.exists(), f"rank-{rank}-of-{world_size}"
     check_output(folder)
-    with locks.hold(folder, share.lock) as free:
+    with locks.hold(folder, mine) as free:
         if not free:
             raise BusyError(
-                f"{str(folder)!r} is being written by another process of rank {share.rank} (of {share.world_size}): "
+                f"{str(folder)!r} is being written by another process of rank {rank} (of {world_size}): "
                 "wait for its end, or give this one a --rank of its own."
             )
         try:
             yield
         finally:
-            locks.clear(folder, share.lock)
+            locks.clear(folder, mine)
             if not (folder / ledger.PLAN).exists():
                 _remove_empty(folder, created)
 
@@ -74,8 +47,18 @@ def _remove_empty(folder: Path, created: bool) -> None:
         folder.rmdir()
 
 
-def settle_plan(folder: Path, plan: dict[str, Any], selection: Selection, *, overwrite: bool) -> dict[str, Any]:
+def settle_plan(
+    folder: Path, plan: dict[str, Any], selection: Selection, *, overwrite: bool, ready: Callable[[], None]
+) -> dict[str, Any]:
     """Writes the plan of a new job, or makes sure that the folder's is the same.
+
+    Args:
+        folder: The dataset folder.
+        plan: The plan without its inputs.
+        selection: The inputs.
+        overwrite: Whether another job, or a finished one, may be replaced.
+        ready: Loads the model: called before anything is replaced or claimed, so that a model that cannot be loaded
+            costs nothing.
 
     Raises:
         ConflictError: The folder holds another job.
@@ -96,10 +79,12 @@ def settle_plan(folder: Path, plan: dict[str, Any], selection: Selection, *, ove
                 return _rebuilt(folder, done, selection, plan)
         if exists:
             check_readable(selection.collection, selection.sources(folder))
+            ready()
             remove_dataset(folder)
         done = complete_plan(folder, plan, selection, write=True)
         try:
             check_readable(selection.collection, _listed(folder))
+            ready()
         except GenerationError:
             for name in (ledger.INPUTS, ledger.EXCLUDED):
                 (folder / name).unlink(missing_ok=True)
@@ -132,21 +117,26 @@ def _is_listed(folder: Path, plan: dict[str, Any]) -> bool:
         return False
 
 
-def run_shards(folder: Path, plan: dict[str, Any], share: Share, make: MakeShard) -> None:
-    """Makes the shards of one share that are not finished yet. A shard that another process holds is left to it."""
+def unfinished(
+    folder: Path, plan: dict[str, Any], shards: Iterable[int], passed: Callable[[], Any]
+) -> Iterator[tuple[int, list[Source]]]:
+    """The shards that are not finished, each with its inputs; `passed` is called for each that is."""
     inputs = ledger.Inputs(folder / ledger.INPUTS)
-    mine = range(share.rank, len(inputs), share.world_size)
-    total = sum(1 for _ in mine)
-    with tqdm(total=total, desc="Shards", unit="shard", disable=None) as progress:
-        for shard in mine:
-            if not _is_done(folder, plan, shard):
-                with locks.hold(folder, f"shard-{shard:05d}") as free:
-                    # Looked at again: it may have been finished between the first look and the lock.
-                    if free and not _is_done(folder, plan, shard):
-                        sources = [Source(**record) for record in inputs[shard]]
-                        output = make(sources, progress.set_postfix_str)
-                        commit(folder, plan, shard, sources, output)
-            progress.update()
+    for shard in shards:
+        if _is_done(folder, plan, shard):
+            passed()
+        else:
+            yield shard, [Source(**record) for record in inputs[shard]]
+
+
+def run_shard(
+    folder: Path, plan: dict[str, Any], shard: int, sources: list[Source], make: MakeShard, say: Callable[[str], Any]
+) -> None:
+    """Makes and commits one shard. One that another process holds is left to it."""
+    with locks.hold(folder, f"shard-{shard:05d}") as free:
+        # Looked at again: it may have been finished between the first look and the lock.
+        if free and not _is_done(folder, plan, shard):
+            commit(folder, plan, shard, sources, make(sources, say))
 
 
 def _is_done(folder: Path, plan: dict[str, Any], shard: int) -> bool:

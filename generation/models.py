@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.constants import is_offline_mode
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig, InstructBlipConfig
 
 from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGeneration
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, ORIGINAL_DECODING
 from vigc.processing import VigcProcessor
 
-from .errors import GenerationError
+from .errors import GenerationError, TryAgainError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -27,78 +31,187 @@ _SAMPLE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a plan says of a model; known without its weights.
+
+    Args:
+        name: Its Hub name, or its folder's name (a path says more about a machine than about a model).
+        revision: The Hub's commit, or a fingerprint of the folder's files; None for a model given as an object.
+        dtype: What its weights are loaded in: "float32", "bfloat16" or "float16".
+        device: Where it is to run.
+        generation_config: The decoding settings that are saved with it.
+    """
+
+    name: str
+    revision: str | None
+    dtype: str
+    device: torch.device
+    generation_config: GenerationConfig
+
+
+@dataclass(frozen=True, slots=True)
 class WritingModel:
     """A model ready to write.
 
     Args:
         model: In evaluation mode, on its device.
         processor: Belongs to it.
-        name: Its Hub name, or its folder's name (a path says more about a machine than about a model).
-        revision: The Hub's commit, or a fingerprint of the folder's files; None for a model given as an object.
+        facts: What is known of it.
     """
 
     model: Any
     processor: Any
-    name: str
-    revision: str | None
+    facts: ModelFacts
+
+
+def describe_model(
+    model: Any,
+    processor: Any = None,
+    *,
+    device: torch.device,
+    dtype: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> ModelFacts:
+    """What a plan says of a model, from its configuration files: nothing large is read.
+
+    Args:
+        model: A VIGC model, or the folder or Hub name of one, or of an InstructBLIP with a decoder-only language model.
+        processor: Needed with a model object.
+        device: Where it is to run.
+        dtype: One of `DTYPES`; "auto" is what the weights were saved in, but float32 on a CPU.
+        revision: Commit, tag or branch on the Hub.
+        trust_remote_code: Whether code from the model's folder may run, for models that vigc does not know itself.
+
+    Raises:
+        GenerationError: There is no such model, or it is of another kind.
+        TryAgainError: The Hub cannot be reached.
+    """
+    if dtype not in DTYPES:
+        raise GenerationError(f"dtype {dtype!r} is not known: use one of {', '.join(DTYPES)}.")
+    if not isinstance(model, (str, os.PathLike)):
+        if processor is None:
+            raise GenerationError("A model object needs its processor: pass processor= too, or the model's folder.")
+        name = str(model.config._name_or_path or type(model).__name__)
+        return ModelFacts(
+            _public_name(name), _commit(model.config), _dtype_name(model.dtype), model.device, model.generation_config
+        )
+    name = os.fspath(model)
+    with _said_plainly(name):
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+        _classes(config, trust_remote_code)
+        generation_config = _generation_config(name, _commit(config) or revision)
+    found = folder_fingerprint(Path(name)) if Path(name).is_dir() else _commit(config)
+    return ModelFacts(_public_name(name), found, _loaded_dtype(name, config, dtype, device), device, generation_config)
 
 
 def load_model(
     model: Any,
     processor: Any = None,
     *,
-    dtype: str = "auto",
     device: str = "auto",
+    dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> WritingModel:
-    """Takes a model as it is, or loads it from a folder or the Hub.
+    """Takes a model as it is, or loads it from a folder or the Hub. See [`describe_model`].
 
     Args:
-        model: A VIGC model, or the folder or Hub name of one, or of an InstructBLIP with a decoder-only language model.
+        model: The model, its folder or its Hub name.
         processor: Needed with a model object; otherwise the model's own by default.
-        dtype: One of `DTYPES`; "auto" is what the weights were saved in, but float32 on a CPU.
         device: "auto" (an accelerator if there is one), "cpu", "cuda:1", ...
+        dtype: One of `DTYPES`.
         revision: Commit, tag or branch on the Hub.
-        trust_remote_code: Whether code from the model's folder may run, for models that vigc does not know itself.
+        trust_remote_code: Whether code from the model's folder may run.
 
     Raises:
         GenerationError: The model cannot be loaded, or is of another kind.
     """
+    place = find_device(device)
+    facts = describe_model(
+        model, processor, device=place, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
+    )
     if not isinstance(model, (str, os.PathLike)):
-        if processor is None:
-            raise GenerationError("A model object needs its processor: pass processor= too, or the model's folder.")
-        name = str(model.config._name_or_path or type(model).__name__)
-        return WritingModel(model.eval(), processor, _public_name(name), _commit(model))
-    if dtype not in DTYPES:
-        raise GenerationError(f"dtype {dtype!r} is not known: use one of {', '.join(DTYPES)}.")
+        return WritingModel(model.eval(), processor, facts)
     name = os.fspath(model)
-    place = _device(device)
-    kind = torch.float32 if dtype == "auto" and place.type == "cpu" else dtype
-    hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
-        model_class, processor_class = _classes(name, hub)
-        loaded = model_class.from_pretrained(name, dtype=kind, **hub)
+    # The very commit that was described: a branch may have moved on.
+    hub = {
+        "revision": revision if Path(name).is_dir() else facts.revision or revision,
+        "trust_remote_code": trust_remote_code,
+    }
+    with _said_plainly(name):
+        model_class, processor_class = _classes(AutoConfig.from_pretrained(name, **hub), trust_remote_code)
+        loaded = model_class.from_pretrained(name, dtype=facts.dtype, **hub)
         processor = processor or processor_class.from_pretrained(name, **hub)
+    facts = replace(facts, generation_config=loaded.generation_config)
+    return WritingModel(loaded.to(place).eval(), processor, facts)
+
+
+@contextmanager
+def _said_plainly(name: str) -> Iterator[None]:
+    """Errors of loading in a sentence, those of the way to the Hub apart."""
+    try:
+        yield
     except (OSError, ValueError, KeyError) as error:
+        if _is_hub_away(error):
+            raise TryAgainError(
+                f"The Hub does not answer for {name!r} ({_first_line(error)}): run the same command again later."
+            ) from error
         raise GenerationError(f"The model {name!r} cannot be loaded: {_first_line(error)}.") from error
-    found = folder_fingerprint(Path(name)) if Path(name).is_dir() else _commit(loaded)
-    return WritingModel(loaded.to(place).eval(), processor, _public_name(name), found)
 
 
-def _classes(name: str, hub: dict[str, Any]) -> tuple[Any, Any]:
+def _is_hub_away(error: BaseException | None) -> bool:
+    """Whether the Hub could not be reached, or was too busy: not so with a mistaken name or a token that is missing."""
+    while error is not None and not is_offline_mode():
+        if isinstance(error, HfHubHTTPError) and (error.response.status_code == 429 or error.response.is_server_error):
+            return True
+        if isinstance(error, LocalEntryNotFoundError):  # neither reached nor in the cache
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _generation_config(name: str, revision: str | None) -> GenerationConfig:
+    """As transformers finds it when it loads the model."""
+    try:
+        return GenerationConfig.from_pretrained(name, revision=revision)
+    except OSError:
+        return GenerationConfig.from_pretrained(
+            name, config_file_name="config.json", _from_model_config=True, revision=revision
+        )
+
+
+def _loaded_dtype(name: str, config: Any, dtype: str, device: torch.device) -> str:
+    if dtype != "auto":
+        return dtype
+    if device.type == "cpu":
+        return "float32"
+    if config.dtype is None:
+        raise GenerationError(f"The model {name!r} does not say what its weights were saved in: give --dtype.")
+    return _dtype_name(config.dtype)
+
+
+def _dtype_name(dtype: torch.dtype | str) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _classes(config: Any, trust_remote_code: bool) -> tuple[Any, Any]:
     """Our own classes for what we know; the model's code only where it was asked for and is needed."""
-    config = AutoConfig.from_pretrained(name, **hub)
     if isinstance(config, VigcConfig) or type(config) is InstructBlipConfig:
         return VigcForConditionalGeneration, VigcProcessor
-    if hub["trust_remote_code"] and config.model_type == VigcConfig.model_type:
+    if trust_remote_code and config.model_type == VigcConfig.model_type:
         return AutoModelForImageTextToText, AutoProcessor
     raise ValueError(
         f"it is a {config.model_type!r} model; give a VIGC model, as `vigc convert` writes, or InstructBLIP"
     )
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of a name; "auto" is an accelerator if there is one.
+
+    Raises:
+        GenerationError: There is no such device.
+    """
     if name == "auto":
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return found or torch.device("cpu")
@@ -108,9 +221,9 @@ def _device(name: str) -> torch.device:
         raise GenerationError(f"device {name!r} cannot be used: {_first_line(error)}") from error
 
 
-def _commit(model: Any) -> str | None:
+def _commit(config: Any) -> str | None:
     """The Hub's commit a model came from; transformers notes it only where there is one."""
-    return getattr(model.config, "_commit_hash", None)
+    return getattr(config, "_commit_hash", None)
 
 
 def _public_name(name: str) -> str:
@@ -170,13 +283,12 @@ def check_settings(settings: dict[str, Any], correct: bool) -> None:
             raise GenerationError(f"{name}={settings[name]} is too small: give a number above 0.")
 
 
-def effective_settings(model: Any, settings: dict[str, Any], correct: bool) -> dict[str, dict[str, Any]]:
+def effective_settings(config: GenerationConfig, settings: dict[str, Any], correct: bool) -> dict[str, dict[str, Any]]:
     """The decoding and `iqf` settings of a run, complete: the model's own with those that were given.
 
     Raises:
         GenerationError: A sampling setting without sampling.
     """
-    config = model.generation_config
     given_iqf = {name: value for name, value in settings.items() if name in IQF_SETTINGS}
     given = {name: value for name, value in settings.items() if name not in IQF_SETTINGS}
     iqf = asdict(IqfSettings.resolve(config, given_iqf)) if correct else {}

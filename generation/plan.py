@@ -98,7 +98,7 @@ class Selection:
 
     def facts(self) -> dict[str, Any]:
         """What enters the plan: figures, and which lists and folders were used."""
-        by = Counter(_summary(reason) for _, _, reason in self.excluded)
+        by = Counter(in_general(reason) for _, _, reason in self.excluded)
         return {
             "listed": self.listed,
             "taken": self.taken,
@@ -107,7 +107,7 @@ class Selection:
         }
 
 
-def _summary(reason: str) -> str:
+def in_general(reason: str) -> str:
     """A reason without the single picture that it names."""
     return f"looks like a picture in {reason.rsplit(' in ', 1)[1]}" if reason.startswith("looks like ") else reason
 

@@ -1,9 +1,11 @@
-"""Options of the commands: what they are called, what they take, and their help."""
+"""Options of the jobs: what they are called, what they take, their help, and which command has which."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from inspect import signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -31,8 +33,6 @@ Given = Annotated[
         show_default=False,
     ),
 ]
-DatasetFolder = Annotated[Path, typer.Argument(help="A folder that `vigc generate` wrote.", show_default=False)]
-
 Output = Annotated[Path, option("The dataset folder to write.", "--output", "-o", rich_help_panel=_JOB)]
 Types = Annotated[str, option("Types of instruction to write, with commas between.", rich_help_panel=_JOB)]
 Format = Annotated[str, option("folder, coco, objects365, llava or dataset: what IMAGES is.", rich_help_panel=_INPUT)]
@@ -60,6 +60,16 @@ Seed = Annotated[int, option("Decides what is drawn where decoding samples.", ri
 License = Annotated[str, option("Licence of pictures that do not state their own.", rich_help_panel=_JOB)]
 ShardSize = Annotated[int, option("Pictures per parquet file.", min=1, rich_help_panel=_JOB)]
 Overwrite = Annotated[bool, option("Replace the dataset that the folder holds.", "--overwrite", rich_help_panel=_JOB)]
+Engine = Annotated[
+    str, option("local: this process; ray: every GPU of a Ray cluster, or else every CPU.", rich_help_panel=_JOB)
+]
+Workers = Annotated[int | None, option("With ray: how many processes.", min=1, rich_help_panel=_JOB)]
+DryRun = Annotated[
+    bool,
+    option(
+        "Say what would be done, with three rows and an estimate; write nothing.", "--dry-run", rich_help_panel=_JOB
+    ),
+]
 Rank = Annotated[int, option("Of several processes: which this is, from 0.", min=0, rich_help_panel=_JOB)]
 WorldSize = Annotated[int, option("How many processes share the job.", min=1, rich_help_panel=_JOB)]
 Store = Annotated[
@@ -108,6 +118,9 @@ NewTokens = Annotated[int | None, option("Most tokens written per call.", min=1,
 DoSample = Annotated[bool | None, option("Draw tokens instead of taking the likeliest.", rich_help_panel=_DECODING)]
 Temperature = Annotated[float | None, option("Of sampling; below 1 is more cautious.", rich_help_panel=_DECODING)]
 TopP = Annotated[float | None, option("Sample from the likeliest tokens of this total.", rich_help_panel=_DECODING)]
+TopK = Annotated[
+    int | None, option("Sample from so many likeliest tokens; 0 is all.", min=0, rich_help_panel=_DECODING)
+]
 
 IqfPreset = Annotated[
     str | None, option("vigc, or original for the released loop's settings and decoding.", rich_help_panel=_IQF)
@@ -127,6 +140,98 @@ IqfFullRecord = Annotated[
     bool | None, option("Also write the first VIC answer in full, into `extra`.", rich_help_panel=_IQF)
 ]
 
-ReportRows = Annotated[
-    int | None, option("About how many rows to show; charts and figures always count all.", min=1, show_default="1,500")
-]
+
+@dataclass(kw_only=True)
+class JobOptions:
+    """What all jobs take."""
+
+    output: Output
+    limit: Limit = None
+    seed: Seed = 0
+    license: License = "unknown"
+    shard_size: ShardSize = 256
+    retries: Retries = 2
+    score: Score = False
+    store: Store = "embed"
+    overwrite: Overwrite = False
+    rank: Rank = 0
+    world_size: WorldSize = 1
+    engine: Engine = "local"
+    workers: Workers = None
+    dry_run: DryRun = False
+    image_root: ImageRoot = None
+    subset: Subset = None
+    split: Split = "train"
+    model: Model = None
+    revision: Revision = None
+    trust_remote_code: RemoteCode = False
+    batch_size: BatchSize = 8
+    dtype: Dtype = "auto"
+    device: Device = "auto"
+
+
+@dataclass(kw_only=True)
+class DecodingOptions:
+    """Settings of decoding and correction: those that are not given are the model's."""
+
+    num_beams: NumBeams = None
+    repetition_penalty: Penalty = None
+    max_new_tokens: NewTokens = None
+    do_sample: DoSample = None
+    temperature: Temperature = None
+    top_p: TopP = None
+    top_k: TopK = None
+    iqf_preset: IqfPreset = None
+    iqf_steps: IqfSteps = None
+    iqf_unit: IqfUnit = None
+    iqf_keep_tail: IqfKeepTail = None
+    iqf_prompt: IqfPrompt = None
+    iqf_split: IqfSplit = None
+    iqf_full_record: IqfFullRecord = None
+
+    def settings(self) -> dict[str, Any]:
+        """Those that were given."""
+        given = {item.name: getattr(self, item.name) for item in fields(DecodingOptions)}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(kw_only=True)
+class GenerateOptions(DecodingOptions, JobOptions):
+    """What `vigc generate` takes."""
+
+    images: Images
+    types: Types = "conversation,detail,complex"
+    questions: Questions = 1
+    no_correct: NoCorrect = False
+    format: Format = "folder"
+    exclude_ids: ExcludeIds = None
+    exclude_images: ExcludeImages = None
+    dedup: Dedup = False
+    answers: Answers = 0
+    answer_threshold: AnswerThreshold = 0.0
+    first_words: FirstWords = None
+
+
+@dataclass(kw_only=True)
+class CorrectOptions(DecodingOptions, JobOptions):
+    """What `vigc correct` takes."""
+
+    dataset: Given
+    type: Kind = None
+
+
+T = TypeVar("T", bound=JobOptions)
+
+
+def with_options(declared: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
+    """Gives a command the options that a dataclass declares; it is called with an instance of it."""
+
+    def decorate(command: Callable[[T], None]) -> Callable[..., None]:
+        @wraps(command)
+        def called(**given: Any) -> None:
+            command(declared(**given))
+
+        called.__signature__ = signature(declared)  # type: ignore[attr-defined]
+        return called
+
+    return decorate

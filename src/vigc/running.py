@@ -1,4 +1,4 @@
-"""Jobs from the command line: settings put together, exit codes, and what is printed at the end."""
+"""Jobs from the command line: settings put together, and exit codes."""
 
 from __future__ import annotations
 
@@ -6,78 +6,96 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .terminal import COMPLETE, FAILED, SET_ASIDE, count, line
+from .endings import print_preview, print_summary
+from .options import CorrectOptions, GenerateOptions, JobOptions
+from .terminal import COMPLETE, FAILED, SET_ASIDE, line
 
 if TYPE_CHECKING:
-    from vigc.generation import Summary
+    from vigc.generation import JobSettings, Summary
 
 TRY_AGAIN, INTERRUPTED = 75, 130
 
-_SETTINGS = frozenset(
-    ["num_beams", "repetition_penalty", "max_new_tokens", "do_sample", "temperature", "top_p"]
-    + [f"iqf_{name}" for name in ("preset", "steps", "unit", "keep_tail", "prompt", "split", "full_record")]
-)
+
+def run_generate(options: GenerateOptions) -> int:
+    """`vigc generate`; returns the exit code."""
+
+    def job() -> JobSettings:
+        from vigc.generation import GenerateJob
+
+        return GenerateJob(
+            **_shared(options),
+            images=options.images,
+            format=options.format,
+            types=[kind.strip() for kind in options.types.split(",")],
+            correct=not options.no_correct,
+            questions=options.questions,
+            answers=options.answers,
+            answer_threshold=options.answer_threshold,
+            first_words=options.first_words,
+            exclude_ids=options.exclude_ids or (),
+            exclude_images=options.exclude_images or (),
+            dedup=options.dedup,
+        )
+
+    return _run_job("generate", job, options)
 
 
-def run_generate(given: dict[str, Any]) -> int:
-    """`vigc generate` with all its options; returns the exit code."""
+def run_correct(options: CorrectOptions) -> int:
+    """`vigc correct`; returns the exit code."""
 
-    def work() -> Summary:
-        from vigc.generation import generate_dataset
+    def job() -> JobSettings:
+        from vigc.generation import CorrectJob
 
-        return generate_dataset(**_arguments(given))
+        return CorrectJob(**_shared(options), dataset=options.dataset, type=options.type)
 
-    return _run("generate", work)
+    return _run_job("correct", job, options)
 
 
-def run_correct(given: dict[str, Any]) -> int:
-    """`vigc correct` with all its options; returns the exit code."""
+def _shared(options: GenerateOptions | CorrectOptions) -> dict[str, Any]:
+    """The settings of any job."""
+    given = {item.name: getattr(options, item.name) for item in fields(JobOptions)}
+    del given["output"], given["dry_run"]
+    return {**given, "model": given["model"] or default_model(), "settings": options.settings()}
 
-    def work() -> Summary:
-        from vigc.generation import correct_dataset
 
-        return correct_dataset(**_arguments(given))
+def _run_job(command: str, job: Callable[[], JobSettings], options: GenerateOptions | CorrectOptions) -> int:
+    def work() -> int:
+        from vigc.generation import preview_job, run_job
 
-    return _run("correct", work)
+        if options.dry_run:
+            print_preview(preview_job(job(), options.output))
+            return COMPLETE
+        return _end(run_job(job(), options.output))
+
+    return _run(command, work)
+
+
+def _end(summary: Summary) -> int:
+    print_summary(summary)
+    return SET_ASIDE if summary.set_aside else COMPLETE
 
 
 def run_demo(output: Path, pictures: int, seed: int) -> int:
     """`vigc demo`; returns the exit code."""
 
-    def work() -> Summary:
+    def work() -> int:
         from vigc.generation import generate_dataset
         from vigc.scenes import write_scenes
 
         folder = output / "scenes"
         if not folder.exists():
             write_scenes(folder, 3 * pictures, seed)
-        return generate_dataset(
-            folder / "images", output / "dataset", model=default_model(), license="cc0-1.0", seed=seed
-        )
+        job = {"model": default_model(), "license": "cc0-1.0", "seed": seed}
+        return _end(generate_dataset(folder / "images", output / "dataset", **job))
 
     return _run("demo", work)
-
-
-def _arguments(given: dict[str, Any]) -> dict[str, Any]:
-    """The job's arguments from the command's options."""
-    settings = {name: value for name, value in given.items() if name in _SETTINGS and value is not None}
-    job = {name: value for name, value in given.items() if name not in _SETTINGS and name not in _OURS}
-    if "types" in job:
-        job["types"] = [kind.strip() for kind in job["types"].split(",")]
-    for name in ("exclude_ids", "exclude_images"):
-        if name in job:
-            job[name] = job[name] or ()
-    if "no_correct" in given:
-        job["correct"] = not given["no_correct"]
-    if job["model"] is None:
-        job["model"] = default_model()
-    return {**job, "settings": settings}
 
 
 def default_model() -> Path:
@@ -90,10 +108,7 @@ def default_model() -> Path:
     return VIGC_TINY
 
 
-_OURS = ("no_correct", "run_generate", "run_correct")
-
-
-def _run(command: str, work: Callable[[], Summary]) -> int:
+def _run(command: str, work: Callable[[], int]) -> int:
     """Does the work, quietly where nobody watches, and says in a sentence what is wrong; returns the exit code."""
     from transformers.utils import logging
 
@@ -104,7 +119,7 @@ def _run(command: str, work: Callable[[], Summary]) -> int:
         logging.disable_progress_bar()
     try:
         with _stopped_by_signals():
-            summary = work()
+            return work()
     except GenerationError as error:
         return _say(command, error, error.exit_code)
     except (OSError, MemoryError) as error:  # a full disk, a folder that cannot be written
@@ -112,8 +127,6 @@ def _run(command: str, work: Callable[[], Summary]) -> int:
     except KeyboardInterrupt:
         typer.echo(f"vigc {command}: interrupted. The same command goes on from here.", err=True)
         return INTERRUPTED
-    _print_summary(summary)
-    return SET_ASIDE if summary.set_aside else COMPLETE
 
 
 @contextmanager
@@ -133,51 +146,3 @@ def _stopped_by_signals() -> Iterator[None]:
 def _say(command: str, error: BaseException, code: int) -> int:
     typer.echo(f"vigc {command}: {line(str(error))}", err=True)
     return code
-
-
-def _print_summary(summary: Summary) -> None:
-    """What a person wants to know at the end: how much, what is missing, what it looks like, where it is."""
-    if summary.idle:
-        typer.echo("Nothing to do: this job is finished. What the folder holds:")
-    elif summary.resumed:
-        typer.echo("Went on with a job that was there. What the folder holds now:")
-    work = f"{count(summary.rows, 'row')} from {count(summary.images, 'picture')}"
-    typer.echo(f"{work} in {summary.seconds:.1f} s, {count(summary.changed, 'answer')} edited")
-    for kind, figures in summary.types.items():
-        aside = f", {count(figures.malformed, 'text')} set aside" if figures.malformed else ""
-        typer.echo(f"  {kind:<14}{figures.rows:>6} rows, {figures.changed} edited{aside}")
-    for what, number in (
-        ("exact copies of another picture", summary.duplicates),
-        ("entries without picture, passed on as they were", summary.bare),
-        ("repeated questions left out", summary.dropped),
-        *((f"left out: {reason}", number) for reason, number in summary.excluded.items()),
-    ):
-        if number:
-            typer.echo(f"  {number:,} {line(what)}")
-    texts = sum(figures.malformed for figures in summary.types.values())
-    _print_set_aside([f"{path} {reason}" for path, reason in summary.skipped], summary.set_aside - texts, "file")
-    _print_set_aside([f"{path}, {kind}: {reason}" for path, kind, reason in summary.malformed], texts, "text")
-    for row in _samples(summary):
-        typer.echo(f"\n{row['type']}, {line(row['image_id'])}")
-        for name in ("question", "draft", "answer"):
-            typer.echo(f"  {name:<10}{line(row[name])}")
-    if summary.missing:
-        typer.echo(f"\nDataset: {summary.output}, {count(summary.missing, 'shard')} still to be written by others")
-        return
-    typer.echo(f"\nDataset: {summary.output}\nReport:  {summary.report}")
-
-
-def _print_set_aside(lines: list[str], number: int, what: str) -> None:
-    if not number:
-        return
-    typer.echo(f"Set aside, {count(number, what)}:")
-    for text in lines[:5]:
-        typer.echo(f"  {line(text)}")
-    if number > 5:
-        typer.echo(f"  and {number - 5} more, in the folder quarantine")
-
-
-def _samples(summary: Summary) -> list[dict[str, Any]]:
-    """Three rows, of different types as far as there are."""
-    rounds = [rows[turn] for turn in range(3) for rows in summary.samples.values() if turn < len(rows)]
-    return rounds[:3]

@@ -1,0 +1,261 @@
+"""Where shards are made: in this process, or on the devices of a Ray cluster. What is made is the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import GenerationError, TryAgainError
+from .job import run_shard
+from .models import ModelFacts, effective_settings, find_device
+from .settings import JobSettings, written_by
+from .shards import MakeShard, ShardOutput
+from .sources import Source
+
+Shards = Iterable[tuple[int, list[Source]]]
+
+# A shard whose process died is done again this often: more deaths are its own doing.
+_RETRIES = 2
+
+
+def _silent(text: str) -> None:
+    """Where the progress inside a shard goes that nobody watches."""
+
+
+class ShardWorker:
+    """A model in one process, and what it does there.
+
+    Args:
+        job: What is to be done.
+        plan: Its plan; the list of inputs is not needed yet.
+        device: Where the model runs, as `find_device` takes it.
+        place: The working folder, which relative paths of the job start from.
+    """
+
+    def __init__(self, job: JobSettings, plan: dict[str, Any], device: str, place: str | None = None) -> None:
+        self.job, self.plan, self.device = job, plan, device
+        self._make: MakeShard | None = None
+        if place is not None:
+            os.chdir(place)
+
+    def load(self) -> MakeShard:
+        """Loads the model, unless it is loaded.
+
+        Raises:
+            GenerationError: It cannot be loaded, or is not the one that was planned with.
+        """
+        if self._make is None:
+            loaded = self.job.load_model(self.device)
+            _check_planned(self.job, self.plan, loaded.facts)
+            self._make = self.job.maker(loaded, self.plan)
+        return self._make
+
+    def ready(self) -> None:
+        """Loads the model; returns nothing that would have to travel."""
+        self.load()
+
+    def run(
+        self, folder: Path, plan: dict[str, Any], shard: int, sources: list[Source], say: Callable[[str], Any] = _silent
+    ) -> None:
+        """Makes and commits a shard."""
+        run_shard(folder, plan, shard, sources, self.load(), say)
+
+    def sample(self, sources: list[Source]) -> tuple[ShardOutput, float]:
+        """What comes of some inputs, committed nowhere, and the seconds that it took."""
+        make, started = self.load(), time.monotonic()
+        output = make(sources, _silent)
+        return output, time.monotonic() - started
+
+
+def _check_planned(job: JobSettings, plan: dict[str, Any], facts: ModelFacts) -> None:
+    """Makes sure that the model as loaded is what its files said when the job was planned."""
+    found = {
+        **written_by(facts),
+        **effective_settings(facts.generation_config, job.given, job.corrects),
+        "device": facts.device.type,
+    }
+    planned = {**plan["configuration"], "device": plan["job"]["device"]}
+    if other := [f"{name} was {planned[name]}, now {now}" for name, now in found.items() if planned[name] != now]:
+        raise GenerationError(
+            f"The model is not the one that was planned with ({'; '.join(other)}): run the same command again."
+        )
+
+
+class LocalExecutor:
+    """One shard after the other, in this process.
+
+    Args:
+        job: What is to be done.
+    """
+
+    workers = 1
+
+    def __init__(self, job: JobSettings) -> None:
+        self.job = job
+        self._worker: ShardWorker | None = None
+
+    def device(self) -> torch.device:
+        """What `--device` says."""
+        return find_device(self.job.device)
+
+    def start(self, plan: dict[str, Any]) -> ShardWorker:
+        """Loads the model, unless it is loaded."""
+        if self._worker is None:
+            self._worker = ShardWorker(self.job, plan, self.job.device)
+            self._worker.load()
+        return self._worker
+
+    def run(self, folder: Path, plan: dict[str, Any], shards: Shards, say: Callable[[str], Any]) -> Iterator[int]:
+        """Makes shards; yields the number of each that is done."""
+        for shard, sources in shards:
+            self.start(plan).run(folder, plan, shard, sources, say)
+            yield shard
+
+    def sample(self, plan: dict[str, Any], sources: list[Source]) -> tuple[ShardOutput, float]:
+        """What comes of some inputs, committed nowhere, and the seconds that it took."""
+        return self.start(plan).sample(sources)
+
+
+class RayExecutor:
+    """Shards on all devices of a Ray cluster, a process with its own model to each.
+
+    The cluster is the one that the environment names (RAY_ADDRESS), the one that runs on this machine, or one that is
+    started for the job. Every machine needs vigc, and the same paths to pictures, model and output. A process that
+    dies is started again, by Ray, and its shard done again.
+
+    Args:
+        job: What is to be done.
+
+    Raises:
+        GenerationError: Ray is not installed, or the job cannot be taken to other processes.
+    """
+
+    def __init__(self, job: JobSettings) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise GenerationError(
+                "--engine ray needs Ray, which is not installed: pip install 'vigc[ray]', or take --engine local."
+            ) from error
+        if not isinstance(job.model, (str, os.PathLike)):
+            raise GenerationError("With engine='ray' every process loads the model: give its folder or Hub name.")
+        if job.device not in ("auto", "cpu", "cuda"):
+            raise GenerationError(f"device {job.device!r}: Ray chooses among devices; give auto, cpu or cuda.")
+        self.job, self._ray = job, ray
+        self._connected = False
+        self._actors: list[Any] = []
+
+    def _cluster(self) -> dict[str, float]:
+        """What the cluster has, connecting to it first."""
+        ray = self._ray
+        if not ray.is_initialized():
+            main = threading.current_thread() is threading.main_thread()
+            before = signal.getsignal(signal.SIGTERM)
+            try:
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            except (ConnectionError, RuntimeError) as error:
+                raise TryAgainError(f"The Ray cluster cannot be reached ({error}): see RAY_ADDRESS.") from error
+            finally:
+                if main:  # Ray puts its own in place, which would end a job without a word
+                    signal.signal(signal.SIGTERM, before)
+            self._connected = True
+        return ray.cluster_resources()
+
+    def device(self) -> torch.device:
+        """A GPU if the cluster has one, unless `--device` says otherwise."""
+        resources = self._cluster()
+        if self.job.device == "cuda" and not resources.get("GPU"):
+            raise GenerationError("device 'cuda': the Ray cluster has no GPU; take --device cpu.")
+        return torch.device("cuda" if self.job.device != "cpu" and resources.get("GPU") else "cpu")
+
+    @property
+    def workers(self) -> int:
+        """How many processes: one for each GPU or CPU of the cluster, unless `--workers` says otherwise."""
+        slots = self._cluster().get("GPU" if self.device().type == "cuda" else "CPU", 1)
+        return self.job.workers or max(1, int(slots))
+
+    def start(self, plan: dict[str, Any]) -> None:
+        """Starts all processes, and waits until one of them has its model."""
+        if self._actors:
+            return
+        kind, count = self.device().type, self.workers
+        actor = self._ray.remote(
+            # Ray starts a dead process again, and its shard with it.
+            max_restarts=-1,
+            max_task_retries=_RETRIES,
+            num_cpus=1,
+            num_gpus=1 if kind == "cuda" else 0,
+        )(ShardWorker)
+        self._actors = [actor.remote(self.job, plan, kind, os.getcwd()) for _ in range(count)]
+        self._wait([worker.ready.remote() for worker in self._actors])
+
+    def run(self, folder: Path, plan: dict[str, Any], shards: Shards, say: Callable[[str], Any]) -> Iterator[int]:
+        """Hands shards to processes as they become free; yields the number of each that is done."""
+        self.start(plan)
+        waiting, shared = iter(shards), self._ray.put(plan)
+        # A process that still loads its model, or waits for its place in the cluster, is not free.
+        busy: dict[Any, tuple[Any, int | None]] = {worker.ready.remote(): (worker, None) for worker in self._actors}
+        at_work = 0
+        while busy:
+            reference = self._wait(list(busy))
+            worker, done = busy.pop(reference)
+            if done is not None:
+                at_work -= 1
+                yield done
+            if (following := next(waiting, None)) is not None:
+                shard, sources = following
+                busy[worker.run.remote(folder, shared, shard, sources)] = (worker, shard)
+                at_work += 1
+            elif not at_work:
+                return
+
+    def sample(self, plan: dict[str, Any], sources: list[Source]) -> tuple[ShardOutput, float]:
+        """What comes of some inputs, in one of the processes."""
+        self.start(plan)
+        reference = self._actors[0].sample.remote(sources)
+        self._wait([reference])
+        return self._ray.get(reference)
+
+    def _wait(self, references: list[Any]) -> Any:
+        """The first of some calls to end; raises what went wrong in it."""
+        errors = self._ray.exceptions
+        (reference,), _ = self._ray.wait(references, num_returns=1, fetch_local=False)
+        try:
+            self._ray.get(reference)
+        except errors.RayTaskError as error:
+            raise error.cause from None
+        except errors.RayActorError as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise TryAgainError(f"A Ray process died {_RETRIES + 1} times over the same work: {reason}") from error
+        return reference
+
+    def close(self) -> None:
+        """Ends the processes, and the connection if it was made here."""
+        for worker in self._actors:
+            self._ray.kill(worker)
+        if self._connected:
+            self._ray.shutdown()
+
+
+Executor = LocalExecutor | RayExecutor
+
+
+@contextmanager
+def executor_of(job: JobSettings) -> Iterator[Executor]:
+    """The executor that a job asks for, until its end."""
+    if job.engine == "local":
+        yield LocalExecutor(job)
+        return
+    executor = RayExecutor(job)
+    try:
+        yield executor
+    finally:
+        executor.close()

@@ -1,0 +1,190 @@
+"""What a job will be, before it is begun: its inputs, what is left out, a few rows, and what it will take."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from . import ledger
+from .errors import ConflictError
+from .estimate import Estimate, estimate, spread, try_inputs
+from .exclusion import ExcludedPictures
+from .executors import Executor, executor_of
+from .folder import check_output
+from .hashing import hashed
+from .plan import Selection, check_readable, check_same, complete_plan, in_general
+from .settings import JobSettings
+from .shards import ShardOutput
+from .sources import Source
+
+_ROWS = 3
+# The hash pass reads every picture. Where there are more than this, a preview looks at so many.
+_LOOKED_AT = 1000
+
+
+@dataclass
+class Preview:
+    """What a job will be.
+
+    Args:
+        output: The folder that it would be done in.
+        plan: Its plan, with the counts of its inputs.
+        pairs: How many rows there are if every text becomes one.
+        refused: How many inputs are known to be unusable before any is opened, by reason.
+        looks: Where the content of pictures is asked about and there are many: what a sample of them would be left out
+            for, by reason; `looked_at` is its size.
+        looked_at: See `looks`.
+        replaces: Whether the folder holds a dataset that would be replaced.
+        finished: Whether the folder holds this very job, finished.
+        shards_done: How many shards are finished.
+        rows_done: How many rows they hold.
+        bytes_done: Their size on disk.
+        inputs_left: How many inputs are in the other shards.
+        rows: Sample rows without pictures, about different inputs and of different types as far as there are.
+        sample: All that came of the inputs that were tried; None if nothing is left to do.
+        estimate: What the rest of the job will take, from that sample.
+    """
+
+    output: Path
+    plan: dict[str, Any]
+    pairs: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    looks: Counter[str] | None = None
+    looked_at: int = 0
+    replaces: bool = False
+    finished: bool = False
+    shards_done: int = 0
+    rows_done: int = 0
+    bytes_done: int = 0
+    inputs_left: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    sample: ShardOutput | None = None
+    estimate: Estimate | None = None
+
+
+def preview_job(job: JobSettings, output: str | os.PathLike[str]) -> Preview:
+    """Plans a job as it would be planned, tries a few of its inputs, and writes nothing to its folder.
+
+    Args:
+        job: What would be done.
+        output: The folder that it would be done in.
+
+    Raises:
+        GenerationError: What the job itself would be refused for.
+    """
+    folder = Path(output)
+    exists = check_output(folder)
+    with tempfile.TemporaryDirectory(prefix="vigc-preview-") as place, executor_of(job) as executor:
+        scratch = Path(place)
+        _borrow_hashes(folder, scratch)
+        preview = Preview(folder, {})
+        selection = _plan(job, executor, scratch, preview, whole=exists)
+        if exists:
+            _look_into(folder, job, preview)
+        inputs = ledger.Inputs(scratch / ledger.INPUTS)
+        _count(folder, inputs, preview)
+        if not preview.finished:
+            chosen = spread(preview.plan["inputs"]["taken"], _ROWS + job.batch_size)
+            sources = [Source(**inputs[index // job.shard_size][index % job.shard_size]) for index in chosen]
+            trial = try_inputs(executor, preview.plan, sources, _ROWS)
+            if not trial.output.images + trial.output.bare:
+                check_readable(selection.collection, selection.sources(scratch))
+            preview.sample = trial.output
+            preview.rows = _varied(trial.output.rows, preview.plan["configuration"]["types"])
+            preview.estimate = estimate(
+                trial,
+                scratch,
+                folder,
+                preview.plan,
+                left=preview.inputs_left,
+                rows_done=preview.rows_done,
+                bytes_done=preview.bytes_done,
+                workers=executor.workers * job.world_size,
+            )
+    return preview
+
+
+def _borrow_hashes(folder: Path, scratch: Path) -> None:
+    """Lets a hash pass in `scratch` use what is kept in the dataset folder. What it writes stays in `scratch`."""
+    kept = scratch / ledger.HASHES
+    kept.mkdir(parents=True)
+    for path in (folder / ledger.HASHES).glob("part-*.jsonl"):
+        (kept / path.name).symlink_to(path.resolve())
+
+
+def _plan(job: JobSettings, executor: Executor, scratch: Path, preview: Preview, *, whole: bool) -> Selection:
+    """Makes the plan in `scratch`; where content is asked about, of all inputs or, if they are many, of a sample."""
+    model, selection = job.describe_model(executor.device()), job.selection()
+
+    def complete(chosen: Selection) -> None:
+        preview.plan = complete_plan(scratch, job.plan(model, chosen), chosen, write=True)
+
+    if whole or not (selection.exclude_images or selection.dedup):
+        complete(selection)
+        return selection
+    by_name = replace(selection, exclude_images=(), dedup=False)
+    complete(by_name)
+    taken = preview.plan["inputs"]["taken"]
+    if taken <= _LOOKED_AT:
+        complete(selection)
+        return selection
+    preview.looks, preview.looked_at = Counter(), _LOOKED_AT
+    inputs = ledger.Inputs(scratch / ledger.INPUTS)
+    places = (divmod(index, job.shard_size) for index in spread(taken, _LOOKED_AT))
+    sources = (Source(**inputs[shard][place]) for shard, place in places)
+    pictures = [ExcludedPictures(path) for path in selection.exclude_images]
+    for _, (_, look) in hashed(scratch / "sample", selection.collection, sources, looks=bool(pictures)):
+        if reason := next(filter(None, (given.reason(look) for given in pictures)), None):
+            preview.looks[in_general(reason)] += 1
+    return by_name
+
+
+def _look_into(folder: Path, job: JobSettings, preview: Preview) -> None:
+    """Whether the job in the folder is this one."""
+    finished = ledger.is_finished(folder, preview.plan["fingerprint"])
+    try:
+        check_same(folder, preview.plan)
+    except ConflictError:
+        if not job.overwrite:
+            raise
+        preview.replaces = True
+    preview.replaces = preview.replaces or (job.overwrite and finished)
+    preview.finished = finished and not preview.replaces
+
+
+def _count(folder: Path, inputs: ledger.Inputs, preview: Preview) -> None:
+    """Counts what is to be written, and what is there of it."""
+    configuration = preview.plan["configuration"]
+    each = len(configuration["types"]) * configuration.get("questions", 1)
+    for shard in range(len(inputs)):
+        record = None if preview.replaces else ledger.read_shard(folder, shard)
+        done = record is not None and record.fingerprint == preview.plan["fingerprint"]
+        if record is not None and done:
+            preview.shards_done += 1
+            preview.rows_done += sum(figures.rows for figures in record.types.values())
+            preview.bytes_done += sum(record.files.values())
+        sources = inputs[shard]
+        preview.inputs_left += 0 if done else len(sources)
+        for source in sources:
+            if source.get("refused"):
+                preview.refused[source["refused"]] += 1
+            else:
+                preview.pairs += len(source["pairs"]) if "pairs" in source else each
+
+
+def _varied(rows: list[dict[str, Any]], types: list[str]) -> list[dict[str, Any]]:
+    """A few rows, each about another input and of the next type, as far as there are."""
+    by_input: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_input.setdefault(row["image_id"], []).append(row)
+    chosen = []
+    for number, found in enumerate(list(by_input.values())[:_ROWS]):
+        kind = types[number % len(types)]
+        chosen.append(next((row for row in found if row["type"] == kind), found[0]))
+    known = {row["id"] for row in chosen}
+    chosen += [row for row in rows if row["id"] not in known][: _ROWS - len(chosen)]
+    return [{name: value for name, value in row.items() if name != "image"} for row in chosen]

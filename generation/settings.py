@@ -1,0 +1,180 @@
+"""What a job is told: the settings that writing and correcting share, checked when they are given."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from .errors import GenerationError
+from .models import ModelFacts, WritingModel, check_settings, describe_model, effective_settings, load_model
+from .plan import Selection, make_plan
+from .shards import MakeShard
+from .sources import Collection
+
+ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSettings(ABC):
+    """Settings of any job; `GenerateJob` and `CorrectJob` add their own, and what they do with a shard.
+
+    Args:
+        model: A folder, a Hub name, or a model object (then with `processor`).
+        processor: By default the model's own.
+        dtype: "auto" (what the weights were saved in, but float32 on a CPU), "float32", "bfloat16" or "float16".
+        device: "auto" (an accelerator if there is one), "cpu", "cuda:1", ...
+        revision: Commit, tag or branch of the model on the Hub.
+        trust_remote_code: Whether code from the model's folder may run, for models that vigc does not know itself.
+        settings: Decoding and `iqf_*` settings, as `model.generate` takes them, that are not the model's own.
+        image_root: With a file that names pictures: the folder that the names are relative to; by default the file's.
+        subset: Of a dataset: its configuration.
+        split: Of a dataset: its split.
+        license: Licence of pictures that do not state their own.
+        limit: Only the first so many inputs.
+        batch_size: Inputs worked on at a time; greedy decoding in float32 writes the same texts with any.
+        shard_size: Inputs per parquet file, which is also what an interruption costs at most.
+        seed: Decides, with a row's id, what is drawn where decoding samples.
+        retries: How often a text that is no pair is drawn again before it is set aside.
+        score: Whether to compute `visual_dependency`, two more passes over each answer.
+        store: "embed" puts pictures into the rows, "path" the paths of their files.
+        overwrite: Replace another dataset in the folder, or a finished one; an unfinished job of these settings goes
+            on.
+        rank: Of several processes that share the job: which this is.
+        world_size: How many there are.
+        engine: Where shards are made: "local", in this process; "ray", on all devices of a Ray cluster.
+        workers: With "ray": how many processes; by default one for each GPU of the cluster, or else for each CPU.
+
+    Raises:
+        GenerationError: A setting that is unknown, out of range, or without effect.
+    """
+
+    kind: ClassVar[str]
+
+    model: Any
+    processor: Any = None
+    dtype: str = "auto"
+    device: str = "auto"
+    revision: str | None = None
+    trust_remote_code: bool = False
+    settings: dict[str, Any] | None = None
+    image_root: str | os.PathLike[str] | None = None
+    subset: str | None = None
+    split: str = "train"
+    license: str = "unknown"
+    limit: int | None = None
+    batch_size: int = 8
+    shard_size: int = 256
+    seed: int = 0
+    retries: int = 2
+    score: bool = False
+    store: str = "embed"
+    overwrite: bool = False
+    rank: int = 0
+    world_size: int = 1
+    engine: str = "local"
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "shard_size", "limit", "workers"):
+            at_least(1, **{name: getattr(self, name)})
+        at_least(0, retries=self.retries)
+        if self.store not in ("embed", "path"):
+            raise GenerationError(f"store={self.store!r} is not known: use 'embed' or 'path'.")
+        if self.engine not in ENGINES:
+            raise GenerationError(f"Engine {self.engine!r} is not known: use one of {', '.join(ENGINES)}.")
+        if self.workers is not None and self.engine != "ray":
+            raise GenerationError(f"workers={self.workers} is for --engine ray; here one process does all.")
+        if not 0 <= self.rank < self.world_size:
+            raise GenerationError(
+                f"rank={self.rank} with world_size={self.world_size}: ranks go from 0 to {self.world_size - 1}."
+            )
+        check_settings(self.given, self.corrects)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The decoding and `iqf_*` settings that were given."""
+        return dict(self.settings or {})
+
+    @property
+    @abstractmethod
+    def corrects(self) -> bool:
+        """Whether answers are corrected."""
+
+    @abstractmethod
+    def collection(self) -> Collection:
+        """Opens the inputs."""
+
+    @abstractmethod
+    def selection(self) -> Selection:
+        """Which of the inputs are taken."""
+
+    @abstractmethod
+    def configuration(self) -> dict[str, Any]:
+        """What decides what is written about a picture, beside the model, its decoding and the seed."""
+
+    @abstractmethod
+    def maker(self, loaded: WritingModel, plan: dict[str, Any]) -> MakeShard:
+        """Makes the output of a shard with a model."""
+
+    def describe_model(self, device: torch.device) -> ModelFacts:
+        """What the plan says of the model, without loading it."""
+        return describe_model(self.model, self.processor, device=device, **self._loading)
+
+    def load_model(self, device: str) -> WritingModel:
+        """The model, ready to write."""
+        return load_model(self.model, self.processor, device=device, **self._loading)
+
+    @property
+    def _loading(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("dtype", "revision", "trust_remote_code")}
+
+    def plan(self, model: ModelFacts, selection: Selection) -> dict[str, Any]:
+        """The plan without its inputs; see [`make_plan`]."""
+        collection = selection.collection
+        configuration = {
+            **written_by(model),
+            **self.configuration(),
+            "correct": self.corrects,
+            "seed": self.seed,
+            "retries": self.retries,
+            "score": self.score,
+            **effective_settings(model.generation_config, self.given, self.corrects),
+        }
+        job = {
+            "batch_size": self.batch_size,
+            "shard_size": self.shard_size,
+            "limit": self.limit,
+            "images": self.store,
+            "device": model.device.type,
+            **collection.facts,
+            "dedup": selection.dedup,
+        }
+        return make_plan(
+            self.kind, configuration, settings=self.given, source=collection.name, license=self.license, job=job
+        )
+
+
+def written_by(model: ModelFacts) -> dict[str, Any]:
+    """What names the model in a configuration."""
+    return {"model": model.name, "revision": model.revision, "dtype": model.dtype}
+
+
+def at_least(low: int, **counts: int | None) -> None:
+    """Raises a `GenerationError` for a count that is too small."""
+    for name, value in counts.items():
+        if value is not None and value < low:
+            raise GenerationError(f"{name}={value} is too small: give at least {low}.")
+
+
+def row_constants(plan: dict[str, Any]) -> dict[str, str]:
+    """Columns that are the same in every row."""
+    return {
+        "source": plan["source"],
+        "license": plan["license"],
+        "model": plan["configuration"]["model"],
+        "config_hash": plan["config_hash"],
+    }
