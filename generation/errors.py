@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 
+from huggingface_hub.constants import is_offline_mode
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
 # The machine's trouble, not the input's: the same command works once it is over.
 _NAMES = (
     *("ENOSPC", "EDQUOT", "EIO", "ENODEV", "ESTALE", "ETIMEDOUT"),
@@ -39,3 +42,14 @@ class TryAgainError(GenerationError):
 def is_passing(error: BaseException | None) -> bool:
     """Whether an error is the machine's and may be gone at the next try: a full disk, too many open files."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _PASSING)
+
+
+def is_hub_away(error: BaseException | None) -> bool:
+    """Whether the Hub could not be reached, or was too busy: not so with a mistaken name or a token that is missing."""
+    while error is not None and not is_offline_mode():
+        if isinstance(error, HfHubHTTPError) and (error.response.status_code == 429 or error.response.is_server_error):
+            return True
+        if isinstance(error, LocalEntryNotFoundError):  # neither reached nor in the cache
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.constants import is_offline_mode
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig, InstructBlipConfig
 
 from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGeneration
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, ORIGINAL_DECODING
 from vigc.processing import VigcProcessor
 
-from .errors import GenerationError, TryAgainError
+from .errors import GenerationError, TryAgainError, is_hub_away
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -143,8 +142,8 @@ def load_model(
         model_class, processor_class = _classes(AutoConfig.from_pretrained(name, **hub), trust_remote_code)
         loaded = model_class.from_pretrained(name, dtype=facts.dtype, **hub)
         processor = processor or processor_class.from_pretrained(name, **hub)
-    facts = replace(facts, generation_config=loaded.generation_config)
-    return WritingModel(loaded.to(place).eval(), processor, facts)
+        loaded = loaded.to(place).eval()
+    return WritingModel(loaded, processor, replace(facts, generation_config=loaded.generation_config))
 
 
 @contextmanager
@@ -152,23 +151,16 @@ def _said_plainly(name: str) -> Iterator[None]:
     """Errors of loading in a sentence, those of the way to the Hub apart."""
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
-        if _is_hub_away(error):
+    except torch.OutOfMemoryError as error:
+        raise TryAgainError(
+            f"The model {name!r} does not fit into memory: free some, or take a smaller --dtype."
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if is_hub_away(error):
             raise TryAgainError(
                 f"The Hub does not answer for {name!r} ({_first_line(error)}): run the same command again later."
             ) from error
         raise GenerationError(f"The model {name!r} cannot be loaded: {_first_line(error)}.") from error
-
-
-def _is_hub_away(error: BaseException | None) -> bool:
-    """Whether the Hub could not be reached, or was too busy: not so with a mistaken name or a token that is missing."""
-    while error is not None and not is_offline_mode():
-        if isinstance(error, HfHubHTTPError) and (error.response.status_code == 429 or error.response.is_server_error):
-            return True
-        if isinstance(error, LocalEntryNotFoundError):  # neither reached nor in the cache
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _generation_config(name: str, revision: str | None) -> GenerationConfig:

@@ -15,7 +15,7 @@ from datasets import load_dataset, load_dataset_builder
 
 from vigc.processing.images import ImageError, Picture, load_picture
 
-from .errors import GenerationError
+from .errors import GenerationError, TryAgainError, is_hub_away
 from .sources import NoPictureError, Source, confined, distinct, printable
 
 _ID_COLUMNS = ("image_id", "id")
@@ -48,6 +48,10 @@ class DatasetRows:
             if isinstance(error, GenerationError):
                 raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if is_hub_away(error):
+                raise TryAgainError(
+                    f"The Hub does not answer for {path!r} ({reason}): run the same command again later."
+                ) from error
             raise GenerationError(f"The dataset {path!r} cannot be loaded: {reason}.") from error
         self.features = self.table.features
         self.image_column, self.several = _image_column(self.features, path)

@@ -377,10 +377,6 @@ def test_every_dependency_is_pinned_in_the_constraints():
 # Sizes and traces
 
 
-# Each takes all settings of a job, with a line of explanation for each: only what follows the docstring is counted.
-MANY_SETTINGS = {"generate_dataset", "correct_dataset"}
-
-
 def test_files_and_functions_stay_readable():
     # A file is read whole before it is changed, and a function fits on a screen: past these sizes a second idea has
     # moved in and wants its own name. Tests are free, since theirs is mostly data.
@@ -392,8 +388,6 @@ def test_files_and_functions_stay_readable():
         for node in ast.walk(parsed(file)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 lines = node.end_lineno - node.lineno + 1
-                if node.name in MANY_SETTINGS:
-                    lines = node.end_lineno - node.body[1].lineno + 1
                 if lines > 60:
                     long.append(f"{name_of(file)}:{node.lineno} {node.name} has {lines} lines (at most 60)")
     assert not long, long

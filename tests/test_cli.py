@@ -71,6 +71,23 @@ def test_every_setting_of_correction_is_an_option():
     assert set(IQF_SETTINGS) <= options
 
 
+@pytest.mark.parametrize("command", ["generate", "correct"])
+def test_options_are_the_settings_of_the_job(command):
+    from dataclasses import MISSING, fields
+
+    from vigc.generation import CorrectJob, GenerateJob
+    from vigc.options import DecodingOptions
+
+    job = {"generate": GenerateJob, "correct": CorrectJob}[command]
+    settings = {field.name: field.default for field in fields(job) if field.name not in ("processor", "settings")}
+    decoding = {field.name for field in fields(DecodingOptions)}
+    options = {parameter.name: parameter.default for parameter in get_command(app).commands[command].params}
+    assert settings.keys() - options.keys() == ({"correct"} if command == "generate" else set())
+    assert options.keys() - settings.keys() - decoding - {"help"} <= {"output", "dry_run", "no_correct"}
+    for name in settings.keys() & options.keys() - {"types"}:
+        assert (options[name] or None) == (None if settings[name] is MISSING else settings[name] or None), name
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [

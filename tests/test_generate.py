@@ -248,6 +248,37 @@ def test_another_model_has_another_fingerprint(vigc_folder, tmp_path):
     assert folder_fingerprint(copy) != folder_fingerprint(vigc_folder)
 
 
+def test_a_hub_that_is_away_is_told_from_a_mistake(pictures, tmp_path):
+    code = """
+import os, sys, threading, time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Hub(BaseHTTPRequestHandler):
+    status = 503
+    def do_GET(self):
+        self.send_response(Hub.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    do_HEAD = do_GET
+    def log_message(self, *words): pass
+server = HTTPServer(("127.0.0.1", 0), Hub)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+os.environ.update(HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}", HF_HUB_OFFLINE="0", NO_PROXY="127.0.0.1")
+time.sleep = lambda seconds: None  # between the tries that huggingface_hub makes
+from typer.testing import CliRunner
+from vigc.cli import app
+for Hub.status in (503, 429, 401):
+    result = CliRunner().invoke(app, ["generate", sys.argv[1], "-o", sys.argv[2], "-m", "user/model"])
+    print(Hub.status, result.exit_code, result.stderr.splitlines()[-1])
+"""
+    command = [sys.executable, "-c", code, str(pictures), str(tmp_path / "out")]
+    result = subprocess.run(command, capture_output=True, text=True)
+    busy, limited, private = result.stdout.splitlines()
+    assert busy.startswith("503 75 ") and "run the same command again later" in busy
+    assert limited.startswith("429 75 ")
+    assert private.startswith("401 2 ") and "The model 'user/model' cannot be loaded" in private
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_stock_instructblip_serves_too(model, processor, pictures, tmp_path):
     from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, InstructBlipProcessor
 

@@ -372,10 +372,11 @@ sys.path.insert(0, {str(ROOT / "tests")!r})
 import faults
 from pathlib import Path
 from vigc import running
+from vigc.generation import GenerateJob
 place = Path({str(place)!r})
-job = dict(images=place / "pictures", output=place / "out", types="detail", model=faults.ScriptedModel(delay=0.05),
-           processor=faults.ScriptedProcessor(), shard_size=4, batch_size=2)
-sys.exit(running.run_generate(job))
+job = GenerateJob(images=place / "pictures", types=["detail"], model=faults.ScriptedModel(delay=0.05),
+                  processor=faults.ScriptedProcessor(), shard_size=4, batch_size=2)
+sys.exit(running.do_job("generate", lambda: job, place / "out"))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     while not list((place / "out" / ledger.SHARDS).glob("*.json")):

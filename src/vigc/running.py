@@ -44,7 +44,7 @@ def run_generate(options: GenerateOptions) -> int:
             dedup=options.dedup,
         )
 
-    return _run_job("generate", job, options)
+    return do_job("generate", job, options.output, dry_run=options.dry_run)
 
 
 def run_correct(options: CorrectOptions) -> int:
@@ -55,7 +55,7 @@ def run_correct(options: CorrectOptions) -> int:
 
         return CorrectJob(**_shared(options), dataset=options.dataset, type=options.type)
 
-    return _run_job("correct", job, options)
+    return do_job("correct", job, options.output, dry_run=options.dry_run)
 
 
 def _shared(options: GenerateOptions | CorrectOptions) -> dict[str, Any]:
@@ -65,14 +65,23 @@ def _shared(options: GenerateOptions | CorrectOptions) -> dict[str, Any]:
     return {**given, "model": given["model"] or default_model(), "settings": options.settings()}
 
 
-def _run_job(command: str, job: Callable[[], JobSettings], options: GenerateOptions | CorrectOptions) -> int:
+def do_job(command: str, job: Callable[[], JobSettings], output: Path, *, dry_run: bool = False) -> int:
+    """A job, or its preview; returns the exit code.
+
+    Args:
+        command: What the command is called.
+        job: Makes the job; a mistake in its settings is said like any other.
+        output: The dataset folder.
+        dry_run: Whether only to say what would be done.
+    """
+
     def work() -> int:
         from vigc.generation import preview_job, run_job
 
-        if options.dry_run:
-            print_preview(preview_job(job(), options.output))
-            return COMPLETE
-        return _end(run_job(job(), options.output))
+        if not dry_run:
+            return _end(run_job(job(), output))
+        print_preview(preview_job(job(), output))
+        return COMPLETE
 
     return _run(command, work)
 
