@@ -9,6 +9,7 @@ from difflib import SequenceMatcher
 # (text, whether the other side lacks it)
 Part = tuple[str, bool]
 
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
 # A word or a mark, with the white space behind it, so that the pieces add up to the text.
 _PIECE = re.compile(r"(?:\w+(?:['’]\w+)*|[^\w\s])\s*")
 
@@ -27,6 +28,15 @@ def word_differences(draft: str, answer: str) -> tuple[list[Part], list[Part]]:
         _add(before, old[old_start:old_end], kind != "equal")
         _add(after, new[new_start:new_end], kind != "equal")
     return before, after
+
+
+def words_changed(draft: str | None, answer: str) -> tuple[int, int]:
+    """How many words of the draft the answer lacks, and how many it has that the draft lacks."""
+    if draft is None or draft == answer:
+        return 0, 0
+    before, after = word_differences(draft, answer)
+    lost, gained = (sum(len(_WORD.findall(text)) for text, marked in side if marked) for side in (before, after))
+    return lost, gained
 
 
 def _add(parts: list[Part], pieces: Sequence[str], marked: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from vigc.hub_cards import TypeFigures
 
 from . import ledger
+from .differences import words_changed
 from .ledger import ShardRecord
 from .sources import Source
 
@@ -68,6 +69,9 @@ def commit(folder: Path, plan: dict[str, Any], shard: int, sources: list[Source]
         if rows:
             memory, disk = ledger.write_rows(folder, kind, shard, rows)
             figures.add(rows, memory, disk)
+            changes = [words_changed(row["draft"], row["answer"]) for row in rows]
+            figures.words_out += sum(lost for lost, _ in changes)
+            figures.words_in += sum(gained for _, gained in changes)
             record.files[ledger.rows_file(kind, shard)] = disk
         figures.malformed = sum(reject["type"] == kind for reject in output.rejects)
     if aside := output.skipped + output.rejects:

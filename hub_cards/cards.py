@@ -37,6 +37,8 @@ class TypeFigures:
         files: Number of parquet files.
         num_bytes: Size of the rows in memory.
         download_bytes: Size of the files.
+        words_out: How many words of the drafts correction took out.
+        words_in: How many it put in.
     """
 
     rows: int = 0
@@ -45,6 +47,8 @@ class TypeFigures:
     files: int = 0
     num_bytes: int = 0
     download_bytes: int = 0
+    words_out: int = 0
+    words_in: int = 0
 
     def add(self, rows: Sequence[Mapping[str, Any]], num_bytes: int, download_bytes: int) -> None:
         """Counts the rows of one more file."""

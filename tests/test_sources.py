@@ -237,6 +237,10 @@ def test_correcting_llava_keeps_every_turn(root, tmp_path):
     assert rows[2]["answer"] == "Hello." and rows[2]["image"] is None
     assert all(row["answer"].startswith("It is ") and row["trace"][0]["changed"] for row in rows[:2])
     assert {reason.split(":")[0] for _, reason in summary.skipped} >= {"is no conversation"}
+    (figures,) = summary.types.values()
+    assert figures.changed == 2 and figures.words_out >= 3 and figures.words_in >= 10
+    said = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert f"took {figures.words_out} words out of the drafts and put {figures.words_in} in, over 2 edited" in said
     back = llava_entry([{**row, "answer": row["draft"]} for row in rows[:2]], None)
     assert back == entries[0] and llava_entry(rows[2:], None) == entries[1]
 

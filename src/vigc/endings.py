@@ -23,7 +23,8 @@ def print_summary(summary: Summary) -> None:
     typer.echo(f"{work} in {summary.seconds:.1f} s, {count(summary.changed, 'answer')} edited")
     for kind, figures in summary.types.items():
         aside = f", {count(figures.malformed, 'text')} set aside" if figures.malformed else ""
-        typer.echo(f"  {kind:<14}{figures.rows:>6} rows, {figures.changed} edited{aside}")
+        words = f" ({figures.words_out:,} words out, {figures.words_in:,} in)" if figures.changed else ""
+        typer.echo(f"  {kind:<14}{figures.rows:>6} rows, {figures.changed} edited{words}{aside}")
     for what, number in (
         ("exact copies of another picture", summary.duplicates),
         ("entries without picture, passed on as they were", summary.bare),
