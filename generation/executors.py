@@ -184,9 +184,12 @@ class RayExecutor:
 
     def start(self, plan: dict[str, Any]) -> None:
         """Starts all processes, and waits until one of them has its model."""
+        self._start(plan, self.workers)
+
+    def _start(self, plan: dict[str, Any], count: int) -> None:
         if self._actors:
             return
-        kind, count = self.device().type, self.workers
+        kind = self.device().type
         actor = self._ray.remote(
             # Ray starts a dead process again, and its shard with it.
             max_restarts=-1,
@@ -218,8 +221,8 @@ class RayExecutor:
                 return
 
     def sample(self, plan: dict[str, Any], sources: list[Source]) -> tuple[ShardOutput, float]:
-        """What comes of some inputs, in one of the processes."""
-        self.start(plan)
+        """What comes of some inputs, in a process of its own."""
+        self._start(plan, 1)
         reference = self._actors[0].sample.remote(sources)
         self._wait([reference])
         return self._ray.get(reference)

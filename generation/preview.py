@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,8 +37,9 @@ class Preview:
         pairs: How many rows there are if every text becomes one.
         refused: How many inputs are known to be unusable before any is opened, by reason.
         looks: Where the content of pictures is asked about and there are many: what a sample of them would be left out
-            for, by reason; `looked_at` is its size.
-        looked_at: See `looks`.
+            for, by reason.
+        looked_at: How many that sample has.
+        look_seconds: How long the job will look at all of them before it begins, from that sample.
         replaces: Whether the folder holds a dataset that would be replaced.
         finished: Whether the folder holds this very job, finished.
         shards_done: How many shards are finished.
@@ -55,6 +57,7 @@ class Preview:
     refused: Counter[str] = field(default_factory=Counter)
     looks: Counter[str] | None = None
     looked_at: int = 0
+    look_seconds: float = 0.0
     replaces: bool = False
     finished: bool = False
     shards_done: int = 0
@@ -132,15 +135,21 @@ def _plan(job: JobSettings, executor: Executor, scratch: Path, preview: Preview,
     if taken <= _LOOKED_AT:
         complete(selection)
         return selection
-    preview.looks, preview.looked_at = Counter(), _LOOKED_AT
-    inputs = ledger.Inputs(scratch / ledger.INPUTS)
-    places = (divmod(index, job.shard_size) for index in spread(taken, _LOOKED_AT))
+    _look(selection, scratch, preview, job.shard_size)
+    return by_name
+
+
+def _look(selection: Selection, scratch: Path, preview: Preview, shard_size: int) -> None:
+    """Looks at the content of some inputs of the plan, spread over all."""
+    taken, inputs = preview.plan["inputs"]["taken"], ledger.Inputs(scratch / ledger.INPUTS)
+    places = (divmod(index, shard_size) for index in spread(taken, _LOOKED_AT))
     sources = (Source(**inputs[shard][place]) for shard, place in places)
     pictures = [ExcludedPictures(path) for path in selection.exclude_images]
+    preview.looks, preview.looked_at, started = Counter(), _LOOKED_AT, time.monotonic()
     for _, (_, look) in hashed(scratch / "sample", selection.collection, sources, looks=bool(pictures)):
         if reason := next(filter(None, (given.reason(look) for given in pictures)), None):
             preview.looks[in_general(reason)] += 1
-    return by_name
+    preview.look_seconds = (time.monotonic() - started) / _LOOKED_AT * taken
 
 
 def _look_into(folder: Path, job: JobSettings, preview: Preview) -> None:

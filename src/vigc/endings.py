@@ -11,6 +11,7 @@ from .terminal import count, line
 
 if TYPE_CHECKING:
     from vigc.generation import Estimate, Preview, Summary
+    from vigc.generation.shards import ShardOutput
 
 
 def print_summary(summary: Summary) -> None:
@@ -68,7 +69,7 @@ def print_preview(preview: Preview) -> None:
     _print_inputs(preview)
     _print_state(preview)
     if preview.sample is not None:
-        _print_rows(preview)
+        _print_rows(preview, preview.sample)
     if preview.estimate is not None:
         _print_estimate(preview, preview.estimate)
 
@@ -85,7 +86,10 @@ def _print_inputs(preview: Preview) -> None:
         for reason, number in preview.looks.items():
             share = number / preview.looked_at
             _number(round(share * inputs["taken"]), f"about: {reason} ({number} of {preview.looked_at:,} looked at)")
-        typer.echo(f"  Content was looked at in {preview.looked_at:,} of them; the job looks at all before it begins.")
+        took = _duration(preview.look_seconds)
+        typer.echo(
+            f"  Content was looked at in {preview.looked_at:,} of them. The job looks at all first: about {took}."
+        )
     for reason, number in preview.refused.most_common(5):
         _number(number, f"to be set aside: the file {reason}")
     _number(inputs["taken"], f"to work on, in {count(shards, 'shard')} of {plan['job']['shard_size']:,}")
@@ -109,20 +113,28 @@ def _print_state(preview: Preview) -> None:
         )
 
 
-def _print_rows(preview: Preview) -> None:
+def _print_rows(preview: Preview, sample: ShardOutput) -> None:
+    from vigc.generation.differences import word_differences
+
     configuration = preview.plan["configuration"]
     made = f"{configuration['model']}, {configuration['dtype']}, on {preview.plan['job']['device']}"
     typer.echo(f"\nRows that the model writes ({made})")
     for row in preview.rows:
         typer.echo(f"\n  {row['type']}, {line(row['image_id'])}")
-        answer = "as drafted" if row["answer"] == row["draft"] else row["answer"]
-        for name, text in (("question", row["question"]), ("draft", row["draft"]), ("answer", answer)):
-            typer.echo(fill(line(text or ""), 110, initial_indent=f"    {name:<10}", subsequent_indent=" " * 14))
-    aside = [f"{record['path']}: {record['reason']}" for record in preview.sample.skipped + preview.sample.rejects]
+        before, after = word_differences(row["draft"] or "", row["answer"])
+        answer = _marked(after, "{+", "+}") if before != after else "as drafted"
+        for name, text in (("question", row["question"]), ("draft", _marked(before, "[-", "-]")), ("answer", answer)):
+            typer.echo(fill(line(text), 110, initial_indent=f"    {name:<10}", subsequent_indent=" " * 14))
+    aside = [f"{record['path']}: {record['reason']}" for record in sample.skipped + sample.rejects]
     if aside:
         typer.echo(f"\n  Set aside would be {len(aside)} of those tried:")
     for text in aside[:3]:
         typer.echo(f"    {line(text)}")
+
+
+def _marked(parts: list[tuple[str, bool]], left: str, right: str) -> str:
+    """A text with what the other lacks between marks, as `git diff --word-diff` shows it."""
+    return "".join(f"{left}{text}{right}" if marked else text for text, marked in parts)
 
 
 def _print_estimate(preview: Preview, estimate: Estimate) -> None:
