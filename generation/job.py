@@ -48,7 +48,7 @@ def _remove_empty(folder: Path, created: bool) -> None:
 
 
 def settle_plan(
-    folder: Path, plan: dict[str, Any], selection: Selection, *, overwrite: bool, ready: Callable[[], None]
+    folder: Path, plan: dict[str, Any], selection: Selection, *, overwrite: bool, ready: Callable[[], Any]
 ) -> dict[str, Any]:
     """Writes the plan of a new job, or makes sure that the folder's is the same.
 

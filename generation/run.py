@@ -32,9 +32,8 @@ def run_job(job: JobSettings, output: str | os.PathLike[str]) -> Summary:
     selection = job.selection()
     with jobs.alone(folder, job.rank, job.world_size), executor_of(job) as executor:
         existed = (folder / ledger.SHARDS).is_dir()
-        plan = job.plan(job.describe_model(executor.device()), selection)
-        draft = plan
-        plan = jobs.settle_plan(folder, plan, selection, overwrite=job.overwrite, ready=lambda: executor.start(draft))
+        draft = job.plan(job.describe_model(executor.device()), selection)
+        plan = jobs.settle_plan(folder, draft, selection, overwrite=job.overwrite, ready=lambda: executor.start(draft))
         idle = ledger.is_finished(folder, plan["fingerprint"]) and not jobs.missing_shards(folder, plan)
         if not idle:
             mine = range(job.rank, plan["inputs"]["shards"], job.world_size)
