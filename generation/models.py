@@ -99,7 +99,7 @@ def describe_model(
     with _said_plainly(name):
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
         _classes(config, trust_remote_code)
-        generation_config = _generation_config(name, _commit(config) or revision)
+        generation_config = _generation_config(name, _commit(config) or revision or "main")
     found = folder_fingerprint(Path(name)) if Path(name).is_dir() else _commit(config)
     return ModelFacts(_public_name(name), found, _loaded_dtype(name, config, dtype, device), device, generation_config)
 
@@ -163,7 +163,7 @@ def _said_plainly(name: str) -> Iterator[None]:
         raise GenerationError(f"The model {name!r} cannot be loaded: {_first_line(error)}.") from error
 
 
-def _generation_config(name: str, revision: str | None) -> GenerationConfig:
+def _generation_config(name: str, revision: str) -> GenerationConfig:
     """As transformers finds it when it loads the model."""
     try:
         return GenerationConfig.from_pretrained(name, revision=revision)
