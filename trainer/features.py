@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -159,8 +160,14 @@ def compute_features(
 def _mapped(path: Path, shape: tuple[int, ...], dtype: type, mode: str) -> np.memmap:
     """The file as an array; in mode "r+" it is made of zeros if need be, by several processes at once if need be."""
     if mode == "r+":
+        size = math.prod(shape) * np.dtype(dtype).itemsize
         with path.open("ab") as file:
-            file.truncate(math.prod(shape) * np.dtype(dtype).itemsize)
+            file.truncate(size)
+            try:
+                # Without the space behind it, writing to a mapped file would end the process without a word.
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                raise OSError(error.errno, f"{path} needs {size / 1e9:,.1f} GB: {error.strerror}") from error
     return np.memmap(path, dtype=dtype, mode=cast(Any, mode), shape=shape)
 
 
