@@ -103,6 +103,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
         labels: torch.LongTensor | None = None,
         interpolate_pos_encoding: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
+        skip_logits: bool = False,
         **kwargs: Any,
     ) -> InstructBlipForConditionalGenerationModelOutput | tuple:
         """One pass over pictures and texts.
@@ -118,6 +119,8 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             labels: int64 (B, T), -100 where there is nothing to learn.
             interpolate_pos_encoding: Stretch the ViT's position embeddings to pictures of another size.
             num_items_in_batch: What the summed loss is divided by (the Trainer gives it); by default the labels here.
+            skip_logits: With `labels`, return the loss alone: scores of the vocabulary are made only where there is
+                something to learn, a part of a batch's memory and time. The loss is the same.
             kwargs: For the language model.
 
         Returns:
@@ -125,11 +128,23 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             `logits`, float (B, T, vocabulary), lowest at `<image>`, which the released vocabulary does not have.
 
         Raises:
-            ValueError: Neither or both of `pixel_values` and `image_embeds`, or no `qformer_input_ids`.
+            ValueError: Neither or both of `pixel_values` and `image_embeds`, no `qformer_input_ids`, or `skip_logits`
+                without `input_ids` and `labels`.
         """
         for name in PROCESSOR_ENTRIES:
             kwargs.pop(name, None)
         return_dict = kwargs.pop("return_dict", True)
+        if skip_logits:
+            if labels is None or input_ids is None:
+                raise ValueError("skip_logits=True returns the loss alone: give labels and input_ids.")
+            hidden = self.base_model(
+                pixel_values, qformer_input_ids, qformer_attention_mask, input_ids, attention_mask, image_embeds,
+                interpolate_pos_encoding, use_cache=False, **kwargs,
+            ).last_hidden_state  # fmt: skip
+            outputs = InstructBlipForConditionalGenerationModelOutput(
+                loss=self._label_loss(hidden, labels, num_items_in_batch)
+            )
+            return outputs if return_dict else outputs.to_tuple()
         self._check_places(input_ids)
         features = self._image_outputs(
             pixel_values, image_embeds, qformer_input_ids, qformer_attention_mask, interpolate_pos_encoding
@@ -178,6 +193,17 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             vision_outputs=BaseModelOutputWithPooling(last_hidden_state=image_embeds),
             qformer_outputs=qformer_outputs,
         )
+
+    def _label_loss(
+        self, hidden: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+    ) -> torch.Tensor:
+        """The loss of `forward` from float (B, T, text width) and int64 (B, T), by logits of the labels' places."""
+        targets = nn.functional.pad(labels, (0, 1), value=-100)[:, 1:].to(hidden.device)
+        places = targets != -100
+        logits = self.language_model.lm_head(hidden[places])
+        if self.config.image_token_index is not None:
+            logits[..., self.config.image_token_index] = torch.finfo(logits.dtype).min
+        return self.loss_function(logits, None, logits.shape[-1], num_items_in_batch, shift_labels=targets[places])
 
     def _check_places(self, input_ids: torch.LongTensor | None) -> None:
         """A text with too few or too many places would lose the picture, or another row's."""
@@ -320,13 +346,16 @@ class _Backbone:
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
         image_embeds: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         model = self._model
         for name in PROCESSOR_ENTRIES:
             kwargs.pop(name, None)
-        outputs = model._image_outputs(pixel_values, image_embeds, qformer_input_ids, qformer_attention_mask, False)
         model._check_places(input_ids)
+        outputs = model._image_outputs(
+            pixel_values, image_embeds, qformer_input_ids, qformer_attention_mask, interpolate_pos_encoding
+        )
         embeds = model.get_input_embeddings()(input_ids)
         places = cast(Any, model).get_placeholder_mask(input_ids, embeds)
         embeds = embeds.masked_scatter(places, cast(Any, outputs.pooler_output).to(embeds.device, embeds.dtype))

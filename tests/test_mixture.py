@@ -84,6 +84,30 @@ def test_the_sampler_names_the_epoch(rows):
     assert list(sampler)[-1] == (7, 3) and len(sampler) == 4
 
 
+def test_steps_of_one_length(images):
+    rows = rows_of(images, "detail", 40)
+    words = [" ".join(["word"] * (1 + 7 * index % 40)) + "." for index in range(40)]
+    rows = rows.map(lambda row, index: {"answers": [words[index]]}, with_indices=True)
+    mixture = VigcMixture([rows, rows_of(images, "okvqa", 4)], samples_per_epoch=54, seed=5)
+    mixed, grouped = EpochSampler(mixture), EpochSampler(mixture, group=4)
+    assert list(grouped) == list(EpochSampler(pickle.loads(pickle.dumps(mixture)), group=4))
+    assert sorted(grouped) == sorted(mixed) and list(grouped) != list(mixed)
+
+    def spread(sampler):
+        lengths = [len(mixture[place].target) for place in sampler]
+        steps = [lengths[at : at + 4] for at in range(0, len(lengths), 4)]
+        return sum(max(step) - min(step) for step in steps) / len(steps), max(steps[0]) == max(lengths)
+
+    mixture.tasks = ("vic", "vic")  # targets are answers alone, which differ most
+    assert spread(grouped)[0] < 0.3 * spread(mixed)[0]
+    assert spread(grouped)[1], "the longest samples come first"
+    first = list(grouped)
+    grouped.epoch = 1
+    assert [index for _, index in grouped] != [index for _, index in first]
+    # Fewer samples than one step.
+    assert len(list(EpochSampler(VigcMixture([rows], samples_per_epoch=3), group=4))) == 3
+
+
 def test_answers_come_as_often_as_annotators_gave_them(images):
     mixture = VigcMixture([rows_of(images, "okvqa", 4)], samples_per_epoch=400, tasks=["vic"])
     counts = Counter(sample.target for sample in all_samples(mixture, 5))

@@ -58,6 +58,7 @@ def result_of(output):
 
 STEPS = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": None, "load_best_model_at_end": False}
 ACCUMULATED = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+GROUPED = {"train_sampling_strategy": "group_by_length"}
 LORA = {"lora_rank": 2, "freeze_policy": "all"}
 
 
@@ -78,14 +79,15 @@ def assert_resumes(vigc_folder, images, folder, steps, **settings):
 def test_resuming_gives_the_same_bits(workers, vigc_folder, images, tmp_path):
     # Step 2 lies within the first epoch, 3 at its end, 4 within the second.
     steps = [2, 3] if workers == 0 else [4]
-    assert_resumes(vigc_folder, images, tmp_path, steps, dataloader_num_workers=workers, **ACCUMULATED)
+    order = {} if workers == 0 else GROUPED
+    assert_resumes(vigc_folder, images, tmp_path, steps, dataloader_num_workers=workers, **ACCUMULATED, **order)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
-    [{}, ACCUMULATED, {**ACCUMULATED, "mixture": {"samples_per_epoch": 13}}, LORA, {"seed": 7}],
-    ids=["plain", "accumulated", "uneven", "lora", "seed 7"],
+    [{}, ACCUMULATED, {**ACCUMULATED, "mixture": {"samples_per_epoch": 13}}, LORA, {"seed": 7}, GROUPED],
+    ids=["plain", "accumulated", "uneven", "lora", "seed 7", "grouped"],
 )
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resuming_from_every_checkpoint(workers, settings, vigc_folder, images, tmp_path):
@@ -237,6 +239,67 @@ def test_gradient_checkpointing_changes_nothing(settings, vigc_folder, images, t
         trainer.train()
         runs.append(digest(trainer.model.named_parameters()))
     assert runs[0] == runs[1]
+
+
+def test_logits_only_where_labels_are(vigc_folder, processor, images):
+    model = load_model(vigc_folder, dropout=False)
+    model.freeze("paper")
+    pictures = [Image.open(path) for path in sorted(Path(images).glob("*.png"))[:2]]
+    batch = processor(images=pictures, text=["What?", "Where is it now?"], target=["A cat.", "."], return_tensors="pt")
+    results = []
+    for skip in (False, True):
+        model.zero_grad()
+        outputs = model(**batch, skip_logits=skip, num_items_in_batch=torch.tensor(7))
+        outputs.loss.backward()
+        results.append((outputs.loss, {name: one.grad for name, one in model.named_parameters() if one.requires_grad}))
+        assert (outputs.logits is None) == skip
+    assert_close(results[1][0], results[0][0], rtol=1e-6, atol=0)
+    for name, gradient in results[0][1].items():
+        assert_close(results[1][1][name], gradient, rtol=1e-4, atol=1e-8, msg=name)
+    assert_close(model(**batch, skip_logits=True).loss, model(**batch).loss, rtol=1e-6, atol=0)
+    del batch["labels"]
+    with pytest.raises(ValueError, match="give labels and input_ids"):
+        model(**batch, skip_logits=True)
+
+
+def test_the_vit_looks_at_each_picture_once(vigc_folder, images, tmp_path, monkeypatch):
+    seen = []
+    embed = VigcForConditionalGeneration.get_image_embeds
+
+    def counted(self, pixel_values, *args):
+        seen.append(len(pixel_values))
+        return embed(self, pixel_values, *args)
+
+    monkeypatch.setattr(VigcForConditionalGeneration, "get_image_embeds", counted)
+    settings = {"augment": False, "evaluated": False, "mixture": {"image_size": None}, **STEPS}
+    losses, weights, counts = [], [], []
+    for kept in (None, str(tmp_path / "features"), str(tmp_path / "features")):
+        seen.clear()
+        trainer = make_trainer(
+            vigc_folder, images, tmp_path / str(len(losses)), image_features=kept, dataloader_num_workers=len(losses),
+            **settings,
+        )  # fmt: skip
+        trainer.train()
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+        weights.append(digest(trainer.model.named_parameters()))
+        counts.append(sum(seen))
+    distinct = len({row["image"]["path"] for part in trainer.train_dataset.rows for row in part})
+    assert counts == [24, distinct, 0]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    assert weights[1] == weights[2]
+    (folder,) = (tmp_path / "features").iterdir()
+    done = bytearray((folder / "done.bin").read_bytes())
+    done[1] = done[-1] = 0  # as a pass that was cut short leaves it
+    (folder / "done.bin").write_bytes(done)
+    seen.clear()
+    again = make_trainer(vigc_folder, images, tmp_path / "again", image_features=str(tmp_path / "features"), **settings)
+    again.train()
+    assert sum(seen) == 2 and digest(again.model.named_parameters()) == weights[1]
+    # Another ViT finds nothing of this one's.
+    other = make_trainer(vigc_folder, images, tmp_path / "other", image_features=str(tmp_path / "features"), **settings)
+    other.model.vision_model.post_layernorm.bias.data += 1
+    other.train()
+    assert len(list((tmp_path / "features").iterdir())) == 2
 
 
 @pytest.mark.parametrize(("size", "width"), [("7b", 4096), ("13b", 5120)])
@@ -590,6 +653,8 @@ def test_frozen_parts_may_be_held_in_half_precision(vigc_folder, images, tmp_pat
         ({"frozen_dtype": "bfloat16"}, r"without mixed precision: set bf16=True"),
         ({"tasks": ["vqa"]}, r"tasks=\['vqa'\]: give 'vig', 'vic' or both"),
         ({"prefix_probability": 1.5}, r"prefix_probability=1.5 should be between 0 and 1"),
+        ({"image_features": "f"}, r"image_features='f' with augment=True"),
+        ({"image_features": "f", "augment": False, "train_ln_vision": True}, r"the ViT is trained"),
         ({"samples_per_epoch": 0}, r"samples_per_epoch=0 should be at least 1"),
     ],
 )

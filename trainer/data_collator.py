@@ -26,16 +26,19 @@ class VigcDataCollator:
         """Tensors of a batch.
 
         Returns:
-            `pixel_values` float (B, 3, H, W); `input_ids`, `attention_mask` and `labels` int64 (B, T); and
+            `pixel_values` float (B, 3, H, W), or `image_embeds` float (B, patches + 1, vision width) of samples that
+            bring these; `input_ids`, `attention_mask` and `labels` int64 (B, T); and
             `qformer_input_ids`, `qformer_attention_mask` int64 (B, Q). For samples of an evaluation also `groups`,
             int64 (B,).
         """
-        batch = self.processor(
-            images=[sample.image for sample in samples],
-            text=[sample.text for sample in samples],
-            target=[sample.target for sample in samples],
-            return_tensors="pt",
-        )
+        texts, targets = [sample.text for sample in samples], [sample.target for sample in samples]
+        embeds = [sample.image_embeds for sample in samples if sample.image_embeds is not None]
+        if embeds:
+            batch = self.processor.encode_pairs(texts, targets)
+            batch["image_embeds"] = torch.stack(embeds)
+        else:
+            images = [sample.image for sample in samples]
+            batch = self.processor(images=images, text=texts, target=targets, return_tensors="pt")
         tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
         groups = [sample.group for sample in samples if sample.group is not None]
         if groups:

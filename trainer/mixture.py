@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
@@ -24,6 +24,9 @@ from vigc.processing.instructions_vigc import instruction_type
 
 from .augment import augmented
 
+if TYPE_CHECKING:
+    from .features import ImageFeatures
+
 _COLUMNS = ("image", "type", "question")
 _SENTENCES = UnitRule()
 
@@ -33,20 +36,22 @@ class Sample:
     """What the model is trained on: it sees `image` and `text`, and learns to write `target`.
 
     Args:
-        image: RGB.
+        image: RGB; None where its features are known.
         text: What VIG or VIC is asked.
         target: VIG: " Question: ... Answer: ..."; VIC: the answer.
         task: "vig" or "vic".
         type: Type of instruction.
         group: In evaluation: which figure the sample counts for.
+        image_embeds: Instead of the picture: what the ViT makes of it, float (patches + 1, vision width).
     """
 
-    image: Image.Image
+    image: Image.Image | None
     text: str
     target: str
     task: str
     type: str
     group: int | None = None
+    image_embeds: torch.Tensor | None = None
 
 
 class VigcMixture(torch.utils.data.Dataset):
@@ -95,8 +100,11 @@ class VigcMixture(torch.utils.data.Dataset):
         self.prefix_probability = prefix_probability
         self.image_size = image_size
         self.min_crop = min_crop
+        # Set by who has computed them, and then what samples bring instead of pictures.
+        self.features: ImageFeatures | None = None
         self.counts = _shares(self.samples_per_epoch, self.weights)
         self._plan: tuple[int, np.ndarray] | None = None
+        self._lengths: list[np.ndarray] | None = None
 
     def __len__(self) -> int:
         return self.samples_per_epoch
@@ -114,6 +122,19 @@ class VigcMixture(torch.utils.data.Dataset):
             order = np.random.default_rng([self.seed, epoch]).permutation(self.samples_per_epoch)
             self._plan = (epoch, np.concatenate(parts)[order])
         return self._plan[1]
+
+    def lengths(self, epoch: int) -> np.ndarray:
+        """About how long each sample of an epoch is, int64 (samples,): characters of question and first answer."""
+        plan = self.plan(epoch)
+        if self._lengths is None:
+            self._lengths = [
+                np.array([len(row["question"]) + len(answers_of(row)[0]) for row in _texts(part)]) for part in self.rows
+            ]
+        lengths = np.empty(len(plan), dtype=np.int64)
+        for part, known in enumerate(self._lengths):
+            here = plan[:, 0] == part
+            lengths[here] = known[plan[here, 1]]
+        return lengths
 
     def _draws(self, part: int, epoch: int) -> np.ndarray:
         """The next `counts[part]` of a data set's endless sequence: all rows and tasks shuffled, and again."""
@@ -139,6 +160,8 @@ class VigcMixture(torch.utils.data.Dataset):
             text, target = rng.choice(kind.answer_templates).format(question=question), answer
             if self.prefix_probability and rng.random() < self.prefix_probability:
                 text, target = _with_prefix(text, target, rng)
+        if self.features is not None:
+            return Sample(None, text, target, task, kind.name, image_embeds=self.features.of(row["image"]))
         image = open_row_image(row)
         if self.image_size is not None:
             image = augmented(image, self.image_size, self.min_crop, rng)
@@ -174,17 +197,45 @@ class EvaluationPairs(torch.utils.data.Dataset):
 
 
 class EpochSampler(torch.utils.data.Sampler):
-    """The (epoch, index) places of one epoch in their order, which the mixture has already shuffled."""
+    """The (epoch, index) places of one epoch, in an order that depends on seed and epoch alone.
 
-    def __init__(self, mixture: VigcMixture) -> None:
+    Args:
+        mixture: The samples, which the mixture has already shuffled.
+        group: Samples of one step, if each step should have samples of about one length; 0 takes them as they come.
+    """
+
+    # Enough batches to sort among that lengths agree, few enough that each holds all sorts of samples.
+    _SORTED_AT_ONCE = 50
+
+    def __init__(self, mixture: VigcMixture, group: int = 0) -> None:
         self.mixture = mixture
+        self.group = group
         self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.mixture)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.epoch, index) for index in range(len(self.mixture)))
+        order = self._grouped() if self.group else range(len(self.mixture))
+        return ((self.epoch, int(index)) for index in order)
+
+    def _grouped(self) -> np.ndarray:
+        lengths = self.mixture.lengths(self.epoch)
+        part = self.group * self._SORTED_AT_ONCE
+        order = np.concatenate(
+            [
+                start + np.argsort(-lengths[start : start + part], kind="stable")
+                for start in range(0, len(lengths), part)
+            ]
+        )
+        whole = len(order) // self.group * self.group
+        batches = order[:whole].reshape(-1, self.group)
+        # The longest first, so that too little memory shows at once; the rest in random order; what is left over last.
+        turns = np.random.default_rng([self.mixture.seed, self.epoch, 2]).permutation(len(batches))
+        if len(batches):
+            longest = int(lengths[batches].max(axis=1).argmax())
+            turns = np.concatenate([[longest], turns[turns != longest]])
+        return np.concatenate([batches[turns].ravel(), order[whole:]])
 
 
 def readable(rows: datasets.Dataset, index: int) -> datasets.Dataset:
@@ -220,6 +271,12 @@ def open_row_image(row: Mapping[str, Any]) -> Image.Image:
     """The picture of an undecoded row; raises `ImageError` with its name."""
     image = row["image"]
     return open_image(image["path"] if image["bytes"] is None else image["bytes"], name=image["path"])
+
+
+def _texts(rows: datasets.Dataset) -> datasets.Dataset:
+    """The columns that lengths are read from."""
+    wanted = ("question", "answers", "answer", "conversation_id")
+    return rows.select_columns([name for name in wanted if name in rows.column_names])
 
 
 def _with_prefix(text: str, answer: str, rng: Random) -> tuple[str, str]:

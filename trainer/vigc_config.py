@@ -91,6 +91,12 @@ class VigcTrainingArguments(TrainingArguments):
     )
     augment: bool = field(default=True, metadata={"help": "Random resized crop and mirror of training pictures."})
     min_crop: float = field(default=0.5, metadata={"help": "The smallest share of a picture's area that is cropped."})
+    image_features: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder to keep the frozen ViT's outputs in, computed once per picture; needs augment=False."
+        },
+    )
 
     save_only_trained: bool = field(
         default=True, metadata={"help": "Checkpoints hold what is trained; they load over the model it started from."}
@@ -161,6 +167,16 @@ class VigcTrainingArguments(TrainingArguments):
         refuse(
             self.frozen_dtype is not None and not (self.bf16 or self.fp16),
             f"frozen_dtype={self.frozen_dtype!r} without mixed precision: set bf16=True (or fp16=True) too.",
+        )
+        refuse(
+            self.image_features is not None and self.augment,
+            f"image_features={self.image_features!r} with augment=True: a picture that is cut anew every time has no "
+            "features to keep. Set augment=False, or image_features=None.",
+        )
+        refuse(
+            self.image_features is not None and (self.freeze_policy == "none" or self.train_ln_vision),
+            f"image_features={self.image_features!r}, but the ViT is trained: its outputs change with every step. Set "
+            "freeze_policy='paper' and train_ln_vision=False, or image_features=None.",
         )
         refuse(
             not self.tasks or not set(self.tasks) <= {"vig", "vic"} or len(set(self.tasks)) < len(self.tasks),

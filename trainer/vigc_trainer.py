@@ -26,6 +26,7 @@ from vigc.processing import VigcProcessor
 from .adapters import LoraSettings, choose_trained, hold_frozen_in, merge_lora, quantized
 from .checkpoints import is_trained_only, last_complete, lay_over, save_trained
 from .data_collator import VigcDataCollator
+from .features import compute_features
 from .mixture import EpochSampler, EvaluationPairs, Sample, VigcMixture
 from .scoring import (
     ImageUse,
@@ -134,6 +135,11 @@ class VigcTrainer(Trainer):
                 )
             resume_from_checkpoint = str(last)
         self._micro_step = (-1, 0)
+        if self.args.image_features is not None:
+            core, quiet = self.accelerator.unwrap_model(self.model), self.args.disable_tqdm
+            compute_features(
+                self.args.image_features, self.train_dataset, core, self.processor, self.accelerator, quiet
+            )
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     # Data and steps
@@ -142,8 +148,18 @@ class VigcTrainer(Trainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if not isinstance(dataset, VigcMixture):
             return super()._get_train_sampler(train_dataset)
-        self.epoch_sampler = EpochSampler(dataset)
+        strategy = self.args.train_sampling_strategy
+        if strategy not in ("random", "group_by_length"):
+            raise ValueError(
+                f"train_sampling_strategy={strategy!r}: a mixture is drawn at 'random' or by 'group_by_length'."
+            )
+        step = self.args.train_batch_size * self.args.world_size
+        self.epoch_sampler = EpochSampler(dataset, group=step if strategy == "group_by_length" else 0)
         return self.epoch_sampler
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:
+        # In their order: an evaluation is one pass, whatever training's order is.
+        return None if isinstance(eval_dataset, EvaluationPairs) else super()._get_eval_sampler(eval_dataset)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """The paper's schedule for "cosine"; any other is transformers' own."""
@@ -174,11 +190,13 @@ class VigcTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """As every Trainer's, without dropout in parts that are not trained."""
+        """As every Trainer's, without dropout in parts that are not trained, and logits only where labels are."""
         core = self.accelerator.unwrap_model(self.model)
         for part in (core.vision_model, core.language_model):
             if part.training and not any(weight.requires_grad for weight in part.parameters()):
                 part.eval()
+        if not return_outputs and self.label_smoother is None:
+            inputs = {**inputs, "skip_logits": True}
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     # Evaluation
