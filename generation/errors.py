@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vigc.processing.json_stream import AnnotationError
 
 # The machine's trouble, not the input's: the same command works once it is over.
 _NAMES = (
@@ -39,3 +43,14 @@ class TryAgainError(GenerationError):
 def is_passing(error: BaseException | None) -> bool:
     """Whether an error is the machine's and may be gone at the next try: a full disk, too many open files."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _PASSING)
+
+
+@contextmanager
+def naming_files() -> Iterator[None]:
+    """What is wrong with a file of annotations as a `GenerationError`; what is wrong with the machine as it is."""
+    try:
+        yield
+    except AnnotationError as error:
+        if isinstance(error.__cause__, OSError) and is_passing(error.__cause__):
+            raise error.__cause__ from None
+        raise GenerationError(str(error)) from error

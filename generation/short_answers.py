@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from vigc.processing import INSTRUCTION_TYPES
+from vigc.processing.json_stream import is_text
 
 from .attempts import Draft
 from .errors import GenerationError
-from .json_stream import is_text
 
 
 def takes_short_answers(kind: str) -> bool:

@@ -13,9 +13,9 @@ from scripted import ScriptedModel, ScriptedProcessor
 from vigc.generation import GenerationError, correct_dataset, generate_dataset, ledger
 from vigc.generation.exclusion import ExcludedIds
 from vigc.generation.generate import open_collection
-from vigc.generation.json_stream import JsonReader, read_rows
 from vigc.generation.sources import Source
 from vigc.processing.images import ImagePathError
+from vigc.processing.json_stream import JsonReader, read_rows
 
 
 @pytest.fixture
@@ -186,17 +186,17 @@ def test_broken_json_is_named_with_its_line(tmp_path):
     whole = coco(tmp_path, ["a.png", "b.png"]).read_text().replace("{", "{\n")
     for cut in (10, 60, 200, len(whole) - 1):
         (tmp_path / "cut.json").write_text(whole[:cut])
-        with pytest.raises(GenerationError, match=r"cut\.json', line \d+: not valid JSON"):
+        with pytest.raises(GenerationError, match=r"cut\.json, line \d+"):
             list(open_collection(tmp_path / "cut.json", "coco"))
     (tmp_path / "rows.jsonl").write_bytes(b'\xef\xbb\xbf{"a": 1}\n{"a": \n\n{"a": "\xff"}\n')
     rows = list(read_rows(tmp_path / "rows.jsonl"))
-    assert rows[0] == ("line 1", {"a": 1}) and "rows.jsonl', line 2" in str(rows[1][1]) and rows[2][0] == "line 4"
+    assert rows[0] == ("line 1", {"a": 1}) and "rows.jsonl, line 2" in str(rows[1][1]) and rows[2][0] == "line 4"
 
 
 def test_a_json_stream_equals_the_whole(tmp_path, monkeypatch):
-    from vigc.generation import json_stream
+    from vigc.processing import json_stream
 
-    monkeypatch.setattr(json_stream, "_BLOCK", 3)
+    monkeypatch.setattr(json_stream, "_CHUNK", 3)
     value = {"a": [1, 2.5e3, -7, 'ü🙂\\"', None, True, {"b": []}], "c": {}, "images": [{"x": "long " * 50}] * 3}
     (tmp_path / "x.json").write_bytes(b"\xef\xbb\xbf " + json.dumps(value, ensure_ascii=False, indent=1).encode())
     reader = JsonReader(tmp_path / "x.json")
