@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,9 @@ from .sources import printable
 _IMAGE = pa.struct({"id": pa.int64(), "file_name": pa.string(), "license": pa.int64()})
 # Boxes pass through float64, as they do when Python reads them.
 _OBJECT = pa.struct({"image_id": pa.int64(), "category_id": pa.int64(), "bbox": pa.list_(pa.float64())})
+
+
+_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 
 class AnnotationFile:
@@ -40,14 +43,17 @@ class AnnotationFile:
         self.names = read.names
         self._license_ids, self._licenses = read.license_ids, read.licenses
         self._categories = [read.categories.get(kind, str(kind)) for kind in read.codes]
-        images = np.frombuffer(read.images, dtype=np.int64)
+        # Each of these columns may take hundreds of megabytes, and is let go as soon as it can be.
+        images = _narrow(np.frombuffer(read.images, dtype=np.int64))
+        del read.images
         order = np.argsort(images, kind="stable")
         images = images[order]
         ids = np.frombuffer(read.ids, dtype=np.int64)
-        self._starts, self._ends = (np.searchsorted(images, ids, side=side).tolist() for side in ("left", "right"))
-        del images, read.images  # each of these columns may take hundreds of megabytes
-        # Those of a picture stand together from here on, in the file's order.
+        self._starts, self._ends = (array("q", np.searchsorted(images, ids, side=side).tobytes()) for side in _SIDES)
+        del images
+        # The objects of a picture stand together from here on, in the file's order.
         self._kinds = np.frombuffer(read.kinds, dtype=np.int32)[order]
+        del read.kinds
         self._edges = []
         while read.edges:
             column = np.frombuffer(read.edges.pop(0), dtype=np.float32)[order]
@@ -188,3 +194,10 @@ class _Reading:
 
 def _without_none(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if value is not None}
+
+
+def _narrow(numbers: np.ndarray) -> np.ndarray:
+    """Whole numbers in 32 bits, where they fit."""
+    small = np.iinfo(np.int32)
+    fits = len(numbers) == 0 or (small.min <= numbers.min() and numbers.max() <= small.max)
+    return numbers.astype(np.int32) if fits else numbers

@@ -52,7 +52,7 @@ class LlavaConversations(Files):
                     continue
                 try:
                     rows = rows_from_llava(entry, conversation_id=str(index), type="", source="")
-                except LayoutError as error:
+                except (LayoutError, RecursionError) as error:
                     yield Source(label, label, f"is no conversation: {error}")
                     continue
                 name = entry.get("image") or ""

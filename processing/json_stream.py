@@ -346,8 +346,15 @@ def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 def is_text(value: Any) -> bool:
     """Whether all texts in a value that was read are valid Unicode."""
-    if isinstance(value, str):
-        return value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value)
-    if isinstance(value, dict):
-        return all(is_text(item) for pair in value.items() for item in pair)
-    return all(map(is_text, value)) if isinstance(value, list) else True
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            if not item.isascii() and any("\ud800" <= char <= "\udfff" for char in item):
+                return False
+        elif isinstance(item, dict):
+            waiting += item
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
+    return True
