@@ -199,47 +199,6 @@ def test_a_finished_job_is_left_alone(place):
     assert (again.rows, again.set_aside, again.images) == (summary.rows, summary.set_aside, summary.images)
 
 
-@pytest.mark.parametrize(
-    ("given", "difference"),
-    [
-        ({"types": ["detail"]}, 'types was ["conversation", "detail"], now ["detail"]'),
-        ({"seed": 3}, "seed was 0, now 3"),
-        ({"settings": {"iqf_steps": 2}}, "iqf.iqf_steps was 4, now 2"),
-        ({"settings": {"max_new_tokens": 9}}, "decoding.max_new_tokens was null, now 9"),
-        ({"settings": {"num_beams": 2}}, "num_beams was"),
-        ({"settings": {"do_sample": True}}, "do_sample was"),
-        ({"settings": {"repetition_penalty": 2.0}}, "repetition_penalty was"),
-        ({"questions": 2}, "questions was 1, now 2"),
-        ({"retries": 0}, "retries was 2, now 0"),
-        ({"shard_size": 5}, "shard_size was 4, now 5"),
-        ({"batch_size": 3}, "batch_size was 2, now 3"),
-        ({"limit": 5}, "limit was null, now 5"),
-        ({"license": "cc0-1.0"}, 'license was "unknown", now "cc0-1.0"'),
-        ({"dedup": True}, "dedup was false, now true"),
-        ({"store": "path"}, 'images was "embed", now "path"'),
-        ({"correct": False}, "correct was true, now false"),
-        ({"model": "other"}, 'model was "scripted", now "other"'),
-        ({"exclude_ids": True}, "inputs.excluded"),
-    ],
-)
-def test_other_settings_are_refused_with_the_difference(place, given, difference):
-    make_inputs(place)
-    generate(place, place / "out", rank=1, world_size=2)
-    before = content(place / "out")
-    if given.get("model"):
-        model = ScriptedModel()
-        model.config._name_or_path = given["model"]
-        given = {"model": model}
-    if given.get("exclude_ids"):
-        (place / "ids.txt").write_text("p5\n")
-        given = {"exclude_ids": [place / "ids.txt"]}
-    with pytest.raises(ConflictError) as caught:
-        generate(place, place / "out", **given)
-    assert difference in str(caught.value) and caught.value.exit_code == 4
-    after = {name: hash_ for name, hash_ in content(place / "out").items() if not name.startswith(ledger.HASHES)}
-    assert after == before
-
-
 def test_other_inputs_are_refused(place):
     root = make_inputs(place)
     generate(place, place / "out")
