@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
+from transformers import LogitsProcessor
 
 from .errors import TryAgainError
 
@@ -43,14 +44,14 @@ class Draft:
 
     def fault(self) -> str | None:
         """Why this is no pair to train on; None if it is one."""
+        if not is_finite(self.draft_logprob) or not is_finite(self.answer_logprob):
+            return NOT_FINITE  # first: it is why the text is what it is
         if self.reason is not None:
             return self.reason
         if not self.question:
             return "the question is empty"
         if not self.answer:
             return "the answer is empty"
-        if not is_finite(self.draft_logprob) or not is_finite(self.answer_logprob):
-            return NOT_FINITE
         for name, text in (("question", self.question), ("answer", self.answer)):
             if is_endless(text):
                 return f"the {name} repeats itself without end"
@@ -63,6 +64,30 @@ NOT_FINITE = "the model's probabilities are not finite numbers: load it with --d
 def is_finite(logprob: float | None) -> bool:
     """Whether a score is a number; one that was not computed counts as such."""
     return logprob is None or math.isfinite(logprob)
+
+
+class NumbersOnly(LogitsProcessor):
+    """Lets a plain decoding go on where logits are no numbers, and notes for which rows they were not.
+
+    Args:
+        rows: How many rows are decoded, each with any number of beams.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._wrong: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores, float (rows * beams, words), 0 where they are none."""
+        wrong = scores.isnan().any(-1)
+        noted = wrong.view(self._rows, -1).any(-1)
+        self._wrong = noted if self._wrong is None else self._wrong | noted
+        return scores.masked_fill(wrong[:, None], 0.0)
+
+    def logprobs(self) -> list[float | None]:
+        """A score for each row, as far as it is known: NaN where logits were none, else None."""
+        noted = [False] * self._rows if self._wrong is None else self._wrong.tolist()
+        return [math.nan if wrong else None for wrong in noted]
 
 
 def is_endless(text: str) -> bool:

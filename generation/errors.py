@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from huggingface_hub.constants import is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from vigc.processing.json_stream import AnnotationError
 
 # The machine's trouble, not the input's: the same command works once it is over.
 _NAMES = (
@@ -53,3 +57,14 @@ def is_hub_away(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+@contextmanager
+def naming_files() -> Iterator[None]:
+    """What is wrong with a file of annotations as a `GenerationError`; what is wrong with the machine as it is."""
+    try:
+        yield
+    except AnnotationError as error:
+        if isinstance(error.__cause__, OSError) and is_passing(error.__cause__):
+            raise error.__cause__ from None
+        raise GenerationError(str(error)) from error

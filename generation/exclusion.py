@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vigc.processing.images import ImageError, open_image
+from vigc.processing.json_stream import AnnotationError, JsonReader, read_rows
 
-from .errors import GenerationError
-from .json_stream import JsonReader, read_rows
+from .errors import GenerationError, naming_files
 from .sources import Source, list_images, printable
 
 # COCO's pictures have one number under several names: COCO_val2014_000000000042.jpg, 000000000042.jpg, 42.
@@ -39,9 +39,10 @@ class ExcludedIds:
     def __init__(self, path: Path) -> None:
         self.name = printable(path.name)
         self.keys: set[str | int] = set()
-        for entry in _entries(path):
-            for value in _values(entry):
-                self.keys.update(_keys(value))
+        with naming_files():
+            for entry in _entries(path):
+                for value in _values(entry):
+                    self.keys.update(_keys(value))
         if not self.keys:
             raise GenerationError(
                 f"{str(path)!r} lists no picture: give ids or file names, one a line, or a JSON file."
@@ -66,10 +67,10 @@ def _entries(path: Path) -> Iterator[Any]:
             if reader.top() == "[":
                 yield from reader.elements()
             else:
-                reader.value()
+                reader.skip()
     elif suffix in (".jsonl", ".ndjson"):
         for _, row in read_rows(path):
-            if isinstance(row, GenerationError):
+            if isinstance(row, AnnotationError):
                 raise row  # a line that cannot be read may be the one that had to be left out
             yield row
     else:

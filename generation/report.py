@@ -55,7 +55,7 @@ def write_report(dataset: Path, *, max_rows: int = MAX_ROWS) -> Path:
         sunburst=total.questions_chart(),
         first_words=total.first_words(),
         pictures_read=pictures,
-        cards=_cards(dataset, types, drawn),
+        cards=_cards(dataset, types, drawn, follow=plan.get("job", {}).get("images") == "path"),
         files=reasons(files, examples=_EXAMPLES),
         texts=reasons(texts, examples=_EXAMPLES),
         set_aside={"files": len(files), "texts": len(texts)},
@@ -106,16 +106,24 @@ def _picture_of(row: dict[str, Any]) -> str:
     return row["image_id"] or row["id"]
 
 
-def _cards(dataset: Path, types: list[str], drawn: set[str]) -> list[dict[str, Any]]:
-    """The pictures to show, in the dataset's order, each with its rows."""
+def _cards(dataset: Path, types: list[str], drawn: set[str], *, follow: bool) -> list[dict[str, Any]]:
+    """The pictures to show, in the dataset's order, each with its rows.
+
+    Args:
+        dataset: The dataset folder.
+        types: Its types.
+        drawn: Which pictures.
+        follow: Whether rows may name files of this machine, as those of a job do that was asked to keep paths.
+    """
     size = next(pixels for limit, pixels in _THUMBNAILS if len(drawn) <= limit)
     cards: dict[str, dict[str, Any]] = {}
     for kind in types:
         for row in _chosen_rows(dataset, kind, drawn):
             key = _picture_of(row)
             if key not in cards:
-                data = (row["image"] or {}).get("bytes")
-                picture = None if data is None else _thumbnail(data, size)
+                image = row["image"] or {}
+                source = image.get("bytes") or (image.get("path") if follow else None)
+                picture = _thumbnail(source, size) if source else None
                 cards[key] = {"id": key, "rows": [], "named": row["image"] is not None, "picture": picture}
             cards[key]["rows"].append(_shown(row))
     return [cards[key] for key in sorted(cards)]
@@ -164,10 +172,10 @@ def _is_number(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _thumbnail(data: bytes, size: int) -> dict[str, Any] | None:
+def _thumbnail(source: bytes | str, size: int) -> dict[str, Any] | None:
     """A small copy as a `data:` URI with its size on the page, or None if the picture cannot be shown."""
     try:
-        image = open_image(data)
+        image = open_image(source)
     except ImageError:  # the page then says so; an older dataset may hold a format that this Pillow lacks
         return None
     small = max(image.size) <= _SMALL

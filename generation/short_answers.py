@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from vigc.processing import INSTRUCTION_TYPES
+from vigc.processing.json_stream import is_text
 
-from .attempts import Draft
+from .attempts import Draft, NumbersOnly
 from .errors import GenerationError
-from .json_stream import is_text
 
 
 def takes_short_answers(kind: str) -> bool:
@@ -63,7 +63,7 @@ class ShortAnswers:
             settings: Decoding of the question.
         """
         drafts = self._questions(kind, pixels, seeds, settings)
-        asked = [place for place, draft in enumerate(drafts) if draft.reason is None and draft.question]
+        asked = [place for place, draft in enumerate(drafts) if draft.fault() is None]
         if asked:
             where = torch.tensor(asked, device=pixels.device)
             questions = [str(drafts[place].question) for place in asked]
@@ -78,15 +78,18 @@ class ShortAnswers:
         # Plain decoding draws for a whole batch at a time; where it draws, rows go alone.
         size = 1 if decoding.get("do_sample") else len(seeds)
         texts: list[str] = []
+        logprobs: list[float | None] = []
         for start in range(0, len(seeds), size):
             part = slice(start, start + size)
             prompts = [f"{instruction} Question: {word}" if word else instruction for word in begun[part]]
-            texts += self._decoded(prompts, pixels[part], seeds[start], decoding)[0]
+            numbers = NumbersOnly(len(prompts))
+            texts += self._decoded(prompts, pixels[part], seeds[start], {**decoding, "logits_processor": [numbers]})[0]
+            logprobs += numbers.logprobs()
         drafts = []
-        for word, text in zip(begun, texts, strict=True):
+        for word, text, logprob in zip(begun, texts, logprobs, strict=True):
             whole = f"Question: {word} {text}" if word else text
             pair = self.processor.parse_pair(whole)
-            drafts.append(Draft(pair.question, pair.answer, pair.answer, pair.reason, whole))
+            drafts.append(Draft(pair.question, pair.answer, pair.answer, pair.reason, whole, draft_logprob=logprob))
         return drafts
 
     def _first_word(self, seed: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from vigc.processing.images import PICTURE_SUFFIXES, ImageError, ImagePathError, Picture, load_picture
 
 from .errors import GenerationError
+from .objects import Boxes, unpack_objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Source:
         image_id: Its id in the rows.
         refused: Why it must not be opened, if so.
         license: Its own licence, where the source states one.
-        objects: What is annotated in it: `{"category", "bbox"}` with the box as x, y, width, height in pixels.
+        boxes: What is annotated in it, packed (`generation/objects.py`) or still among that of other pictures.
         where: The number of the file and of the row in it, in a dataset of tables.
         same: Names of exact copies that are represented by this one.
         pairs: What is to be corrected: rows as their reader makes them, less the picture.
@@ -33,18 +34,27 @@ class Source:
     image_id: str
     refused: str | None = None
     license: str | None = None
-    objects: list[dict[str, Any]] | None = None
+    boxes: Boxes | dict[str, Any] | None = None
     where: list[int] | None = None
     same: list[str] | None = None
     pairs: list[dict[str, Any]] | None = None
 
+    @property
+    def objects(self) -> list[dict[str, Any]] | None:
+        """What is annotated in it: `{"category", "bbox"}` with the box as x, y, width, height in pixels."""
+        packed = self.boxes.pack() if isinstance(self.boxes, Boxes) else self.boxes
+        return unpack_objects(packed) if packed else None
+
     def to_record(self) -> dict[str, Any]:
         """As JSON holds it, without what is not known."""
-        values = ((name, getattr(self, name)) for name in _FIELDS)
-        return {name: value for name, value in values if value is not None}
+        record: dict[str, Any] = {"name": self.name, "image_id": self.image_id}
+        for name in _KNOWN:
+            if (value := getattr(self, name)) is not None:
+                record[name] = value.pack() if isinstance(value, Boxes) else value
+        return record
 
 
-_FIELDS = tuple(item.name for item in fields(Source))
+_KNOWN = tuple(item.name for item in fields(Source) if item.default is None)
 
 
 class NoPictureError(ImageError):

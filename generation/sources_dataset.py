@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from datasets import load_dataset, load_dataset_builder
 from vigc.processing.images import ImageError, Picture, load_picture
 
 from .errors import GenerationError, TryAgainError, is_hub_away
+from .objects import pack_objects
 from .sources import NoPictureError, Source, confined, distinct, printable
 
 _ID_COLUMNS = ("image_id", "id")
@@ -100,7 +100,7 @@ class DatasetRows:
         for name, image_id, place, row in zip(names, ids, places, rows, strict=True):
             license = row.get("license")
             yield Source(
-                name, image_id, None, str(license) if license else None, _objects(row.get("objects")), where=place
+                name, image_id, None, str(license) if license else None, pack_objects(row.get("objects")), where=place
             )
 
     def open(self, source: Source) -> Picture:
@@ -222,10 +222,3 @@ def _image_column(features: Any, path: str) -> tuple[str, bool]:
         if isinstance(inner, dict) and "bytes" in inner:
             return name, inner is not feature
     raise GenerationError(f"The dataset {path!r} has no column of pictures: its columns are {', '.join(features)}.")
-
-
-def _objects(value: Any) -> list[dict[str, Any]] | None:
-    """Objects in our own form; others are left out."""
-    if not isinstance(value, list) or not all(isinstance(item, dict) and "bbox" in item for item in value):
-        return None
-    return [{"category": str(item.get("category")), "bbox": json.loads(json.dumps(item["bbox"]))} for item in value]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from array import array
-from collections import defaultdict
+import posixpath
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from .errors import GenerationError
-from .json_stream import JsonReader, is_text, read_rows
+from vigc.processing.json_stream import AnnotationError, read_rows
+
+from .annotation_file import AnnotationFile
+from .errors import GenerationError, naming_files
 from .sources import Files, Source, distinct, printable
 
 
@@ -35,99 +35,18 @@ class Annotated(Files):
 
     def __iter__(self) -> Iterator[Source]:
         """All pictures, sorted by their names."""
-        content = _Content(self.annotations)
-        order = sorted(range(len(content.names)), key=content.names.__getitem__)
-        shown = [printable(content.names[index]) for index in order]
+        with naming_files():
+            file = AnnotationFile(self.annotations)
+        order = sorted(range(len(file.names)), key=file.names.__getitem__)
+        shown = [printable(file.names[index]) for index in order]
         ids = distinct([self._id(name) for name in shown], shown)
         for index, image_id in zip(order, ids, strict=True):
-            name = content.names[index]
-            license = content.licenses.get(content.license_ids[index])
-            yield Source(name, image_id, None, license, content.objects(content.ids[index]))
+            yield Source(file.names[index], image_id, None, file.license(index), file.objects(index))
 
     def _id(self, name: str) -> str:
-        stem = PurePosixPath(name).stem
+        stem = posixpath.splitext(posixpath.basename(name))[0]
         last = stem.rsplit("_", 1)[-1]
         return last if self.format == "objects365" and last.isdigit() else stem
-
-
-class _Content:
-    """What is needed of an annotation file, read as a stream: boxes of millions of objects as plain numbers.
-
-    Args:
-        path: The file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.names: list[str] = []
-        self.ids = array("q")
-        self.license_ids: list[Any] = []
-        self.licenses: dict[Any, str] = {}
-        self._categories: dict[int, str] = {}
-        self._boxes = array("f")
-        self._kinds = array("q")
-        self._by_image: defaultdict[int, array[int]] = defaultdict(lambda: array("q"))
-        reader = JsonReader(path)
-        if reader.top() != "{":
-            raise GenerationError(f"{str(path)!r} holds no object with 'images': give annotations in COCO's form.")
-        found = set()
-        for member in reader.members():
-            found.add(member)
-            read = getattr(self, f"_read_{member}", None) if member in _MEMBERS and reader.top() == "[" else None
-            if read is None:
-                reader.value()
-                continue
-            for element in reader.elements():
-                try:
-                    read(element)
-                except (KeyError, TypeError, ValueError, OverflowError) as error:
-                    what = f"{type(error).__name__}: {error}"
-                    raise GenerationError(
-                        f"{str(path)!r}, line {reader.line()}: an entry of {member!r} is not in COCO's form ({what})."
-                    ) from error
-        if "images" not in found or not self.names:
-            raise GenerationError(f"{str(path)!r} lists no 'images': give annotations in COCO's form.")
-
-    def _read_images(self, entry: dict[str, Any]) -> None:
-        name = entry["file_name"]
-        if not isinstance(name, str):
-            raise TypeError(f"file_name is {name!r}")
-        self.ids.append(int(entry["id"]))
-        self.names.append(name)
-        self.license_ids.append(entry.get("license"))
-
-    def _read_licenses(self, entry: dict[str, Any]) -> None:
-        text = entry.get("name") or entry.get("url")
-        if text and is_text(text):
-            self.licenses[entry["id"]] = str(text)
-
-    def _read_categories(self, entry: dict[str, Any]) -> None:
-        self._categories[int(entry["id"])] = printable(str(entry["name"]))
-
-    def _read_annotations(self, entry: dict[str, Any]) -> None:
-        if "bbox" not in entry or "category_id" not in entry:  # a caption, say
-            return
-        x, y, width, height = entry["bbox"]
-        box = (float(x), float(y), float(width), float(height))
-        kind, image = int(entry["category_id"]), int(entry["image_id"])
-        self._by_image[image].append(len(self._kinds))
-        self._boxes.extend(box)
-        self._kinds.append(kind)
-
-    def objects(self, image: int) -> list[dict[str, Any]] | None:
-        """What is annotated in a picture, in the file's order; None if nothing is."""
-        if image not in self._by_image:
-            return None
-        return [
-            {
-                "category": self._categories.get(self._kinds[index], str(self._kinds[index])),
-                "bbox": self._boxes[4 * index : 4 * index + 4].tolist(),
-            }
-            for index in self._by_image[image]
-        ]
-
-
-_MEMBERS = ("images", "licenses", "categories", "annotations")
 
 
 class LlavaPictures(Files):
@@ -154,16 +73,17 @@ class LlavaPictures(Files):
     def __iter__(self) -> Iterator[Source]:
         """The pictures; an entry that cannot be read is one that is refused. Entries without picture are passed by."""
         names: dict[str, str | None] = {}
-        for place, entry in read_rows(self.conversations):
-            label = f"{self.conversations.name}, {place}"
-            if isinstance(entry, GenerationError):
-                names.setdefault(label, f"is no entry: {entry}")
-            elif not isinstance(entry, dict):
-                names.setdefault(label, f"is {type(entry).__name__}, not an object with named fields: correct it")
-            elif isinstance(image := entry.get("image"), str):
-                names.setdefault(image, None)
-            elif image is not None:
-                names.setdefault(label, f"names its picture {image!r:.60}, which is no text: correct it")
+        with naming_files():
+            for place, entry in read_rows(self.conversations):
+                label = f"{self.conversations.name}, {place}"
+                if isinstance(entry, AnnotationError):
+                    names.setdefault(label, f"is no entry: {entry}")
+                elif not isinstance(entry, dict):
+                    names.setdefault(label, f"is {type(entry).__name__}, not an object with named fields: correct it")
+                elif isinstance(image := entry.get("image"), str):
+                    names.setdefault(image, None)
+                elif image is not None:
+                    names.setdefault(label, f"names its picture {image!r:.60}, which is no text: correct it")
         if not any(reason is None for reason in names.values()):
             raise GenerationError(f"{str(self.conversations)!r} names no picture: give a file in LLaVA's form.")
         shown = [printable(name) for name in names]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from vigc.processing.export_layouts import rows_from_finevision, rows_from_trl
+from vigc.processing.json_stream import AnnotationError, is_text, read_rows
 from vigc.processing.llava import LayoutError, rows_from_llava
 
-from .errors import GenerationError
-from .json_stream import is_text, read_rows
+from .errors import GenerationError, naming_files
 from .sources import Files, Source, printable
 from .sources_dataset import DatasetRows
 
@@ -41,21 +41,22 @@ class LlavaConversations(Files):
 
     def __iter__(self) -> Iterator[Source]:
         """The entries in the file's order; one that cannot be read is refused."""
-        for index, (place, entry) in enumerate(read_rows(self.path)):
-            label = f"{self.path.name}, {place}"
-            if isinstance(entry, GenerationError):
-                yield Source(label, label, f"is no entry: {entry}")
-                continue
-            if not is_text(entry):
-                yield Source(label, label, "holds bytes that are not UTF-8, or half a character: write it anew")
-                continue
-            try:
-                rows = rows_from_llava(entry, conversation_id=str(index), type="", source="")
-            except LayoutError as error:
-                yield Source(label, label, f"is no conversation: {error}")
-                continue
-            name = entry.get("image") or ""
-            yield Source(name, rows[0]["image_id"] or str(entry.get("id", index)), pairs=_pairs(rows))
+        with naming_files():
+            for index, (place, entry) in enumerate(read_rows(self.path)):
+                label = f"{self.path.name}, {place}"
+                if isinstance(entry, AnnotationError):
+                    yield Source(label, label, f"is no entry: {entry}")
+                    continue
+                if not is_text(entry):
+                    yield Source(label, label, "holds bytes that are not UTF-8, or half a character: write it anew")
+                    continue
+                try:
+                    rows = rows_from_llava(entry, conversation_id=str(index), type="", source="")
+                except (LayoutError, RecursionError) as error:
+                    yield Source(label, label, f"is no conversation: {error}")
+                    continue
+                name = entry.get("image") or ""
+                yield Source(name, rows[0]["image_id"] or str(entry.get("id", index)), pairs=_pairs(rows))
 
 
 class DatasetConversations(DatasetRows):

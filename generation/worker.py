@@ -13,7 +13,7 @@ import torch
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS
 from vigc.processing.rows import row_id, to_messages
 
-from .attempts import NOT_FINITE, Draft, Fitting, is_same_question
+from .attempts import NOT_FINITE, Draft, Fitting, NumbersOnly, is_same_question
 from .loading import Item
 from .scoring import visual_dependencies
 from .short_answers import ShortAnswers, takes_short_answers
@@ -192,18 +192,23 @@ class Worker:
         samples = self.samples or settings.get("do_sample", False)
         parts = [slice(row, row + 1) for row in range(len(seeds))] if samples else [slice(0, len(seeds))]
         texts: list[str] = []
+        logprobs: list[float | None] = []
         for part in parts:
+            numbers = NumbersOnly(len(seeds[part]))
             prompts = [self.processor.instruction(kind)] * len(seeds[part])
             inputs = self.processor.encode_prompts(prompts).to(pixels.device)
             devices = [pixels.device] if pixels.device.type == "cuda" else []
             with torch.random.fork_rng(devices=devices):
                 torch.manual_seed(seeds[part][0])
-                ids = self.model.generate(pixel_values=pixels[part], **inputs, correct=False, **settings)
+                ids = self.model.generate(
+                    pixel_values=pixels[part], **inputs, correct=False, logits_processor=[numbers], **settings
+                )
+            logprobs += numbers.logprobs()
             texts += self.processor.decode_texts(ids[:, inputs["input_ids"].shape[1] :])
         pairs = self.processor.post_process(texts)
         return [
-            Draft(pair.question, pair.answer, pair.answer, pair.reason, text)
-            for pair, text in zip(pairs, texts, strict=True)
+            Draft(pair.question, pair.answer, pair.answer, pair.reason, text, draft_logprob=logprob)
+            for pair, text, logprob in zip(pairs, texts, logprobs, strict=True)
         ]
 
     def _collect(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -159,7 +160,7 @@ class Writer:
         written: Any = torch.tensor([row.ids for row in rows], dtype=torch.long, device=logits.device)
         scores = processors(written, logits)
         if self.config.do_sample:
-            chances = scores.softmax(-1)
+            chances = scores.softmax(-1).nan_to_num(1.0)  # what is no number shows in the log-probability
             tokens = torch.cat(
                 [
                     torch.multinomial(chance, 1, generator=row.generator)
@@ -178,7 +179,8 @@ class Writer:
         token = row.ids[-1]
         if token in self.stop_ids:
             row.ids.pop()
-            row.logprobs.pop()
+            if math.isfinite(row.logprobs[-1]):  # else it tells why this is the end
+                row.logprobs.pop()
             row.stop = "eos"
         elif row.until_unit and (row.undecided or token in self.enders) and self._unit_ended(row):
             row.stop = "unit"

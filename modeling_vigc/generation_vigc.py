@@ -7,6 +7,7 @@ Functions over a model, its processor and settings. They need of the model only 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -269,7 +270,9 @@ def _advance(row: Pair, written: Written, writer: Writer, settings: IqfSettings)
         kept = written.text
     draft_rest = (row.draft_units or [])[len(row.trace) :]
     tail = draft_rest if whole or repeats else draft_rest[:1]
-    logprobs = written.logprobs[: writer.kept_tokens(written, kept)] if kept else []
+    # Of no text at all, what is left to know is whether it is one because logits were no numbers.
+    unknown = [value for value in written.logprobs if not math.isfinite(value)]
+    logprobs = written.logprobs[: writer.kept_tokens(written, kept)] if kept else unknown
     row.trace.append(
         {
             "sentence": kept,

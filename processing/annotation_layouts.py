@@ -7,19 +7,24 @@ a column goes into `extra`, from which [`source_records`] makes the entry again.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any
 
-IMAGE_MARK = "<image>"
-_TURNS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
-
-
-class FieldError(ValueError):
-    """A field that is missing or not what it should be."""
+from .llava import (
+    ASKS,
+    REPLIES,
+    LayoutError,
+    around,
+    filled,
+    image_id_of,
+    llava_entry,
+    llava_pairs,
+    short,
+    unmarked,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +48,6 @@ class Pair:
     extra: dict[str, Any]
 
 
-def image_id_of(name: str) -> str:
-    """The id a picture's file name holds: the digits after the last "_" (COCO 2014, Objects365), else the stem."""
-    stem = PurePosixPath(name).stem
-    last = stem.rsplit("_", 1)[-1]
-    return last if last.isdigit() else stem
-
-
 def coco_names(image_id: int, subset: str | None = None) -> tuple[str, ...]:
     """Names of a COCO picture, bare and in its subset's folder, those of `subset` ("train2014", ...) first."""
     subsets = ("train2014", "val2014", "test2015", "train2017", "val2017", "test2017")
@@ -62,29 +60,26 @@ def coco_names(image_id: int, subset: str | None = None) -> tuple[str, ...]:
 
 
 def read_llava(entry: Any) -> Iterator[Pair]:
-    """LLaVA-150K: `{id, image, conversations: [{from, value}]}`, human and gpt in turns, one pair for each two."""
+    """LLaVA-150K: `{id, image, conversations: [{from, value}]}`, human and gpt in turns, one pair for each two.
+
+    Stricter than [`llava_pairs`], since a turn that is in no pair would not be trained on.
+    """
     record = _object(entry)
     image = record.get("image")
     if image is not None:
         _text(record, "image")
     turns = record.get("conversations")
     if not isinstance(turns, list) or not turns or len(turns) % 2:
-        count = f"has {len(turns)} entries" if isinstance(turns, list) else f"is {_short(turns)}"
-        raise FieldError(f"'conversations' {count}: questions and answers in turns are expected.")
+        count = f"has {len(turns)} entries" if isinstance(turns, list) else f"is {short(turns)}"
+        raise LayoutError(f"'conversations' {count}: questions and answers in turns are expected.")
     for index, turn in enumerate(turns):
         speaker = turn.get("from") if isinstance(turn, dict) else None
-        if _TURNS.get(str(speaker)) != ("human", "gpt")[index % 2]:
-            wanted = ("human", "gpt")[index % 2]
-            raise FieldError(f"'conversations[{index}].from' is {_short(speaker)}: it is {wanted}'s turn.")
+        wanted, names = (("human", ASKS), ("gpt", REPLIES))[index % 2]
+        if speaker not in names:
+            raise LayoutError(f"'conversations[{index}].from' is {short(speaker)}: it is {wanted}'s turn.")
         _text(turn, "value", f"conversations[{index}].value")
-    rest = {**record, "conversations": None}
-    for number in range(len(turns) // 2):
-        human, gpt = turns[2 * number], turns[2 * number + 1]
-        question, wrap = _unmarked(human["value"], f"conversations[{2 * number}].value")
-        answer = gpt["value"].strip()
-        extra: dict[str, Any] = {"layout": "llava", "record": rest, "human": {**human, "value": wrap}}
-        extra["gpt"] = {**gpt, "value": _wrap(gpt["value"], answer)}
-        pictures = () if image is None else (image,)
+    pictures = () if image is None else (image,)
+    for number, (question, answer, extra) in enumerate(llava_pairs(record)):
         yield Pair(pictures, image_id_of(image or ""), question, [answer], number, extra)
 
 
@@ -120,11 +115,13 @@ def read_stable_llava(entry: Any) -> Iterator[Pair]:
     """StableLLaVA: `{id, image, prompt, question, answer}`, with an image mark in the question."""
     record = _object(entry)
     image = _text(record, "image")
-    question, wrap = _unmarked(_text(record, "question"), "question")
-    raw = _text(record, "answer")
-    answer = raw.strip()
+    asked, raw = _text(record, "question"), _text(record, "answer")
+    question, answer = unmarked(asked), raw.strip()
+    if not question:
+        raise LayoutError(f"'question' is {short(asked)}, which asks nothing.")
     rest = {**record, "question": None, "answer": None}
-    extra = {"layout": "stable-llava", "record": rest, "human": {"value": wrap}, "gpt": {"value": _wrap(raw, answer)}}
+    human, gpt = {"value": around(asked, question)}, {"value": around(raw, answer)}
+    extra = {"layout": "stable-llava", "record": rest, "human": human, "gpt": gpt}
     identity = PurePosixPath(image).with_suffix("").as_posix()  # the stem alone repeats from file to file
     yield Pair((image,), identity, question, [answer], 0, extra)
 
@@ -136,13 +133,13 @@ def read_vqa(layout: str, subset: str | None) -> Callable[[Any, Any], Iterator[P
         record, answered = _object(entry), _object(annotation)
         number = _whole(record, "image_id")
         if answered.get("image_id", number) != number:
-            raise FieldError(
+            raise LayoutError(
                 f"'image_id' is {number}, but {answered['image_id']!r} in the annotations: these files do not belong "
                 "together."
             )
         given = answered.get("answers")
         if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
-            raise FieldError(f"'answers' of its annotation is {_short(given)}: a list of objects is expected.")
+            raise LayoutError(f"'answers' of its annotation is {short(given)}: a list of objects is expected.")
         answers = [item.get("answer") for item in given]
         blank = {**answered, "answers": [{**item, "answer": None} for item in given]}
         extra = {"layout": layout, "record": record, "annotation": blank}
@@ -161,34 +158,24 @@ def source_records(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]
         rows: Training rows; those of one conversation stand together.
     """
     for _, group in groupby(rows, key=lambda row: row["conversation_id"]):
-        turns = [(row, json.loads(row["extra"])) for row in group]
-        row, extra = turns[0]
-        record = extra["record"]
-        layout = extra["layout"]
+        turns = list(group)
+        row, extra = turns[0], json.loads(turns[0]["extra"])
+        record, layout = extra["record"], extra["layout"]
         if layout == "llava":
-            pairs = [_two_turns(row, extra) for row, extra in turns]
-            yield {**record, "conversations": [turn for pair in pairs for turn in pair]}
+            yield llava_entry(turns, None)
         elif layout == "stable-llava":
-            human, gpt = _two_turns(row, extra)
-            yield {**record, "question": human["value"], "answer": gpt["value"]}
+            question = filled(extra["human"]["value"], row["question"])
+            yield {**record, "question": question, "answer": filled(extra["gpt"]["value"], row["answers"][0])}
         elif layout == "vigc":
             answers = row["answers"][0] if extra["single"] else list(row["answers"])
-            yield {**record, "question": _filled(extra["question"], row["question"]), "answer": answers}
+            yield {**record, "question": filled(extra["question"], row["question"]), "answer": answers}
         elif layout in ("aokvqa", "vigc-aokvqa"):
             # An entry whose answer was its right choice keeps its (missing or empty) direct answers.
             direct = {"direct_answers": list(row["answers"])} if extra["direct"] else {}
-            yield {**record, "question": _filled(extra["question"], row["question"]), **direct}
+            yield {**record, "question": filled(extra["question"], row["question"]), **direct}
         else:
-            question = {**record, "question": _filled(extra["question"], row["question"])}
+            question = {**record, "question": filled(extra["question"], row["question"])}
             yield {"question": question, "annotation": _annotation(extra["annotation"], row["answers"])}
-
-
-def _two_turns(row: Mapping[str, Any], extra: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    human, gpt = extra["human"], extra["gpt"]
-    return (
-        {**human, "value": _filled(human["value"], row["question"])},
-        {**gpt, "value": _filled(gpt["value"], row["answers"][0])},
-    )
 
 
 def _annotation(blank: dict[str, Any], answers: list[str]) -> dict[str, Any]:
@@ -204,7 +191,7 @@ def _pair(
     raw = _text(record, "question")
     question = raw.strip()
     extra["record"] = {**extra["record"], "question": None}
-    extra["question"] = _wrap(raw, question)
+    extra["question"] = around(raw, question)
     return Pair(pictures, image_id, question, _answers(answers, "answers"), 0, extra)
 
 
@@ -214,9 +201,9 @@ def _direct_answers(record: dict[str, Any]) -> list[Any]:
         return _answers(answers, "direct_answers")
     choices, correct = record.get("choices"), record.get("correct_choice_idx")
     if not isinstance(choices, list) or not isinstance(correct, int) or not 0 <= correct < len(choices):
-        raise FieldError(
-            f"'direct_answers' is {_short(answers)} and 'correct_choice_idx' {_short(correct)} names none of the "
-            f"'choices' {_short(choices)}: an entry without an answer cannot be trained on."
+        raise LayoutError(
+            f"'direct_answers' is {short(answers)} and 'correct_choice_idx' {short(correct)} names none of the "
+            f"'choices' {short(choices)}: an entry without an answer cannot be trained on."
         )
     return _answers([choices[correct]], "choices")
 
@@ -228,56 +215,29 @@ def _without_answers(record: dict[str, Any]) -> dict[str, Any]:
 
 def _object(entry: Any) -> dict[str, Any]:
     if not isinstance(entry, dict):
-        raise FieldError(f"is {_short(entry)}, but an object with named fields is expected.")
+        raise LayoutError(f"is {short(entry)}, but an object with named fields is expected.")
     return entry
 
 
 def _text(record: Mapping[str, Any], name: str, shown: str | None = None) -> str:
     if name not in record:
-        raise FieldError(f"has no {shown or name!r}, only {', '.join(map(repr, record))}.")
+        raise LayoutError(f"has no {shown or name!r}, only {', '.join(map(repr, record))}.")
     value = record[name]
     if not isinstance(value, str) or not value.strip():
-        raise FieldError(f"{shown or name!r} is {_short(value)}, but text is expected.")
+        raise LayoutError(f"{shown or name!r} is {short(value)}, but text is expected.")
     return value
 
 
 def _whole(record: Mapping[str, Any], name: str) -> int:
     value = record.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise FieldError(f"{name!r} is {_short(value)}, but a whole number is expected.")
+        raise LayoutError(f"{name!r} is {short(value)}, but a whole number is expected.")
     return value
 
 
 def _answers(values: Any, name: str) -> list[str]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise FieldError(f"{name!r} is {_short(values)}, but a list of texts is expected.")
+        raise LayoutError(f"{name!r} is {short(values)}, but a list of texts is expected.")
     if not any(value.strip() for value in values):
-        raise FieldError(f"{name!r} is {_short(values)}: at least one answer should not be empty.")
+        raise LayoutError(f"{name!r} is {short(values)}: at least one answer should not be empty.")
     return values
-
-
-def _unmarked(raw: str, name: str) -> tuple[str, list[str] | str]:
-    """A question without its image mark, and what [`_filled`] needs to put it back."""
-    question = re.sub(rf"\s*{IMAGE_MARK}\s*", " ", raw).strip()
-    if not question:
-        raise FieldError(f"{name!r} is {_short(raw)}, which asks nothing.")
-    return question, _wrap(raw, question)
-
-
-def _wrap(raw: str, text: str) -> list[str] | str:
-    """What stood before and after `text`; all of `raw` where a mark stood amid it."""
-    before, found, after = raw.partition(text)
-    return [before, after] if found else raw
-
-
-def _filled(wrap: list[str] | str, text: str) -> str:
-    if isinstance(wrap, str):
-        # The mark's place in another text is not known: first, as in most files.
-        unchanged = re.sub(rf"\s*{IMAGE_MARK}\s*", " ", wrap).strip() == text
-        return wrap if unchanged else f"{IMAGE_MARK}\n{text}"
-    return f"{wrap[0]}{text}{wrap[1]}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from .annotation_layouts import (
-    FieldError,
     Pair,
     read_aokvqa,
     read_llava,
@@ -33,6 +32,7 @@ from .annotation_layouts import (
 )
 from .instructions_vigc import instruction_type
 from .json_stream import AnnotationError, stream_entries
+from .llava import LayoutError
 from .rows import TRAIN_FEATURES
 
 logger = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ class _Reading:
                         break
                     found += 1
                     yield self._row(index, pair, picture)
-            except FieldError as error:
+            except LayoutError as error:
                 raise AnnotationError(path, str(error), index) from error
         self._say_missing(found)
 
@@ -228,7 +228,7 @@ class _Reading:
             path = os.path.normpath(self.images / name)
             folder, file = os.path.split(path)
             if not Path(path).is_relative_to(os.path.normpath(self.images)):
-                raise FieldError(f"the picture {name!r} does not lie under {self.images}: give a relative name.")
+                raise LayoutError(f"the picture {name!r} does not lie under {self.images}: give a relative name.")
             if folder not in self.folders:
                 self.folders[folder] = frozenset(os.listdir(folder)) if os.path.isdir(folder) else frozenset()
             if file in self.folders[folder]:

@@ -109,8 +109,11 @@ def load_picture(source: str | os.PathLike[str] | bytes, *, name: str | None = N
     data = _stripped(decoded, original)
     if data is None:
         profile = decoded.info.get("icc_profile") if decoded.mode in ("RGB", "RGBA") else None
-        data = _encoded(image, "JPEG" if decoded.format in ("JPEG", "MPO") else "PNG", profile)
-        if decoded.format in ("JPEG", "MPO"):
+        kind = "JPEG" if decoded.format in ("JPEG", "MPO") else "PNG"
+        del decoded  # each copy of the largest picture is 300 MB
+        data = _encoded(image, kind, profile)
+        if kind == "JPEG":
+            del image
             image = _to_rgb(_decoded(data, name), name)
     return Picture(image, data, original)
 
@@ -197,11 +200,11 @@ def _flat(upright: Image.Image, source: Image.Image) -> Image.Image:
     if _transparent(source):
         if upright.mode == "La":
             upright = upright.convert("LA")
-        coloured = upright.convert("RGBA")
+        coloured = upright if upright.mode == "RGBA" else upright.convert("RGBA")
         paper = Image.new("RGB", coloured.size, "white")
         paper.paste(coloured, mask=coloured.getchannel("A"))
         return paper
-    return upright.convert("RGB")
+    return upright if upright.mode == "RGB" else upright.convert("RGB")
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:

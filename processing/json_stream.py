@@ -1,15 +1,27 @@
-"""Reads the entries of large JSON files one by one, in memory that the largest entry decides."""
+"""JSON files larger than memory, an element or a block of them at a time, with the place of what is wrong in them."""
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.json
+
 _CHUNK = 1 << 20
-_SPACE = " \t\n\r"
-_AFTER_NUMBER = (*_SPACE, ",", "]", "}")
+_BLOCK = 4 << 20
+_BLOCKS_AHEAD = 2
+# After elements that are no block: so many are read one by one before another block is tried.
+_ONE_BY_ONE = 20_000
+_SPACE = re.compile(r"[ \t\n\r]*")
+_AFTER_NUMBER = (*" \t\n\r", ",", "]", "}")
+_DECODER = json.JSONDecoder()
 
 
 class AnnotationError(ValueError):
@@ -19,14 +31,231 @@ class AnnotationError(ValueError):
         path: The file.
         reason: What is wrong, the value, and what can be done about it.
         index: Which entry of its list, counted from 0, if it is one of them.
+        line: In which line, counted from 1, where that is known.
     """
 
-    def __init__(self, path: Path, reason: str, index: int | None = None) -> None:
-        place = "" if index is None else f", entry {index}"
+    def __init__(self, path: Path, reason: str, index: int | None = None, line: int | None = None) -> None:
+        place = "" if line is None else f", line {line}"
+        place += "" if index is None else f", entry {index}"
         super().__init__(f"{path}{place}: {reason}")
         self.path = path
-        self.index = index
         self.reason = reason
+        self.index = index
+        self.line = line
+
+
+class JsonReader:
+    """Reads one JSON file from its beginning to its end, once.
+
+    Bytes that are not UTF-8 come out as lone surrogates (`is_text` finds them), so that one bad entry does not cost the
+    others. Every method raises an `AnnotationError` that names line and entry where the file is no JSON, and one caused
+    by the `OSError` where it cannot be read.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.index: int | None = None  # of the element that is being read
+        self._offset = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
+        self._text, self._at, self._lines = "", 0, 1
+        self._fill()
+
+    @property
+    def line(self) -> int:
+        """The line that is being read, from 1."""
+        return self._lines + self._text.count("\n", 0, self._at)
+
+    def top(self) -> str:
+        """The character that comes next: "[" of a list, "{" of an object; "" at the end of the file."""
+        while True:
+            match = _SPACE.match(self._text, self._at)
+            self._at = match.end() if match else self._at
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._fill():
+                return ""
+
+    def elements(self) -> Iterator[Any]:
+        """The elements of the list that comes next, each parsed alone."""
+        self._expect("[")
+        self.index = 0
+        while self._goes_on("]"):
+            yield self.value()
+            self._after_element()
+        self.index = None
+
+    def blocks(self, kind: pa.StructType) -> Iterator[pa.StructArray | list[Any]]:
+        """The elements of the list that comes next, thousands at a time where they are alike.
+
+        `index` is that of the block's first element. What many alike elements hold is read into columns, without a
+        Python object for each, several times as fast as [`elements`] reads them.
+
+        Args:
+            kind: Names and types of the fields to be read; others are passed by.
+
+        Yields:
+            An array of `kind`, null where an element lacks a field; or elements as Python values, whole, where one has
+            a field of another type and at the end of the list.
+        """
+        self._expect("[")
+        self.index = 0
+        while self._goes_on("]"):
+            for block in self._arrays(kind):
+                yield block
+                self.index = (self.index or 0) + len(block)
+            for _ in range(_ONE_BY_ONE):
+                if self.top() == "]":
+                    break
+                yield [self.value()]
+                self._after_element()
+        self.index = None
+
+    def members(self) -> Iterator[str]:
+        """The names in the object that comes next; read each member's value before asking for the next name."""
+        self._expect("{")
+        while self._goes_on("}"):
+            name = self.value()
+            self._expect(":")
+            yield str(name)
+            self._after("}", "object")
+
+    def value(self) -> Any:
+        """The value that comes next, whole."""
+        self._next()
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                # Damaged, or not all there yet.
+                if not self._fill():
+                    raise self._wrong(f"is not valid JSON ({error.msg}): get the file again.", error.pos) from error
+                continue
+            except RecursionError as error:
+                raise self._wrong("is nested too deeply to be one of these files.") from error
+            # What was read may end within a number, "12" of "12.5": one is whole when something else follows it.
+            number = isinstance(value, (int, float))
+            if number and self._text[end : end + 1] not in _AFTER_NUMBER and self._fill():
+                continue
+            self._at = end
+            return value
+
+    def skip(self) -> None:
+        """Passes by the value that comes next; a list's elements one by one."""
+        if self.top() == "[":
+            for _ in self.elements():
+                pass
+        else:
+            self.value()
+
+    def _next(self) -> str:
+        mark = self.top()
+        if not mark:
+            raise self._wrong("the file ends here: it was cut off, get it again.")
+        return mark
+
+    def _expect(self, mark: str) -> None:
+        if (found := self._next()) != mark:
+            raise self._wrong(f"{found!r} stands where {mark!r} should: get the file again.")
+        self._at += 1
+
+    def _goes_on(self, end: str) -> bool:
+        if self._next() != end:
+            return True
+        self._at += 1
+        return False
+
+    def _after_element(self) -> None:
+        self.index = (self.index or 0) + 1
+        self._after("]", "list")
+
+    def _after(self, end: str, what: str) -> None:
+        mark = self._next()
+        if mark == ",":
+            self._at += 1
+            if self._next() == end:
+                raise self._wrong(f"a ',' ends the {what}: get the file again.")
+        elif mark != end:
+            raise self._wrong(f"{mark!r} stands where ',' or {end!r} should: get the file again.")
+
+    def _arrays(self, kind: pa.StructType) -> Iterator[pa.StructArray]:
+        """Blocks of the elements that come next, until one is none; they are parsed ahead of being asked for."""
+        waiting: deque[tuple[Future[pa.StructArray | None], int]] = deque()
+        ahead = 0
+        with ThreadPoolExecutor(_BLOCKS_AHEAD) as threads:
+            while True:
+                while len(waiting) < _BLOCKS_AHEAD and (size := self._block(ahead)):
+                    start = self._at + ahead
+                    waiting.append((threads.submit(_array, self._text[start : start + size], kind), size))
+                    ahead += size + 1
+                if not waiting:
+                    return
+                future, size = waiting.popleft()
+                if (block := future.result()) is None:
+                    return
+                self._at += size + 1  # with its comma
+                ahead -= size + 1
+                yield block
+
+    def _block(self, ahead: int) -> int:
+        """How many characters, from so many ahead, hold whole elements, as far as that can be seen; 0 if none."""
+        while len(self._text) - self._at - ahead < _BLOCK and self._fill(_BLOCK):
+            pass
+        start = self._at + ahead
+        comma = _last_comma(self._text, start, start + _BLOCK)
+        return comma - start if comma > 0 else 0
+
+    def _fill(self, size: int = 0) -> bool:
+        """Reads on; what was used up is let go. Larger steps for larger values keep parsing anew affordable."""
+        try:
+            with self.path.open("rb") as file:  # anew each time: nobody has to read to the end for it to be closed
+                file.seek(self._offset)
+                data = file.read(max(_CHUNK, size, len(self._text) - self._at))
+        except OSError as error:
+            raise AnnotationError(self.path, f"cannot be read ({error.strerror}): check the path.") from error
+        self._offset += len(data)
+        self._lines += self._text.count("\n", 0, self._at)
+        self._text = self._text[self._at :] + self._decoder.decode(data, final=not data)
+        self._at = 0
+        return bool(data)
+
+    def _wrong(self, reason: str, at: int | None = None) -> AnnotationError:
+        line = self._lines + self._text.count("\n", 0, self._at if at is None else at)
+        return AnnotationError(self.path, reason, self.index, line)
+
+
+def _last_comma(text: str, start: int, end: int) -> int:
+    """The last comma between two objects that are not known to lie in another one; -1 if there is none."""
+    while (brace := text.rfind("{", start, end)) > start:
+        before = text[max(start, brace - 64) : brace].rstrip()
+        if before.endswith(",") and before[:-1].rstrip().endswith("}"):
+            return text.rfind(",", start, brace)
+        end = brace
+    return -1
+
+
+def _array(text: str, kind: pa.StructType) -> pa.StructArray | None:
+    """Elements of a list, with commas between them, as an array; None if they are not all of that kind.
+
+    A text that was not cut between two elements is none: in brackets of its own it is no JSON, since within an element
+    or a string something stays open, and past the list's end a name would stand in a list.
+    """
+    data = b'{"list":[[' + text.encode("utf-8", "surrogateescape") + b"]]}"
+    schema = pa.schema([("list", pa.list_(pa.list_(kind)))])
+    try:
+        table = pyarrow.json.read_json(
+            pa.BufferReader(data),
+            read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=len(data) + 1),
+            parse_options=pyarrow.json.ParseOptions(
+                explicit_schema=schema, newlines_in_values=True, unexpected_field_behavior="ignore"
+            ),
+        )
+    except pa.ArrowException:
+        return None
+    (lists,) = table.column(0).chunks
+    return lists.flatten().flatten()
 
 
 def stream_entries(path: Path, key: str | None = None) -> Iterator[Any]:
@@ -39,122 +268,93 @@ def stream_entries(path: Path, key: str | None = None) -> Iterator[Any]:
     Raises:
         AnnotationError: The file cannot be read, is not of that form, is damaged or cut off; it names the entry.
     """
+    reader = JsonReader(path)
+    if key is None:
+        if (top := reader.top()) != "[":
+            raise AnnotationError(path, f"starts with {top!r}, but a list of entries ([...]) is expected.")
+    else:
+        _go_to(reader, key)
+    for entry in reader.elements():
+        if not is_text(entry):
+            reason = "holds bytes that are not UTF-8, or half a character: get the file again."
+            raise AnnotationError(path, reason, reader.index, reader.line)
+        yield entry
+    if key is None and (rest := reader.top()):
+        raise AnnotationError(path, f"goes on with {rest!r} after its list: get the file again.")
+
+
+def _go_to(reader: JsonReader, key: str) -> None:
+    """Reads on to the list that `key` names in the file's object."""
+    if (top := reader.top()) != "{":
+        raise AnnotationError(reader.path, f"starts with {top!r}, but an object with {key!r} ({{...}}) is expected.")
+    found = []
+    for name in reader.members():
+        if name == key:
+            if (top := reader.top()) != "[":
+                raise AnnotationError(reader.path, f"{key!r} starts with {top!r}, but should be a list.")
+            return
+        found.append(name)
+        reader.skip()  # other lists of such files are as long as the one looked for
+    names = ", ".join(map(repr, found))
+    raise AnnotationError(reader.path, f"has no {key!r}, only {names or 'an empty object'}.")
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Where each row of a JSON list or a JSON Lines file stands, with the row; or an `AnnotationError` in its place.
+
+    Of JSON Lines a line that is no JSON costs itself. A list that is cut off ends with an error as its last row.
+
+    Raises:
+        AnnotationError: The file cannot be read, or is neither.
+    """
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        yield from _read_lines(path)
+        return
+    reader = JsonReader(path)
+    if (top := reader.top()) != "[":
+        raise AnnotationError(path, f"starts with {top!r}: give a JSON list of rows, or JSON Lines as .jsonl.")
+    rows, number = reader.elements(), 0
+    while True:
+        place = f"entry {number}, line {reader.line}"  # many files are one line
+        number += 1
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except AnnotationError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            yield place, error
+            return
+        yield place, row
+
+
+def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            cursor = _Cursor(path, file)
-            if key is not None:
-                _go_to(cursor, key)
-            elif cursor.peek() != "[":
-                raise AnnotationError(
-                    path, f"starts with {cursor.peek()!r}, but a list of entries ([...]) is expected."
-                )
-            yield from _entries(cursor)
-            if key is None and (rest := cursor.peek()):
-                raise AnnotationError(path, f"goes on with {rest!r} after its list: get the file again.")
+        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+            for number, text in enumerate(file, 1):
+                if not text.strip():
+                    continue
+                try:
+                    yield f"line {number}", json.loads(text)
+                except (ValueError, RecursionError) as error:
+                    reason = f"is not valid JSON ({error}): correct or remove the line."
+                    yield f"line {number}", AnnotationError(path, reason, line=number)
     except OSError as error:
         raise AnnotationError(path, f"cannot be read ({error.strerror}): check the path.") from error
-    except UnicodeDecodeError as error:
-        raise AnnotationError(path, f"is not UTF-8 text ({error.reason} at byte {error.start}).") from error
 
 
-def _go_to(cursor: _Cursor, key: str) -> None:
-    """Places the cursor at the list that `key` names in the file's object."""
-    if cursor.peek() != "{":
-        raise AnnotationError(
-            cursor.path, f"starts with {cursor.peek()!r}, but an object with {key!r} ({{...}}) is expected."
-        )
-    cursor.take()
-    found = []
-    while cursor.peek() != "}":
-        name = cursor.value()
-        found.append(name)
-        if cursor.take() != ":":
-            raise AnnotationError(cursor.path, f"has no ':' after {name!r}: it is damaged, get the file again.")
-        if name == key:
-            if cursor.peek() != "[":
-                raise AnnotationError(cursor.path, f"{key!r} starts with {cursor.peek()!r}, but should be a list.")
-            return
-        # Other lists of such files are as long as the one looked for.
-        if cursor.peek() == "[":
-            for _ in _entries(cursor):
-                pass
-        else:
-            cursor.value()
-        if cursor.peek() == ",":
-            cursor.take()
-    names = ", ".join(repr(name) for name in found)
-    raise AnnotationError(cursor.path, f"has no {key!r}, only {names or 'an empty object'}.")
-
-
-def _entries(cursor: _Cursor) -> Iterator[Any]:
-    cursor.take()
-    index = 0
-    while cursor.peek(index) != "]":
-        yield cursor.value(index)
-        index += 1
-        mark = cursor.peek(index)
-        if mark == ",":
-            cursor.take()
-            if cursor.peek(index) == "]":
-                raise AnnotationError(cursor.path, "a ',' ends the list: get the file again.", index)
-        elif mark != "]":
-            raise AnnotationError(cursor.path, f"{mark!r} stands where ',' or ']' should: get the file again.", index)
-    cursor.take()
-
-
-class _Cursor:
-    """A place in a text file that is read as far as needed."""
-
-    def __init__(self, path: Path, file: Any) -> None:
-        self.path = path
-        self._file = file
-        self._decoder = json.JSONDecoder()
-        self._text = ""
-        self._at = 0
-
-    def peek(self, index: int | None = None) -> str:
-        """The next character that is no white space; "" at the end, which is an error inside a list."""
-        while True:
-            while self._at < len(self._text) and self._text[self._at] in _SPACE:
-                self._at += 1
-            if self._at < len(self._text):
-                return self._text[self._at]
-            if not self._more(_CHUNK):
-                if index is not None:
-                    raise AnnotationError(self.path, "the file ends here: it was cut off, get it again.", index)
-                return ""
-
-    def take(self) -> str:
-        mark = self.peek()
-        self._at += len(mark)
-        return mark
-
-    def value(self, index: int | None = None) -> Any:
-        """The next JSON value."""
-        self.peek()
-        wanted = _CHUNK
-        while True:
-            try:
-                value, end = self._decoder.raw_decode(self._text, self._at)
-            except json.JSONDecodeError as error:
-                # Damaged, or not all there yet; reading twice as much each time keeps the sum of all attempts linear.
-                if not self._more(wanted):
-                    raise AnnotationError(
-                        self.path, f"is not valid JSON ({error.msg}): get the file again.", index
-                    ) from error
-                wanted *= 2
-                continue
-            except RecursionError as error:
-                raise AnnotationError(self.path, "is nested too deeply to be one of these files.", index) from error
-            # What was read may end within a number, "12" of "12.5": one is whole when something else follows it.
-            number = isinstance(value, (int, float))
-            if number and self._text[end : end + 1] not in _AFTER_NUMBER and self._more(wanted):
-                continue
-            self._at = end
-            return value
-
-    def _more(self, size: int) -> bool:
-        text = self._file.read(size)
-        self._text = self._text[self._at :] + text
-        self._at = 0
-        return bool(text)
+def is_text(value: Any) -> bool:
+    """Whether all texts in a value that was read are valid Unicode."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            if not item.isascii() and any("\ud800" <= char <= "\udfff" for char in item):
+                return False
+        elif isinstance(item, dict):
+            waiting += item
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
+    return True

@@ -6,15 +6,23 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 IMAGE_MARK = "<image>"
 _AROUND_MARK = re.compile(rf"\s*{IMAGE_MARK}\s*")
-_ASKS, _REPLIES = ("human", "user"), ("gpt", "assistant")
+ASKS, REPLIES = ("human", "user"), ("gpt", "assistant")
 
 
 class LayoutError(ValueError):
     """An entry that is not of the layout it is read in: which field, its value, and what is expected."""
+
+
+class LlavaPair(NamedTuple):
+    """A question without its image mark, its answer, and what the column `extra` keeps of the entry."""
+
+    question: str
+    answer: str
+    extra: dict[str, Any]
 
 
 def rows_from_llava(
@@ -42,38 +50,53 @@ def rows_from_llava(
     Raises:
         LayoutError: The entry is of another layout, or holds no question with an answer.
     """
+    pairs = llava_pairs(entry)
+    name = entry.get("image")
+    return [
+        {
+            "image": image,
+            "image_id": None if name is None else image_id_of(name),
+            "type": type,
+            "question": pair.question,
+            "answers": [pair.answer],
+            "source": source,
+            "license": license,
+            "conversation_id": conversation_id,
+            "turn": turn,
+            "extra": json.dumps(pair.extra),
+        }
+        for turn, pair in enumerate(pairs)
+    ]
+
+
+def llava_pairs(entry: Any) -> list[LlavaPair]:
+    """The questions of one entry with the answers that follow them, and with all that makes the entry again.
+
+    Raises:
+        LayoutError: The entry is of another layout, or holds no question with an answer.
+    """
     if not isinstance(entry, Mapping):
-        raise LayoutError(f"it is {_short(entry)}, but an object with named fields is expected")
+        raise LayoutError(f"it is {short(entry)}, but an object with named fields is expected")
     name = entry.get("image")
     if name is not None and not isinstance(name, str):
-        raise LayoutError(f"'image' is {_short(name)}, but the name of one picture is expected")
-    pairs, after = _pairs(entry.get("conversations"))
+        raise LayoutError(f"'image' is {short(name)}, but the name of one picture is expected")
+    found, after = _in_turns(entry.get("conversations"))
     record = {**entry, "conversations": None}
-    rows = []
-    for turn, (before, human, gpt) in enumerate(pairs):
-        question, answer = _texts(turn, human, gpt)
+    pairs = []
+    for turn, (before, human, gpt) in enumerate(found):
+        question, answer = unmarked(human["value"]), gpt["value"].strip()
+        if not question or not answer:
+            which, value = ("question", human["value"]) if not question else ("answer", gpt["value"])
+            raise LayoutError(f"the {which} of pair {turn} in 'conversations' is {short(value)}, which says nothing")
         extra: dict[str, Any] = {"layout": "llava", "record": record}
-        extra["human"] = {**human, "value": _around(human["value"], question)}
-        extra["gpt"] = {**gpt, "value": _around(gpt["value"], answer)}
+        extra["human"] = {**human, "value": around(human["value"], question)}
+        extra["gpt"] = {**gpt, "value": around(gpt["value"], answer)}
         if before:
             extra["before"] = before
-        if after and turn == len(pairs) - 1:
+        if after and turn == len(found) - 1:
             extra["after"] = after
-        rows.append(
-            {
-                "image": image,
-                "image_id": None if name is None else _image_id(name),
-                "type": type,
-                "question": question,
-                "answers": [answer],
-                "source": source,
-                "license": license,
-                "conversation_id": conversation_id,
-                "turn": turn,
-                "extra": json.dumps(extra),
-            }
-        )
-    return rows
+        pairs.append(LlavaPair(question, answer, extra))
+    return pairs
 
 
 def llava_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[str, Any]:
@@ -89,8 +112,8 @@ def llava_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[st
     turns: list[dict[str, Any]] = []
     for row, extra in zip(rows, extras, strict=True):
         turns += extra.get("before", [])
-        turns.append({**extra["human"], "value": _filled(extra["human"]["value"], row["question"])})
-        turns.append({**extra["gpt"], "value": _filled(extra["gpt"]["value"], answer_of(row))})
+        turns.append({**extra["human"], "value": filled(extra["human"]["value"], row["question"])})
+        turns.append({**extra["gpt"], "value": filled(extra["gpt"]["value"], answer_of(row))})
     turns += extras[-1].get("after", [])
     record = extras[0]["record"]
     if rows[0]["turn"] and record.get("image") is not None:
@@ -114,58 +137,54 @@ def answer_of(row: Mapping[str, Any]) -> str:
     return row["answer"] if row.get("answer") is not None else row["answers"][0]
 
 
-def _pairs(turns: Any) -> tuple[list[tuple[list[Any], dict[str, Any], dict[str, Any]]], list[Any]]:
+def _in_turns(turns: Any) -> tuple[list[tuple[list[Any], dict[str, Any], dict[str, Any]]], list[Any]]:
     """(what stands before it, question, answer) of each pair, and what stands after the last."""
     if not isinstance(turns, list):
-        raise LayoutError(f"'conversations' is {_short(turns)}, but a list of turns is expected")
+        raise LayoutError(f"'conversations' is {short(turns)}, but a list of turns is expected")
     for index, turn in enumerate(turns):
         value = turn.get("value") if isinstance(turn, dict) else None
         if not isinstance(value, str):
-            raise LayoutError(f"'conversations[{index}].value' is {_short(value)}, but text is expected")
+            raise LayoutError(f"'conversations[{index}].value' is {short(value)}, but text is expected")
         if any("\ud800" <= character <= "\udfff" for character in value):
-            raise LayoutError(f"'conversations[{index}].value' {_short(value)} holds half a character: write it anew")
+            raise LayoutError(f"'conversations[{index}].value' {short(value)} holds half a character: write it anew")
     pairs: list[tuple[list[Any], dict[str, Any], dict[str, Any]]] = []
     before: list[Any] = []
     index = 0
     while index < len(turns):
         human, gpt = turns[index], turns[index + 1] if index + 1 < len(turns) else {}
-        if human.get("from") in _ASKS and gpt.get("from") in _REPLIES:
+        if human.get("from") in ASKS and gpt.get("from") in REPLIES:
             pairs.append((before, human, gpt))
             before, index = [], index + 2
         else:
             before, index = [*before, human], index + 1
     if not pairs:
         speakers = [turn.get("from") for turn in turns]
-        raise LayoutError(f"'conversations' has turns of {_short(speakers)}, but no 'human' that a 'gpt' answers")
+        raise LayoutError(f"'conversations' has turns of {short(speakers)}, but no 'human' that a 'gpt' answers")
     return pairs, before
 
 
-def _texts(turn: int, human: dict[str, Any], gpt: dict[str, Any]) -> tuple[str, str]:
-    """The question without its image mark, and the answer."""
-    question, answer = _AROUND_MARK.sub(" ", human["value"]).strip(), gpt["value"].strip()
-    if not question or not answer:
-        which, value = ("question", human["value"]) if not question else ("answer", gpt["value"])
-        raise LayoutError(f"the {which} of pair {turn} in 'conversations' is {_short(value)}, which says nothing")
-    return question, answer
+def unmarked(raw: str) -> str:
+    """A text without its image mark; nothing where it holds no more."""
+    return _AROUND_MARK.sub(" ", raw).strip()
 
 
-def _around(raw: str, text: str) -> list[str] | str:
+def around(raw: str, text: str) -> list[str] | str:
     """What stood before and after `text`; all of `raw` where an image mark stood amid it."""
     before, found, after = raw.partition(text)
     return [before, after] if found else raw
 
 
-def _filled(around: list[str] | str, text: str) -> str:
-    if isinstance(around, str):
+def filled(frame: list[str] | str, text: str) -> str:
+    """A text in the place of the one that [`around`] was given."""
+    if isinstance(frame, str):
         # Where the mark belongs in another text nobody knows: first, as in most files.
-        unchanged = _AROUND_MARK.sub(" ", around).strip() == text
-        return around if unchanged else f"{IMAGE_MARK}\n{text}"
-    return f"{around[0]}{text}{around[1]}"
+        return frame if unmarked(frame) == text else f"{IMAGE_MARK}\n{text}"
+    return f"{frame[0]}{text}{frame[1]}"
 
 
 def _mark_first(turns: list[dict[str, Any]]) -> None:
     if not any(IMAGE_MARK in turn["value"] for turn in turns):
-        index = next(index for index, turn in enumerate(turns) if turn.get("from") in _ASKS)
+        index = next(index for index, turn in enumerate(turns) if turn.get("from") in ASKS)
         turns[index] = {**turns[index], "value": f"{IMAGE_MARK}\n{turns[index]['value']}"}
 
 
@@ -183,13 +202,14 @@ def _new_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[str
     return {**{name: value for name, value in entry.items() if value is not None}, "conversations": turns}
 
 
-def _image_id(name: str) -> str:
-    """The digits after the last "_" (COCO 2014, Objects365), else the name without folder and ending."""
+def image_id_of(name: str) -> str:
+    """The id a picture's file name holds: the digits after the last "_" (COCO 2014, Objects365), else the stem."""
     stem = PurePosixPath(name).stem
     last = stem.rsplit("_", 1)[-1]
     return last if last.isdigit() else stem
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as messages show it."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -6,7 +6,7 @@ import json
 import os
 import time
 
-from vigc.generation import finish, folder, generate, job, ledger, shards, worker
+from vigc.generation import finish, folder, generate, job, ledger, locks, shards, worker
 
 BUGS = {}
 
@@ -186,6 +186,17 @@ def trusts_torn_records():
     assert write
     ledger.write_shard = direct
     job._is_done = lambda out, plan, shard: (out / ledger.SHARDS / f"{shard:05d}.json").exists()
+
+
+@bug
+def locks_nothing():
+    """Every writer believes to be alone."""
+
+    @contextlib.contextmanager
+    def hold(out, name, *, wait=False):
+        yield True
+
+    locks.hold = hold
 
 
 @bug

@@ -60,7 +60,7 @@ def make_inputs(folder, count=9):
 
 def run(folder, out, job, log=None, **more):
     """One run in this process; returns the exit code that the command would have."""
-    model = ScriptedModel(log=log, delay=more.pop("delay", 0.0))
+    model = ScriptedModel(log=log, delay=more.pop("delay", 0.0), hold=more.pop("hold", None))
     common = {"model": model, "processor": ScriptedProcessor(), "shard_size": 4, "batch_size": 2, **more}
     try:
         if job == "correct":
@@ -259,10 +259,52 @@ def kill(folder, job, times, seed):
     return {"kills": kills, "failures": failures, "calls": calls}
 
 
+def race(folder, job, rounds, bug=None):
+    """Two writers begin at once, and the one that is at work waits for the other's end; as often as asked for."""
+    reference, out, log, go = folder / "reference" / "data", folder / "work" / "data", folder / "log", folder / "go"
+    child(folder, reference, job)
+    expected = content(reference)
+    failures = []
+    for number in range(rounds):
+        for path in (log, go):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(folder / "work", ignore_errors=True)
+        ends = end_of_both(folder, out, job, log, go, bug)
+        if sorted(ends) != [3, 5] or content(out) != expected:
+            failures.append(f"round {number}: ended with {ends}, {difference(expected, content(out))} differ")
+    return {"rounds": rounds, "failures": failures}
+
+
+def end_of_both(folder, out, job, log, go, bug):
+    """The exit codes of two writers; both may go on as soon as one has ended, or both are at work."""
+    barrier, ready = os.pipe()
+    pids = []
+    for _ in range(2):
+        pid = os.fork()
+        if pid == 0:
+            bugs.install(bug)
+            os.close(ready)
+            os.read(barrier, 1)  # returns when the other end is closed
+            os._exit(run(folder, out, job, log=str(log), hold=str(go)))
+        pids.append(pid)
+    os.close(barrier)
+    os.close(ready)
+    ends = {}
+    while len(ends) < 2:
+        for pid in pids:
+            if pid not in ends and (found := os.waitpid(pid, os.WNOHANG))[0]:
+                ends[pid] = os.waitstatus_to_exitcode(found[1])
+        at_work = {line.split()[0] for line in log.read_text().splitlines()} if log.exists() else set()
+        if ends or len(at_work) == 2:
+            go.touch()
+        time.sleep(0.002)
+    return list(ends.values())
+
+
 def main():
     order = json.loads(sys.argv[1])
     folder = Path(order.pop("folder"))
-    action = {"sweep": sweep, "kill": kill}[order.pop("action")]
+    action = {"sweep": sweep, "kill": kill, "race": race}[order.pop("action")]
     make_inputs(folder, order.pop("count", 9))
     print(json.dumps(action(folder, **order)))
 

@@ -28,14 +28,15 @@ class ScriptedModel:
         delay: Seconds that a call takes.
         fits: Rows that memory suffices for.
         malformed: Of so many texts one is no pair; 0 for none.
+        hold: A file that every call waits for.
     """
 
-    def __init__(self, log=None, delay=0.0, fits=None, malformed=9):
+    def __init__(self, log=None, delay=0.0, fits=None, malformed=9, hold=None):
         vision = SimpleNamespace(image_size=4)
         self.config = SimpleNamespace(_name_or_path="scripted", vision_config=vision, image_token_index=None)
         self.generation_config = GenerationConfig()
         self.dtype, self.device = torch.float32, torch.device("cpu")
-        self.log, self.delay, self.fits, self.malformed = log, delay, fits, malformed
+        self.log, self.delay, self.fits, self.malformed, self.hold = log, delay, fits, malformed, hold
 
     def eval(self):
         return self
@@ -51,6 +52,8 @@ class ScriptedModel:
         if self.fits is not None and count > self.fits:
             raise torch.OutOfMemoryError("scripted")
         time.sleep(self.delay)
+        while self.hold and not os.path.exists(self.hold):
+            time.sleep(0.005)
         columns = {name: [] for name in VigcGenerateOutput.__dataclass_fields__}
         for row in range(count):
             kind = task[row] if task else None

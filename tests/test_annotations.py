@@ -8,9 +8,10 @@ from conftest import FIXTURES
 from PIL import Image
 
 from vigc.processing import TRAIN_FEATURES
-from vigc.processing.annotation_layouts import coco_names, image_id_of, source_records
+from vigc.processing.annotation_layouts import coco_names, source_records
 from vigc.processing.annotations import LAYOUTS, read_annotations, stream_annotations
 from vigc.processing.json_stream import AnnotationError, stream_entries
+from vigc.processing.llava import image_id_of
 
 FILES = FIXTURES / "annotations"
 OKVQA = ("OpenEnded_mscoco_train2014_questions.json", "mscoco_train2014_annotations.json")
@@ -185,7 +186,7 @@ DAMAGED = [
         {**LLAVA, "conversations": [TURNS[0], {"from": "gpt", "value": " "}]},
         r"'conversations\[1\].value' is ' '",
     ),
-    ("llava", {**LLAVA, "conversations": [{"from": "human", "value": "<image>\n"}, TURNS[1]]}, r"which asks nothing"),
+    ("llava", {**LLAVA, "conversations": [{"from": "human", "value": "<image>\n"}, TURNS[1]]}, r"which says nothing"),
     ("vigc", {"image": "000000000009.jpg", "answer": ["a"]}, r"has no 'question', only 'image', 'answer'"),
     ("vigc", {**VIGC, "answer": []}, r"'answer' is \[\]: at least one"),
     ("vigc", {**VIGC, "answer": ["a", 3]}, r"'answer' is \['a', 3\], but a list of texts"),

@@ -1,9 +1,11 @@
 """Where inputs come from: every form is listed in a stable order, confined to its root, and leaks are left out."""
 
 import json
+import random
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Features, Image, Value
@@ -11,11 +13,12 @@ from PIL import Image as Pictures
 from scripted import ScriptedModel, ScriptedProcessor
 
 from vigc.generation import GenerationError, correct_dataset, generate_dataset, ledger
+from vigc.generation.annotation_file import AnnotationFile
 from vigc.generation.exclusion import ExcludedIds
 from vigc.generation.generate import open_collection
-from vigc.generation.json_stream import JsonReader, read_rows
 from vigc.generation.sources import Source
 from vigc.processing.images import ImagePathError
+from vigc.processing.json_stream import JsonReader, read_rows
 
 
 @pytest.fixture
@@ -186,17 +189,17 @@ def test_broken_json_is_named_with_its_line(tmp_path):
     whole = coco(tmp_path, ["a.png", "b.png"]).read_text().replace("{", "{\n")
     for cut in (10, 60, 200, len(whole) - 1):
         (tmp_path / "cut.json").write_text(whole[:cut])
-        with pytest.raises(GenerationError, match=r"cut\.json', line \d+: not valid JSON"):
+        with pytest.raises(GenerationError, match=r"cut\.json, line \d+"):
             list(open_collection(tmp_path / "cut.json", "coco"))
     (tmp_path / "rows.jsonl").write_bytes(b'\xef\xbb\xbf{"a": 1}\n{"a": \n\n{"a": "\xff"}\n')
     rows = list(read_rows(tmp_path / "rows.jsonl"))
-    assert rows[0] == ("line 1", {"a": 1}) and "rows.jsonl', line 2" in str(rows[1][1]) and rows[2][0] == "line 4"
+    assert rows[0] == ("line 1", {"a": 1}) and "rows.jsonl, line 2" in str(rows[1][1]) and rows[2][0] == "line 4"
 
 
 def test_a_json_stream_equals_the_whole(tmp_path, monkeypatch):
-    from vigc.generation import json_stream
+    from vigc.processing import json_stream
 
-    monkeypatch.setattr(json_stream, "_BLOCK", 3)
+    monkeypatch.setattr(json_stream, "_CHUNK", 3)
     value = {"a": [1, 2.5e3, -7, 'ü🙂\\"', None, True, {"b": []}], "c": {}, "images": [{"x": "long " * 50}] * 3}
     (tmp_path / "x.json").write_bytes(b"\xef\xbb\xbf " + json.dumps(value, ensure_ascii=False, indent=1).encode())
     reader = JsonReader(tmp_path / "x.json")
@@ -204,6 +207,79 @@ def test_a_json_stream_equals_the_whole(tmp_path, monkeypatch):
     for name in reader.members():
         found[name] = list(reader.elements()) if reader.top() == "[" else reader.value()
     assert found == value
+
+
+def boxed(draw, index):
+    """An entry of annotations; some are not like the others, or look as if they ended where they do not."""
+    entry = {"id": index, "image_id": draw.randrange(9), "category_id": draw.randrange(4)}
+    entry["bbox"] = [draw.random() * 9 for _ in range(4)]
+    odd = draw.randrange(60)
+    more = {
+        0: {"parts": [{"x": 1}, {"y": 2}]},
+        1: {"text": 'a}, {"b": "]}, {\\"'},
+        2: {"image_id": str(entry["image_id"])},
+        3: {"ü🙂": "ü🙂", "bbox": [1, 2e0, -3, 4.5]},
+        4: {"bbox": None},
+        5: {"category_id": 2**40},
+    }
+    return {**entry, **more.get(odd, {})}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_blocks_of_annotations_equal_the_whole(tmp_path, monkeypatch, seed):
+    from vigc.processing import json_stream
+
+    draw = random.Random(seed)
+    for name, values in (("_BLOCK", (100, 300, 5000)), ("_CHUNK", (7, 64, 500)), ("_ONE_BY_ONE", (1, 3, 20))):
+        monkeypatch.setattr(json_stream, name, draw.choice(values))
+    boxes = [boxed(draw, index) for index in range(draw.randrange(400))]
+    images = [{"id": number, "file_name": f"{'ü' * draw.randrange(2)}{number}.png"} for number in range(9)]
+    content = {"info": {"a": [1]}, "annotations": boxes, "categories": [{"id": 2, "name": "cat"}], "images": images}
+    names = draw.sample(sorted(content), 4)
+    text = json.dumps({name: content[name] for name in names}, indent=draw.choice([None, 1]), ensure_ascii=seed % 2)
+    (tmp_path / "x.json").write_text(text, encoding="utf-8")
+    file = AnnotationFile(tmp_path / "x.json")
+    assert file.names == [image["file_name"] for image in images]
+    for index in range(9):
+        expected = [
+            {
+                "category": {2: "cat"}.get(box["category_id"], str(box["category_id"])),
+                "bbox": np.array(box["bbox"], dtype=np.float32).tolist(),
+            }
+            for box in boxes
+            if int(box["image_id"]) == index and box["bbox"]
+        ]
+        assert Source("x", "x", boxes=file.objects(index)).objects == (expected or None)
+    reader = json_stream.JsonReader(tmp_path / "x.json")
+    read = {}
+    for name in reader.members():
+        if reader.top() != "[":
+            read[name] = reader.value()
+            continue
+        read[name] = []
+        for block in reader.blocks(pa.struct({"id": pa.int64()})):
+            assert reader.index == len(read[name])
+            read[name] += [entry["id"] for entry in (block if isinstance(block, list) else block.to_pylist())]
+    assert read == {name: content[name] if name == "info" else [e["id"] for e in content[name]] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": [{"id": 1}]}, r"entry 0 of 'images' is not in COCO's form \(KeyError: 'file_name'\)"),
+        ({"images": [{"id": 1, "file_name": 5}]}, r"entry 0 of 'images' .*file_name is 5"),
+        ({"images": [{"id": "x", "file_name": "a"}]}, r"entry 0 of 'images' .*ValueError"),
+        ({"images": []}, r"lists no 'images'"),
+        ({"annotations": [{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3]}] * 9}, r"entry 0 of 'annotations'"),
+        ({"annotations": [{"category_id": 2, "bbox": [1, 2, 3, 4]}]}, r"entry 0 of 'annotations' .*image_id"),
+        ({"annotations": [None]}, r"entry 0 of 'annotations' .*None"),
+        ({"categories": ["cat"]}, r"entry 0 of 'categories'"),
+    ],
+)
+def test_entries_of_another_form_are_named(tmp_path, root, change, message):
+    path = coco(tmp_path, ["a.png", "b.png"], **change)
+    with pytest.raises(GenerationError, match=message):
+        list(open_collection(path, "coco", root))
 
 
 def test_correcting_llava_keeps_every_turn(root, tmp_path):
