@@ -119,8 +119,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             labels: int64 (B, T), -100 where there is nothing to learn.
             interpolate_pos_encoding: Stretch the ViT's position embeddings to pictures of another size.
             num_items_in_batch: What the summed loss is divided by (the Trainer gives it); by default the labels here.
-            skip_logits: With `labels`, return the loss alone: scores of the vocabulary are made only where there is
-                something to learn, a part of a batch's memory and time. The loss is the same.
+            skip_logits: Return the loss alone: the vocabulary is scored only where labels are, which costs less.
             kwargs: For the language model.
 
         Returns:
@@ -128,27 +127,16 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             `logits`, float (B, T, vocabulary), lowest at `<image>`, which the released vocabulary does not have.
 
         Raises:
-            ValueError: Neither or both of `pixel_values` and `image_embeds`, no `qformer_input_ids`, or `skip_logits`
-                without `input_ids` and `labels`.
+            ValueError: Something is missing: pictures (or there are two sorts), texts, or `labels` with `skip_logits`.
         """
-        for name in PROCESSOR_ENTRIES:
-            kwargs.pop(name, None)
+        kwargs = {name: value for name, value in kwargs.items() if name not in PROCESSOR_ENTRIES}
         return_dict = kwargs.pop("return_dict", True)
-        if skip_logits:
-            if labels is None or input_ids is None:
-                raise ValueError("skip_logits=True returns the loss alone: give labels and input_ids.")
-            hidden = self.base_model(
-                pixel_values, qformer_input_ids, qformer_attention_mask, input_ids, attention_mask, image_embeds,
-                interpolate_pos_encoding, use_cache=False, **kwargs,
-            ).last_hidden_state  # fmt: skip
-            outputs = InstructBlipForConditionalGenerationModelOutput(
-                loss=self._label_loss(hidden, labels, num_items_in_batch)
-            )
-            return outputs if return_dict else outputs.to_tuple()
         self._check_places(input_ids)
         features = self._image_outputs(
             pixel_values, image_embeds, qformer_input_ids, qformer_attention_mask, interpolate_pos_encoding
         )
+        if skip_logits:
+            return self._loss_alone(features, input_ids, attention_mask, labels, num_items_in_batch, **kwargs)
         outputs = super().forward(
             pixel_values=None,
             qformer_input_ids=qformer_input_ids,
@@ -159,12 +147,48 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             return_dict=True,
             **kwargs,
         )
-        if self.config.image_token_index is not None:
-            outputs.logits[..., self.config.image_token_index] = torch.finfo(outputs.logits.dtype).min
+        self._forbid_image(outputs.logits)
         if labels is not None:
-            vocab_size = self.config.text_config.vocab_size
-            outputs.loss = self.loss_function(outputs.logits, labels, vocab_size, num_items_in_batch)
+            outputs.loss = self.loss_function(outputs.logits, labels, outputs.logits.shape[-1], num_items_in_batch)
         return outputs if return_dict else outputs.to_tuple()
+
+    def _loss_alone(
+        self,
+        features: BaseModelOutputWithVisionQformerOutputs,
+        input_ids: torch.LongTensor | None,
+        attention_mask: torch.LongTensor | None,
+        labels: torch.LongTensor | None,
+        num_items_in_batch: torch.Tensor | int | None,
+        **kwargs: Any,
+    ) -> InstructBlipForConditionalGenerationModelOutput:
+        """What `forward` returns with `skip_logits`."""
+        if labels is None or input_ids is None:
+            raise ValueError("skip_logits=True returns the loss alone: give labels and input_ids.")
+        hidden = self._hidden(features, input_ids, attention_mask, use_cache=False, **kwargs).last_hidden_state
+        targets = nn.functional.pad(labels, (0, 1), value=-100)[:, 1:].to(hidden.device)
+        places = targets != -100
+        logits = self.language_model.lm_head(hidden[places])
+        self._forbid_image(logits)
+        loss = self.loss_function(logits, None, logits.shape[-1], num_items_in_batch, shift_labels=targets[places])
+        return InstructBlipForConditionalGenerationModelOutput(loss=loss)
+
+    def _hidden(
+        self,
+        features: BaseModelOutputWithVisionQformerOutputs,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.LongTensor | None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """The language model's output before its head, with the visual tokens in their places."""
+        embeds = self.get_input_embeddings()(input_ids)
+        places = cast(Any, self).get_placeholder_mask(input_ids, embeds)
+        embeds = embeds.masked_scatter(places, cast(Any, features.pooler_output).to(embeds.device, embeds.dtype))
+        return self.language_model.get_decoder()(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
+
+    def _forbid_image(self, logits: torch.Tensor) -> None:
+        """Gives `<image>`, which the released vocabulary does not have, no chance."""
+        if self.config.image_token_index is not None:
+            logits[..., self.config.image_token_index] = torch.finfo(logits.dtype).min
 
     def get_image_embeds(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False) -> torch.Tensor:
         """The ViT's normalised output, float (B, patches + 1, vision width): all that depends on the picture alone."""
@@ -193,17 +217,6 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             vision_outputs=BaseModelOutputWithPooling(last_hidden_state=image_embeds),
             qformer_outputs=qformer_outputs,
         )
-
-    def _label_loss(
-        self, hidden: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
-    ) -> torch.Tensor:
-        """The loss of `forward` from float (B, T, text width) and int64 (B, T), by logits of the labels' places."""
-        targets = nn.functional.pad(labels, (0, 1), value=-100)[:, 1:].to(hidden.device)
-        places = targets != -100
-        logits = self.language_model.lm_head(hidden[places])
-        if self.config.image_token_index is not None:
-            logits[..., self.config.image_token_index] = torch.finfo(logits.dtype).min
-        return self.loss_function(logits, None, logits.shape[-1], num_items_in_batch, shift_labels=targets[places])
 
     def _check_places(self, input_ids: torch.LongTensor | None) -> None:
         """A text with too few or too many places would lose the picture, or another row's."""
@@ -346,20 +359,13 @@ class _Backbone:
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
         image_embeds: torch.Tensor | None = None,
-        interpolate_pos_encoding: bool = False,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         model = self._model
-        for name in PROCESSOR_ENTRIES:
-            kwargs.pop(name, None)
+        kwargs = {name: value for name, value in kwargs.items() if name not in PROCESSOR_ENTRIES}
         model._check_places(input_ids)
-        outputs = model._image_outputs(
-            pixel_values, image_embeds, qformer_input_ids, qformer_attention_mask, interpolate_pos_encoding
-        )
-        embeds = model.get_input_embeddings()(input_ids)
-        places = cast(Any, model).get_placeholder_mask(input_ids, embeds)
-        embeds = embeds.masked_scatter(places, cast(Any, outputs.pooler_output).to(embeds.device, embeds.dtype))
-        return model.language_model.get_decoder()(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
+        features = model._image_outputs(pixel_values, image_embeds, qformer_input_ids, qformer_attention_mask, False)
+        return model._hidden(features, cast(torch.LongTensor, input_ids), attention_mask, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name == "_model" or name.startswith("__"):
