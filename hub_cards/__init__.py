@@ -2,11 +2,16 @@
 
 from .cards import DatasetFacts, TypeFigures, write_dataset_card, write_model_card
 from .export_card import write_export_card
+from .hub_calls import PushError
+from .push import Pushed, push_folder
 from .training_cards import write_trained_model_card
 
 __all__ = [
     "DatasetFacts",
+    "PushError",
+    "Pushed",
     "TypeFigures",
+    "push_folder",
     "write_dataset_card",
     "write_export_card",
     "write_model_card",

@@ -1,0 +1,51 @@
+"""Run by test_push.py in a process whose Hub is the one of the tests: pushes on request, each in a fork of its own.
+
+Reads a line of JSON per push and answers with the process that will do it; after another line it starts, and its result
+is the next line. Whatever it waits for is written down instead of waited for.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from vigc.hub_cards import PushError, push_folder
+
+
+def push(folder, repo, **given):
+    slept, said = [], []
+    time.sleep = slept.append
+    try:
+        done = push_folder(Path(folder), repo, say=said.append, **given)
+        result = {"uploaded": done.uploaded, "removed": done.removed, "files": done.files, "exit_code": 0}
+        result |= {"repo": done.repo_id, "private": done.private, "left": done.left, "commit": done.commit}
+    except PushError as error:
+        result = {"error": str(error), "exit_code": error.exit_code}
+    return {**result, "slept": slept, "said": said}
+
+
+def main():
+    for line in sys.stdin:
+        order = json.loads(line)
+        start, go = os.pipe()
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.read(start, 1)
+            os.write(write, json.dumps(push(**order)).encode())
+            os._exit(0)
+        os.close(write)
+        print(json.dumps(pid), flush=True)
+        sys.stdin.readline()
+        os.write(go, b"!")
+        with open(read, "rb") as results:
+            result = results.read()
+        _, status = os.waitpid(pid, 0)
+        os.close(start)
+        os.close(go)
+        print(json.dumps(json.loads(result) if result else {"killed": os.WTERMSIG(status)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
