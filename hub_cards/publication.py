@@ -125,8 +125,8 @@ def card_on_hub(text: str, name: str, repo_id: str) -> str:
     """A card whose code names the repository instead of the folder (as it is called, or was when it was written)."""
     title = re.search(r"^# (.+)$", text, re.MULTILINE)
     for known in {name, re.sub(r"\\(.)", r"\1", title[1]) if title else name}:
-        for written in (f'"{known}"', f'"./{known}"'):
-            text = text.replace(f"({written}", f'("{repo_id}"')
+        for written in (f'("{known}"', f'("./{known}"'):
+            text = text.replace(written, f'("{repo_id}"')
     return text
 
 

@@ -150,6 +150,7 @@ class Handler(BaseHTTPRequestHandler):
     """A connection."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer in one piece: two would wait for each other's acknowledgement
     server: Hub
 
     def log_message(self, *arguments):
