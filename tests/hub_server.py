@@ -11,16 +11,21 @@ import os
 import re
 import signal
 import struct
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from socket import SO_LINGER, SOL_SOCKET
 from urllib.parse import parse_qs, unquote, urlsplit
 
 LFS_SUFFIXES = (".parquet", ".safetensors", ".png", ".jpg", ".bin", ".model", ".gz")
 PAGE = 40  # entries of a listing; the Hub has 1,000
-TOKENS = {"hf_writeTokenOfTests": ("ada", True), "hf_readTokenOfTests": ("ada", False)}
+REPO = "ada/vigc-shapes"
+WRITE, READ = "hf_writeTokenOfTests", "hf_readTokenOfTests"
+TOKENS = {WRITE: ("ada", True), READ: ("ada", False)}
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,39 @@ class Hub(ThreadingHTTPServer):
 
     def repo(self, name, kind="datasets") -> Repo:
         return self.repos[kind, name]
+
+
+class Pusher:
+    """A process that pushes to a Hub; see pushing.py."""
+
+    def __init__(self, home):
+        self.hub = Hub().__enter__()
+        environment = {**os.environ, "HF_ENDPOINT": self.hub.endpoint, "HF_HOME": str(home), "HF_TOKEN": WRITE}
+        environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_CACHE"):
+            environment.pop(name, None)
+        self.environment = environment
+        command = [sys.executable, str(Path(__file__).with_name("pushing.py"))]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(command, env=environment, text=True, **pipes)
+
+    def __call__(self, folder, repo=REPO, faults=None, kill=None, deny_from=None, deny=403, **given):
+        """What came of a push; `faults` by number of request, `kill` is the kind and number of one that kills it."""
+        pid = self._ask({"folder": str(folder), "repo": repo, **given})
+        killing = {kill[1]: Fault(kill[0], pid=pid)} if kill else {}
+        self.hub.play({**(faults or {}), **killing}, deny_from=deny_from, deny=deny)
+        return self._ask("go")
+
+    def _ask(self, order):
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+        self.process.stdout.close()
+        self.hub.__exit__()
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -2,92 +2,20 @@
 
 import io
 import json
-import os
 import random
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT
-from hub_server import TOKENS, Fault, Hub
+from hub_server import READ, REPO, Fault
 from PIL import Image
-from scripted import ScriptedModel, ScriptedProcessor
 
-from vigc.generation import generate_dataset
 from vigc.hub_cards import PushError
 from vigc.hub_cards.publication import check_contents, read_publication
 from vigc.processing import GENERATED_FEATURES
-
-WRITE, READ = TOKENS
-REPO = "ada/vigc-shapes"
-
-
-@pytest.fixture(scope="module")
-def versions(tmp_path_factory):
-    """A dataset of 8 pictures, and the same with 4 more."""
-    base = tmp_path_factory.mktemp("versions")
-    (base / "pictures").mkdir()
-    for index in range(12):
-        Image.new("RGB", (24, 16), (20 * index, 90, 250 - 20 * index)).save(base / "pictures" / f"{index:02d}.png")
-    found = []
-    for limit in (8, 12):
-        folder = base / str(limit) / "shapes"
-        job = {"types": ["conversation", "detail"], "shard_size": 4, "limit": limit, "license": "cc0-1.0"}
-        generate_dataset(base / "pictures", folder, model=ScriptedModel(), processor=ScriptedProcessor(), **job)
-        found.append(folder)
-    return found
-
-
-class Pusher:
-    """A process that pushes to a Hub; see pushing.py."""
-
-    def __init__(self, home):
-        self.hub = Hub().__enter__()
-        environment = {**os.environ, "HF_ENDPOINT": self.hub.endpoint, "HF_HOME": str(home), "HF_TOKEN": WRITE}
-        environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_CACHE"):
-            environment.pop(name, None)
-        self.environment = environment
-        command = [sys.executable, str(ROOT / "tests" / "pushing.py")]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen(command, env=environment, text=True, **pipes)
-
-    def __call__(self, folder, repo=REPO, faults=None, kill=None, deny_from=None, deny=403, **given):
-        """What came of a push; `faults` by number of request, `kill` is the kind and number of one that kills it."""
-        pid = self._ask({"folder": str(folder), "repo": repo, **given})
-        killing = {kill[1]: Fault(kill[0], pid=pid)} if kill else {}
-        self.hub.play({**(faults or {}), **killing}, deny_from=deny_from, deny=deny)
-        return self._ask("go")
-
-    def _ask(self, order):
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
-        self.process.stdout.close()
-        self.hub.__exit__()
-
-
-@pytest.fixture(scope="module")
-def pusher(tmp_path_factory):
-    found = Pusher(tmp_path_factory.mktemp("home"))
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def push(pusher):
-    """The process, with an empty Hub."""
-    pusher.hub.repos.clear()
-    pusher.hub.objects.clear()
-    return pusher
 
 
 def published(folder, repo=REPO):

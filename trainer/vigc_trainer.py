@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
-from vigc.hub_cards import Pushed, push_folder, write_trained_model_card
+from vigc.hub_cards import push_folder, write_trained_model_card
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 
@@ -330,36 +330,24 @@ class VigcTrainer(Trainer):
             self.write_card(folder)
         return folder
 
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """As every Trainer's; the repository is private unless `hub_private_repo=False`."""
-        given = self.args.hub_private_repo if private is None else private
-        super().init_hf_repo(token, private=given is not False)
-
     def push_to_hub(
-        self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        **kwargs: Any,
-    ) -> Pushed | None:
-        """Writes the trained model with its card and publishes the folder as `vigc push` does, to its end.
+        self, commit_message: str | None = "End of training", token: str | None = None, **kwargs: Any
+    ) -> Any:
+        """Writes the trained model with its card and publishes the folder as `vigc push` does, private by default.
 
         Raises:
-            ValueError: A revision, or anything that would change the card, is given.
+            ValueError: Something that has no effect here is given; of transformers' arguments `private` has one.
             PushError: Something keeps it from the Hub; the model is in `output_dir`.
         """
-        if revision is not None or kwargs:
-            raise ValueError(f"What is published is main, with our card: drop {', '.join(['revision', *kwargs])}.")
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        private = kwargs.pop("private", self.args.hub_private_repo)
+        if kwargs:
+            raise ValueError(f"push_to_hub publishes main with our card, and waits: drop {', '.join(kwargs)}.")
         folder = self.save_final()
         if not self.is_world_process_zero():
             return None
-        given = self.args.hub_private_repo if private is None else private
         repo, token = self.hub_model_id or self.args.hub_model_id, token or self.args.hub_token
         return push_folder(
-            folder, repo or folder.resolve().name, public=given is False, token=token, message=commit_message
+            folder, repo or folder.resolve().name, public=not private, token=token, message=commit_message
         )
 
     def write_card(self, folder: Path) -> Path:
