@@ -85,6 +85,17 @@ def test_a_public_repository_is_not_written_to_by_accident(push, versions):
     assert push(versions[1], public=True)["exit_code"] == 0
 
 
+def test_the_command(push, versions):
+    done = push(versions[0], how="command")
+    files = len(published(versions[0]))
+    assert done["exit_code"] == 0 and f"{files} files uploaded; {files} files on main" in done["stdout"]
+    assert f"Dataset: {push.hub.endpoint}/datasets/{REPO} (private), commit " in done["stdout"]
+    assert "nothing to do" in push(versions[0], how="command")["stdout"]
+    refused = push(versions[1], how="command", deny_from=2)
+    assert refused["exit_code"] == 2 and "vigc push: the Hub refused" in refused["stderr"]
+    assert f"To go on: vigc push {versions[1]} {REPO}\n" in refused["stderr"]
+
+
 # A Hub that fails
 
 

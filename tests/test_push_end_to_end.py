@@ -63,9 +63,7 @@ def served(pusher, versions, vigc_folder, parity_dir, tmp_path_factory):
     assert len(pusher.hub.log) == requests
     for process in (first, offline):
         process.communicate(timeout=60)
-    found["hub"] = {
-        kind: pusher.hub.repo(*name) for kind, name in (("model", (MODEL, "models")), ("dataset", (DATASET,)))
-    }
+    found["files"] = pusher.hub.repo(DATASET).states()[-1]
     found["photo"] = work / "photo.jpg"
     return found
 
