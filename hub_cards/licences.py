@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 # Of the Hub's identifiers those that pictures, texts and models usually have; any other is `other` with its name.
 _IDENTIFIERS = {
@@ -28,7 +29,7 @@ def licence_of(stated: str, counted: Mapping[str, int]) -> str:
     return next(iter(counted), stated)
 
 
-def licence_metadata(licence: str) -> dict[str, str]:
+def licence_metadata(licence: str) -> dict[str, Any]:
     """`license`, and `license_name` where the Hub has no identifier for it, for a card's metadata."""
     identifier = licence.strip().lower()
     if named := _CREATIVE_COMMONS.search(identifier):

@@ -218,8 +218,8 @@ def _check_rows(name: str, path: Path, allow_unknown_licence: bool) -> int:
             for batch in file.iter_batches(64, columns=columns) if columns else ():
                 for row in batch.to_pylist():
                     for column in pictures:
-                        for data in _bytes_of(row[column]):
-                            _check_picture(data, f"{name}, row {at}, column {column}")
+                        for picture in row[column] if isinstance(row[column], list) else [row[column]]:
+                            _check_stored(picture, f"{name}, row {at}, column {column}")
                     if licence and not allow_unknown_licence and _unknown(row[licence]):
                         raise _unknown_licence(f"{name}, row {at}")
                     at += 1
@@ -235,10 +235,15 @@ def _holds_pictures(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
 
 
-def _bytes_of(value: Any) -> Iterator[bytes]:
-    for one in value if isinstance(value, list) else [value]:
-        if one is not None and one["bytes"] is not None:
-            yield one["bytes"]
+def _check_stored(picture: Any, where: str) -> None:
+    if picture is None:
+        return
+    if picture["bytes"] is None:
+        raise PushError(
+            f"the picture at {where} is only named, by a path of this machine, which nobody else can open: write the "
+            "dataset with --images embed."
+        )
+    _check_picture(picture["bytes"], where)
 
 
 def _check_picture(data: bytes, where: str) -> None:

@@ -16,7 +16,7 @@ from transformers.models.instructblip.modeling_instructblip import (
     BaseModelOutputWithVisionQformerOutputs,
     InstructBlipForConditionalGenerationModelOutput,
 )
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from .configuration_vigc import VigcConfig
 from .decoding_vigc import Writer, image_features

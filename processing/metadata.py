@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Any
 
 from PIL import ExifTags, Image
 
@@ -93,9 +94,9 @@ def private_metadata(data: bytes) -> str | None:
         OSError: It is no picture that Pillow knows.
     """
     with Image.open(io.BytesIO(data)) as image:
-        info = image.info
+        info: dict[Any, Any] = dict(image.info)
         if image.format == "PNG":
-            info = {**info, **_png_texts(data)}
+            info |= _png_texts(data)
         if image.format == "TIFF":  # whose own tags are EXIF; a place or a camera's are not part of the picture
             return "GPS" if image.getexif().get_ifd(ExifTags.IFD.GPSInfo) else None
         if "exif" in info or "Raw profile type exif" in info or "Raw profile type APP1" in info:

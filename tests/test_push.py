@@ -257,6 +257,11 @@ def test_pictures_in_lists_and_beside_the_rows_are_read_too(tmp_path):
     assert "images/a.jpg" in refusal(folder)
 
 
+def test_pictures_that_are_only_named_are_refused(tmp_path):
+    rows = [{"image": {"bytes": None, "path": "pictures/1.png"}, "license": "cc0-1.0"}]
+    assert "row 0, column image is only named" in refusal(dataset(tmp_path / "one", rows))
+
+
 @pytest.mark.parametrize("licence", [None, "", "unknown"])
 def test_rows_of_unknown_licence_are_refused_unless_told(push, tmp_path, licence):
     row = {"image": {"bytes": picture()}, "license": "cc0-1.0"}

@@ -331,24 +331,28 @@ class VigcTrainer(Trainer):
         return folder
 
     def push_to_hub(
-        self, commit_message: str | None = "End of training", token: str | None = None, **kwargs: Any
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
     ) -> Any:
         """Writes the trained model with its card and publishes the folder as `vigc push` does, private by default.
 
         Raises:
-            ValueError: Something that has no effect here is given; of transformers' arguments `private` has one.
+            ValueError: A revision, or what would change the card, is given.
             PushError: Something keeps it from the Hub; the model is in `output_dir`.
         """
-        private = kwargs.pop("private", self.args.hub_private_repo)
-        if kwargs:
-            raise ValueError(f"push_to_hub publishes main with our card, and waits: drop {', '.join(kwargs)}.")
-        folder = self.save_final()
+        if revision is not None or kwargs:
+            raise ValueError(f"push_to_hub publishes main, with our card: drop {', '.join(['revision', *kwargs])}.")
+        folder, args = self.save_final(), self.args
         if not self.is_world_process_zero():
             return None
-        repo, token = self.hub_model_id or self.args.hub_model_id, token or self.args.hub_token
-        return push_folder(
-            folder, repo or folder.resolve().name, public=not private, token=token, message=commit_message
-        )
+        repo = self.hub_model_id or args.hub_model_id or folder.resolve().name
+        public = not (args.hub_private_repo if private is None else private)
+        return push_folder(folder, repo, public=public, token=token or args.hub_token, message=commit_message)
 
     def write_card(self, folder: Path) -> Path:
         """The model's card: what it was trained on, how, and the figures of the best or last evaluation."""

@@ -36,7 +36,7 @@ def push(
     Exit code 0: complete. 2: something has to change first (the folder, the name, the token). 75: the Hub is in the
     way, the same command goes on later. 130: interrupted.
     """
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     from vigc.hub_cards import PushError, push_folder
 
