@@ -30,7 +30,7 @@ _STAYS = ("_vigc/locks/*", "_vigc/hashes/*", "*.tmp", "checkpoint-*/*", "runs/*"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 # What readers of a dataset or model go through by pattern: a file of these that is gone here is gone there.
 _OWNED = {
-    "dataset": ("*.parquet", "_vigc/*", "quarantine/*", "report/*", "images/*"),
+    "dataset": ("*.parquet", "_vigc/*", "quarantine/*", "report/*", "samples/*", "images/*"),
     "model": ("*.safetensors", "*.safetensors.index.json", "*_vigc.py"),
 }
 

@@ -21,14 +21,21 @@ def push_model(folder, repo):
     return {"exit_code": 0}
 
 
-def push_trainer(folder, repo, images, output):
-    """`trainer.push_to_hub` after a short training."""
-    from training import make_trainer
+def push_trainer(folder, repo, images, output, final_weights="whole"):
+    """`trainer.push_to_hub` after a short training; of trained weights alone, whether they load by the Hub's name."""
+    from training import digest, make_trainer
 
-    trainer = make_trainer(folder, images, output, evaluated=False, max_steps=1, hub_model_id=repo)
+    from vigc.trainer import load_trained
+
+    settings = {"max_steps": 1, "hub_model_id": repo, "final_weights": final_weights}
+    trainer = make_trainer(folder, images, output, evaluated=False, **settings)
     trainer.train()
     done = trainer.push_to_hub()
-    return {"exit_code": 0, "files": done.files, "private": done.private, "left": done.left}
+    result = {"exit_code": 0, "files": done.files, "private": done.private, "left": done.left}
+    if final_weights == "trained":
+        model, _ = load_trained(repo, base=folder)
+        result["same"] = digest(model.named_parameters()) == digest(trainer.model.named_parameters())
+    return result
 
 
 def push_command(folder, repo, *options):

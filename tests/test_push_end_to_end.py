@@ -15,6 +15,8 @@ from huggingface_hub import DatasetCard, ModelCard
 from PIL import Image
 from safetensors.torch import load
 
+from vigc.trainer import load_trained
+
 CLIENT = Path(__file__).with_name("hub_client.py")
 MODEL, DATASET = "ada/vigc-parity", "ada/vigc-shapes"
 
@@ -133,6 +135,12 @@ def test_model_and_trainer_push_the_card_of_vigc_push(pusher, vigc_folder, parit
     assert three.keys() == four.keys() and not any(name.startswith("checkpoint") for name in three)
     card = ModelCard(three["README.md"].decode())
     assert "small-detail" in card.text and card.data.get("model-index") is None  # nothing was measured
+
+    settings = {"images": str(parity_dir / "images"), "output": str(tmp_path / "five"), "final_weights": "trained"}
+    done = pusher(vigc_folder, "ada/five", how="trainer", **settings)
+    assert done["same"] and not any(name == "model.safetensors" for name in hub.repo("ada/five", "models").states()[-1])
+    with pytest.raises(ValueError, match="neither a folder here nor a model on the Hub"):
+        load_trained("ada/absent")
 
 
 def test_the_hub_answers_in_parts():
