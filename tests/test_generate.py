@@ -320,10 +320,7 @@ def test_a_dataset_is_replaced_only_on_request(pictures, model, processor, tmp_p
     generate_dataset(pictures, tmp_path / "out", types=["conversation"], overwrite=True, **job)
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert left - {"quarantine"} == {"README.md", "_vigc", "conversation", "mine.txt", "report", "samples"}
-    assert {path.name for path in (tmp_path / "out" / "samples").iterdir()} == {
-        "conversation-1.png",
-        "conversation-2.png",
-    }
+    assert {path.name[:13] for path in (tmp_path / "out" / "samples").iterdir()} == {"conversation-"}
 
 
 def test_a_folder_of_something_else_is_never_touched(pictures, model, processor, tmp_path):
