@@ -127,6 +127,7 @@ def write_ending(folder: Path, plan: dict[str, Any]) -> dict[str, int]:
         duplicates=totals.duplicates,
         dropped=totals.dropped,
         bare=totals.bare,
+        compared=plan["inputs"].get("compared", ()),
         excluded=plan["inputs"]["excluded"],
         licenses=dict(totals.licenses),
     )

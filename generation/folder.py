@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from vigc.hub_cards import SAMPLES
 from vigc.processing import INSTRUCTION_TYPES
 
 from . import ledger, locks
@@ -57,6 +58,7 @@ def _written(folder: Path) -> Iterator[Path]:
     for kind in _kinds(folder):
         yield from sorted((folder / kind).glob("train-*.parquet"))
     yield from sorted((folder / ledger.QUARANTINE).glob("part-*.jsonl"))
+    yield from sorted((folder / SAMPLES).glob("*-[0-9].[jp][np]g"))
     yield from (folder / name for name in (ledger.CARD, ledger.REPORT, ledger.INPUTS, ledger.EXCLUDED))
 
 

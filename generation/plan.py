@@ -103,6 +103,7 @@ class Selection:
             "listed": self.listed,
             "taken": self.taken,
             "copies": self.copies,
+            "compared": sorted({Path(path).name for path in (*self.exclude_ids, *self.exclude_images)}),
             "excluded": dict(sorted(by.items())),
         }
 

@@ -1,12 +1,19 @@
 """Cards of models and datasets: what they are, how they were made, what to beware of."""
 
-from .cards import DatasetFacts, TypeFigures, write_dataset_card, write_model_card
+from .cards import DatasetFacts, TypeFigures, write_dataset_card
 from .export_card import write_export_card
-from .training_cards import write_trained_model_card
+from .hub_calls import PushError
+from .model_cards import write_model_card, write_trained_model_card
+from .push import Pushed, push_folder
+from .samples import SAMPLES
 
 __all__ = [
+    "SAMPLES",
     "DatasetFacts",
+    "PushError",
+    "Pushed",
     "TypeFigures",
+    "push_folder",
     "write_dataset_card",
     "write_export_card",
     "write_model_card",

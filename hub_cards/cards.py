@@ -1,4 +1,4 @@
-"""Fills the templates beside this file with true figures, and writes them as README.md."""
+"""The card of a generated dataset, and how the templates beside this file are filled."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from datasets import DatasetInfo, Features, SplitDict, SplitInfo
-from huggingface_hub import DatasetCardData, ModelCardData
+from huggingface_hub import DatasetCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vigc.processing import INSTRUCTION_TYPES
 from vigc.processing.rows import is_edited
+
+from .licences import licence_metadata, licence_of
+from .samples import read_scores, write_samples
 
 _SIZE_CATEGORIES = {
     10**3: "n<1K",
@@ -82,6 +85,7 @@ class DatasetFacts:
         duplicates: Number of files that are exact copies of another one.
         dropped: Number of questions left out because the picture had the same one already.
         bare: Number of entries without picture, which were passed on as they were.
+        compared: Names of the lists and folders that pictures were compared with, to leave out what others use.
         excluded: Number of pictures left out, by reason.
         licenses: Number of rows by licence, where pictures state their own.
     """
@@ -101,6 +105,7 @@ class DatasetFacts:
     duplicates: int = 0
     dropped: int = 0
     bare: int = 0
+    compared: Sequence[str] = ()
     excluded: Mapping[str, int] = field(default_factory=dict)
     licenses: Mapping[str, int] = field(default_factory=dict)
 
@@ -110,6 +115,8 @@ def write_dataset_card(
 ) -> Path:
     """Writes the card of a generated dataset, with the metadata that `load_dataset` reads, as `folder/README.md`.
 
+    Scores and samples are read from the folder's rows; the samples' pictures are written under `samples/`.
+
     Args:
         folder: The dataset folder; each type's files lie under `<type>/`.
         facts: What it states.
@@ -117,8 +124,9 @@ def write_dataset_card(
     """
     filled = {kind: figures for kind, figures in facts.types.items() if figures.rows}
     total = sum(facts.types.values(), TypeFigures())
+    licence = licence_of(facts.license, facts.licenses)
     data = DatasetCardData(
-        license=facts.license,
+        **licence_metadata(licence),
         language=["en"],
         pretty_name=" ".join(facts.name.split()),
         task_categories=["visual-question-answering", "image-text-to-text"],
@@ -136,42 +144,12 @@ def write_dataset_card(
         purposes={kind: INSTRUCTION_TYPES[kind].prompt if kind in INSTRUCTION_TYPES else "-" for kind in facts.types},
         total=total,
         set_aside=Counter(facts.reasons).most_common(),
+        licence=licence,
+        scores=read_scores(folder, list(filled)),
+        samples=write_samples(folder, list(filled), write),
     )
     path = folder / "README.md"
     write(path, text.encode())
-    return path
-
-
-def write_model_card(
-    folder: Path, *, name: str, checkpoints: list[str], language_model: str, parameters: dict[str, int]
-) -> Path:
-    """Writes the card of a converted model as `folder/README.md`.
-
-    Args:
-        folder: The model folder.
-        name: Its title.
-        checkpoints: Names of the files it was put together from, base files first.
-        language_model: Name of the language model's folder.
-        parameters: Number of parameters of each part.
-    """
-    data = ModelCardData(
-        license="other",
-        language=["en"],
-        library_name="transformers",
-        pipeline_tag="image-text-to-text",
-        tags=["vigc", "instructblip", "visual-instruction-generation"],
-    )
-    text = render(
-        "model_card.md",
-        metadata=data.to_yaml(),
-        name=name,
-        checkpoints=checkpoints,
-        language_model=language_model,
-        parameters=parameters,
-        types=list(INSTRUCTION_TYPES),
-    )
-    path = folder / "README.md"
-    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -207,7 +185,7 @@ def size_category(rows: int) -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """A template of this folder, filled; `plain` and `percent` are its filters."""
+    """A template of this folder, filled; `plain`, `brief` and `percent` are its filters."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -216,7 +194,7 @@ def render(template: str, **values: Any) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown; what strangers wrote goes through `plain`
     )
-    environment.filters.update(plain=_plain, percent=_percent)
+    environment.filters.update(plain=_plain, percent=_percent, brief=_brief)
     return environment.get_template(template).render(**values)
 
 
@@ -224,6 +202,11 @@ def _plain(value: Any) -> str:
     """Text of unknown origin on one line of Markdown, without effect on what surrounds it."""
     text = " ".join(str(value).split())
     return "".join(f"\\{mark}" if mark in "\\`*_[]<>|" else mark for mark in text)
+
+
+def _brief(value: Any) -> str:
+    text = _plain(value)
+    return text if len(text) <= 400 else f"{text[:400].rstrip(chr(92))} ..."
 
 
 def _percent(part: int, whole: int) -> str:

@@ -11,6 +11,7 @@ from vigc.processing.export import Exported
 from vigc.processing.preferences import PreferenceRule
 
 from .cards import render, size_category
+from .licences import licence_metadata, licence_of
 
 _TITLES = {
     "trl-sft": "chats for TRL's `SFTTrainer`",
@@ -29,9 +30,8 @@ def write_export_card(folder: Path, done: Exported, *, source: str, rule: Prefer
         source: Name of the dataset it was made from.
         rule: Which corrections were taken, for preference pairs.
     """
-    (license,) = done.licenses if len(done.licenses) == 1 else ("other",)
     data = DatasetCardData(
-        license=license,
+        **licence_metadata(licence_of("unknown", done.licenses)),
         language=["en"],
         task_categories=["visual-question-answering", "image-text-to-text"],
         size_categories=[size_category(done.records)],

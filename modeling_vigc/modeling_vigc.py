@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -14,6 +16,7 @@ from transformers.models.instructblip.modeling_instructblip import (
     BaseModelOutputWithVisionQformerOutputs,
     InstructBlipForConditionalGenerationModelOutput,
 )
+from transformers.utils.hub import cached_file
 
 from .configuration_vigc import VigcConfig
 from .decoding_vigc import Writer, image_features
@@ -70,6 +73,15 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
         """As every model, with code for those who have no vigc."""
         self.set_auto_map()
         super().save_pretrained(save_directory, **kwargs)
+
+    def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args: Any, **kwargs: Any) -> Any:
+        """As for every model, with the card of the folder or repository that this one was loaded from, if it has one.
+
+        `push_to_hub` would otherwise write an empty card; this is the one that `vigc push` publishes.
+        """
+        if (text := _card_of(str(self.config._name_or_path), str(repo_id))) is not None:
+            Path(working_dir, "README.md").write_text(text, encoding="utf-8")
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     def freeze(self, policy: str = "paper", train_ln_vision: bool = False) -> None:
         """Sets what is trained.
@@ -337,6 +349,21 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             if getattr(config, name) is None:
                 setattr(config, name, getattr(inner, name))
         return config
+
+
+def _card_of(source: str, repo_id: str) -> str | None:
+    """The card of a model folder or repository, whose code names `repo_id` instead; None if there is none."""
+    try:
+        card = cached_file(source, "README.md") if source else None
+    except OSError:
+        return None
+    if card is None:
+        return None
+    text = Path(card).read_text(encoding="utf-8")
+    title = re.search(r"^# (.+)$", text, re.MULTILINE)
+    for name in {source, Path(source).name, re.sub(r"\\(.)", r"\1", title[1]) if title else source}:
+        text = text.replace(f'("{name}"', f'("{repo_id}"')
+    return text
 
 
 def _given_settings(config: GenerationConfig) -> dict[str, Any]:

@@ -1,11 +1,15 @@
 """Takes out of JPEG and PNG files what says where, when and by whom: pixels stay as they are, bit for bit.
 
-Both keep a list of what may stay rather than of what must go, since cameras invent new places.
+Both ways keep a list of what may stay rather than of what must go, since cameras invent new places.
 """
 
 from __future__ import annotations
 
+import io
 import re
+from typing import Any
+
+from PIL import ExifTags, Image
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # What decides the pixels and their colours. Left out: text, time, EXIF, animation and private chunks.
@@ -79,3 +83,44 @@ def _kept_segment(marker: int, segment: bytes) -> bytes:
     if marker == 0xEE and content.startswith(b"Adobe"):  # says how colours are stored
         return segment
     return b"" if 0xE0 <= marker <= 0xEF or marker == _COMMENT else segment
+
+
+def private_metadata(data: bytes) -> str | None:
+    """What a picture's file says of where, when and by whom: "EXIF", "GPS", "XMP" or "IPTC"; None if nothing of these.
+
+    Headers are read, pixels are not.
+
+    Raises:
+        OSError: It is no picture that Pillow knows.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        info: dict[Any, Any] = dict(image.info)
+        if image.format == "PNG":
+            info |= _png_texts(data)
+        if image.format == "TIFF":  # whose own tags are EXIF; a place or a camera's are not part of the picture
+            return "GPS" if image.getexif().get_ifd(ExifTags.IFD.GPSInfo) else None
+        if "exif" in info or "Raw profile type exif" in info or "Raw profile type APP1" in info:
+            return "GPS" if _has_place(image) else "EXIF"
+        if "xmp" in info or "XML:com.adobe.xmp" in info:
+            return "XMP"
+        return "IPTC" if "photoshop" in info or "Raw profile type iptc" in info else None
+
+
+def _has_place(image: Image.Image) -> bool:
+    try:
+        return bool(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
+    except Exception:  # damaged EXIF says no place; that it is there is said anyhow
+        return False
+
+
+def _png_texts(data: bytes) -> dict[str, bool]:
+    """Keywords of a PNG's texts, and "exif", also of those that follow the pixels, which Pillow sees only later."""
+    found, at = {}, len(_PNG_SIGNATURE)
+    while at + 12 <= len(data):
+        kind, size = data[at + 4 : at + 8], int.from_bytes(data[at : at + 4], "big")
+        if kind == b"eXIf":
+            found["exif"] = True
+        elif kind in (b"tEXt", b"zTXt", b"iTXt"):
+            found[data[at + 8 : at + 88].split(b"\0")[0].decode("latin-1")] = True
+        at += 12 + size
+    return found

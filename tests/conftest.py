@@ -116,3 +116,42 @@ def processor(vigc_folder):
     from vigc.processing import VigcProcessor
 
     return VigcProcessor.from_pretrained(vigc_folder)
+
+
+@pytest.fixture(scope="session")
+def pusher(tmp_path_factory):
+    """A process that pushes to a Hub of its own, see hub_server.py."""
+    from hub_server import Pusher
+
+    found = Pusher(tmp_path_factory.mktemp("pusher"))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def push(pusher):
+    """The same with nothing on its Hub."""
+    pusher.hub.repos.clear()
+    pusher.hub.objects.clear()
+    return pusher
+
+
+@pytest.fixture(scope="session")
+def versions(tmp_path_factory):
+    """A dataset of 8 pictures as `vigc generate` leaves it, and the same with 4 more."""
+    from PIL import Image
+    from scripted import ScriptedModel, ScriptedProcessor
+
+    from vigc.generation import generate_dataset
+
+    base = tmp_path_factory.mktemp("versions")
+    (base / "pictures").mkdir()
+    for index in range(12):
+        Image.new("RGB", (24, 16), (20 * index, 90, 250 - 20 * index)).save(base / "pictures" / f"{index:02d}.png")
+    found = []
+    for limit in (8, 12):
+        folder = base / str(limit) / "shapes"
+        job = {"types": ["conversation", "detail"], "shard_size": 4, "limit": limit, "license": "cc0-1.0"}
+        generate_dataset(base / "pictures", folder, model=ScriptedModel(), processor=ScriptedProcessor(), **job)
+        found.append(folder)
+    return found

@@ -43,7 +43,7 @@ ROOMS = {
     "trainer": room("modeling_vigc", "processing", "hub_cards"),
     "scenes": room("processing", libraries={"numpy", "PIL", "datasets"}),
     "generation": room("modeling_vigc", "processing", "hub_cards"),
-    "hub_cards": room("processing", libraries={"huggingface_hub", "jinja2", "datasets", "PIL"}),
+    "hub_cards": room("processing", libraries={"huggingface_hub", "jinja2", "datasets", "pyarrow", "PIL"}),
 }
 
 # What a file on the Hub may need: transformers copies it alone, into a flat folder, for users without this package.

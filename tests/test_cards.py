@@ -1,12 +1,22 @@
 """Cards say what is true: figures, settings, limits, licences; and `load_dataset` can read what they declare."""
 
+import io
+
+import numpy
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset_builder
 from huggingface_hub import DatasetCard, ModelCard
+from PIL import Image
 
 from vigc.generation import generate_dataset
-from vigc.hub_cards import DatasetFacts, TypeFigures, write_dataset_card, write_model_card
+from vigc.hub_cards import (
+    DatasetFacts,
+    TypeFigures,
+    write_dataset_card,
+    write_model_card,
+    write_trained_model_card,
+)
 from vigc.processing import GENERATED_FEATURES
 
 
@@ -85,6 +95,49 @@ def test_text_says_how_it_was_made(made):
     assert 'load_dataset("./shapes", "conversation", split="train")' in text
 
 
+def test_scores_and_samples_are_read_from_the_rows(made):
+    output, _ = made
+    text = (output / "README.md").read_text(encoding="utf-8")
+    tables = [pq.read_table(file) for file in sorted(output.glob("*/train-*.parquet"))]
+    scores = [row["answer_logprob"] for table in tables for row in table["scores"].to_pylist()]
+    low, _, middle, _, high = numpy.quantile(scores, [0.05, 0.25, 0.5, 0.75, 0.95])
+    (line,) = [line for line in text.splitlines() if line.startswith("| `answer_logprob`")]
+    assert line.startswith(f"| `answer_logprob` | {len(scores)} | {numpy.mean(scores):.3f} | {low:.3f} |")
+    assert f"| {middle:.3f} |" in line and line.endswith(f"| {high:.3f} |")
+    assert "`visual_dependency`" not in text.split("## Limits")[0].split("### Columns")[0]  # was not computed
+    shown = [line.split(" | ") for line in text.splitlines() if line.startswith("| ![")]
+    assert len(shown) == 4 and [cells[1] for cells in shown] == ["`conversation`"] * 2 + ["`detail`"] * 2
+    rows = [row for table in tables for row in table.to_pylist()]
+    for cells in shown:
+        picture = Image.open(output / cells[0].split("](")[1].rstrip(")")).convert("RGB")
+        asked = [row["image"]["bytes"] for row in rows if row["question"] == cells[2]]
+        assert picture in [Image.open(io.BytesIO(data)).convert("RGB") for data in asked]
+
+
+def test_what_was_compared_is_said(tmp_path):
+    assert "Not checked: these pictures may be among those" in write(tmp_path)
+    compared = write(tmp_path, compared=["llava_150k.json"], excluded={"is listed in llava_150k.json": 1200})
+    assert "compared with llava\\_150k.json" in compared and "| 1,200 | is listed in llava\\_150k.json |" in compared
+    assert "None of them was among these" in write(tmp_path, compared=["coco_test"])
+
+
+@pytest.mark.parametrize(
+    ("stated", "counted", "metadata"),
+    [
+        ("unknown", {"cc-by-4.0": 3}, {"license": "cc-by-4.0"}),
+        ("cc0-1.0", {}, {"license": "cc0-1.0"}),
+        ("unknown", {"mit": 3, "unknown": 1}, {"license": "unknown"}),
+        ("unknown", {"mit": 3, "cc0-1.0": 1}, {"license": "other"}),
+        ("http://creativecommons.org/licenses/by-nc-sa/2.0/", {}, {"license": "cc-by-nc-sa-2.0"}),
+        ("https://creativecommons.org/publicdomain/zero/1.0/", {}, {"license": "cc0-1.0"}),
+        ("No known copyright!", {}, {"license": "other", "license_name": "no-known-copyright"}),
+    ],
+)
+def test_licences_are_named_as_the_hub_names_them(tmp_path, stated, counted, metadata):
+    data = DatasetCard(write(tmp_path, license=stated, licenses=counted)).data.to_dict()
+    assert {name: data[name] for name in ("license", "license_name") if name in data} == metadata
+
+
 def test_set_aside_limits_and_licence_are_said(tmp_path):
     text = write(tmp_path)
     assert "| 2 | a file that cannot be read | is empty |" in text
@@ -136,3 +189,25 @@ def test_the_model_card_says_what_to_do_and_what_to_check(tmp_path):
     assert 'processor(images=images, task="detail", return_tensors="pt")' in text
     for mention in ("blip2\\_base.pth", "vigc\\_llava.pth", "vicuna-7b-v1.1", "7,724,000,000", "2308.12714", "Licence"):
         assert mention in text, mention
+
+
+@pytest.mark.parametrize("figures", [{"eval_loss": 1.25, "eval_runtime": 3.0}, {}])
+def test_a_trained_model_s_card_states_the_mixture_and_what_was_measured(tmp_path, figures):
+    path = write_trained_model_card(
+        tmp_path / ".",
+        base="Salesforce/instructblip-vicuna-7b",
+        whole=True,
+        data=[("okvqa", 9009, 600), ("llava", 150_000, 1400)],
+        settings={"learning_rate": 1e-5},
+        trained_parameters=188_000_000,
+        steps=1000,
+        epochs=0.5,
+        figures=figures,
+        image_use=None,
+    )
+    card = ModelCard.load(path)
+    assert card.data.base_model == "Salesforce/instructblip-vicuna-7b" and "bibtex" in card.text
+    assert "| okvqa | 9,009 | 600 | 30.0 % |" in card.text and "| learning_rate | 1e-05 |" in card.text
+    results = card.data.eval_results or []
+    assert [(result.metric_type, result.metric_value) for result in results] == ([("loss", 1.25)] if figures else [])
+    assert ("Nothing was measured" in card.text) is not bool(figures)

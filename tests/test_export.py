@@ -414,7 +414,7 @@ def test_an_export_loads_in_another_process_and_its_card_is_true(tmp_path):
     )
     assert found.stdout.split() == ["5", *DPO_FEATURES, "(48,", "32)"]
     card = (tmp_path / "pairs" / "README.md").read_text(encoding="utf-8")
-    assert "license: other" in card and "| 4 | cc0-1.0 |" in card and "| 1 | unknown |" in card
+    assert "license: unknown" in card and "| 4 | cc0-1.0 |" in card and "| 1 | unknown |" in card
     assert "exceeds that of the draft by more than 0.0" in card and "num_examples: 5" in card
     for layout in ("llava", "trl-sft", "finevision"):
         call("export", tmp_path / "rows", "--format", layout, "--output", tmp_path / layout)

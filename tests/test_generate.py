@@ -350,7 +350,8 @@ def test_a_dataset_is_replaced_only_on_request(pictures, model, processor, tmp_p
     assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     generate_dataset(pictures, tmp_path / "out", types=["conversation"], overwrite=True, **job)
     left = {path.name for path in (tmp_path / "out").iterdir()}
-    assert left - {"quarantine"} == {"README.md", "_vigc", "conversation", "mine.txt", "report"}
+    assert left - {"quarantine"} == {"README.md", "_vigc", "conversation", "mine.txt", "report", "samples"}
+    assert {path.name[:13] for path in (tmp_path / "out" / "samples").iterdir()} == {"conversation-"}
 
 
 def test_a_folder_of_something_else_is_never_touched(pictures, model, processor, tmp_path):

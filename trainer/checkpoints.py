@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -112,14 +114,14 @@ def load_trained(
     """A complete model, LoRA merged, and its processor from a folder of trained weights and the model below.
 
     Args:
-        folder: A checkpoint or the end of a run that kept what was trained.
+        folder: A checkpoint or the end of a run that kept what was trained, or the name it was published under.
         base: Where the model it started from lies now, if elsewhere than then.
         kwargs: For `from_pretrained` of the base, such as `dtype`.
 
     Raises:
         ValueError: The folder is none of these; or the base is not there, and the error says what it should bring.
     """
-    folder = Path(folder)
+    folder = _folder_of(folder)
     if not is_trained_only(folder):
         raise ValueError(f"{folder} has no {WEIGHTS}: a whole model is loaded with from_pretrained.")
     description = _description(folder)
@@ -144,6 +146,15 @@ def merge_trained(folder: str | Path, output: str | Path, *, base: str | Path | 
     model, processor = load_trained(folder, base=base, **kwargs)
     model.save_pretrained(output)
     processor.save_pretrained(output)
+
+
+def _folder_of(name: str | Path) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        return Path(snapshot_download(str(name)))
+    except (OSError, HFValidationError) as error:
+        raise ValueError(f"{str(name)!r} is neither a folder here nor a model on the Hub: check the name.") from error
 
 
 def _description(folder: str | Path) -> dict[str, Any]:

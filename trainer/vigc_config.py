@@ -122,6 +122,8 @@ class VigcTrainingArguments(TrainingArguments):
         if self.ddp_find_unused_parameters is None:
             # What the paper trains all gets gradients in every step; searching for the rest costs time.
             self.ddp_find_unused_parameters = self.freeze_policy == "none"
+        if self.hub_private_repo is None:
+            self.hub_private_repo = True  # published by a decision, not by default
         super().__post_init__()
         if self.deepspeed is not None and self.hf_deepspeed_config.is_zero3():
             raise ValueError(

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
-from vigc.hub_cards import write_trained_model_card
+from vigc.hub_cards import push_folder, write_trained_model_card
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 
@@ -347,6 +347,30 @@ class VigcTrainer(Trainer):
         if self.args.should_save:
             self.write_card(folder)
         return folder
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Writes the trained model with its card and publishes the folder as `vigc push` does, private by default.
+
+        Raises:
+            ValueError: A revision, or what would change the card, is given.
+            PushError: Something keeps it from the Hub; the model is in `output_dir`.
+        """
+        if revision is not None or kwargs:
+            raise ValueError(f"push_to_hub publishes main, with our card: drop {', '.join(['revision', *kwargs])}.")
+        folder, args = self.save_final(), self.args
+        if not self.is_world_process_zero():
+            return None
+        repo = self.hub_model_id or args.hub_model_id or folder.resolve().name
+        public = not (args.hub_private_repo if private is None else private)
+        return push_folder(folder, repo, public=public, token=token or args.hub_token, message=commit_message)
 
     def write_card(self, folder: Path) -> Path:
         """The model's card: what it was trained on, how, and the figures of the best or last evaluation."""

@@ -11,6 +11,7 @@ from vigc import __version__
 
 from .cli_convert import convert
 from .cli_export import export
+from .cli_push import push
 from .cli_scenes import demo, scenes
 from .cli_train import train
 from .options import CorrectOptions, GenerateOptions, with_options
@@ -93,5 +94,6 @@ def report(dataset: DatasetFolder, rows: ReportRows = None) -> None:
 app.command()(convert)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 app.command()(export)
+app.command()(push)
 app.command()(scenes)
 app.command()(demo)

@@ -1,7 +1,8 @@
-"""The card of a model that was trained here."""
+"""The card of a model, converted or trained here."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,22 @@ from .cards import render
 
 # Times and counters of an evaluation, which say nothing about the model.
 _NOT_QUALITY = ("runtime", "per_second", "preparation_time", "epoch", "step")
+
+
+def write_model_card(
+    folder: Path, *, name: str, checkpoints: list[str], language_model: str, parameters: dict[str, int]
+) -> Path:
+    """Writes the card of a converted model as `folder/README.md`.
+
+    Args:
+        folder: The model folder.
+        name: Its title.
+        checkpoints: Names of the files it was put together from, base files first.
+        language_model: Name of the language model's folder.
+        parameters: Number of parameters of each part.
+    """
+    conversion = {"checkpoints": checkpoints, "language_model": language_model, "parameters": parameters}
+    return _write(folder, _metadata(name), name=name, whole=True, conversion=conversion, training=None)
 
 
 def write_trained_model_card(
@@ -43,26 +60,30 @@ def write_trained_model_card(
         figures: Of the evaluation that the weights belong to, by name ("eval_loss", ...).
         image_use: If measured, the loss with the `true` and with `swapped` pictures, of how many `rows`.
     """
-    base, name = Path(base).name or base, folder.resolve().name
-    measured = _measured(figures)
-    text = render(
-        "trained_model_card.md",
-        metadata=_metadata(name, base, measured),
-        name=name,
-        base=base,
-        whole=whole,
-        data=data,
-        settings=settings,
-        trained_parameters=trained_parameters,
-        steps=steps,
-        epochs=epochs,
-        figures=measured,
-        image_use=image_use,
-        types=list(INSTRUCTION_TYPES),
-    )
+    base, name, measured = _public_name(base), folder.resolve().name, _measured(figures)
+    training = {
+        "base": base,
+        "data": data,
+        "settings": settings,
+        "trained_parameters": trained_parameters,
+        "steps": steps,
+        "epochs": epochs,
+        "figures": measured,
+        "image_use": image_use,
+    }
+    return _write(folder, _metadata(name, base, measured), name=name, whole=whole, conversion=None, training=training)
+
+
+def _write(folder: Path, metadata: str, **values: Any) -> Path:
+    text = render("model_card.md", metadata=metadata, types=list(INSTRUCTION_TYPES), **values)
     path = folder / "README.md"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _public_name(base: str) -> str:
+    """A Hub name as it is; of a folder, which says something of one machine, the last part."""
+    return base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists() else Path(base).name or base
 
 
 def _measured(figures: Mapping[str, Any]) -> dict[str, float]:
@@ -73,10 +94,10 @@ def _measured(figures: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _metadata(name: str, base: str, measured: Mapping[str, float]) -> str:
+def _metadata(name: str, base: str | None = None, measured: Mapping[str, float] | None = None) -> str:
     results = [
         EvalResult("image-text-to-text", "held-out", "held-out rows", figure, value, metric_name=figure)
-        for figure, value in measured.items()
+        for figure, value in (measured or {}).items()
     ]
     return ModelCardData(
         license="other",
@@ -85,6 +106,6 @@ def _metadata(name: str, base: str, measured: Mapping[str, float]) -> str:
         pipeline_tag="image-text-to-text",
         base_model=base,
         tags=["vigc", "instructblip", "visual-instruction-generation"],
-        model_name=name,
+        model_name=name if results else None,
         eval_results=results or None,
     ).to_yaml()

@@ -1,0 +1,106 @@
+"""What a dataset's card shows of its rows: how scores are distributed, and a few rows with their pictures."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vigc.processing.images import ImageError, open_image
+from vigc.processing.rows import is_edited
+
+SAMPLES = "samples"
+_PER_TYPE = 2
+_AMONG = 64  # the first rows of a type, of which edited ones are shown rather
+_SIDE = 384
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_COLUMNS = ["image", "type", "question", "draft", "answer"]
+
+
+def read_scores(folder: Path, types: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Of each score that rows have: how many do (`count`), its `mean`, and its 5, 25, 50, 75 and 95 % `quantiles`."""
+    found: dict[str, list[pa.Array]] = {}
+    for path in _files(folder, types):
+        with pq.ParquetFile(path) as file:
+            if "scores" not in file.schema_arrow.names:
+                continue
+            for batch in file.iter_batches(columns=["scores"]):
+                scores = batch.column(0)
+                for index, field in enumerate(scores.type):
+                    values = pc.drop_null(pc.struct_field(scores, [index]))
+                    found.setdefault(field.name, []).append(values.filter(pc.is_finite(values)))
+    return {name: figures for name, parts in found.items() if (figures := _distribution(pa.chunked_array(parts)))}
+
+
+def _distribution(values: pa.ChunkedArray) -> dict[str, Any] | None:
+    if not len(values):
+        return None
+    mean = math.fsum(values.to_numpy().astype("float64")) / len(values)  # the same in whatever order they were added
+    return {"count": len(values), "mean": mean, "quantiles": pc.quantile(values, q=_QUANTILES).to_pylist()}
+
+
+def write_samples(
+    folder: Path, types: Sequence[str], write: Callable[[Path, bytes], Any] = Path.write_bytes
+) -> list[dict[str, Any]]:
+    """Two rows of each type, edited ones if there are, with a small copy of their picture under `samples/`.
+
+    Args:
+        folder: The dataset folder.
+        types: Which types it has rows of.
+        write: How files are written.
+
+    Returns:
+        `type`, `question`, `draft`, `answer` and `picture`, a path in the folder or None.
+    """
+    samples = []
+    for kind in types:
+        for number, row in enumerate(_chosen(folder, kind), start=1):
+            small = _small_copy((row["image"] or {}).get("bytes"))
+            name = None
+            if small is not None:
+                data, suffix = small
+                name = f"{SAMPLES}/{kind}-{number}.{suffix}"
+                (folder / SAMPLES).mkdir(exist_ok=True)
+                write(folder / name, data)
+            samples.append({**row, "picture": name})
+    return samples
+
+
+def _files(folder: Path, types: Sequence[str]) -> Iterator[Path]:
+    for kind in types:
+        yield from sorted((folder / kind).glob("train-*.parquet"))
+
+
+def _chosen(folder: Path, kind: str) -> list[dict[str, Any]]:
+    for path in _files(folder, [kind]):
+        with pq.ParquetFile(path) as file:
+            if not set(_COLUMNS) <= set(file.schema_arrow.names):
+                return []
+            rows = next(file.iter_batches(_AMONG, columns=_COLUMNS)).to_pylist()
+        rows.sort(key=lambda row: not is_edited(row["draft"], row["answer"]))
+        return rows[:_PER_TYPE]
+    return []
+
+
+def _small_copy(data: bytes | None) -> tuple[bytes, str] | None:
+    """A picture at most 384 pixels a side, and its suffix; None for a row that only names it, or one unreadable."""
+    if data is None:
+        return None
+    try:
+        image = open_image(data)
+    except ImageError:  # an older dataset may hold a format that this Pillow lacks; the row stands without it
+        return None
+    suffix = "png" if max(image.size) <= _SIDE // 2 else "jpg"
+    image.thumbnail((_SIDE, _SIDE))
+    buffer = io.BytesIO()
+    if suffix == "png":
+        image.save(buffer, "PNG")
+    else:
+        image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue(), suffix

@@ -1,0 +1,76 @@
+"""`vigc push`: a model or dataset folder to the Hub."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .terminal import FAILED, count, fail, line, option
+
+Folder = Annotated[Path, typer.Argument(help="A folder that holds a model or a dataset.", show_default=False)]
+Repo = Annotated[str, typer.Argument(help="The repository: owner/name, or a name of your own.", show_default=False)]
+Public = Annotated[bool, option("For all to see. Without, a new repository is private.", "--public")]
+AllowUnknown = Annotated[
+    bool,
+    option("Also publish rows of which nobody has said under which licence they are.", "--allow-unknown-licence"),
+]
+Message = Annotated[str | None, option("Title of the commit on main.", "--message", "-m")]
+
+
+def push(
+    folder: Folder,
+    repo: Repo,
+    public: Public = False,
+    allow_unknown_licence: AllowUnknown = False,
+    message: Message = None,
+) -> None:
+    """Publish a model or dataset folder on the Hub, or bring it up to date there.
+
+    Files go to a working branch first; one commit then brings all of them to main. Size and hash of every file are
+    compared with those here. The same command goes on after an interruption and uploads only what is new. Rows are
+    refused whose licence is unknown, and pictures that still hold EXIF or GPS.
+
+    Exit code 0: complete. 2: something has to change first (the folder, the name, the token). 75: the Hub is in the
+    way, the same command goes on later. 130: interrupted.
+    """
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    from vigc.hub_cards import PushError, push_folder
+
+    if not typer.get_text_stream("stderr").isatty():
+        disable_progress_bars()
+    try:
+        done = push_folder(
+            folder,
+            repo,
+            public=public,
+            allow_unknown_licence=allow_unknown_licence,
+            message=message,
+            say=lambda text: typer.echo(line(text), err=True),
+        )
+    except PushError as error:
+        _say_command(folder, repo, public, allow_unknown_licence)
+        fail("push", error, error.exit_code)
+    except OSError as error:  # a file that vanished or cannot be read
+        fail("push", error, FAILED)
+    except KeyboardInterrupt:
+        _say_command(folder, repo, public, allow_unknown_licence)
+        typer.echo("vigc push: interrupted.", err=True)
+        raise typer.Exit(130) from None
+    for name in done.left:
+        typer.echo(f"  stays here: {line(name)} (a pickle, which runs code when it is opened)")
+    changes = f"{count(done.uploaded, 'file')} uploaded" if done.uploaded or done.removed else "nothing to do"
+    changes += f", {count(done.removed, 'file')} of an earlier push removed" if done.removed else ""
+    typer.echo(f"{changes}; {count(done.files, 'file')} on main, each of the size and hash that it has here")
+    seen = "private" if done.private else "public"
+    typer.echo(f"{done.kind.capitalize()}: {done.url} ({seen}), commit {done.commit}")
+
+
+def _say_command(folder: Path, repo: str, public: bool, allow_unknown_licence: bool) -> None:
+    parts = ["vigc", "push", str(folder), repo]
+    parts += ["--public"] if public else []
+    parts += ["--allow-unknown-licence"] if allow_unknown_licence else []
+    typer.echo(f"Nothing here was changed. To go on: {shlex.join(parts)}", err=True)
