@@ -16,7 +16,8 @@ from training import LONG, rows_of
 from vigc.processing import GENERATED_FEATURES, INSTRUCTION_TYPES, ImageError, parse_pair
 from vigc.trainer import EvaluationPairs, VigcDataCollator, VigcMixture
 from vigc.trainer.augment import augmented, crop_box
-from vigc.trainer.mixture import EpochSampler, Sample
+from vigc.trainer.epochs import EpochSampler
+from vigc.trainer.mixture import Sample
 
 
 @pytest.fixture(scope="module")

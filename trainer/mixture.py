@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -194,48 +194,6 @@ class EvaluationPairs(torch.utils.data.Dataset):
         asked = {"vig": (kind.prompt, pair_text(question, answer)), "vic": (kind.vic_prompt(question), answer)}
         text, target = asked[task]
         return Sample(open_row_image(row), text, target, task, kind.name, self.groups.index(f"{task}_{kind.name}"))
-
-
-class EpochSampler(torch.utils.data.Sampler):
-    """The (epoch, index) places of one epoch, in an order that depends on seed and epoch alone.
-
-    Args:
-        mixture: The samples, which the mixture has already shuffled.
-        group: Samples of one step, if each step should have samples of about one length; 0 takes them as they come.
-    """
-
-    # Enough batches to sort among that lengths agree, few enough that each holds all sorts of samples.
-    _SORTED_AT_ONCE = 50
-
-    def __init__(self, mixture: VigcMixture, group: int = 0) -> None:
-        self.mixture = mixture
-        self.group = group
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return len(self.mixture)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = self._grouped() if self.group else range(len(self.mixture))
-        return ((self.epoch, int(index)) for index in order)
-
-    def _grouped(self) -> np.ndarray:
-        lengths = self.mixture.lengths(self.epoch)
-        part = self.group * self._SORTED_AT_ONCE
-        order = np.concatenate(
-            [
-                start + np.argsort(-lengths[start : start + part], kind="stable")
-                for start in range(0, len(lengths), part)
-            ]
-        )
-        whole = len(order) // self.group * self.group
-        batches = order[:whole].reshape(-1, self.group)
-        # The longest first, so that too little memory shows at once; the rest in random order; what is left over last.
-        turns = np.random.default_rng([self.mixture.seed, self.epoch, 2]).permutation(len(batches))
-        if len(batches):
-            longest = int(lengths[batches].max(axis=1).argmax())
-            turns = np.concatenate([[longest], turns[turns != longest]])
-        return np.concatenate([batches[turns].ravel(), order[whole:]])
 
 
 def readable(rows: datasets.Dataset, index: int) -> datasets.Dataset:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -16,7 +15,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers import Trainer, set_seed
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from vigc.hub_cards import push_folder, write_trained_model_card
@@ -26,8 +25,9 @@ from vigc.processing import VigcProcessor
 from .adapters import LoraSettings, choose_trained, hold_frozen_in, merge_lora, quantized
 from .checkpoints import is_trained_only, last_complete, lay_over, save_trained
 from .data_collator import VigcDataCollator
+from .epochs import EpochCallback, EpochSampler
 from .features import compute_features
-from .mixture import EpochSampler, EvaluationPairs, Sample, VigcMixture
+from .mixture import EvaluationPairs, Sample, VigcMixture
 from .scoring import (
     ImageUse,
     WrittenRow,
@@ -114,7 +114,7 @@ class VigcTrainer(Trainer):
                 f"generation_samples={args.generation_samples}: texts are written row by row, which weights sharded "
                 "over processes (FSDP) cannot serve. Set generation_samples=0."
             )
-        self.add_callback(_Epochs(self))
+        self.add_callback(EpochCallback(self))
 
     def train(
         self,
@@ -390,27 +390,6 @@ class VigcTrainer(Trainer):
             figures=(best or evaluations or [{}])[-1],
             image_use=asdict(measured) if measured else None,
         )
-
-
-class _Epochs(TrainerCallback):
-    """Tells the sampler which epoch begins, and checks the use of pictures before the first."""
-
-    def __init__(self, trainer: VigcTrainer) -> None:
-        self._trainer = trainer
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if state.global_step == 0:
-            self._trainer.image_use_before = self._trainer.measure_image_use()
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if not isinstance(self._trainer.train_dataset, VigcMixture):
-            return
-        # A whole number at the start of an epoch, and between two where training goes on amid one.
-        self._trainer.epoch_sampler.epoch = math.floor(state.epoch or 0)
 
 
 def _source(rows: Any) -> str:

@@ -1,0 +1,82 @@
+"""The order of samples, epoch by epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from .mixture import VigcMixture
+
+
+class EpochSampler(torch.utils.data.Sampler):
+    """The (epoch, index) places of one epoch, in an order that depends on seed and epoch alone.
+
+    Args:
+        mixture: The samples, which the mixture has already shuffled.
+        group: Samples of one step, if each step should have samples of about one length; 0 takes them as they come.
+    """
+
+    # Enough batches to sort among that lengths agree, few enough that each holds all sorts of samples.
+    _SORTED_AT_ONCE = 50
+
+    def __init__(self, mixture: VigcMixture, group: int = 0) -> None:
+        self.mixture = mixture
+        self.group = group
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.mixture)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = self._grouped() if self.group else range(len(self.mixture))
+        return ((self.epoch, int(index)) for index in order)
+
+    def _grouped(self) -> np.ndarray:
+        lengths = self.mixture.lengths(self.epoch)
+        part = self.group * self._SORTED_AT_ONCE
+        order = np.concatenate(
+            [
+                start + np.argsort(-lengths[start : start + part], kind="stable")
+                for start in range(0, len(lengths), part)
+            ]
+        )
+        whole = len(order) // self.group * self.group
+        batches = order[:whole].reshape(-1, self.group)
+        # The longest first, so that too little memory shows at once; the rest in random order; what is left over last.
+        turns = np.random.default_rng([self.mixture.seed, self.epoch, 2]).permutation(len(batches))
+        if len(batches):
+            longest = int(lengths[batches].max(axis=1).argmax())
+            turns = np.concatenate([[longest], turns[turns != longest]])
+        return np.concatenate([batches[turns].ravel(), order[whole:]])
+
+
+class EpochCallback(TrainerCallback):
+    """Tells the sampler which epoch begins, and checks the use of pictures before the first.
+
+    Args:
+        trainer: A [`VigcTrainer`].
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Measures the use of pictures, unless training goes on."""
+        if state.global_step == 0:
+            self._trainer.image_use_before = self._trainer.measure_image_use()
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Sets the sampler's epoch."""
+        if not isinstance(self._trainer.train_dataset, VigcMixture):
+            return
+        # A whole number at the start of an epoch, and between two where training goes on amid one.
+        self._trainer.epoch_sampler.epoch = math.floor(state.epoch or 0)
