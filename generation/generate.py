@@ -238,7 +238,8 @@ def open_collection(
 def written_by(loaded: WritingModel) -> dict[str, Any]:
     """What names the model in a configuration."""
     dtype = str(loaded.model.dtype).removeprefix("torch.")
-    return {"model": loaded.name, "revision": loaded.revision, "dtype": dtype}
+    said = {"model": loaded.name, "revision": loaded.revision, "dtype": dtype}
+    return {**said, "remote_code": True} if loaded.remote_code else said
 
 
 def job_facts(loaded: WritingModel, batch_size: int, shard_size: int, limit: int | None, store: str) -> dict[str, Any]:

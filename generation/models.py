@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig, InstructBlipConfig
+from transformers import AutoConfig, GenerationConfig, InstructBlipConfig
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
+from vigc.hub_cards.revisions import commit_of
 from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGeneration
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, ORIGINAL_DECODING
 from vigc.processing import VigcProcessor
@@ -35,12 +37,14 @@ class WritingModel:
         processor: Belongs to it.
         name: Its Hub name, or its folder's name (a path says more about a machine than about a model).
         revision: The Hub's commit, or a fingerprint of the folder's files; None for a model given as an object.
+        remote_code: Whether it runs the code that came with its weights, of the same revision.
     """
 
     model: Any
     processor: Any
     name: str
     revision: str | None
+    remote_code: bool = False
 
 
 def load_model(
@@ -59,8 +63,8 @@ def load_model(
         processor: Needed with a model object; otherwise the model's own by default.
         dtype: One of `DTYPES`; "auto" is what the weights were saved in, but float32 on a CPU.
         device: "auto" (an accelerator if there is one), "cpu", "cuda:1", ...
-        revision: Commit, tag or branch on the Hub.
-        trust_remote_code: Whether code from the model's folder may run, for models that vigc does not know itself.
+        revision: Commit, tag or branch on the Hub; all is loaded from the commit that it names at the start.
+        trust_remote_code: Whether code that comes with the weights runs in place of vigc's own.
 
     Raises:
         GenerationError: The model cannot be loaded, or is of another kind.
@@ -69,33 +73,48 @@ def load_model(
         if processor is None:
             raise GenerationError("A model object needs its processor: pass processor= too, or the model's folder.")
         name = str(model.config._name_or_path or type(model).__name__)
-        return WritingModel(model.eval(), processor, _public_name(name), _commit(model))
+        return WritingModel(model.eval(), processor, _public_name(name), None)
     if dtype not in DTYPES:
         raise GenerationError(f"dtype {dtype!r} is not known: use one of {', '.join(DTYPES)}.")
     name = os.fspath(model)
     place = _device(device)
     kind = torch.float32 if dtype == "auto" and place.type == "cpu" else dtype
-    hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
+        hub: dict[str, Any] = {"revision": commit_of(name, revision), "trust_remote_code": trust_remote_code}
         model_class, processor_class = _classes(name, hub)
         loaded = model_class.from_pretrained(name, dtype=kind, **hub)
         processor = processor or processor_class.from_pretrained(name, **hub)
     except (OSError, ValueError, KeyError) as error:
         raise GenerationError(f"The model {name!r} cannot be loaded: {_first_line(error)}.") from error
-    found = folder_fingerprint(Path(name)) if Path(name).is_dir() else _commit(loaded)
-    return WritingModel(loaded.to(place).eval(), processor, _public_name(name), found)
+    found = folder_fingerprint(Path(name)) if Path(name).is_dir() else hub["revision"]
+    remote = model_class is not VigcForConditionalGeneration
+    return WritingModel(loaded.to(place).eval(), processor, _public_name(name), found, remote)
 
 
 def _classes(name: str, hub: dict[str, Any]) -> tuple[Any, Any]:
-    """Our own classes for what we know; the model's code only where it was asked for and is needed."""
+    """Our own classes of model and processor; those that come with the weights where that was asked for."""
     config = AutoConfig.from_pretrained(name, **hub)
-    if isinstance(config, VigcConfig) or type(config) is InstructBlipConfig:
+    if config.model_type not in (VigcConfig.model_type, InstructBlipConfig.model_type):
+        raise ValueError(
+            f"it is a {config.model_type!r} model; give a VIGC model, as `vigc convert` writes, or InstructBLIP"
+        )
+    model = (getattr(config, "auto_map", None) or {}).get("AutoModelForImageTextToText")
+    if model is None or not hub["trust_remote_code"]:
         return VigcForConditionalGeneration, VigcProcessor
-    if hub["trust_remote_code"] and config.model_type == VigcConfig.model_type:
-        return AutoModelForImageTextToText, AutoProcessor
-    raise ValueError(
-        f"it is a {config.model_type!r} model; give a VIGC model, as `vigc convert` writes, or InstructBLIP"
-    )
+    settings, _ = VigcProcessor.get_processor_dict(name, revision=hub["revision"])
+    references = model, settings.get("auto_map", {}).get("AutoProcessor", "")
+    return tuple(_brought(name, reference, hub["revision"]) for reference in references)
+
+
+def _brought(name: str, reference: str, revision: str | None) -> Any:
+    """The class that `reference` names in the code beside the weights."""
+    place, _, here = reference.rpartition("--")
+    if not here or place not in ("", name):
+        raise ValueError(
+            f"it takes the code of its model or processor from {place or 'nowhere'!r}, and only what lies beside the "
+            "weights, at one commit, is run: leave out trust_remote_code"
+        )
+    return get_class_from_dynamic_module(here, name, revision=revision)
 
 
 def _device(name: str) -> torch.device:
@@ -106,11 +125,6 @@ def _device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise GenerationError(f"device {name!r} cannot be used: {_first_line(error)}") from error
-
-
-def _commit(model: Any) -> str | None:
-    """The Hub's commit a model came from; transformers notes it only where there is one."""
-    return getattr(model.config, "_commit_hash", None)
 
 
 def _public_name(name: str) -> str:

@@ -28,6 +28,7 @@ def write_trained_model_card(
     epochs: float,
     figures: Mapping[str, Any],
     image_use: Mapping[str, float] | None,
+    base_revision: str | None = None,
 ) -> Path:
     """Writes `folder/README.md` for a model at the end of its training.
 
@@ -42,6 +43,7 @@ def write_trained_model_card(
         epochs: The same in epochs.
         figures: Of the evaluation that the weights belong to, by name ("eval_loss", ...).
         image_use: If measured, the loss with the `true` and with `swapped` pictures, of how many `rows`.
+        base_revision: The commit of `base`, where that came from the Hub.
     """
     base, name = Path(base).name or base, folder.resolve().name
     measured = _measured(figures)
@@ -50,6 +52,7 @@ def write_trained_model_card(
         metadata=_metadata(name, base, measured),
         name=name,
         base=base,
+        base_revision=base_revision,
         whole=whole,
         data=data,
         settings=settings,
