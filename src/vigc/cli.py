@@ -14,7 +14,7 @@ from .cli_custom_generate import custom_generate
 from .cli_export import export
 from .cli_scenes import demo, scenes
 from .cli_train import train
-from .terminal import fail
+from .terminal import fail, say
 
 app = typer.Typer(
     name="vigc",
@@ -160,7 +160,7 @@ def report(dataset: opt.DatasetFolder, rows: opt.ReportRows = None) -> None:
         path = write_report(dataset) if rows is None else write_report(dataset, max_rows=rows)
     except GenerationError as error:
         fail("report", error)
-    typer.echo(f"Report: {path}")
+    say(f"Report: {path}")
 
 
 app.command()(convert)

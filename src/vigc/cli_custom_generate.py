@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from .terminal import FAILED, count, fail, option
+from .terminal import FAILED, count, fail, option, say
 
 Output = Annotated[
     Path,
@@ -27,4 +25,4 @@ def custom_generate(output: Output) -> None:
         written = save_custom_generate(output)
     except OSError as error:
         fail("custom-generate", error, FAILED)
-    typer.echo(f"{count(len(written), 'file')} in {output}")
+    say(f"{count(len(written), 'file')} in {output}")

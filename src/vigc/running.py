@@ -10,9 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from .terminal import COMPLETE, FAILED, SET_ASIDE, count, line
+from .terminal import COMPLETE, FAILED, SET_ASIDE, count, line, say
 
 if TYPE_CHECKING:
     from vigc.generation import Summary
@@ -84,9 +82,7 @@ def default_model() -> Path:
     """The folder of the embedded model; says that it is used."""
     from vigc.scenes import VIGC_TINY
 
-    typer.echo(
-        "Model: vigc-tiny, the embedded one. It knows rendered scenes only; give --model for photographs.", err=True
-    )
+    say("Model: vigc-tiny, the embedded one. It knows rendered scenes only; give --model for photographs.", err=True)
     return VIGC_TINY
 
 
@@ -110,7 +106,7 @@ def _run(command: str, work: Callable[[], Summary]) -> int:
     except (OSError, MemoryError) as error:  # a full disk, a folder that cannot be written
         return _say(command, error, TRY_AGAIN if is_passing(error) else FAILED)
     except KeyboardInterrupt:
-        typer.echo(f"vigc {command}: interrupted. The same command goes on from here.", err=True)
+        say(f"vigc {command}: interrupted. The same command goes on from here.", err=True)
         return INTERRUPTED
     _print_summary(summary)
     return SET_ASIDE if summary.set_aside else COMPLETE
@@ -131,21 +127,21 @@ def _stopped_by_signals() -> Iterator[None]:
 
 
 def _say(command: str, error: BaseException, code: int) -> int:
-    typer.echo(f"vigc {command}: {line(str(error))}", err=True)
+    say(f"vigc {command}: {line(str(error))}", err=True)
     return code
 
 
 def _print_summary(summary: Summary) -> None:
     """What a person wants to know at the end: how much, what is missing, what it looks like, where it is."""
     if summary.idle:
-        typer.echo("Nothing to do: this job is finished. What the folder holds:")
+        say("Nothing to do: this job is finished. What the folder holds:")
     elif summary.resumed:
-        typer.echo("Went on with a job that was there. What the folder holds now:")
+        say("Went on with a job that was there. What the folder holds now:")
     work = f"{count(summary.rows, 'row')} from {count(summary.images, 'picture')}"
-    typer.echo(f"{work} in {summary.seconds:.1f} s, {count(summary.changed, 'answer')} edited")
+    say(f"{work} in {summary.seconds:.1f} s, {count(summary.changed, 'answer')} edited")
     for kind, figures in summary.types.items():
         aside = f", {count(figures.malformed, 'text')} set aside" if figures.malformed else ""
-        typer.echo(f"  {kind:<14}{figures.rows:>6} rows, {figures.changed} edited{aside}")
+        say(f"  {kind:<14}{figures.rows:>6} rows, {figures.changed} edited{aside}")
     for what, number in (
         ("exact copies of another picture", summary.duplicates),
         ("entries without picture, passed on as they were", summary.bare),
@@ -153,28 +149,28 @@ def _print_summary(summary: Summary) -> None:
         *((f"left out: {reason}", number) for reason, number in summary.excluded.items()),
     ):
         if number:
-            typer.echo(f"  {number:,} {line(what)}")
+            say(f"  {number:,} {line(what)}")
     texts = sum(figures.malformed for figures in summary.types.values())
     _print_set_aside([f"{path} {reason}" for path, reason in summary.skipped], summary.set_aside - texts, "file")
     _print_set_aside([f"{path}, {kind}: {reason}" for path, kind, reason in summary.malformed], texts, "text")
     for row in _samples(summary):
-        typer.echo(f"\n{row['type']}, {line(row['image_id'])}")
+        say(f"\n{row['type']}, {line(row['image_id'])}")
         for name in ("question", "draft", "answer"):
-            typer.echo(f"  {name:<10}{line(row[name])}")
+            say(f"  {name:<10}{line(row[name])}")
     if summary.missing:
-        typer.echo(f"\nDataset: {summary.output}, {count(summary.missing, 'shard')} still to be written by others")
+        say(f"\nDataset: {summary.output}, {count(summary.missing, 'shard')} still to be written by others")
         return
-    typer.echo(f"\nDataset: {summary.output}\nReport:  {summary.report}")
+    say(f"\nDataset: {summary.output}\nReport:  {summary.report}")
 
 
 def _print_set_aside(lines: list[str], number: int, what: str) -> None:
     if not number:
         return
-    typer.echo(f"Set aside, {count(number, what)}:")
+    say(f"Set aside, {count(number, what)}:")
     for text in lines[:5]:
-        typer.echo(f"  {line(text)}")
+        say(f"  {line(text)}")
     if number > 5:
-        typer.echo(f"  and {number - 5} more, in the folder quarantine")
+        say(f"  and {number - 5} more, in the folder quarantine")
 
 
 def _samples(summary: Summary) -> list[dict[str, Any]]:
