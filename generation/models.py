@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, GenerationConfig, InstructBlipConfig
+from transformers import GenerationConfig, InstructBlipConfig, PreTrainedConfig
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from vigc.hub_cards.revisions import commit_of
@@ -80,33 +80,35 @@ def load_model(
     place = _device(device)
     kind = torch.float32 if dtype == "auto" and place.type == "cpu" else dtype
     try:
-        hub: dict[str, Any] = {"revision": commit_of(name, revision), "trust_remote_code": trust_remote_code}
-        model_class, processor_class = _classes(name, hub)
+        commit = commit_of(name, revision)
+        model_class, processor_class = _classes(name, commit, trust_remote_code)
+        # The classes are chosen: no other code is needed, of a tokenizer for instance.
+        hub: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
         loaded = model_class.from_pretrained(name, dtype=kind, **hub)
         processor = processor or processor_class.from_pretrained(name, **hub)
     except (OSError, ValueError, KeyError) as error:
         raise GenerationError(f"The model {name!r} cannot be loaded: {_first_line(error)}.") from error
-    found = folder_fingerprint(Path(name)) if Path(name).is_dir() else hub["revision"]
+    found = folder_fingerprint(Path(name)) if Path(name).is_dir() else commit
     remote = model_class is not VigcForConditionalGeneration
     return WritingModel(loaded.to(place).eval(), processor, _public_name(name), found, remote)
 
 
-def _classes(name: str, hub: dict[str, Any]) -> tuple[Any, Any]:
+def _classes(name: str, commit: str | None, trust_remote_code: bool) -> tuple[Any, Any]:
     """Our own classes of model and processor; those that come with the weights where that was asked for."""
-    config = AutoConfig.from_pretrained(name, **hub)
-    if config.model_type not in (VigcConfig.model_type, InstructBlipConfig.model_type):
-        raise ValueError(
-            f"it is a {config.model_type!r} model; give a VIGC model, as `vigc convert` writes, or InstructBLIP"
-        )
-    model = (getattr(config, "auto_map", None) or {}).get("AutoModelForImageTextToText")
-    if model is None or not hub["trust_remote_code"]:
+    config, _ = PreTrainedConfig.get_config_dict(name, revision=commit)
+    kind = config.get("model_type")
+    if kind not in (VigcConfig.model_type, InstructBlipConfig.model_type):
+        raise ValueError(f"it is a {kind!r} model; give a VIGC model, as `vigc convert` writes, or InstructBLIP")
+    model = config.get("auto_map", {}).get("AutoModelForImageTextToText")
+    if model is None or not trust_remote_code:
         return VigcForConditionalGeneration, VigcProcessor
-    settings, _ = VigcProcessor.get_processor_dict(name, revision=hub["revision"])
+    settings, _ = VigcProcessor.get_processor_dict(name, revision=commit)
     references = model, settings.get("auto_map", {}).get("AutoProcessor", "")
-    return tuple(_brought(name, reference, hub["revision"]) for reference in references)
+    model_class, processor_class = (_brought(name, reference, commit) for reference in references)
+    return model_class, processor_class
 
 
-def _brought(name: str, reference: str, revision: str | None) -> Any:
+def _brought(name: str, reference: str, commit: str | None) -> Any:
     """The class that `reference` names in the code beside the weights."""
     place, _, here = reference.rpartition("--")
     if not here or place not in ("", name):
@@ -114,7 +116,7 @@ def _brought(name: str, reference: str, revision: str | None) -> Any:
             f"it takes the code of its model or processor from {place or 'nowhere'!r}, and only what lies beside the "
             "weights, at one commit, is run: leave out trust_remote_code"
         )
-    return get_class_from_dynamic_module(here, name, revision=revision)
+    return get_class_from_dynamic_module(here, name, revision=commit)
 
 
 def _device(name: str) -> torch.device:
