@@ -65,10 +65,10 @@ def train(
     args = plan.arguments
     checkpoint = _checkpoint(args)
     training, validation = load_data(plan)
-    commit = commit_of(plan.model, plan.revision)
-    processor = VigcProcessor.from_pretrained(plan.model, revision=commit)
+    pinned: dict[str, Any] = {"revision": commit_of(plan.model, plan.revision)}
+    processor = VigcProcessor.from_pretrained(plan.model, **pinned)
     trainer = VigcTrainer(
-        load_model(plan.model, args, commit),
+        load_model(plan.model, args, **pinned),
         args,
         mixture(plan, training, processor),
         processor=processor,
@@ -98,9 +98,9 @@ def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> DryRun:
     libraries = {"peft": plan.arguments.lora_rank > 0, "bitsandbytes": plan.arguments.load_in_4bit}
     report.problems += [f"library {name}" for name, needed in libraries.items() if needed and find_spec(name) is None]
     try:
-        commit = commit_of(plan.model, plan.revision)
-        config = VigcConfig.from_pretrained(plan.model, revision=commit)
-        processor = VigcProcessor.from_pretrained(plan.model, revision=commit)
+        pinned: dict[str, Any] = {"revision": commit_of(plan.model, plan.revision)}
+        config = VigcConfig.from_pretrained(plan.model, **pinned)
+        processor = VigcProcessor.from_pretrained(plan.model, **pinned)
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
         report.problems.append(f"model {plan.model!r}: {reason}")
@@ -142,12 +142,12 @@ def load_data(plan: Recipe) -> tuple[list[datasets.Dataset], list[datasets.Datas
     return training, validation
 
 
-def load_model(name: str, args: VigcTrainingArguments, commit: str | None = None) -> VigcForConditionalGeneration:
+def load_model(name: str, args: VigcTrainingArguments, revision: str | None = None) -> VigcForConditionalGeneration:
     """The model a run starts from, in float32: what is frozen is rounded later, once it is known what that is.
 
-    With `load_in_4bit` the language model's layers are rounded here.
+    With `load_in_4bit` the language model's layers are rounded here. On the Hub, `revision` is its commit.
     """
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = {"revision": revision}
     if args.load_in_4bit:
         from transformers import BitsAndBytesConfig
 
@@ -159,8 +159,8 @@ def load_model(name: str, args: VigcTrainingArguments, commit: str | None = None
             # Only the language model's layers: the rest is small, or trained.
             llm_int8_skip_modules=["vision_model", "qformer", "language_projection", "lm_head"],
         )
-    model = VigcForConditionalGeneration.from_pretrained(name, dtype=torch.float32, revision=commit, **kwargs)
-    model.config._commit_hash = commit  # for checkpoints and card; no file of the model holds it
+    model = VigcForConditionalGeneration.from_pretrained(name, dtype=torch.float32, **kwargs)
+    model.config._commit_hash = revision  # for checkpoints and card; no file of the model holds it
     return model
 
 
