@@ -18,7 +18,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo tiny test test-all lint format types wheel clean
+.PHONY: help install demo tiny test test-all lint format types security wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -55,7 +55,7 @@ test: $(DEV)  ## run the tests, less the full counts
 test-all: $(DEV)  ## run every test, full counts too
 	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist worksteal -rs
 
-lint: types  ## check style, format and types
+lint: types security  ## check style, format, types and security
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
@@ -65,6 +65,9 @@ format: $(DEV)  ## apply the style
 
 types: $(DEV)  ## check the types of the installed package
 	$(BIN)/mypy
+
+security: $(DEV)  ## look for insecure code (bandit, medium and above)
+	$(BIN)/bandit --quiet --recursive -ll $(ROOMS) recipes
 
 # build/lib would bring files that no longer exist into the wheel.
 wheel: $(DEV)  ## build dist/vigc-*.whl

@@ -171,4 +171,12 @@ def command(plan: dict[str, Any]) -> str:
             parts.append(f"--{option}" if value else f"--no-{option}")
         else:
             parts += [f"--{option}", str(value)]
-    return shlex.join(parts)
+    return " ".join(map(_quoted, parts))
+
+
+def _quoted(word: str) -> str:
+    """A word for bash, on one line whatever is in it."""
+    if word.isprintable():
+        return shlex.quote(word)
+    kept = (char if char.isprintable() and char not in "\\'" else f"\\U{ord(char):08x}" for char in word)
+    return f"$'{''.join(kept)}'"

@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig, InstructBlipConfig
+from transformers import GenerationConfig, InstructBlipConfig, PreTrainedConfig
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
+from vigc.hub_cards.revisions import commit_of
 from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGeneration
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, ORIGINAL_DECODING
 from vigc.processing import VigcProcessor
@@ -39,6 +41,7 @@ class ModelFacts:
         dtype: What its weights are loaded in: "float32", "bfloat16" or "float16".
         device: Where it is to run.
         generation_config: The decoding settings that are saved with it.
+        remote_code: Whether it runs the code that came with its weights, of the same revision.
     """
 
     name: str
@@ -46,6 +49,7 @@ class ModelFacts:
     dtype: str
     device: torch.device
     generation_config: GenerationConfig
+    remote_code: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +83,8 @@ def describe_model(
         processor: Needed with a model object.
         device: Where it is to run.
         dtype: One of `DTYPES`; "auto" is what the weights were saved in, but float32 on a CPU.
-        revision: Commit, tag or branch on the Hub.
-        trust_remote_code: Whether code from the model's folder may run, for models that vigc does not know itself.
+        revision: Commit, tag or branch on the Hub; all is loaded from the commit that it names now.
+        trust_remote_code: Whether code that comes with the weights runs in place of vigc's own.
 
     Raises:
         GenerationError: There is no such model, or it is of another kind.
@@ -92,16 +96,16 @@ def describe_model(
         if processor is None:
             raise GenerationError("A model object needs its processor: pass processor= too, or the model's folder.")
         name = str(model.config._name_or_path or type(model).__name__)
-        return ModelFacts(
-            _public_name(name), _commit(model.config), _dtype_name(model.dtype), model.device, model.generation_config
-        )
+        return ModelFacts(_public_name(name), None, _dtype_name(model.dtype), model.device, model.generation_config)
     name = os.fspath(model)
     with _said_plainly(name):
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
-        _classes(config, trust_remote_code)
-        generation_config = _generation_config(name, _commit(config) or revision or "main")
-    found = folder_fingerprint(Path(name)) if Path(name).is_dir() else _commit(config)
-    return ModelFacts(_public_name(name), found, _loaded_dtype(name, config, dtype, device), device, generation_config)
+        commit = commit_of(name, revision)
+        model_class, _ = _classes(name, commit, trust_remote_code)
+        kind = _loaded_dtype(name, commit, dtype, device)
+        generation_config = _generation_config(name, commit or "main")
+    found = folder_fingerprint(Path(name)) if Path(name).is_dir() else commit
+    remote_code = model_class is not VigcForConditionalGeneration
+    return ModelFacts(_public_name(name), found, kind, device, generation_config, remote_code)
 
 
 def load_model(
@@ -121,7 +125,7 @@ def load_model(
         device: "auto" (an accelerator if there is one), "cpu", "cuda:1", ...
         dtype: One of `DTYPES`.
         revision: Commit, tag or branch on the Hub.
-        trust_remote_code: Whether code from the model's folder may run.
+        trust_remote_code: Whether code that comes with the weights runs in place of vigc's own.
 
     Raises:
         GenerationError: The model cannot be loaded, or is of another kind.
@@ -134,12 +138,11 @@ def load_model(
         return WritingModel(model.eval(), processor, facts)
     name = os.fspath(model)
     # The very commit that was described: a branch may have moved on.
-    hub = {
-        "revision": revision if Path(name).is_dir() else facts.revision or revision,
-        "trust_remote_code": trust_remote_code,
-    }
+    commit = None if Path(name).is_dir() else facts.revision
     with _said_plainly(name):
-        model_class, processor_class = _classes(AutoConfig.from_pretrained(name, **hub), trust_remote_code)
+        model_class, processor_class = _classes(name, commit, trust_remote_code)
+        # The classes are chosen: no other code is needed, of a tokenizer for instance.
+        hub: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
         loaded = model_class.from_pretrained(name, dtype=facts.dtype, **hub)
         processor = processor or processor_class.from_pretrained(name, **hub)
         loaded = loaded.to(place).eval()
@@ -173,29 +176,46 @@ def _generation_config(name: str, revision: str) -> GenerationConfig:
         )
 
 
-def _loaded_dtype(name: str, config: Any, dtype: str, device: torch.device) -> str:
+def _loaded_dtype(name: str, commit: str | None, dtype: str, device: torch.device) -> str:
     if dtype != "auto":
         return dtype
     if device.type == "cpu":
         return "float32"
-    if config.dtype is None:
+    config, _ = PreTrainedConfig.get_config_dict(name, revision=commit)
+    saved = config.get("dtype") or config.get("torch_dtype")
+    if saved is None:
         raise GenerationError(f"The model {name!r} does not say what its weights were saved in: give --dtype.")
-    return _dtype_name(config.dtype)
+    return _dtype_name(saved)
 
 
 def _dtype_name(dtype: torch.dtype | str) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _classes(config: Any, trust_remote_code: bool) -> tuple[Any, Any]:
-    """Our own classes for what we know; the model's code only where it was asked for and is needed."""
-    if isinstance(config, VigcConfig) or type(config) is InstructBlipConfig:
+def _classes(name: str, commit: str | None, trust_remote_code: bool) -> tuple[Any, Any]:
+    """Our own classes of model and processor; those that come with the weights where that was asked for."""
+    config, _ = PreTrainedConfig.get_config_dict(name, revision=commit)
+    kind = config.get("model_type")
+    if kind not in (VigcConfig.model_type, InstructBlipConfig.model_type):
+        raise ValueError(f"it is a {kind!r} model; give a VIGC model, as `vigc convert` writes, or InstructBLIP")
+    model = config.get("auto_map", {}).get("AutoModelForImageTextToText")
+    if model is None or not trust_remote_code:
         return VigcForConditionalGeneration, VigcProcessor
-    if trust_remote_code and config.model_type == VigcConfig.model_type:
-        return AutoModelForImageTextToText, AutoProcessor
-    raise ValueError(
-        f"it is a {config.model_type!r} model; give a VIGC model, as `vigc convert` writes, or InstructBLIP"
-    )
+    settings, _ = VigcProcessor.get_processor_dict(name, revision=commit)
+    references = model, settings.get("auto_map", {}).get("AutoProcessor", "")
+    model_class, processor_class = (_brought(name, reference, commit) for reference in references)
+    return model_class, processor_class
+
+
+def _brought(name: str, reference: str, commit: str | None) -> Any:
+    """The class that `reference` names in the code beside the weights."""
+    place, _, here = reference.rpartition("--")
+    if not here or place not in ("", name):
+        raise ValueError(
+            f"it takes the code of its model or processor from {place or 'nowhere'!r}, and only what lies beside the "
+            "weights, at one commit, is run: leave out trust_remote_code"
+        )
+    return get_class_from_dynamic_module(here, name, revision=commit)
 
 
 def find_device(name: str) -> torch.device:
@@ -211,11 +231,6 @@ def find_device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise GenerationError(f"device {name!r} cannot be used: {_first_line(error)}") from error
-
-
-def _commit(config: Any) -> str | None:
-    """The Hub's commit a model came from; transformers notes it only where there is one."""
-    return getattr(config, "_commit_hash", None)
 
 
 def _public_name(name: str) -> str:

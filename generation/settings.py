@@ -28,7 +28,7 @@ class JobSettings(ABC):
         dtype: "auto" (what the weights were saved in, but float32 on a CPU), "float32", "bfloat16" or "float16".
         device: "auto" (an accelerator if there is one), "cpu", "cuda:1", ...
         revision: Commit, tag or branch of the model on the Hub.
-        trust_remote_code: Whether code from the model's folder may run, for models that vigc does not know itself.
+        trust_remote_code: Whether code that comes with the weights runs in place of vigc's own.
         settings: Decoding and `iqf_*` settings, as `model.generate` takes them, that are not the model's own.
         image_root: With a file that names pictures: the folder that the names are relative to; by default the file's.
         subset: Of a dataset: its configuration.
@@ -160,7 +160,8 @@ class JobSettings(ABC):
 
 def written_by(model: ModelFacts) -> dict[str, Any]:
     """What names the model in a configuration."""
-    return {"model": model.name, "revision": model.revision, "dtype": model.dtype}
+    said = {"model": model.name, "revision": model.revision, "dtype": model.dtype}
+    return {**said, "remote_code": True} if model.remote_code else said
 
 
 def at_least(low: int, **counts: int | None) -> None:

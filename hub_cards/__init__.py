@@ -1,6 +1,7 @@
 """Cards of models and datasets: what they are, how they were made, what to beware of."""
 
 from .cards import DatasetFacts, TypeFigures, write_dataset_card
+from .custom_generate_card import write_custom_generate_card
 from .export_card import write_export_card
 from .hub_calls import PushError
 from .model_cards import write_model_card, write_trained_model_card
@@ -14,6 +15,7 @@ __all__ = [
     "Pushed",
     "TypeFigures",
     "push_folder",
+    "write_custom_generate_card",
     "write_dataset_card",
     "write_export_card",
     "write_model_card",

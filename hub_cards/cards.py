@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,11 @@ _SIZE_CATEGORIES = {
     10**8: "10M<n<100M",
     10**9: "100M<n<1B",
 }
+
+# What Markdown gives a meaning to within a line; no line of a template begins with such a text.
+_MARKS = re.compile(r"[\\`*_\[\]<>|&~$]")
+# Where the Hub's Markdown would see an address, which no backslash prevents.
+_LINKS = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=@)|(?<=mailto)(?=:)|(?<=xmpp)(?=:)", re.IGNORECASE)
 
 
 @dataclass
@@ -186,27 +192,31 @@ def size_category(rows: int) -> str:
 
 def render(template: str, **values: Any) -> str:
     """A template of this folder, filled; `plain`, `brief` and `percent` are its filters."""
-    environment = Environment(
+    # Markdown, which HTML's escapes do not make safe: what strangers wrote goes through `plain`.
+    environment = Environment(  # nosec B701
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # Markdown; what strangers wrote goes through `plain`
+        autoescape=False,
     )
     environment.filters.update(plain=_plain, percent=_percent, brief=_brief)
     return environment.get_template(template).render(**values)
 
 
 def _plain(value: Any) -> str:
-    """Text of unknown origin on one line of Markdown, without effect on what surrounds it."""
+    """Text of unknown origin on one line of Markdown, without effect on what surrounds it, and without live links."""
+    if isinstance(value, (int, float)):
+        return str(value)
     text = " ".join(str(value).split())
-    return "".join(f"\\{mark}" if mark in "\\`*_[]<>|" else mark for mark in text)
+    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return _LINKS.sub("<!-- -->", _MARKS.sub(r"\\\g<0>", text))
 
 
 def _brief(value: Any) -> str:
-    text = _plain(value)
-    return text if len(text) <= 400 else f"{text[:400].rstrip(chr(92))} ..."
+    text = " ".join(str(value).split())
+    return _plain(text if len(text) <= 400 else f"{text[:400]} ...")
 
 
 def _percent(part: int, whole: int) -> str:

@@ -45,6 +45,7 @@ def write_trained_model_card(
     epochs: float,
     figures: Mapping[str, Any],
     image_use: Mapping[str, float] | None,
+    base_revision: str | None = None,
 ) -> Path:
     """Writes `folder/README.md` for a model at the end of its training.
 
@@ -59,10 +60,12 @@ def write_trained_model_card(
         epochs: The same in epochs.
         figures: Of the evaluation that the weights belong to, by name ("eval_loss", ...).
         image_use: If measured, the loss with the `true` and with `swapped` pictures, of how many `rows`.
+        base_revision: The commit of `base`, where that came from the Hub.
     """
     base, name, measured = _public_name(base), folder.resolve().name, _measured(figures)
     training = {
         "base": base,
+        "base_revision": base_revision,
         "data": data,
         "settings": settings,
         "trained_parameters": trained_parameters,

@@ -65,6 +65,9 @@ class VigcProcessor(InstructBlipProcessor):
             In generation it is never cut, as in the release.
         max_target_length: The target is cut on the right to this many ids, a BOS counted that is dropped afterwards,
             so at most one fewer labels (released: 256). A cut target loses its end-of-sequence label.
+
+    Raises:
+        ValueError: The Q-Former's tokenizer is not one.
     """
 
     qformer_tokenizer: Any
@@ -81,6 +84,12 @@ class VigcProcessor(InstructBlipProcessor):
         max_target_length: int = 256,
         **kwargs: Any,
     ) -> None:
+        if qformer_tokenizer.cls_token is None:
+            # transformers falls back to the language model's, with a warning that is easily missed.
+            raise ValueError(
+                "The Q-Former's tokenizer has no [CLS]: qformer_tokenizer/ was not found beside the processor. Without "
+                "the Hub, load from the folder that huggingface_hub.snapshot_download(NAME) returns, not by name."
+            )
         super().__init__(image_processor, tokenizer, qformer_tokenizer, num_query_tokens, **kwargs)
         qformer_tokenizer.truncation_side = "left"
         self.chat_template = chat_template or CHAT_TEMPLATE

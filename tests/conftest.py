@@ -4,6 +4,8 @@ import atexit
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -30,6 +32,25 @@ from filelock import FileLock  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "tests" / "fixtures"
+
+
+def run_without_vigc(script: Path, *arguments, home: Path) -> dict:
+    """Runs a script in a process that cannot see vigc, with an empty Hugging Face home; its last line is JSON."""
+    # Without `site`, no .pth file is read, so that an editable vigc stays out of sight.
+    places = os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))
+    environment = {**os.environ, "PYTHONPATH": places, "HF_HOME": str(home)}
+    for name in ("HF_MODULES_CACHE", "HF_HUB_CACHE"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, "-S", script, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=home.parent,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,9 @@
 """The folder that `vigc convert` writes serves those who have no vigc."""
 
-import json
-import os
-import site
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, run_without_vigc
 from PIL import Image
 
 SCRIPT = Path(__file__).with_name("remote_code.py")
@@ -16,19 +12,8 @@ SCRIPT = Path(__file__).with_name("remote_code.py")
 @pytest.fixture(scope="module")
 def result(vigc_folder, parity_dir, tmp_path_factory):
     tmp = tmp_path_factory.mktemp("remote")
-    # Without `site`, no .pth file is read, so that an editable vigc stays out of sight.
-    environment = {**os.environ, "PYTHONPATH": site.getsitepackages()[0], "HF_HOME": str(tmp / "home")}
-    environment.pop("HF_MODULES_CACHE", None)
-    done = subprocess.run(
-        [sys.executable, "-S", SCRIPT, vigc_folder, parity_dir / "images", tmp / "again"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=tmp,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return {**json.loads(done.stdout.splitlines()[-1]), "folder": tmp / "again"}
+    done = run_without_vigc(SCRIPT, vigc_folder, parity_dir / "images", tmp / "again", home=tmp / "home")
+    return {**done, "folder": tmp / "again"}
 
 
 def test_the_same_tokens_with_and_without_vigc(result, model, processor, parity_dir):
@@ -40,15 +25,12 @@ def test_the_same_tokens_with_and_without_vigc(result, model, processor, parity_
 
 def test_saved_again_and_loaded_again(result):
     assert result["reloaded"] == result["loaded"]
-    assert {path.name for path in result["folder"].glob("*_vigc.py")} == {
-        "configuration_vigc.py",
-        "decoding_vigc.py",
-        "generation_vigc.py",
-        "instructions_vigc.py",
-        "modeling_vigc.py",
-        "processing_vigc.py",
-        "sentences_vigc.py",
-    }
+
+
+def test_the_code_that_travels_is_the_package_s(result, vigc_folder):
+    ours = {path.name: path.read_bytes() for path in ROOT.glob("*/*_vigc.py")}
+    for folder in (vigc_folder, result["folder"]):
+        assert {path.name: path.read_bytes() for path in folder.glob("*.py")} == ours
 
 
 def test_pipeline(result, model, processor, parity_dir):

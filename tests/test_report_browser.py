@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import test_hostile
+from hostile import PAYLOADS
 from test_report import make, row
 
 from vigc.generation import ledger
@@ -14,6 +16,8 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright
 # The browser of the system: playwright's own would have to be downloaded.
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = os.environ.get("VIGC_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+coco, made = test_hostile.coco, test_hostile.made
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium: apt-get install chromium, or name one in VIGC_CHROMIUM"
@@ -26,62 +30,6 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
-]
-
-# Each tries to do something that the test would notice: call `caught`, or fetch from a host that is not there.
-PAYLOADS = [
-    "<script>caught()</script>",
-    "<SCRIPT SRC=//evil.invalid/x.js></SCRIPT>",
-    "<script>caught()//",
-    "</script><script>caught()</script>",
-    "</style><script>caught()</script>",
-    "</title><script>caught()</script>",
-    "</textarea><script>caught()</script>",
-    "--><script>caught()</script>",
-    "<!--<script>caught()</script>",
-    "]]><script>caught()</script>",
-    "<img src=x onerror=caught()>",
-    "<img src='x' onerror='caught()'>",
-    '"><img src=x onerror=caught()>',
-    "'><img src=x onerror=caught()>",
-    "`><img src=x onerror=caught()>",
-    "<img/src=x/onerror=caught()>",
-    "<img src=//evil.invalid/p.png>",
-    "<image src=x onerror=caught()>",
-    "<svg onload=caught()>",
-    "<svg><script>caught()</script></svg>",
-    "<svg><animate onbegin=caught() attributeName=x dur=1s>",
-    "<svg><a xlink:href=javascript:caught()><text y=20>x</text></a></svg>",
-    "</svg><script>caught()</script>",
-    "<body onload=caught()>",
-    "<iframe src=javascript:caught()></iframe>",
-    "<iframe srcdoc='<script>parent.caught()</script>'></iframe>",
-    "<object data=javascript:caught()></object>",
-    "<embed src=//evil.invalid/e.swf>",
-    "<link rel=stylesheet href=//evil.invalid/s.css>",
-    "<style>@import '//evil.invalid/s.css';</style>",
-    "<style>*{background:url(//evil.invalid/b.png)}</style>",
-    "<base href=//evil.invalid/>",
-    "<meta http-equiv=refresh content='0;url=//evil.invalid/'>",
-    "<form action=//evil.invalid/><button autofocus onfocus=caught()>x</button></form>",
-    "<input autofocus onfocus=caught()>",
-    "<details open ontoggle=caught()>x</details>",
-    "<video><source onerror=caught()></video>",
-    "<audio src=x onerror=caught()>",
-    "<marquee onstart=caught()>x</marquee>",
-    "<math><mtext><script>caught()</script></mtext></math>",
-    "<template><script>caught()</script></template>",
-    "<noscript><script>caught()</script></noscript>",
-    "<a href=javascript:caught()>x</a>",
-    "javascript:caught()",
-    "' onmouseover='caught()' x='",
-    '" autofocus onfocus="caught()" x="',
-    "{{ caught() }}",
-    "{% raw %}{{ self.__init__.__globals__ }}{% endraw %}",
-    "${caught()}",
-    "&lt;script&gt;caught()&lt;/script&gt;",
-    "\u202e<script>caught()</script>\u2028\u2029\0\x1b[31m",
-    "＜script＞caught()＜/script＞",
 ]
 
 
@@ -191,7 +139,6 @@ def test_what_was_set_aside_is_told_with_its_reason(visit, small):
 
 
 def test_hostile_texts_do_nothing(visit, tmp_path):
-    assert len(PAYLOADS) >= 50
     rows = [
         row(index, draft=text, answer=f"{text} more {text}", question=text, image_id=f"{index:03d}{text}")
         for index, text in enumerate(PAYLOADS)
@@ -218,6 +165,15 @@ def test_hostile_texts_do_nothing(visit, tmp_path):
     assert [" ".join(text.split()) for text in questions] == [
         " ".join(text.replace("\0", "").split()) for text in PAYLOADS
     ]
+
+
+def test_a_hostile_job_s_page_does_nothing(visit, made):
+    page = visit(made[0] / ledger.REPORT)
+    page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+    page.wait_for_timeout(300)
+    assert page.locator("script").count() == page.locator("style").count() == 1
+    assert page.locator(".row").count() > 100
+    assert page.locator("a:not([href^='#'])").count() == 0
 
 
 def test_three_thousand_rows_stay_responsive(visit, tmp_path):

@@ -72,6 +72,7 @@ def save_trained(
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     description = {
         "base": base,
+        "base_revision": getattr(model.config, "_commit_hash", None),
         "lora": lora.to_dict() if lora else None,
         "trained_parameters": sum(weight.numel() for weight in tensors.values()),
         "from_base": sorted(_parts(name for name, _ in model.named_parameters() if name not in tensors)),
@@ -126,6 +127,8 @@ def load_trained(
         raise ValueError(f"{folder} has no {WEIGHTS}: a whole model is loaded with from_pretrained.")
     description = _description(folder)
     where = str(base or description["base"])
+    if base is None:
+        kwargs = {"revision": description.get("base_revision"), **kwargs}
     try:
         model = VigcForConditionalGeneration.from_pretrained(where, **kwargs)
     except OSError as error:

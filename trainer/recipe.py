@@ -43,6 +43,7 @@ class DataEntry:
         dataset: Instead: a folder (or Hub name) that `load_dataset` reads, with columns as of ours.
         config: Which configuration of it.
         split: Which split of it.
+        revision: Which commit, tag or branch of it, on the Hub.
         weight: Its share of the samples, up to scale; by default the square root of its rows. All entries or none.
     """
 
@@ -55,6 +56,7 @@ class DataEntry:
     dataset: str | None = None
     config: str | None = None
     split: str = "train"
+    revision: str | None = None
     weight: float | None = None
 
     @property
@@ -69,6 +71,7 @@ class Recipe:
 
     Args:
         model: Folder or Hub name of the model it starts from.
+        revision: Which commit, tag or branch of it, on the Hub.
         data: What it is trained on.
         validation_data: What it is evaluated on.
         validation_rows: Instead: about so many rows of `data` are held out, all rows of a picture together.
@@ -76,6 +79,7 @@ class Recipe:
     """
 
     model: str
+    revision: str | None
     data: tuple[DataEntry, ...]
     validation_data: tuple[DataEntry, ...]
     validation_rows: int
@@ -100,7 +104,8 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     values = _read_yaml(path)
-    own: dict[str, Any] = {"model": None, "data_root": ".", "data": None, "validation_data": [], "validation_rows": 0}
+    own: dict[str, Any] = {"model": None, "revision": None, "data_root": ".", "data": None}
+    own |= {"validation_data": [], "validation_rows": 0}
     arguments = [item.name for item in fields(VigcTrainingArguments) if item.init]
     for name in values:
         if name not in own and name not in arguments:
@@ -131,7 +136,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             f"{path}: eval_strategy={when!r} without rows to evaluate on: give validation_data or "
             "validation_rows, or eval_strategy: 'no' with load_best_model_at_end: false."
         )
-    return Recipe(str(settings["model"]), data, validation, rows, parsed)
+    return Recipe(str(settings["model"]), settings["revision"], data, validation, rows, parsed)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -151,7 +156,7 @@ def _own_overrides(overrides: list[str]) -> tuple[dict[str, str], list[str]]:
         word = overrides.pop(0)
         name, found, value = word.removeprefix("--").partition("=")
         name = name.replace("-", "_")
-        if word.startswith("--") and name in ("model", "data_root", "validation_rows"):
+        if word.startswith("--") and name in ("model", "revision", "data_root", "validation_rows"):
             if not found and not overrides:
                 raise ValueError(f"--{name} needs a value.")
             given[name] = value if found else overrides.pop(0)

@@ -15,6 +15,7 @@ from typing import Any
 import datasets
 import torch
 
+from vigc.hub_cards.revisions import commit_of
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 from vigc.processing.annotations import read_annotations
@@ -64,9 +65,10 @@ def train(
     args = plan.arguments
     checkpoint = _checkpoint(args)
     training, validation = load_data(plan)
-    processor = VigcProcessor.from_pretrained(plan.model)
+    pinned: dict[str, Any] = {"revision": commit_of(plan.model, plan.revision)}
+    processor = VigcProcessor.from_pretrained(plan.model, **pinned)
     trainer = VigcTrainer(
-        load_model(plan.model, args),
+        load_model(plan.model, args, **pinned),
         args,
         mixture(plan, training, processor),
         processor=processor,
@@ -96,8 +98,9 @@ def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> DryRun:
     libraries = {"peft": plan.arguments.lora_rank > 0, "bitsandbytes": plan.arguments.load_in_4bit}
     report.problems += [f"library {name}" for name, needed in libraries.items() if needed and find_spec(name) is None]
     try:
-        config = VigcConfig.from_pretrained(plan.model)
-        processor = VigcProcessor.from_pretrained(plan.model)
+        pinned: dict[str, Any] = {"revision": commit_of(plan.model, plan.revision)}
+        config = VigcConfig.from_pretrained(plan.model, **pinned)
+        processor = VigcProcessor.from_pretrained(plan.model, **pinned)
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
         report.problems.append(f"model {plan.model!r}: {reason}")
@@ -139,12 +142,12 @@ def load_data(plan: Recipe) -> tuple[list[datasets.Dataset], list[datasets.Datas
     return training, validation
 
 
-def load_model(name: str, args: VigcTrainingArguments) -> VigcForConditionalGeneration:
+def load_model(name: str, args: VigcTrainingArguments, revision: str | None = None) -> VigcForConditionalGeneration:
     """The model a run starts from, in float32: what is frozen is rounded later, once it is known what that is.
 
-    With `load_in_4bit` the language model's layers are rounded here.
+    With `load_in_4bit` the language model's layers are rounded here. On the Hub, `revision` is its commit.
     """
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = {"revision": revision}
     if args.load_in_4bit:
         from transformers import BitsAndBytesConfig
 
@@ -156,7 +159,9 @@ def load_model(name: str, args: VigcTrainingArguments) -> VigcForConditionalGene
             # Only the language model's layers: the rest is small, or trained.
             llm_int8_skip_modules=["vision_model", "qformer", "language_projection", "lm_head"],
         )
-    return VigcForConditionalGeneration.from_pretrained(name, dtype=torch.float32, **kwargs)
+    model = VigcForConditionalGeneration.from_pretrained(name, dtype=torch.float32, **kwargs)
+    model.config._commit_hash = revision  # for checkpoints and card; no file of the model holds it
+    return model
 
 
 def mixture(plan: Recipe, rows: list[datasets.Dataset], processor: VigcProcessor) -> VigcMixture:
@@ -177,7 +182,7 @@ def mixture(plan: Recipe, rows: list[datasets.Dataset], processor: VigcProcessor
 
 def _load(entry: DataEntry) -> datasets.Dataset:
     if entry.dataset is not None:
-        return datasets.load_dataset(entry.dataset, entry.config, split=entry.split)
+        return datasets.load_dataset(entry.dataset, entry.config, split=entry.split, revision=entry.revision)
     rows, _ = read_annotations(
         list(entry.files),
         str(entry.images),

@@ -302,6 +302,14 @@ class VigcTrainer(Trainer):
     # Saving
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # The arguments are saved too, in a folder that may be published.
+        token, self.args.hub_token = self.args.hub_token, None
+        try:
+            self._save_weights(output_dir, state_dict)
+        finally:
+            self.args.hub_token = token
+
+    def _save_weights(self, output_dir: str | None, state_dict: dict | None) -> None:
         if not self.args.save_only_trained or self._writes_whole:
             super()._save(output_dir, state_dict)
             return
@@ -381,6 +389,7 @@ class VigcTrainer(Trainer):
         return write_trained_model_card(
             folder,
             base=self.base,
+            base_revision=getattr(self.accelerator.unwrap_model(self.model).config, "_commit_hash", None),
             whole=self.args.final_weights == "whole",
             data=[(_source(rows), len(rows), count) for rows, count in parts],
             settings=settings_said(self.args),

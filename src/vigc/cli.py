@@ -10,12 +10,13 @@ import typer
 from vigc import __version__
 
 from .cli_convert import convert
+from .cli_custom_generate import custom_generate
 from .cli_export import export
 from .cli_push import push
 from .cli_scenes import demo, scenes
 from .cli_train import train
 from .options import CorrectOptions, GenerateOptions, with_options
-from .terminal import fail, option
+from .terminal import fail, option, say
 
 app = typer.Typer(
     name="vigc",
@@ -34,7 +35,7 @@ def main() -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"vigc {__version__}")
+        say(f"vigc {__version__}")
         raise typer.Exit
 
 
@@ -88,12 +89,13 @@ def report(dataset: DatasetFolder, rows: ReportRows = None) -> None:
         path = write_report(dataset) if rows is None else write_report(dataset, max_rows=rows)
     except GenerationError as error:
         fail("report", error)
-    typer.echo(f"Report: {path}")
+    say(f"Report: {path}")
 
 
 app.command()(convert)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 app.command()(export)
 app.command()(push)
+app.command()(custom_generate)
 app.command()(scenes)
 app.command()(demo)

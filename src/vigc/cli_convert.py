@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from .terminal import fail, option
+from .terminal import fail, option, say
 
 Checkpoints = Annotated[
     list[Path] | None,
@@ -66,4 +64,4 @@ def convert(
             )
     except (ValueError, OSError, ImportError) as error:
         fail("convert", error)
-    typer.echo(str(report))
+    say(str(report))

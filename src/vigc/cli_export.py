@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import FAILED, count, fail, option
+from .terminal import FAILED, count, fail, option, say
 
 _PAIRS = "Preference pairs (trl-dpo)"
 _PICTURES = "Pictures"
@@ -86,7 +86,7 @@ def export(
         fail("export", error)
     except OSError as error:  # a full disk, a folder that cannot be written
         fail("export", error, FAILED)
-    typer.echo(f"{count(done.records, 'record')} from {count(done.rows, 'row')}")
+    say(f"{count(done.records, 'record')} from {count(done.rows, 'row')}")
     for reason, number in done.left_out.most_common():
-        typer.echo(f"  {number:>8,} left out: {reason}")
-    typer.echo(f"Dataset: {done.output}")
+        say(f"  {number:>8,} left out: {reason}")
+    say(f"Dataset: {done.output}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import FAILED, count, fail, line, option
+from .terminal import FAILED, count, fail, line, option, say
 
 Folder = Annotated[Path, typer.Argument(help="A folder that holds a model or a dataset.", show_default=False)]
 Repo = Annotated[str, typer.Argument(help="The repository: owner/name, or a name of your own.", show_default=False)]
@@ -49,7 +49,7 @@ def push(
             public=public,
             allow_unknown_licence=allow_unknown_licence,
             message=message,
-            say=lambda text: typer.echo(line(text), err=True),
+            say=lambda text: say(line(text), err=True),
         )
     except PushError as error:
         _say_command(folder, repo, public, allow_unknown_licence)
@@ -58,19 +58,19 @@ def push(
         fail("push", error, FAILED)
     except KeyboardInterrupt:
         _say_command(folder, repo, public, allow_unknown_licence)
-        typer.echo("vigc push: interrupted.", err=True)
+        say("vigc push: interrupted.", err=True)
         raise typer.Exit(130) from None
     for name in done.left:
-        typer.echo(f"  stays here: {line(name)} (a pickle, which runs code when it is opened)")
+        say(f"  stays here: {line(name)} (a pickle, which runs code when it is opened)")
     changes = f"{count(done.uploaded, 'file')} uploaded" if done.uploaded or done.removed else "nothing to do"
     changes += f", {count(done.removed, 'file')} of an earlier push removed" if done.removed else ""
-    typer.echo(f"{changes}; {count(done.files, 'file')} on main, each of the size and hash that it has here")
+    say(f"{changes}; {count(done.files, 'file')} on main, each of the size and hash that it has here")
     seen = "private" if done.private else "public"
-    typer.echo(f"{done.kind.capitalize()}: {done.url} ({seen}), commit {done.commit}")
+    say(f"{done.kind.capitalize()}: {done.url} ({seen}), commit {done.commit}")
 
 
 def _say_command(folder: Path, repo: str, public: bool, allow_unknown_licence: bool) -> None:
     parts = ["vigc", "push", str(folder), repo]
     parts += ["--public"] if public else []
     parts += ["--allow-unknown-licence"] if allow_unknown_licence else []
-    typer.echo(f"Nothing here was changed. To go on: {shlex.join(parts)}", err=True)
+    say(f"Nothing here was changed. To go on: {shlex.join(parts)}", err=True)

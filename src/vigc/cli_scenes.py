@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import count, fail, option
+from .terminal import count, fail, option, say
 
 SceneOutput = Annotated[Path, option("The folder to write; it must be empty or not exist.", "--output", "-o")]
 SceneRows = Annotated[int, option("Instruction rows; a scene gives one of each type.", min=1)]
@@ -30,7 +30,7 @@ def scenes(
         written = write_scenes(output, rows, seed, layout, unusual)
     except (ValueError, OSError) as error:
         fail("scenes", error)
-    typer.echo(f"{count(written['rows'], 'row')} about {count(written['scenes'], 'scene')} in {output}")
+    say(f"{count(written['rows'], 'row')} about {count(written['scenes'], 'scene')} in {output}")
 
 
 DemoOutput = Annotated[Path, option("The folder to write the scenes and the dataset into.", "--output", "-o")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import UNUSABLE, fail, option
+from .terminal import UNUSABLE, fail, option, say
 
 Recipe = Annotated[Path, typer.Argument(help="A YAML file such as those under recipes/.", show_default=False)]
 DryRun = Annotated[
@@ -24,11 +24,11 @@ def train(context: typer.Context, recipe: Recipe, dry_run: DryRun = False) -> No
         if not dry_run:
             trainer = run(recipe, context.args)
             if trainer.is_world_process_zero():
-                typer.echo(f"Model: {trainer.args.output_dir}")
+                say(f"Model: {trainer.args.output_dir}")
             return
         result = check(recipe, context.args)
     except (ValueError, OSError, ImportError) as error:
         fail("train", error)
-    typer.echo(str(result))
+    say(str(result))
     if result.problems:
         raise typer.Exit(UNUSABLE)

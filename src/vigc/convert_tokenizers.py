@@ -10,6 +10,8 @@ from tokenizers.models import BPE
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import generate_merges
 
+from vigc.hub_cards.revisions import commit_of
+
 _SPACE = "▁"
 _CONTROL = ("<unk>", "<s>", "</s>")
 PAD, IMAGE, DEC = "[PAD]", "<image>", "[DEC]"
@@ -63,7 +65,8 @@ def load_language_model_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 def load_qformer_tokenizer(name_or_folder: str | Path) -> PreTrainedTokenizerBase:
     """The Q-Former's BERT tokenizer with `[DEC]` as its beginning of sequence, as the released code sets it up."""
-    tokenizer = AutoTokenizer.from_pretrained(name_or_folder)
+    commit = commit_of(str(name_or_folder))
+    tokenizer = AutoTokenizer.from_pretrained(name_or_folder, revision=commit, trust_remote_code=False)
     tokenizer.add_special_tokens({"bos_token": DEC})
     tokenizer.truncation_side = "left"
     return tokenizer

@@ -5,9 +5,7 @@ from __future__ import annotations
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from .terminal import count, line
+from .terminal import count, line, say
 
 if TYPE_CHECKING:
     from vigc.generation import Estimate, Preview, Summary
@@ -17,15 +15,15 @@ if TYPE_CHECKING:
 def print_summary(summary: Summary) -> None:
     """What a person wants to know at the end: how much, what is missing, what it looks like, where it is."""
     if summary.idle:
-        typer.echo("Nothing to do: this job is finished. What the folder holds:")
+        say("Nothing to do: this job is finished. What the folder holds:")
     elif summary.resumed:
-        typer.echo("Went on with a job that was there. What the folder holds now:")
+        say("Went on with a job that was there. What the folder holds now:")
     work = f"{count(summary.rows, 'row')} from {count(summary.images, 'picture')}"
-    typer.echo(f"{work} in {summary.seconds:.1f} s, {count(summary.changed, 'answer')} edited")
+    say(f"{work} in {summary.seconds:.1f} s, {count(summary.changed, 'answer')} edited")
     for kind, figures in summary.types.items():
         aside = f", {count(figures.malformed, 'text')} set aside" if figures.malformed else ""
         words = f" ({figures.words_out:,} words out, {figures.words_in:,} in)" if figures.changed else ""
-        typer.echo(f"  {kind:<14}{figures.rows:>6} rows, {figures.changed} edited{words}{aside}")
+        say(f"  {kind:<14}{figures.rows:>6} rows, {figures.changed} edited{words}{aside}")
     for what, number in (
         ("exact copies of another picture", summary.duplicates),
         ("entries without picture, passed on as they were", summary.bare),
@@ -33,28 +31,28 @@ def print_summary(summary: Summary) -> None:
         *((f"left out: {reason}", number) for reason, number in summary.excluded.items()),
     ):
         if number:
-            typer.echo(f"  {number:,} {line(what)}")
+            say(f"  {number:,} {line(what)}")
     texts = sum(figures.malformed for figures in summary.types.values())
     _print_set_aside([f"{path} {reason}" for path, reason in summary.skipped], summary.set_aside - texts, "file")
     _print_set_aside([f"{path}, {kind}: {reason}" for path, kind, reason in summary.malformed], texts, "text")
     for row in _samples(summary):
-        typer.echo(f"\n{row['type']}, {line(row['image_id'])}")
+        say(f"\n{row['type']}, {line(row['image_id'])}")
         for name in ("question", "draft", "answer"):
-            typer.echo(f"  {name:<10}{line(row[name])}")
+            say(f"  {name:<10}{line(row[name])}")
     if summary.missing:
-        typer.echo(f"\nDataset: {summary.output}, {count(summary.missing, 'shard')} still to be written by others")
+        say(f"\nDataset: {summary.output}, {count(summary.missing, 'shard')} still to be written by others")
         return
-    typer.echo(f"\nDataset: {summary.output}\nReport:  {summary.report}")
+    say(f"\nDataset: {summary.output}\nReport:  {summary.report}")
 
 
 def _print_set_aside(lines: list[str], number: int, what: str) -> None:
     if not number:
         return
-    typer.echo(f"Set aside, {count(number, what)}:")
+    say(f"Set aside, {count(number, what)}:")
     for text in lines[:5]:
-        typer.echo(f"  {line(text)}")
+        say(f"  {line(text)}")
     if number > 5:
-        typer.echo(f"  and {number - 5} more, in the folder quarantine")
+        say(f"  and {number - 5} more, in the folder quarantine")
 
 
 def _samples(summary: Summary) -> list[dict[str, Any]]:
@@ -65,7 +63,7 @@ def _samples(summary: Summary) -> list[dict[str, Any]]:
 
 def print_preview(preview: Preview) -> None:
     """What a person decides on: inputs and what is left out, rows, time and space."""
-    typer.echo(f"Dry run: nothing is written to {preview.output}.")
+    say(f"Dry run: nothing is written to {preview.output}.")
     _print_inputs(preview)
     _print_state(preview)
     if preview.sample is not None:
@@ -77,7 +75,7 @@ def print_preview(preview: Preview) -> None:
 def _print_inputs(preview: Preview) -> None:
     plan, inputs = preview.plan, preview.plan["inputs"]
     shards, types = inputs["shards"], plan["configuration"]["types"]
-    typer.echo("\nInputs")
+    say("\nInputs")
     _number(inputs["listed"], f"listed in {plan['source']}")
     for reason, number in inputs["excluded"].items():
         _number(number, f"left out: {reason}")
@@ -87,9 +85,7 @@ def _print_inputs(preview: Preview) -> None:
             share = number / preview.looked_at
             _number(round(share * inputs["taken"]), f"about: {reason} ({number} of {preview.looked_at:,} looked at)")
         took = _duration(preview.look_seconds)
-        typer.echo(
-            f"  Content was looked at in {preview.looked_at:,} of them. The job looks at all first: about {took}."
-        )
+        say(f"  Content was looked at in {preview.looked_at:,} of them. The job looks at all first: about {took}.")
     for reason, number in preview.refused.most_common(5):
         _number(number, f"to be set aside: the file {reason}")
     _number(inputs["taken"], f"to work on, in {count(shards, 'shard')} of {plan['job']['shard_size']:,}")
@@ -98,19 +94,17 @@ def _print_inputs(preview: Preview) -> None:
 
 def _number(number: int, what: str) -> None:
     if number:
-        typer.echo(f"{number:>14,} {line(what)}")
+        say(f"{number:>14,} {line(what)}")
 
 
 def _print_state(preview: Preview) -> None:
     if preview.finished:
-        typer.echo(f"\nThis job is finished: {count(preview.rows_done, 'row')}, {_bytes(preview.bytes_done)}.")
+        say(f"\nThis job is finished: {count(preview.rows_done, 'row')}, {_bytes(preview.bytes_done)}.")
     elif preview.replaces:
-        typer.echo("\nThe folder holds a dataset, which --overwrite would replace.")
+        say("\nThe folder holds a dataset, which --overwrite would replace.")
     elif preview.shards_done:
         shards, rows = preview.plan["inputs"]["shards"], count(preview.rows_done, "row")
-        typer.echo(
-            f"\nThe job is begun: {preview.shards_done:,} of {count(shards, 'shard')} are finished, with {rows}."
-        )
+        say(f"\nThe job is begun: {preview.shards_done:,} of {count(shards, 'shard')} are finished, with {rows}.")
 
 
 def _print_rows(preview: Preview, sample: ShardOutput) -> None:
@@ -118,18 +112,18 @@ def _print_rows(preview: Preview, sample: ShardOutput) -> None:
 
     configuration = preview.plan["configuration"]
     made = f"{configuration['model']}, {configuration['dtype']}, on {preview.plan['job']['device']}"
-    typer.echo(f"\nRows that the model writes ({made})")
+    say(f"\nRows that the model writes ({made})")
     for row in preview.rows:
-        typer.echo(f"\n  {row['type']}, {line(row['image_id'])}")
+        say(f"\n  {row['type']}, {line(row['image_id'])}")
         before, after = word_differences(row["draft"] or "", row["answer"])
         answer = _marked(after, "{+", "+}") if before != after else "as drafted"
         for name, text in (("question", row["question"]), ("draft", _marked(before, "[-", "-]")), ("answer", answer)):
-            typer.echo(fill(line(text), 110, initial_indent=f"    {name:<10}", subsequent_indent=" " * 14))
+            say(fill(line(text), 110, initial_indent=f"    {name:<10}", subsequent_indent=" " * 14))
     aside = [f"{record['path']}: {record['reason']}" for record in sample.skipped + sample.rejects]
     if aside:
-        typer.echo(f"\n  Set aside would be {len(aside)} of those tried:")
+        say(f"\n  Set aside would be {len(aside)} of those tried:")
     for text in aside[:3]:
-        typer.echo(f"    {line(text)}")
+        say(f"    {line(text)}")
 
 
 def _marked(parts: list[tuple[str, bool]], left: str, right: str) -> str:
@@ -140,16 +134,16 @@ def _marked(parts: list[tuple[str, bool]], left: str, right: str) -> str:
 def _print_estimate(preview: Preview, estimate: Estimate) -> None:
     trial, left = estimate.trial, preview.inputs_left
     rows = len(trial.output.rows)
-    typer.echo(f"\nEstimate, from {count(rows, 'row')} about {count(trial.inputs, 'input')} spread over all")
-    typer.echo(f"  rows  about {estimate.rows:,}")
+    say(f"\nEstimate, from {count(rows, 'row')} about {count(trial.inputs, 'input')} spread over all")
+    say(f"  rows  about {estimate.rows:,}")
     each, by = trial.seconds / trial.timed, f" and {estimate.workers} processes" if estimate.workers > 1 else ""
-    typer.echo(
+    say(
         f"  time  about {_duration(estimate.seconds)} for the {left:,} that are left: {each:.2g} s each in a batch of "
         f"{trial.timed}{by}; loading the model comes on top"
     )
-    typer.echo(f"  size  about {_bytes(estimate.size)}; {_bytes(estimate.free)} are free there")
+    say(f"  size  about {_bytes(estimate.size)}; {_bytes(estimate.free)} are free there")
     if estimate.size - preview.bytes_done > estimate.free:
-        typer.echo("  The disk is too small: give another --output, or --images path to keep paths only.")
+        say("  The disk is too small: give another --output, or --images path to keep paths only.")
 
 
 def _duration(seconds: float) -> str:

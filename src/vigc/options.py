@@ -102,9 +102,12 @@ Model = Annotated[
         show_default="vigc-tiny, embedded, which knows rendered scenes only",
     ),
 ]
-Revision = Annotated[str | None, option("Commit, tag or branch of the model.", rich_help_panel=_MODEL)]
+Revision = Annotated[
+    str | None, option("Commit, tag or branch of the model; the commit is recorded.", rich_help_panel=_MODEL)
+]
 RemoteCode = Annotated[
-    bool, option("Let code from the model's folder run.", "--trust-remote-code", rich_help_panel=_MODEL)
+    bool,
+    option("Run the code that comes with the model, not vigc's own.", "--trust-remote-code", rich_help_panel=_MODEL),
 ]
 BatchSize = Annotated[int, option("Pictures worked on at a time.", min=1, rich_help_panel=_MODEL)]
 Dtype = Annotated[

@@ -11,11 +11,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from .endings import print_preview, print_summary
 from .options import CorrectOptions, GenerateOptions, JobOptions
-from .terminal import COMPLETE, FAILED, SET_ASIDE, line
+from .terminal import COMPLETE, FAILED, SET_ASIDE, line, say
 
 if TYPE_CHECKING:
     from vigc.generation import JobSettings, Summary
@@ -111,9 +109,7 @@ def default_model() -> Path:
     """The folder of the embedded model; says that it is used."""
     from vigc.scenes import VIGC_TINY
 
-    typer.echo(
-        "Model: vigc-tiny, the embedded one. It knows rendered scenes only; give --model for photographs.", err=True
-    )
+    say("Model: vigc-tiny, the embedded one. It knows rendered scenes only; give --model for photographs.", err=True)
     return VIGC_TINY
 
 
@@ -134,7 +130,7 @@ def _run(command: str, work: Callable[[], int]) -> int:
     except (OSError, MemoryError) as error:  # a full disk, a folder that cannot be written
         return _say(command, error, TRY_AGAIN if is_passing(error) else FAILED)
     except KeyboardInterrupt:
-        typer.echo(f"vigc {command}: interrupted. The same command goes on from here.", err=True)
+        say(f"vigc {command}: interrupted. The same command goes on from here.", err=True)
         return INTERRUPTED
 
 
@@ -153,5 +149,5 @@ def _stopped_by_signals() -> Iterator[None]:
 
 
 def _say(command: str, error: BaseException, code: int) -> int:
-    typer.echo(f"vigc {command}: {line(str(error))}", err=True)
+    say(f"vigc {command}: {line(str(error))}", err=True)
     return code

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NoReturn
 
 import typer
 
 COMPLETE, FAILED, UNUSABLE, SET_ASIDE = 0, 1, 2, 3
+
+# A server that refuses a token may quote it in its answer, which is part of an error's text.
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
 
 
 def option(text: str, *names: str, **settings: Any) -> Any:
@@ -16,8 +20,13 @@ def option(text: str, *names: str, **settings: Any) -> Any:
 
 def fail(command: str, error: Exception, code: int = UNUSABLE) -> NoReturn:
     """Says on one line what is wrong, and ends."""
-    typer.echo(f"vigc {command}: {line(str(error))}", err=True)
+    say(f"vigc {command}: {line(str(error))}", err=True)
     raise typer.Exit(code)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Prints lines, whatever they hold."""
+    typer.echo("\n".join(map(_inert, text.split("\n"))), err=err)
 
 
 def count(number: int, what: str) -> str:
@@ -27,5 +36,9 @@ def count(number: int, what: str) -> str:
 
 def line(text: str) -> str:
     """Text of unknown origin on one line, without characters that a terminal would obey."""
-    joined = " ".join(text.split())
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in joined)
+    return _inert(" ".join(text.split()))
+
+
+def _inert(text: str) -> str:
+    text = _TOKEN.sub("hf_[token]", text)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

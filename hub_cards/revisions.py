@@ -1,0 +1,26 @@
+"""Which commit of a repository is used: a branch may move while something is loaded from it, a commit does not."""
+
+from __future__ import annotations
+
+import os
+
+from huggingface_hub import constants, resolve_revision
+from huggingface_hub.errors import RevisionResolutionError
+
+
+def commit_of(name: str, revision: str | None = None) -> str | None:
+    """The commit, 40 hexadecimal digits, that a model's revision names now; without the Hub, when it was last cached.
+
+    Args:
+        name: A repository, or a folder, which has no commits: None.
+        revision: A branch, tag or commit; the main branch by default.
+
+    Returns:
+        `revision` itself where it cannot be found out: whoever loads the model then says what is wrong.
+    """
+    if os.path.exists(name):
+        return None
+    try:
+        return resolve_revision(name, revision=revision, local_files_only=constants.HF_HUB_OFFLINE).resolved
+    except (OSError, ValueError, RevisionResolutionError):
+        return revision
