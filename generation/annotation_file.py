@@ -57,7 +57,7 @@ class AnnotationFile:
         self._edges = []
         while read.edges:
             column = np.frombuffer(read.edges.pop(0), dtype=np.float32)[order]
-            self._edges.append(memoryview(column.astype("<f4", copy=False)).cast("B"))
+            self._edges.append(memoryview(column.astype("<f4", copy=False).data).cast("B"))
 
     def license(self, index: int) -> str | None:
         """The licence of a picture, where the file states one."""

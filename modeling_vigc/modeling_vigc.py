@@ -179,7 +179,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
         hidden = self._hidden(features, input_ids, attention_mask, use_cache=False, **kwargs).last_hidden_state
         targets = nn.functional.pad(labels, (0, 1), value=-100)[:, 1:].to(hidden.device)
         places = targets != -100
-        logits = self.language_model.lm_head(hidden[places])
+        logits = self.language_model.lm_head(cast(torch.Tensor, hidden)[places])
         self._forbid_image(logits)
         loss = self.loss_function(logits, None, logits.shape[-1], num_items_in_batch, shift_labels=targets[places])
         return InstructBlipForConditionalGenerationModelOutput(loss=loss)

@@ -174,8 +174,8 @@ def source_records(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]
             direct = {"direct_answers": list(row["answers"])} if extra["direct"] else {}
             yield {**record, "question": filled(extra["question"], row["question"]), **direct}
         else:
-            question = {**record, "question": filled(extra["question"], row["question"])}
-            yield {"question": question, "annotation": _annotation(extra["annotation"], row["answers"])}
+            asked = {**record, "question": filled(extra["question"], row["question"])}
+            yield {"question": asked, "annotation": _annotation(extra["annotation"], row["answers"])}
 
 
 def _annotation(blank: dict[str, Any], answers: list[str]) -> dict[str, Any]:

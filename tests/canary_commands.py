@@ -43,6 +43,7 @@ COMMANDS = {
     "convert, refused": (2, ["convert", *convert, "--qformer-tokenizer", GONE, "--output", work / "d"]),
     "train, refused": (2, ["train", recipe, "--model", GONE, "--output_dir", work / "e"]),
     "train, wrong recipe": (2, ["train", broken]),
+    "push, refused": (2, ["push", work / "made", GONE, "--allow-unknown-licence"]),
     "report, nothing there": (2, ["report", work / "nothing"]),
 }
 

@@ -57,7 +57,7 @@ class ImageFeatures:
                 self._first.setdefault(_key(image), (part, index))
         self._places = {key: place for place, key in enumerate(self._first)}
         self._rows = list(rows)
-        vision = model.config.vision_config
+        vision = cast(Any, model.config.vision_config)
         self.shape = ((vision.image_size // vision.patch_size) ** 2 + 1, vision.hidden_size)
         self.dtype = dtype
         name = _fingerprint(self._places, model, processor, dtype)
@@ -185,7 +185,10 @@ def _fingerprint(
     keys: Iterable[str], model: VigcForConditionalGeneration, processor: VigcProcessor, dtype: torch.dtype
 ) -> str:
     total = hashlib.sha256()
-    settings = {"image_processor": processor.image_processor.to_dict(), "vision": model.config.vision_config.to_dict()}
+    settings = {
+        "image_processor": processor.image_processor.to_dict(),
+        "vision": cast(Any, model.config.vision_config).to_dict(),
+    }
     settings["eps"] = model.vision_model.post_layernorm.eps
     total.update(json.dumps([settings, str(dtype)], sort_keys=True, default=str).encode())
     for name, weight in model.vision_model.state_dict().items():

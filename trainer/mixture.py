@@ -231,6 +231,12 @@ def open_row_image(row: Mapping[str, Any]) -> Image.Image:
     return open_image(image["path"] if image["bytes"] is None else image["bytes"], name=image["path"])
 
 
+def source_of(rows: datasets.Dataset) -> str:
+    """Where a data set's rows come from, as they say."""
+    names = rows.unique("source") if "source" in rows.column_names else []
+    return ", ".join(sorted(str(name) for name in names if name)) or "unnamed"
+
+
 def _texts(rows: datasets.Dataset) -> datasets.Dataset:
     """The columns that lengths are read from."""
     wanted = ("question", "answers", "answer", "conversation_id")

@@ -27,7 +27,7 @@ from .checkpoints import is_trained_only, last_complete, lay_over, save_trained
 from .data_collator import VigcDataCollator
 from .epochs import EpochCallback, EpochSampler
 from .features import compute_features
-from .mixture import EvaluationPairs, Sample, VigcMixture
+from .mixture import EvaluationPairs, Sample, VigcMixture, source_of
 from .scoring import (
     ImageUse,
     WrittenRow,
@@ -136,10 +136,9 @@ class VigcTrainer(Trainer):
             resume_from_checkpoint = str(last)
         self._micro_step = (-1, 0)
         if self.args.image_features is not None:
-            core, quiet = self.accelerator.unwrap_model(self.model), self.args.disable_tqdm
-            compute_features(
-                self.args.image_features, self.train_dataset, core, self.processor, self.accelerator, quiet
-            )
+            core, quiet = self.accelerator.unwrap_model(self.model), bool(self.args.disable_tqdm)
+            kept = (self.args.image_features, self.train_dataset)
+            compute_features(*kept, core, self.processor, self.accelerator, quiet)
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     # Data and steps
@@ -391,7 +390,7 @@ class VigcTrainer(Trainer):
             base=self.base,
             base_revision=getattr(self.accelerator.unwrap_model(self.model).config, "_commit_hash", None),
             whole=self.args.final_weights == "whole",
-            data=[(_source(rows), len(rows), count) for rows, count in parts],
+            data=[(source_of(rows), len(rows), count) for rows, count in parts],
             settings=settings_said(self.args),
             trained_parameters=self.trained_parameters,
             steps=self.state.global_step,
@@ -399,8 +398,3 @@ class VigcTrainer(Trainer):
             figures=(best or evaluations or [{}])[-1],
             image_use=asdict(measured) if measured else None,
         )
-
-
-def _source(rows: Any) -> str:
-    names = rows.unique("source") if "source" in rows.column_names else []
-    return ", ".join(sorted(str(name) for name in names if name)) or "unnamed"
