@@ -97,6 +97,8 @@ def _finish(
         atomic_write(files[-1], content)
     try:
         units = benchmark.units(questions, said)
+    except EvaluationError:
+        raise
     except ValueError as error:  # a metric that refuses a reference
         raise EvaluationError(f"{benchmark.title}: {error}") from error
     figures = with_intervals(units, benchmark.figures) if units else {}
