@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vigc.processing.annotation_layouts import coco_names
-
 from .errors import EvaluationError
 from .metrics.llava_relative_score import llava_relative_score as relative
-from .questions import Benchmark, Predictions, Question, Unit, json_lines, read_lines
+from .questions import Benchmark, Predictions, Question, Unit, json_lines, picture_names, read_lines
 
 # Takes questions, references, the model's answers and contexts, each as LLaVA's files have them; returns reviews with
 # `question_id`, `category` and `scores` (the reference's first).
@@ -51,9 +49,7 @@ class LlavaBench(Benchmark):
             if entry["category"] not in relative.CATEGORIES:
                 listed = ", ".join(relative.CATEGORIES)
                 raise EvaluationError(f"{path}, entry {index}: 'category' {entry['category']!r} is none of {listed}.")
-            stem = entry["image"].rsplit(".", 1)[0].rsplit("_", 1)[-1]
-            others = coco_names(int(stem), "val2014") if stem.isdigit() else ()
-            picture = self.picture(entry["image"], *others)
+            picture = self.picture(*picture_names(entry["image"]))
             reference = {"question": entry, "answer": answers.get(entry["question_id"])}
             asked = self.asked(entry["text"])
             key = str(entry["question_id"])

@@ -13,7 +13,7 @@ from .errors import EvaluationError
 from .instances import Instances, polled_objects
 from .metrics.chair import chair
 from .metrics.pope import pope
-from .questions import Benchmark, Predictions, Question, Unit, json_lines, read_lines
+from .questions import Benchmark, Predictions, Question, Unit, json_lines, picture_names, read_lines
 
 _COCO = "https://cocodataset.org (annotations_trainval2014, val2014)"
 SETTINGS = ("random", "popular", "adversarial")
@@ -127,7 +127,7 @@ class Pope(Benchmark):
         words = {} if kind is None else {"object": kind, "an_object": _with_article(kind)}
         asked = self.asked(row["text"], **words)
         key = f"{setting}/{row['question_id']}"
-        names = row.get("names", (row["image"],))
+        names = row.get("names") or picture_names(row["image"])
         reference = {
             "setting": setting,
             "question_id": row["question_id"],

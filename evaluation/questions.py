@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
+from vigc.processing.annotation_layouts import coco_names
 from vigc.processing.json_stream import AnnotationError
 
 from .errors import EvaluationError
@@ -178,12 +181,16 @@ class Benchmark(ABC):
         return next((path for path in paths if path.is_file()), None)
 
     def picture(self, *names: str) -> Path | None:
-        """The first of these pictures that is there, or None. Each folder is listed once."""
+        """The first of these pictures that is there, or None. Each folder is listed once.
+
+        Raises:
+            EvaluationError: A name that leads out of the folder.
+        """
         roots = [self.settings.images] if self.settings.images else self._image_roots()
         for root in roots:
             for name in names:
-                path = root / name
-                if not path.resolve().is_relative_to(root.resolve()):
+                path = Path(os.path.normpath(root / name))
+                if not path.is_relative_to(os.path.normpath(root)):
                     raise EvaluationError(f"The picture {name!r} does not lie under {root}: give a relative name.")
                 folder = path.parent
                 if folder not in self.folders:
@@ -195,6 +202,18 @@ class Benchmark(ABC):
 
     def _image_roots(self) -> list[Path]:
         return [self.settings.data / folder for folder in self.image_folders]
+
+
+def picture_names(name: str) -> tuple[str, ...]:
+    """The name itself, and what COCO calls the picture if it is one of COCO's."""
+    last = Path(name).stem.rsplit("_", 1)[-1]
+    return (name, *(coco_names(int(last), "val2014") if last.isdigit() else ()))
+
+
+def digest_of(questions: Sequence[Question]) -> str:
+    """16 hexadecimal digits that change with what is asked."""
+    asked = [(question.id, question.name, question.text, question.prompt, question.task) for question in questions]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
 def read_lines(path: Path, *fields: str) -> list[dict[str, Any]]:

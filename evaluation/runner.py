@@ -20,7 +20,7 @@ from .errors import ConflictError, EvaluationError
 from .intervals import with_intervals
 from .models import Answerer
 from .predictions import Journal, atomic_write, held, read_predictions
-from .questions import Benchmark, DataSettings, Predictions, Question
+from .questions import Benchmark, DataSettings, Predictions, Question, digest_of
 from .results import Results, beside, write_results
 
 
@@ -65,7 +65,7 @@ def evaluate(
     try:
         questions = benchmark.questions()
         with held(path):
-            run = {"benchmark": name, "data": _data(data), "questions": len(questions)}
+            run = {"benchmark": name, "data": _data(data), "questions": len(questions), "asked": digest_of(questions)}
             if model is None:
                 given = Path(str(predictions))
                 run["predictions"], who, aside = given.name, given.stem, []

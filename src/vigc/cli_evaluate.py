@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options as opt
-from .terminal import FAILED, SET_ASIDE, count, fail, line, option
+from .running import INTERRUPTED, TRY_AGAIN
+from .terminal import COMPLETE, FAILED, SET_ASIDE, count, fail, line, option
 
 if TYPE_CHECKING:
     from vigc.evaluation import Figure, Results
+    from vigc.evaluation.models import Answerer
 
 app = typer.Typer(
     help="Answer a benchmark's questions and score the answers, or compare two runs.", no_args_is_help=True
@@ -100,40 +102,51 @@ def _benchmark(
     iqf_preset: opt.IqfPreset = None,
     iqf_steps: opt.IqfSteps = None,
 ) -> None:
-    from vigc.evaluation import BENCHMARKS, DataSettings, EvaluationError, evaluate, load_answerer, read_reviews
+    given = dict(locals())
+    raise typer.Exit(_run(str(given.pop("context").info_name), given))
 
-    name = str(context.info_name)
-    settings = {"num_beams": num_beams, "iqf_preset": iqf_preset, "iqf_steps": iqf_steps}
-    settings["max_new_tokens"] = max_new_tokens or BENCHMARKS[name].max_new_tokens
+
+def _run(name: str, given: dict[str, Any]) -> int:
+    """Runs the benchmark with the command's options; returns the exit code."""
+    from vigc.evaluation import DataSettings, EvaluationError, evaluate, read_reviews
+    from vigc.generation.errors import is_passing
+
     _quiet()
+    parts = ("data", "images", "split", "prompt", "limit", "seed", "synonyms")
     try:
-        answerer = None
-        if model is not None:
-            answerer = load_answerer(
-                model,
-                settings={key: value for key, value in settings.items() if value is not None},
-                correct=False if no_correct else None,
-                dtype=dtype,
-                device=device,
-                revision=revision,
-                trust_remote_code=trust_remote_code,
-            )
         results = evaluate(
             name,
-            DataSettings(data, images, split, prompt, limit, seed, synonyms),
-            output,
-            model=answerer,
-            predictions=predictions,
-            batch_size=batch_size,
-            judging=None if reviews is None else read_reviews(reviews),
-            overwrite=overwrite,
+            DataSettings(**{part: given[part] for part in parts}),
+            given["output"],
+            model=None if given["model"] is None else _answerer(name, given),
+            predictions=given["predictions"],
+            batch_size=given["batch_size"],
+            judging=None if given["reviews"] is None else read_reviews(given["reviews"]),
+            overwrite=given["overwrite"],
         )
     except EvaluationError as error:
         fail(f"evaluate {name}", error, error.exit_code)
     except OSError as error:  # a full disk, a folder that cannot be written
-        fail(f"evaluate {name}", error, FAILED)
+        fail(f"evaluate {name}", error, TRY_AGAIN if is_passing(error) else FAILED)
+    except KeyboardInterrupt:
+        typer.echo(f"vigc evaluate {name}: interrupted. The same command goes on from here.", err=True)
+        return INTERRUPTED
     _print_results(results)
-    raise typer.Exit(SET_ASIDE if results.set_aside else 0)
+    return SET_ASIDE if results.set_aside else COMPLETE
+
+
+def _answerer(name: str, given: dict[str, Any]) -> Answerer:
+    from vigc.evaluation import BENCHMARKS, load_answerer
+
+    settings = {part: given[part] for part in ("num_beams", "max_new_tokens", "iqf_preset", "iqf_steps")}
+    settings["max_new_tokens"] = settings["max_new_tokens"] or BENCHMARKS[name].max_new_tokens
+    loading = {part: given[part] for part in ("dtype", "device", "revision", "trust_remote_code")}
+    return load_answerer(
+        given["model"],
+        settings={part: value for part, value in settings.items() if value is not None},
+        correct=False if given["no_correct"] else None,
+        **loading,
+    )
 
 
 _HELP = {
@@ -148,7 +161,7 @@ _HELP = {
 _AFTER = (
     "The same command goes on where a killed one was. Exit code 0: complete. 3: complete, but some pictures could not "
     "be opened. 2: what was given cannot be worked with. 4: beside the output lie answers of another run. 5: another "
-    "process is writing it."
+    "process is writing it. 75: the machine is in the way. 130: interrupted."
 )
 
 for _name, _help in _HELP.items():
