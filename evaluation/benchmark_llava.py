@@ -27,6 +27,11 @@ def read_reviews(path: Path) -> Judging:
     return judging
 
 
+def _refused(review: Mapping[str, Any]) -> bool:
+    """Whether the judge would not review; there is nothing to count then."""
+    return review.get("scores", ()) is None
+
+
 @dataclass
 class LlavaBench(Benchmark):
     """LLaVA-Bench (COCO). Its figures need reviews; without them only the file of answers is written."""
@@ -95,7 +100,7 @@ class LlavaBench(Benchmark):
         self.reviews = list(judging(asked, references, self.answers(questions, predictions, model), self.contexts()))
 
     def units(self, questions: Sequence[Question], predictions: Predictions) -> list[Unit]:
-        """A unit per question, of all its reviews; none without reviews."""
+        """A unit per question, of all its reviews; none where the judge refused, or has not spoken."""
         if not self.reviews:
             return []
         found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
@@ -103,23 +108,26 @@ class LlavaBench(Benchmark):
             found[str(review["question_id"])].append(review)
         units = []
         for question in questions:
-            rows = [self._counts(question, review) for review in found[question.id]]
-            if not rows:
+            if not found[question.id]:
                 raise EvaluationError(f"LLaVA-eval: there is no review of question {question.id}: judge all of them.")
-            counts = {name: sum(row[name] for row in rows) for name in rows[0]}
-            units.append(Unit(question.id, question.image_id, counts))
+            rows = [self._counts(question, review) for review in found[question.id] if not _refused(review)]
+            if rows:
+                counts = {name: sum(row[name] for row in rows) for name in rows[0]}
+                units.append(Unit(question.id, question.image_id, counts))
         return units
 
     def _counts(self, question: Question, review: Mapping[str, Any]) -> dict[str, float]:
-        scores = review.get("scores", review.get("tuple"))  # "tuple" in the published files of reviews
-        if scores is None:  # the judge refused
-            scores = [relative.FAILED, relative.FAILED]
-        if len(scores) != 2:
+        category = question.reference["question"]["category"]
+        # Published reviews hold only "tuple", as the released script reads a review; ours also how we read it.
+        released, scores = review.get("tuple", review.get("scores")), review.get("scores", review.get("tuple"))
+        if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in (released, scores)):
             raise EvaluationError(f"The review of question {question.id} has the scores {scores!r}: two are expected.")
         try:
-            return relative.counts(scores[1], scores[0], question.reference["question"]["category"])
-        except ValueError as error:
+            counted = [relative.counts(pair[1], pair[0], category) for pair in (released, scores)]
+        except (ValueError, TypeError) as error:
             raise EvaluationError(f"The review of question {question.id}: {error}") from error
+        own = {name: value for name, value in counted[1].items() if name.endswith("_parsed") or name == "failed"}
+        return {**counted[0], **own}
 
     def figures(self, sums: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the metric."""

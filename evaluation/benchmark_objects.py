@@ -190,7 +190,7 @@ class Pope(Benchmark):
 
 def _polls(instances: Instances, setting: str, seed: int) -> list[dict[str, Any]]:
     """Questions in POPE's layout, made from instances."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for image, pairs in polled_objects(instances.objects, instances.kinds, seed)[setting].items():
         names = _names(instances, image)
         for kind, label in pairs:

@@ -118,8 +118,8 @@ def differences(a: Sequence[Unit], b: Sequence[Unit], figures: Figures, seed: in
 
 def _table(units: Sequence[Unit], images: Sequence[str] | None = None) -> tuple[list[str], list[str], np.ndarray]:
     """Pictures, names of counts, and the sums of each picture, float64 (pictures, counts)."""
-    sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(columns)))
     columns = list(units[0].counts)
+    sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(columns)))
     for unit in units:
         sums[unit.image_id] += np.array([unit.counts[name] for name in columns], float)
     order = list(sums) if images is None else list(images)

@@ -147,10 +147,11 @@ def load_answerer(
         ours = isinstance(config, VigcConfig) or type(config) is InstructBlipConfig
         classes: Any = (VigcForConditionalGeneration, VigcProcessor)
         model_class, processor_class = classes if ours else (AutoModelForImageTextToText, AutoProcessor)
-        loaded = model_class.from_pretrained(name, dtype=kind, **hub).to(place).eval()
+        loaded: Any = model_class.from_pretrained(name, dtype=kind, **hub)
         processor = processor_class.from_pretrained(name, **hub)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise EvaluationError(f"The model {name!r} cannot be loaded: {_first_line(error)}.") from error
+    loaded = loaded.to(place).eval()
     found = _fingerprint(Path(name)) if Path(name).is_dir() else getattr(config, "_commit_hash", None)
     public = Path(name).resolve().name if Path(name).is_dir() else name
     given = dict(settings or {})

@@ -113,9 +113,8 @@ def compare_results(a: str | Path, b: str | Path, seed: int = 0) -> dict[str, Di
         raise EvaluationError(
             f"{a} is about {first['benchmark']} and {b} about {second['benchmark']}: compare like with like."
         )
-    units = [_units(Path(path)) for path in (a, b)]
     benchmark = BENCHMARKS[first["benchmark"]](DataSettings(Path()))
-    return differences(*units, benchmark.figures, seed)
+    return differences(_units(Path(a)), _units(Path(b)), benchmark.figures, seed)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -64,11 +64,12 @@ def evaluate(
         raise EvaluationError(f"A judge has no part in {name}: it scores LLaVA-eval.")
     try:
         questions = benchmark.questions()
+        aside: list[tuple[str, str]] = []
         with held(path):
             run = {"benchmark": name, "data": _data(data), "questions": len(questions), "asked": digest_of(questions)}
             if model is None:
                 given = Path(str(predictions))
-                run["predictions"], who, aside = given.name, given.stem, []
+                run["predictions"], who = given.name, given.stem
                 said = read_predictions(given, questions)
             else:
                 run |= {**model.described(), "batch_size": batch_size}
@@ -144,6 +145,7 @@ def _answered(model: Answerer, batch: Sequence[Question]) -> list[dict[str, Any]
             reasons[question.id] = str(error)
     asked = [question for question in batch if question.id in opened]
     texts = model.answer([opened[question.id] for question in asked], asked) if asked else []
+    found: dict[str, dict[str, str | None]]
     found = {question.id: {"text": text} for question, text in zip(asked, texts, strict=True)}
     found |= {key: {"text": None, "reason": reason} for key, reason in reasons.items()}
     return [{"question_id": question.id, **found[question.id]} for question in batch]

@@ -223,6 +223,22 @@ def test_reviews_made_elsewhere(data, tmp_path):
     assert figures["failed"] == pytest.approx(100 / 6)
 
 
+def test_reviews_in_both_orders_and_refusals(data, tmp_path):
+    """As `judge_answers` gives them: two rows to a question, no scores where the judge refused."""
+    from vigc.evaluation import read_reviews
+
+    folder = data / "llava"
+    answered(folder, "llava", "A thing.")
+    rows = [{"question_id": number, "scores": scores} for number in range(6) for scores in ([8, 4], [6, 3])]
+    rows[0] |= {"scores": None, "failure": "refused"}
+    rows[3] |= {"scores": [-1, -1], "tuple": [4, 2]}  # read as released, not as we do
+    files.write_lines(tmp_path / "reviews.jsonl", rows)
+    judging, given = read_reviews(tmp_path / "reviews.jsonl"), folder / "given.jsonl"
+    results = evaluate("llava", DataSettings(folder), tmp_path / "r.json", predictions=given, judging=judging)
+    figures = {key: figure.value for key, figure in results.figures.items()}
+    assert figures["all"] == figures["all_parsed"] == 50 and figures["failed"] == pytest.approx(100 / 11)
+
+
 def test_chair_counts_what_captions_name_as_present(data):
     folder = data / "chair"
     assert answered(folder, "chair", "A man on a bench with a puppy.") == pytest.approx(

@@ -321,8 +321,8 @@ def test_llava_relative_score_by_hand():
         ("pope", {"predictions": [], "references": []}, "no predictions"),
         (
             "llava_relative_score",
-            {"predictions": [11.0], "references": [5.0], "categories": ["conv"]},
-            "not both from 0 to 10",
+            {"predictions": [-1.0], "references": [5.0], "categories": ["conv"]},
+            "-1.0 and 5.0 are no scores",
         ),
         (
             "llava_relative_score",

@@ -225,4 +225,4 @@ def _interval(figure: Figure) -> str:
 
 
 def _number(value: Any) -> str:
-    return "-" if math.isnan(value) else f"{value:.1f}"
+    return "-" if math.isnan(value) else f"{round(value, 1) + 0.0:.1f}"  # + 0.0: never "-0.0"

@@ -177,24 +177,24 @@ class Vocabulary:
         if not listed or not all(group and all(isinstance(name, str) and name for name in group) for group in listed):
             raise ValueError("Each kind of object needs a list of names, its own first: [['dog', 'puppy'], ['cat']].")
         self.kinds = [" ".join(_words(group[0])) for group in listed]
-        names: dict[str, str | None] = {}
+        self.names: dict[str, str] = {}
         for kind, group in zip(self.kinds, listed, strict=True):
             for name in group:
-                names.setdefault(" ".join(_words(name)), kind)
+                self.names.setdefault(" ".join(_words(name)), kind)
         # A kind's own name is never a synonym of another kind.
-        names |= {kind: kind for kind in self.kinds}
-        self.names = {name: str(kind) for name, kind in names.items()}
-        for phrase, kind in _PHRASES.items():
-            if phrase not in names and (kind is None or kind in self.names):
-                names[phrase] = kind and self.names[kind]
+        self.names |= {kind: kind for kind in self.kinds}
+        names: dict[str, str | None] = dict(self.names)
+        for phrase, meant in _PHRASES.items():
+            if phrase not in names and (meant is None or meant in self.names):
+                names[phrase] = None if meant is None else self.names[meant]
         for modifiers, nouns in ((("baby", "adult"), _ANIMALS), (("passenger",), _VEHICLES)):
             for noun in nouns:
                 names |= {f"{word} {noun}": self.names[noun] for word in modifiers if noun in self.names}
         self._forms: dict[tuple[str, ...], str | None] = {}
-        for name, kind in names.items():
+        for name, meant in names.items():
             for form in _forms_of(name):
-                self._forms.setdefault(tuple(form.split()), kind)
-        self._forms |= {tuple(name.split()): kind for name, kind in names.items()}
+                self._forms.setdefault(tuple(form.split()), meant)
+        self._forms |= {tuple(name.split()): meant for name, meant in names.items()}
         self._longest = max(map(len, self._forms))
 
     def mentions(self, text: str) -> list[str]:

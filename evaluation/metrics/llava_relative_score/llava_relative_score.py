@@ -56,15 +56,15 @@ def counts(prediction: float, reference: float, category: str) -> dict[str, floa
         category: One of `CATEGORIES`.
 
     Raises:
-        ValueError: Scores outside 0 to 10 that are not both -1, or an unknown category.
+        ValueError: Negative scores that are not both -1, or an unknown category.
     """
     if category not in CATEGORIES:
         raise ValueError(f"The category {category!r} is not known: use {', '.join(CATEGORIES)}.")
     failed = prediction == reference == FAILED
-    if not failed and not (0 <= prediction <= 10 and 0 <= reference <= 10):
+    if not failed and not (prediction >= 0 and reference >= 0):
         raise ValueError(
-            f"The scores {prediction!r} and {reference!r} are not both from 0 to 10: give -1 for both where a review "
-            "could not be read."
+            f"The scores {prediction!r} and {reference!r} are no scores: give numbers from 0 up, or -1 for both where "
+            "a review could not be read."
         )
     row: dict[str, float] = {"reviews": 1, "failed": failed}
     for name in ("all", *CATEGORIES):
