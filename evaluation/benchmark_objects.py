@@ -19,12 +19,9 @@ _COCO = "https://cocodataset.org (annotations_trainval2014, val2014)"
 SETTINGS = ("random", "popular", "adversarial")
 
 
-def _instances(benchmark: Benchmark) -> Instances | None:
+def _instances(benchmark: Benchmark, split: str | None) -> Instances | None:
     """The file of instances in a benchmark's folder, if there is one."""
-    split = benchmark.settings.split
-    names = (
-        [f"instances_{split}.json"] if split and split not in SETTINGS else ["instances_val2014.json", "instances.json"]
-    )
+    names = [f"instances_{split}.json"] if split else ["instances_val2014.json", "instances.json"]
     path = benchmark.file_if_any(*names)
     return None if path is None else Instances.read(path)
 
@@ -49,7 +46,7 @@ class Chair(Benchmark):
 
     def read(self) -> list[Question]:
         """A question per picture that has instances; what people named in captions counts as present too."""
-        instances = _instances(self)
+        instances = _instances(self, self.settings.split)
         if instances is None:
             split = self.settings.split or "val2014"
             raise EvaluationError(
@@ -104,15 +101,16 @@ class Pope(Benchmark):
         """The questions of all settings, or of the one that `split` names; ids are `<setting>/<question_id>`."""
         split = self.settings.split
         chosen = [split] if split in SETTINGS else SETTINGS
-        paths = {
-            name: self.file_if_any(f"coco_pope_{name}.json", folders=("", "coco", "output/coco")) for name in chosen
-        }
-        if any(paths.values()):
-            files = {name: self.file(f"coco_pope_{name}.json", folders=("", "coco", "output/coco")) for name in chosen}
+        files = {name: f"coco_pope_{name}.json" for name in chosen}
+        folders = ("", "coco", "output/coco")
+        if any(self.file_if_any(file, folders=folders) for file in files.values()):
+            if split is not None and split not in SETTINGS:
+                raise EvaluationError(f"POPE has no split {split!r}: use one of {', '.join(SETTINGS)}.")
             fields = ("question_id", "image", "text", "label")
-            rows = {name: read_lines(path, *fields) for name, path in files.items()}
-        elif (instances := _instances(self)) is not None:
-            rows = {name: _polls(instances, name, self.settings.seed) for name in chosen}
+            rows = {name: read_lines(self.file(file, folders=folders), *fields) for name, file in files.items()}
+        elif (instances := _instances(self, None if split in SETTINGS else split)) is not None:
+            polled = polled_objects(instances.objects, instances.kinds, self.settings.seed)
+            rows = {name: _polls(instances, polled[name]) for name in chosen}
         else:
             raise EvaluationError(
                 f"POPE needs coco_pope_{chosen[0]}.json in {self.settings.data}: get it from {self.source}. Its "
@@ -128,12 +126,7 @@ class Pope(Benchmark):
         asked = self.asked(row["text"], **words)
         key = f"{setting}/{row['question_id']}"
         names = row.get("names") or picture_names(row["image"])
-        reference = {
-            "setting": setting,
-            "question_id": row["question_id"],
-            "label": row["label"],
-            "image": row["image"],
-        }
+        reference = {name: row[name] for name in ("question_id", "image", "label")} | {"setting": setting}
         place = (key, image_id_of(row["image"]), self.picture(*names), row["image"])
         return Question(*place, **asked, reference={**reference, "object": kind})
 
@@ -164,23 +157,13 @@ class Pope(Benchmark):
         files = {}
         for setting in SETTINGS:
             own = [question for question in questions if question.reference["setting"] == setting]
-            answers = [
-                {
-                    "question_id": question.reference["question_id"],
-                    "question": question.prompt,
-                    "answer": predictions[question.id] or "",
-                }
-                for question in own
-            ]
-            asked = [
-                {
-                    "question_id": question.reference["question_id"],
-                    "image": question.reference["image"],
-                    "text": question.prompt,
-                    "label": question.reference["label"],
-                }
-                for question in own
-            ]
+            answers, asked = [], []
+            for question in own:
+                known = question.reference
+                shown = {"question_id": known["question_id"], "image": known["image"], "text": question.prompt}
+                asked.append({**shown, "label": known["label"]})
+                said = predictions[question.id] or ""
+                answers.append({"question_id": known["question_id"], "question": question.prompt, "answer": said})
             if own:
                 files[f"answers_{setting}.jsonl"] = json_lines(answers)
             if own and own[0].reference["object"] is not None:  # made here, and of use elsewhere
@@ -188,10 +171,10 @@ class Pope(Benchmark):
         return files
 
 
-def _polls(instances: Instances, setting: str, seed: int) -> list[dict[str, Any]]:
-    """Questions in POPE's layout, made from instances."""
+def _polls(instances: Instances, polled: Mapping[int | str, list[tuple[str, str]]]) -> list[dict[str, Any]]:
+    """Questions in POPE's layout, of the objects that are asked for in each picture."""
     rows: list[dict[str, Any]] = []
-    for image, pairs in polled_objects(instances.objects, instances.kinds, seed)[setting].items():
+    for image, pairs in polled.items():
         names = _names(instances, image)
         for kind, label in pairs:
             name = kind.split("/")[0].lower()

@@ -305,6 +305,7 @@ def test_an_absent_file_is_named_with_where_it_comes_from(name, tmp_path):
         ("okvqa", {"prompt": "{question} {poem}"}, r"cannot be filled .*\{question\}"),
         ("okvqa", {"limit": 0}, "limit=0"),
         ("mmbench", {"split": "test"}, "with 'test' in its name"),
+        ("pope", {"split": "val2014"}, "no split 'val2014': use one of random"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(name, settings, reason, data, tmp_path):

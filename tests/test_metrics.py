@@ -36,8 +36,37 @@ def test_there_are_five():
     assert NAMES == ["chair", "llava_relative_score", "mmbench", "pope", "vqa_accuracy"]
 
 
-def test_metrics_stand_alone(tmp_path):
-    """Copied away, they load where vigc is not, and the examples of their cards run."""
+class Hub(http.server.BaseHTTPRequestHandler):
+    """A Space with the files of one metric, served as the Hub serves them."""
+
+    def do_GET(self):
+        found = re.fullmatch(r"/spaces/someone/pope/resolve/[^/]+/(\w+\.py)", self.path.split("?")[0])
+        path = FOLDER / "pope" / found[1] if found else None
+        data = path.read_bytes() if path and path.exists() else b""
+        self.send_response(200 if data else 404)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("ETag", '"1"')
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_metrics_stand_alone(tmp_path, hub):
+    """Copied away, or as a Space of the Hub, they load where vigc is not, and the examples of their cards run."""
     code = "import sys\nsys.modules['vigc'] = None\n"
     for name in NAMES:
         shutil.copytree(FOLDER / name, tmp_path / name)
@@ -46,8 +75,14 @@ def test_metrics_stand_alone(tmp_path):
         outputs = load(name).inputs_description.split("Returns")[1].split("Examples")[0]
         documented = re.findall(r"([\w-]+)(?:, [\w-]+)* \(float\)", outputs)
         assert documented and all(f"`{output}`" in card for output in documented), name
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    code += "metric = evaluate.load('someone/pope')\n"
+    code += "print(metric.compute(predictions=['yes', 'no'], references=['yes', 'yes'])['recall'])"
+    environment = {**os.environ, "HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
+    environment |= {"HF_EVALUATE_OFFLINE": "0", "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1"}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["50.0"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,44 +93,6 @@ def test_the_example_of_the_docstring_holds(name):
     examples = doctest.DocTestParser().get_doctest(text, {"evaluate": evaluate}, name, None, 0)
     assert examples.examples
     assert doctest.DocTestRunner().run(examples).failed == 0
-
-
-def test_a_metric_loads_from_a_hub(tmp_path):
-    """A Space of the folder's files, served as the Hub serves them."""
-    asked = []
-
-    class Hub(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            found = re.fullmatch(r"/spaces/someone/pope/resolve/[^/]+/(\w+\.py)", self.path.split("?")[0])
-            path = FOLDER / "pope" / found[1] if found else None
-            data = path.read_bytes() if path and path.exists() else b""
-            self.send_response(200 if data else 404)
-            self.send_header("Content-Length", str(len(data)))
-            self.send_header("ETag", '"1"')
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(data)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    code = (
-        "import evaluate\nmetric = evaluate.load('someone/pope')\n"
-        "print(metric.compute(predictions=['yes', 'no'], references=['yes', 'yes'])['recall'])"
-    )
-    address = f"http://127.0.0.1:{server.server_port}"
-    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
-    environment |= {"HF_DATASETS_OFFLINE": "0", "HF_EVALUATE_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
-    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    server.shutdown()
-    server.server_close()
-    assert result.returncode == 0, f"{asked}\n{result.stderr}"
-    assert result.stdout.split() == ["50.0"]
 
 
 # VQA accuracy
