@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def evaluate(
         data: Where its files lie and what of them is asked.
         output: The JSON file of results. Beside it: `.predictions.jsonl` (answers, on the disk before the next batch),
             `.scores.jsonl` (what each question contributes), `.run.json` (settings), `.submission.*` or `.answers*`.
-        model: Answers the questions; or
+        model: Answers the questions, with at most the benchmark's number of new tokens if it has none of its own; or
         predictions: a file of answers made elsewhere (see [`read_predictions`]).
         batch_size: Questions at a time.
         judging: For LLaVA-eval: takes `questions, references, answers, contexts`, returns reviews.
@@ -72,6 +72,7 @@ def evaluate(
                 run["predictions"], who = given.name, given.stem
                 said = read_predictions(given, questions)
             else:
+                model = replace(model, settings={"max_new_tokens": benchmark.max_new_tokens, **model.settings})
                 run |= {**model.described(), "batch_size": batch_size}
                 said, aside = _ask(model, questions, path, run, batch_size, overwrite)
                 who = model.name

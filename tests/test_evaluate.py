@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from vigc.cli import app
 from vigc.evaluation import (
+    BENCHMARKS,
     DataSettings,
     EvaluationError,
     Unit,
@@ -202,7 +203,7 @@ def test_a_run_can_stop_after_any_answer(stock, tmp_path):
 def test_a_finished_run_asks_nothing_again(stock, tmp_path, monkeypatch):
     files.okvqa(tmp_path)
     evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)
-    monkeypatch.setattr(stock, "answer", None)
+    monkeypatch.setattr(type(stock), "answer", None)
     evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)
 
 
@@ -214,6 +215,23 @@ def test_another_run_is_refused_and_may_be_overwritten(stock, tmp_path):
         evaluate("okvqa", DataSettings(tmp_path), output, model=stock, batch_size=5)
     assert caught.value.exit_code == 4
     evaluate("okvqa", DataSettings(tmp_path), output, model=stock, batch_size=5, overwrite=True)
+
+
+def test_answers_without_their_settings_are_not_mixed_with_others(stock, tmp_path):
+    files.okvqa(tmp_path)
+    evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)
+    (tmp_path / "r.run.json").unlink()
+    with pytest.raises(EvaluationError, match="but not what it was made with"):
+        evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)
+
+
+def test_a_change_of_the_questions_is_noticed(stock, tmp_path):
+    files.okvqa(tmp_path)
+    evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)
+    path = tmp_path / "OpenEnded_mscoco_val2014_questions.json"
+    path.write_text(path.read_text().replace("What is thing 1?", "What is it?"))
+    with pytest.raises(EvaluationError, match="asked was"):
+        evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)
 
 
 def test_a_second_process_is_kept_out(stock, tmp_path):
@@ -234,6 +252,18 @@ def test_a_broken_picture_is_set_aside_and_counts_as_wrong(stock_folder, tmp_pat
     content = json.loads((tmp_path / "r.json").read_text())
     assert [key for key, _ in content["set_aside"]] == ["730", "731", "1390", "1391"]
     assert len(json.loads((tmp_path / "r.submission.json").read_text())) == 8
+
+
+def test_every_benchmark_is_a_command():
+    from typer.main import get_command
+
+    assert set(get_command(app).commands["evaluate"].commands) == {*BENCHMARKS, "compare"}
+
+
+def test_answers_are_as_long_as_the_benchmark_wants_unless_told(tmp_path, stock_folder):
+    files.okvqa(tmp_path)
+    results = evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=load_answerer(stock_folder))
+    assert json.loads(results.output.read_text())["run"]["settings"]["max_new_tokens"] == 16
 
 
 # Intervals and comparisons

@@ -118,7 +118,7 @@ def _run(name: str, given: dict[str, Any]) -> int:
             name,
             DataSettings(**{part: given[part] for part in parts}),
             given["output"],
-            model=None if given["model"] is None else _answerer(name, given),
+            model=None if given["model"] is None else _answerer(given),
             predictions=given["predictions"],
             batch_size=given["batch_size"],
             judging=None if given["reviews"] is None else read_reviews(given["reviews"]),
@@ -135,11 +135,10 @@ def _run(name: str, given: dict[str, Any]) -> int:
     return SET_ASIDE if results.set_aside else COMPLETE
 
 
-def _answerer(name: str, given: dict[str, Any]) -> Answerer:
-    from vigc.evaluation import BENCHMARKS, load_answerer
+def _answerer(given: dict[str, Any]) -> Answerer:
+    from vigc.evaluation import load_answerer
 
     settings = {part: given[part] for part in ("num_beams", "max_new_tokens", "iqf_preset", "iqf_steps")}
-    settings["max_new_tokens"] = settings["max_new_tokens"] or BENCHMARKS[name].max_new_tokens
     loading = {part: given[part] for part in ("dtype", "device", "revision", "trust_remote_code")}
     return load_answerer(
         given["model"],
