@@ -167,11 +167,12 @@ def _picture(path: Path, index: int, text: str) -> bytes:
 
 
 def _cell(sheet: Any, value: Any) -> Any:
-    """A value as Excel may hold it: without control characters, and never as a formula."""
+    """A value as Excel may hold it: without control characters and broken Unicode, and never as a formula."""
     from openpyxl.cell import WriteOnlyCell
 
     if not isinstance(value, str):
         return value
-    cell = WriteOnlyCell(sheet, "".join(char for char in value if char >= " " or char in "\n\t"))
+    text = value.encode("utf-8", "replace").decode()
+    cell = WriteOnlyCell(sheet, "".join(char for char in text if char >= " " or char in "\n\t"))
     cell.data_type = "s"
     return cell

@@ -87,7 +87,7 @@ class Chair(Benchmark):
             {"image_id": question.reference["image_id"], "caption": predictions[question.id] or ""}
             for question in questions
         ]
-        return {"submission.json": json.dumps(rows, ensure_ascii=False).encode()}
+        return {"submission.json": json.dumps(rows).encode()}
 
 
 class Pope(Benchmark):

@@ -74,7 +74,7 @@ class OkVqa(Benchmark):
             {"question_id": question.reference["question_id"], "answer": predictions[question.id] or ""}
             for question in questions
         ]
-        return {"submission.json": json.dumps(rows, ensure_ascii=False).encode()}
+        return {"submission.json": json.dumps(rows).encode()}
 
 
 class AOkVqa(Benchmark):
@@ -152,4 +152,4 @@ class AOkVqa(Benchmark):
             rows.setdefault(str(reference["question_id"]), {})[reference["kind"]] = answer
         if not all(len(row) == 2 for row in rows.values()):
             raise EvaluationError("A-OKVQA: each question needs a direct answer and a choice.")
-        return {"submission.json": json.dumps(rows, ensure_ascii=False).encode()}
+        return {"submission.json": json.dumps(rows).encode()}

@@ -142,7 +142,7 @@ def _records(path: Path) -> Iterator[tuple[str, str | None]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         content = (
-            [json.loads(line) for line in text.splitlines() if line.strip()]
+            [json.loads(line) for line in text.split("\n") if line.strip()]
             if path.suffix == ".jsonl"
             else (json.loads(text))
         )

@@ -230,7 +230,7 @@ def _lines(path: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise AnnotationError(path, f"cannot be read ({error}).") from error
-    for index, line in enumerate(text.splitlines()):
+    for index, line in enumerate(text.split("\n")):  # other line ends may stand within a text
         if not line.strip():
             continue
         try:
@@ -256,4 +256,4 @@ def checked(path: Path, index: int, entry: Any, fields: Sequence[str]) -> dict[s
 
 def json_lines(records: Sequence[Mapping[str, Any]]) -> bytes:
     """Records as a JSON Lines file."""
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+    return "".join(json.dumps(record) + "\n" for record in records).encode()

@@ -68,7 +68,7 @@ def write_results(results: Results, run: Mapping[str, Any], units: Sequence[Unit
         "run": run,
         "versions": {name: metadata.version(name) for name in _VERSIONS},
     }
-    atomic_write(results.output, f"{json.dumps(content, indent=2, ensure_ascii=False)}\n".encode())
+    atomic_write(results.output, f"{json.dumps(content, indent=2)}\n".encode())
 
 
 def eval_results(results: Results, benchmark: Benchmark) -> list[EvalResult]:
@@ -130,7 +130,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _units(path: Path) -> list[Unit]:
     scores = beside(path, "scores.jsonl")
     try:
-        rows = [json.loads(line) for line in scores.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in scores.read_bytes().splitlines()]
         units = [Unit(row["id"], row["image_id"], row["counts"]) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvaluationError(f"{scores} cannot be read ({error}): it belongs beside {path.name}.") from error

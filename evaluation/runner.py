@@ -170,7 +170,7 @@ def _claim(run_file: Path, journal_file: Path, run: dict[str, Any], overwrite: b
             raise ConflictError(
                 f"{journal_file} holds answers of another run: {told}. Give another --output, or --overwrite."
             )
-    atomic_write(run_file, f"{json.dumps(run, indent=2, ensure_ascii=False)}\n".encode())
+    atomic_write(run_file, f"{json.dumps(run, indent=2)}\n".encode())
 
 
 def _data(settings: DataSettings) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from vigc.evaluation import (
     compare_results,
     evaluate,
     load_answerer,
+    open_benchmark,
     read_eval_results,
 )
 from vigc.evaluation.intervals import differences, with_intervals
@@ -142,8 +143,6 @@ def test_pope_s_settings_are_what_they_are_called(scenes, tmp_path):
     }
     call("evaluate", "pope", "-d", scenes, "-o", tmp_path / "p.json", "-m", "x")  # no such model, no trace
     assert not list(tmp_path.iterdir())
-    from vigc.evaluation import open_benchmark
-
     questions = open_benchmark("pope", DataSettings(scenes)).questions()
     for image, there in shown.items():
         for setting, rank in (
@@ -388,6 +387,28 @@ def test_predictions_come_in_the_layouts_of_the_field(name, content, tmp_path):
     (files.write_lines if name.endswith("l") else files.write_json)(tmp_path / name, content)
     with pytest.raises(EvaluationError, match="lacks answers to 7 of 8 questions, the first '421'"):
         evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", predictions=tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["okvqa", "mmbench", "aokvqa", "chair", "pope", "llava"])
+def test_any_text_is_kept_as_it_is(name, tmp_path):
+    """Line ends that JSON does not escape, half a character, a formula, a control character, nothing."""
+    files.MAKERS[name](tmp_path)
+    odd = ["two\u2028lines\x85and\u2029three", "half \ud83d", "=1+1", "bell \x07 \x1b[31m", "", "\U0001f642 née"]
+    questions = open_benchmark(name, DataSettings(tmp_path)).questions()
+    texts = {question.id: odd[number % len(odd)] for number, question in enumerate(questions)}
+    results = evaluate(
+        name, DataSettings(tmp_path), tmp_path / "r.json", predictions=given(tmp_path / "p.jsonl", texts)
+    )
+    assert results.questions == len(texts)
+    written = results.files[0]
+    again = [json.loads(line) for line in written.read_bytes().splitlines()] if written.suffix == ".jsonl" else None
+    if name == "llava":
+        assert [row["text"] for row in again] == list(texts.values())
+    elif name == "pope":
+        assert [row["answer"] for row in again] == list(texts.values())[: len(again)]
+    elif name in ("okvqa", "chair"):
+        rows = json.loads(written.read_text())
+        assert [row.get("answer", row.get("caption")) for row in rows] == list(texts.values())
 
 
 @pytest.mark.parametrize(
