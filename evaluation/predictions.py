@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from filelock import FileLock, Timeout
 
@@ -105,7 +106,7 @@ def read_predictions(path: Path, questions: Sequence[Question]) -> Predictions:
     is `{question_id: {multiple_choice, direct_answer}}`.
 
     Raises:
-        EvaluationError: The file cannot be read, or does not answer exactly these questions.
+        EvaluationError: The file cannot be read, or does not answer all of these questions; further answers do no harm.
     """
     found: dict[str, str | None] = {}
     aliases = _aliases(questions)
@@ -137,7 +138,8 @@ def _aliases(questions: Sequence[Question]) -> dict[str, str]:
 
 def _records(path: Path) -> Iterator[tuple[str, str | None]]:
     if path.suffix == ".xlsx":
-        yield from map(_record(path), _excel_rows(path))
+        for entry in _excel_rows(path):
+            yield _record(path, entry)
         return
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -151,7 +153,8 @@ def _records(path: Path) -> Iterator[tuple[str, str | None]]:
             f"The predictions {path} cannot be read ({error}): give JSON, JSON Lines or Excel."
         ) from error
     if isinstance(content, list):
-        yield from map(_record(path), content)
+        for entry in content:
+            yield _record(path, entry)
         return
     if not isinstance(content, dict):
         raise EvaluationError(f"The predictions {path} are {str(content)[:60]!r}: a list or an object is expected.")
@@ -167,21 +170,19 @@ def _records(path: Path) -> Iterator[tuple[str, str | None]]:
             raise EvaluationError(f"{path}: the answer to {key!r} is {str(value)[:60]!r}, but text is expected.")
 
 
-def _record(path: Path) -> Any:
-    def read(entry: Any) -> tuple[str, str | None]:
-        keys = [name for name in _IDS if isinstance(entry, dict) and name in entry]
-        texts = [name for name in _TEXTS if isinstance(entry, dict) and name in entry]
-        if not keys or not texts:
-            raise EvaluationError(
-                f"{path}: {str(entry)[:80]!r} is no answer: an object with one of {', '.join(_IDS)} and one of "
-                f"{', '.join(_TEXTS)} is expected."
-            )
-        text = entry[texts[0]]
-        if text is not None and not isinstance(text, str):
-            raise EvaluationError(f"{path}: the answer to {entry[keys[0]]!r} is {text!r}, but text is expected.")
-        return str(entry[keys[0]]), text
-
-    return read
+def _record(path: Path, entry: Any) -> tuple[str, str | None]:
+    """The question and the answer of an entry."""
+    keys = [name for name in _IDS if isinstance(entry, dict) and name in entry]
+    texts = [name for name in _TEXTS if isinstance(entry, dict) and name in entry]
+    if not keys or not texts:
+        raise EvaluationError(
+            f"{path}: {str(entry)[:80]!r} is no answer: an object with one of {', '.join(_IDS)} and one of "
+            f"{', '.join(_TEXTS)} is expected."
+        )
+    text = entry[texts[0]]
+    if text is not None and not isinstance(text, str):
+        raise EvaluationError(f"{path}: the answer to {entry[keys[0]]!r} is {text!r}, but text is expected.")
+    return str(entry[keys[0]]), text
 
 
 def _excel_rows(path: Path) -> Iterable[dict[str, Any]]:
@@ -190,8 +191,15 @@ def _excel_rows(path: Path) -> Iterable[dict[str, Any]]:
     openpyxl = find_openpyxl()
     if openpyxl is None:
         raise EvaluationError(f"{path} is an Excel file, which needs openpyxl: pip install 'vigc[mmbench]'.")
-    rows = openpyxl.load_workbook(path, read_only=True).active.iter_rows(values_only=True)
-    head = next(rows)
-    for row in rows:
+    try:
+        rows = list(openpyxl.load_workbook(path, read_only=True).active.iter_rows(values_only=True))
+    except (OSError, BadZipFile, KeyError, ValueError) as error:
+        raise EvaluationError(
+            f"The predictions {path} cannot be read ({error}): give an Excel table (.xlsx)."
+        ) from error
+    head = list(rows[0]) if rows else []
+    if not {"index", "prediction"} <= set(head):
+        raise EvaluationError(f"The table {path} has the columns {head}: 'index' and 'prediction' are expected.")
+    for row in rows[1:]:
         entry = dict(zip(head, row, strict=True))
-        yield {"index": entry.get("index"), "prediction": str(entry.get("prediction") or "")}
+        yield {"index": entry["index"], "prediction": str(entry["prediction"] or "")}

@@ -159,6 +159,17 @@ def test_mmbench_s_excel_holds_text_and_no_formula(tmp_path):
     assert cell.data_type == "s" and cell.value == '=HYPERLINK("http://x")'
 
 
+def test_an_excel_table_that_is_none_is_refused(tmp_path):
+    files.mmbench(tmp_path)
+    (tmp_path / "broken.xlsx").write_bytes(b"no zip")
+    book = openpyxl.Workbook()
+    book.active.append(["index", "said"])
+    book.save(tmp_path / "other.xlsx")
+    for name, reason in (("broken", "cannot be read"), ("other", "'index' and 'prediction' are expected")):
+        with pytest.raises(EvaluationError, match=reason):
+            evaluate("mmbench", DataSettings(tmp_path), tmp_path / "r.json", predictions=tmp_path / f"{name}.xlsx")
+
+
 def test_mmbench_without_rotations_is_rotated(tmp_path):
     rows = files.mmbench_rows()
     files.mmbench(tmp_path, [row for row in rows if row["index"] < 1_000_000], "MMBench_DEV_EN.tsv")
