@@ -41,6 +41,7 @@ ROOMS = {
     "modeling_vigc": room(libraries={"torch", "transformers"}),
     "processing": room(libraries={"torch", "transformers", "datasets", "pyarrow", "PIL"}),
     "trainer": room("modeling_vigc", "processing", "hub_cards"),
+    "evaluation": room("modeling_vigc", "processing"),
     "scenes": room("processing", libraries={"numpy", "PIL", "datasets"}),
     "generation": room("modeling_vigc", "processing", "hub_cards"),
     "hub_cards": room("processing", libraries={"huggingface_hub", "jinja2", "datasets", "pyarrow", "PIL"}),

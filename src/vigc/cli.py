@@ -11,6 +11,7 @@ from vigc import __version__
 
 from .cli_convert import convert
 from .cli_custom_generate import custom_generate
+from .cli_evaluate import app as evaluate
 from .cli_export import export
 from .cli_push import push
 from .cli_scenes import demo, scenes
@@ -97,5 +98,6 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 app.command()(export)
 app.command()(push)
 app.command()(custom_generate)
+app.add_typer(evaluate, name="evaluate")
 app.command()(scenes)
 app.command()(demo)

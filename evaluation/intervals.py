@@ -1,0 +1,147 @@
+"""How far chance reaches: bootstrap intervals of figures, and of differences between two models."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import EvaluationError
+from .questions import Unit
+
+Figures = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+RESAMPLES = 2000
+CONFIDENCE = 95
+# Resamples at a time: what bounds the memory for benchmarks of many pictures.
+_AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure with the interval that it may lie in by chance of which pictures were asked about.
+
+    Args:
+        value: What was measured; NaN where undefined (no mention at all, no question of that kind).
+        low: Lower end of the 95 % interval; NaN where all resamples agree, so that nothing can be said: none wrong
+            in n pictures still allows for about 3/n.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much a figure of B exceeds that of A, over the same questions.
+
+    Args:
+        a: Of A.
+        b: Of B.
+        value: b - a.
+        low: Lower end of the difference's 95 % interval.
+        high: Upper end.
+    """
+
+    a: float
+    b: float
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether no difference at all lies in the interval (or there is no interval)."""
+        return not (self.low > 0 or self.high < 0)
+
+
+def totals(units: Sequence[Unit]) -> dict[str, float]:
+    """The sums of the units' counts."""
+    return {name: sum(unit.counts[name] for unit in units) for name in units[0].counts}
+
+
+def with_intervals(units: Sequence[Unit], figures: Figures, seed: int = 0) -> dict[str, Figure]:
+    """Every figure with its percentile bootstrap interval.
+
+    Pictures are drawn with replacement, each with all its questions: answers about one picture fail together, and
+    drawing questions one by one would make intervals too narrow (cluster bootstrap; Davison and Hinkley, 1997,
+    section 3.8).
+
+    Args:
+        units: The counts of every question.
+        figures: Makes figures of their sums.
+        seed: Of what is drawn.
+    """
+    _, columns, table = _table(units)
+    values = figures(totals(units))
+    drawn = _resampled(table, columns, figures, seed)
+    ends = {name: _interval(drawn[name]) for name in values}
+    nothing = (float("nan"), float("nan"))
+    return {
+        name: Figure(float(value), *(ends[name] if ends[name][0] < ends[name][1] else nothing))
+        for name, value in values.items()
+    }
+
+
+def differences(a: Sequence[Unit], b: Sequence[Unit], figures: Figures, seed: int = 0) -> dict[str, Difference]:
+    """Every figure of B less that of A, with its interval: both are drawn together, picture by picture.
+
+    Raises:
+        EvaluationError: They were not asked the same questions.
+    """
+    asked, others = ({unit.id for unit in units} for units in (a, b))
+    if asked != others:
+        lacking = sorted(asked ^ others)
+        raise EvaluationError(
+            f"The two were not asked the same questions: {len(lacking)} are in one only, the first {lacking[0]!r}. "
+            "Compare runs over the same data with the same --limit and --seed."
+        )
+    images, columns, first = _table(a)
+    _, _, second = _table(b, images)
+    drawn = [_resampled(table, columns, figures, seed) for table in (first, second)]
+    values = [figures(totals(units)) for units in (a, b)]
+    return {
+        name: Difference(
+            float(values[0][name]),
+            float(values[1][name]),
+            float(values[1][name] - values[0][name]),
+            *_interval(drawn[1][name] - drawn[0][name]),
+        )
+        for name in values[0]
+    }
+
+
+def _table(units: Sequence[Unit], images: Sequence[str] | None = None) -> tuple[list[str], list[str], np.ndarray]:
+    """Pictures, names of counts, and the sums of each picture, float64 (pictures, counts)."""
+    columns = list(units[0].counts)
+    sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(columns)))
+    for unit in units:
+        sums[unit.image_id] += np.array([unit.counts[name] for name in columns], float)
+    order = list(sums) if images is None else list(images)
+    return order, columns, np.stack([sums[image] for image in order])
+
+
+def _resampled(table: np.ndarray, columns: Sequence[str], figures: Figures, seed: int) -> dict[str, np.ndarray]:
+    """Every figure of every resample, float64 (RESAMPLES,). The same seed draws the same pictures."""
+    rng = np.random.default_rng(seed)
+    count = len(table)
+    parts = []
+    for _ in range(RESAMPLES // _AT_ONCE):
+        weights = rng.multinomial(count, np.full(count, 1 / count), size=_AT_ONCE)
+        parts.append(weights @ table)
+    sums = np.concatenate(parts)
+    return figures({name: sums[:, at] for at, name in enumerate(columns)})
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return float("nan"), float("nan")
+    edge = (100 - CONFIDENCE) / 2
+    low, high = np.percentile(defined, [edge, 100 - edge])
+    return float(low), float(high)

@@ -1,0 +1,5 @@
+"""Chair as an `evaluate` module."""
+
+from .chair import Chair
+
+__all__ = ["Chair"]

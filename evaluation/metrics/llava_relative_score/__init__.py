@@ -1,0 +1,5 @@
+"""LlavaRelativeScore as an `evaluate` module."""
+
+from .llava_relative_score import LlavaRelativeScore
+
+__all__ = ["LlavaRelativeScore"]

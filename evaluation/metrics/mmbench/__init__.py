@@ -1,0 +1,5 @@
+"""Mmbench as an `evaluate` module."""
+
+from .mmbench import Mmbench
+
+__all__ = ["Mmbench"]

@@ -1,0 +1,151 @@
+"""What an evaluation found: figures with their intervals, the files they lie in, and two of them compared."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult
+
+from .benchmarks import BENCHMARKS
+from .errors import EvaluationError
+from .intervals import CONFIDENCE, RESAMPLES, Difference, Figure, differences
+from .predictions import atomic_write
+from .questions import Benchmark, DataSettings, Unit, json_lines
+
+_VERSIONS = ("vigc", "transformers", "torch")
+
+
+@dataclass(frozen=True)
+class Results:
+    """A finished evaluation.
+
+    Args:
+        benchmark: Its name.
+        model: Whose answers they are.
+        figures: By name; none where the benchmark's answers are not published, or no judge has scored them.
+        questions: How many were asked.
+        pictures: About how many pictures.
+        set_aside: Questions whose picture could not be opened, with the reason; they count as wrong.
+        output: The file of results.
+        files: What lies beside it.
+    """
+
+    benchmark: str
+    model: str
+    figures: dict[str, Figure]
+    questions: int
+    pictures: int
+    set_aside: list[tuple[str, str]]
+    output: Path
+    files: list[Path]
+
+
+def beside(output: Path, ending: str) -> Path:
+    """A file that belongs to an output: `results.json` has `results.predictions.jsonl` beside it."""
+    return output.with_name(f"{output.stem}.{ending}")
+
+
+def write_results(results: Results, run: Mapping[str, Any], units: Sequence[Unit], benchmark: Benchmark) -> None:
+    """Writes the file of results, and first what each question contributed, which a comparison needs."""
+    rows = [{"id": unit.id, "image_id": unit.image_id, "counts": _plain(unit.counts)} for unit in units]
+    atomic_write(beside(results.output, "scores.jsonl"), json_lines(rows))
+    content = {
+        "benchmark": results.benchmark,
+        "title": benchmark.title,
+        "model": results.model,
+        "questions": results.questions,
+        "pictures": results.pictures,
+        "set_aside": results.set_aside,
+        "figures": {name: _numbers(figure) for name, figure in results.figures.items()},
+        "interval": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "drawn": "pictures", "method": "percentile"},
+        "eval_results": [_fields(entry) for entry in eval_results(results, benchmark)],
+        "run": run,
+        "versions": {name: metadata.version(name) for name in _VERSIONS},
+    }
+    atomic_write(results.output, f"{json.dumps(content, indent=2)}\n".encode())
+
+
+def eval_results(results: Results, benchmark: Benchmark) -> list[EvalResult]:
+    """The figures as model cards hold them; what is undefined is left out."""
+    return [
+        EvalResult(
+            task_type="image-text-to-text",
+            dataset_type=benchmark.name,
+            dataset_name=benchmark.title,
+            dataset_split=benchmark.settings.split,
+            metric_type=benchmark.metric,
+            metric_name=name,
+            metric_value=round(figure.value, 2),
+        )
+        for name, figure in results.figures.items()
+        if not math.isnan(figure.value)
+    ]
+
+
+def read_eval_results(path: str | Path) -> list[EvalResult]:
+    """The figures of a file of results, for `ModelCardData(eval_results=...)`.
+
+    Raises:
+        EvaluationError: It is no file of results.
+    """
+    return [EvalResult(**entry) for entry in _read(Path(path))["eval_results"]]
+
+
+def compare_results(a: str | Path, b: str | Path, seed: int = 0) -> dict[str, Difference]:
+    """How much each figure of B exceeds that of A, with its interval, over the same questions.
+
+    Args:
+        a: A file of results, with its `.scores.jsonl` beside it.
+        b: Another of the same benchmark.
+        seed: Of the resampling.
+
+    Raises:
+        EvaluationError: They cannot be compared: other benchmarks, other questions, no figures.
+    """
+    first, second = _read(Path(a)), _read(Path(b))
+    if first["benchmark"] != second["benchmark"]:
+        raise EvaluationError(
+            f"{a} is about {first['benchmark']} and {b} about {second['benchmark']}: compare like with like."
+        )
+    benchmark = BENCHMARKS[first["benchmark"]](DataSettings(Path()))
+    return differences(_units(Path(a)), _units(Path(b)), benchmark.figures, seed)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{path} cannot be read ({error}): give a file that `vigc evaluate` wrote.") from error
+    if not isinstance(content, dict) or content.get("benchmark") not in BENCHMARKS or "eval_results" not in content:
+        raise EvaluationError(f"{path} holds no results: give a file that `vigc evaluate` wrote.")
+    return content
+
+
+def _units(path: Path) -> list[Unit]:
+    scores = beside(path, "scores.jsonl")
+    try:
+        rows = [json.loads(line) for line in scores.read_bytes().splitlines()]
+        units = [Unit(row["id"], row["image_id"], row["counts"]) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EvaluationError(f"{scores} cannot be read ({error}): it belongs beside {path.name}.") from error
+    if not units:
+        raise EvaluationError(f"{path} has no figures: its answers were not scored.")
+    return units
+
+
+def _plain(counts: Mapping[str, Any]) -> dict[str, float]:
+    return {name: int(value) if float(value).is_integer() else float(value) for name, value in counts.items()}
+
+
+def _numbers(figure: Figure) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in asdict(figure).items()}
+
+
+def _fields(entry: EvalResult) -> dict[str, Any]:
+    return {name: value for name, value in vars(entry).items() if value is not None}

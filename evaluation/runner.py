@@ -1,0 +1,180 @@
+"""An evaluation from questions to figures: asked in batches, killed at any moment, gone on with, and scored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from vigc.processing.images import ImageError, open_image
+from vigc.processing.json_stream import AnnotationError
+
+from .benchmark_llava import Judging, LlavaBench
+from .benchmarks import open_benchmark
+from .errors import ConflictError, EvaluationError
+from .intervals import with_intervals
+from .models import Answerer
+from .predictions import Journal, atomic_write, held, read_predictions
+from .questions import Benchmark, DataSettings, Predictions, Question, digest_of
+from .results import Results, beside, write_results
+
+
+def evaluate(
+    name: str,
+    data: DataSettings,
+    output: str | Path,
+    *,
+    model: Answerer | None = None,
+    predictions: str | Path | None = None,
+    batch_size: int = 8,
+    judging: Judging | None = None,
+    overwrite: bool = False,
+) -> Results:
+    """Runs a benchmark, or goes on with a run that was interrupted: the files are those of an undisturbed run.
+
+    Args:
+        name: One of `BENCHMARKS`.
+        data: Where its files lie and what of them is asked.
+        output: The JSON file of results. Beside it: `.predictions.jsonl` (answers, on the disk before the next batch),
+            `.scores.jsonl` (what each question contributes), `.run.json` (settings), `.submission.*` or `.answers*`.
+        model: Answers the questions, with at most the benchmark's number of new tokens if it has none of its own; or
+        predictions: a file of answers made elsewhere (see [`read_predictions`]).
+        batch_size: Questions at a time.
+        judging: For LLaVA-eval: takes `questions, references, answers, contexts`, returns reviews.
+        overwrite: Discard the answers of another run that lie beside the output.
+
+    Returns:
+        The figures. A question whose picture cannot be opened is set aside and counts as wrong.
+
+    Raises:
+        EvaluationError: Files or settings that cannot be worked with.
+        ConflictError: Beside the output lie the answers of a run with other settings.
+        BusyError: Another process is writing this output.
+    """
+    if (model is None) == (predictions is None):
+        raise EvaluationError("Give either a model, or predictions that were made elsewhere.")
+    path = Path(output)
+    benchmark = open_benchmark(name, data)
+    if judging is not None and not isinstance(benchmark, LlavaBench):
+        raise EvaluationError(f"A judge has no part in {name}: it scores LLaVA-eval.")
+    try:
+        questions = benchmark.questions()
+        aside: list[tuple[str, str]] = []
+        with held(path):
+            run = {"benchmark": name, "data": _data(data), "questions": len(questions), "asked": digest_of(questions)}
+            if model is None:
+                given = Path(str(predictions))
+                run["predictions"], who = given.name, given.stem
+                said = read_predictions(given, questions)
+            else:
+                model = replace(model, settings={"max_new_tokens": benchmark.max_new_tokens, **model.settings})
+                run |= {**model.described(), "batch_size": batch_size}
+                said, aside = _ask(model, questions, path, run, batch_size, overwrite)
+                who = model.name
+            if judging is not None and isinstance(benchmark, LlavaBench):
+                benchmark.judge(questions, said, who, judging)
+            return _finish(benchmark, questions, said, aside, path, run, who)
+    except AnnotationError as error:
+        raise EvaluationError(str(error)) from error
+
+
+def _finish(
+    benchmark: Benchmark,
+    questions: Sequence[Question],
+    said: Predictions,
+    aside: list[tuple[str, str]],
+    output: Path,
+    run: dict[str, Any],
+    who: str,
+) -> Results:
+    """Scores the answers and writes all files."""
+    files = []
+    for ending, content in benchmark.submission(questions, said, who).items():
+        files.append(beside(output, ending))
+        atomic_write(files[-1], content)
+    try:
+        units = benchmark.units(questions, said)
+    except EvaluationError:
+        raise
+    except ValueError as error:  # a metric that refuses a reference
+        raise EvaluationError(f"{benchmark.title}: {error}") from error
+    figures = with_intervals(units, benchmark.figures) if units else {}
+    pictures = len({question.image_id for question in questions})
+    results = Results(benchmark.name, who, figures, len(questions), pictures, aside, output, files)
+    write_results(results, run, units, benchmark)
+    return results
+
+
+def _ask(
+    model: Answerer, questions: Sequence[Question], output: Path, run: dict[str, Any], batch_size: int, overwrite: bool
+) -> tuple[Predictions, list[tuple[str, str]]]:
+    """The model's answers, those that are there already included, and the questions that were set aside."""
+    if all(question.picture is None for question in questions):
+        raise EvaluationError(
+            f"None of the {len(questions)} pictures was found (looked for {questions[0].name}): give --images the "
+            "folder that these names are relative to."
+        )
+    journal_file, run_file = beside(output, "predictions.jsonl"), beside(output, "run.json")
+    _claim(run_file, journal_file, run, overwrite)
+    journal = Journal(journal_file)
+    # Batches are cut from all questions, so that one that is asked again has the same neighbours and the same padding.
+    starts = range(0, len(questions), batch_size)
+    batches = [questions[start : start + batch_size] for start in starts]
+    waiting = [batch for batch in batches if any(question.id not in journal.known for question in batch)]
+    for batch in tqdm(waiting, desc=str(run["benchmark"]), disable=None):
+        journal.add(_answered(model, batch))
+    records = [journal.known[question.id] for question in questions]
+    aside = [(record["question_id"], record["reason"]) for record in records if record["text"] is None]
+    return journal.predictions(), aside
+
+
+def _answered(model: Answerer, batch: Sequence[Question]) -> list[dict[str, Any]]:
+    """A record per question: its text, or the reason why it has none."""
+    opened: dict[str, Image.Image] = {}
+    reasons: dict[str, str] = {}
+    for question in batch:
+        try:
+            if question.picture is None:
+                raise ImageError(question.name, "is not there")
+            opened[question.id] = open_image(question.picture, name=question.name)
+        except ImageError as error:
+            reasons[question.id] = str(error)
+    asked = [question for question in batch if question.id in opened]
+    texts = model.answer([opened[question.id] for question in asked], asked) if asked else []
+    found: dict[str, dict[str, str | None]]
+    found = {question.id: {"text": text} for question, text in zip(asked, texts, strict=True)}
+    found |= {key: {"text": None, "reason": reason} for key, reason in reasons.items()}
+    return [{"question_id": question.id, **found[question.id]} for question in batch]
+
+
+def _claim(run_file: Path, journal_file: Path, run: dict[str, Any], overwrite: bool) -> None:
+    """Notes the settings of a run, or refuses to mix its answers with those of another one."""
+    if overwrite:
+        journal_file.unlink(missing_ok=True)
+    elif journal_file.exists():
+        try:
+            before = json.loads(run_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConflictError(
+                f"{journal_file} is there, but not what it was made with ({error}): --overwrite it."
+            ) from error
+        now = json.loads(json.dumps(run))
+        changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+        if changed:
+            told = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in changed)
+            raise ConflictError(
+                f"{journal_file} holds answers of another run: {told}. Give another --output, or --overwrite."
+            )
+    atomic_write(run_file, f"{json.dumps(run, indent=2)}\n".encode())
+
+
+def _data(settings: DataSettings) -> dict[str, Any]:
+    """The settings that decide what is asked; folders may move."""
+    kept = {name: value for name, value in asdict(settings).items() if name not in ("data", "images")}
+    synonyms = settings.synonyms
+    return {**kept, "synonyms": None if synonyms is None else synonyms.name}

@@ -1,0 +1,227 @@
+"""`vigc evaluate`: benchmarks with figures and their intervals, and two runs compared."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options as opt
+from .running import INTERRUPTED, TRY_AGAIN
+from .terminal import COMPLETE, FAILED, SET_ASIDE, count, fail, line, option
+
+if TYPE_CHECKING:
+    from vigc.evaluation import Figure, Results
+    from vigc.evaluation.models import Answerer
+
+app = typer.Typer(
+    help="Answer a benchmark's questions and score the answers, or compare two runs.", no_args_is_help=True
+)
+
+_DATA = "Questions"
+_ANSWERS = "Answers made elsewhere"
+_MODEL = "Model"
+
+Data = Annotated[Path, option("The folder with the published files.", "--data", "-d", rich_help_panel=_DATA)]
+Images = Annotated[
+    Path | None,
+    option("The folder of the pictures.", rich_help_panel=_DATA, show_default="images or val2014 in --data, or --data"),
+]
+Split = Annotated[
+    str | None,
+    option(
+        "okvqa, aokvqa: val, test, ...; mmbench: a part of the table's name; pope: random, popular or adversarial; "
+        "chair: which instances_SPLIT.json.",
+        rich_help_panel=_DATA,
+    ),
+]
+Prompt = Annotated[
+    str | None,
+    option("What to ask, with {question} in it, instead of the benchmark's own words.", rich_help_panel=_DATA),
+]
+Limit = Annotated[
+    int | None,
+    option("Only the questions about so many pictures, drawn with --seed.", min=1, rich_help_panel=_DATA),
+]
+Seed = Annotated[int, option("Decides which, and what POPE asks for in pictures of yours.", rich_help_panel=_DATA)]
+Synonyms = Annotated[
+    Path | None,
+    option(
+        "chair: a file with a kind of object and its synonyms on each line, such as the authors' synonyms.txt.",
+        rich_help_panel=_DATA,
+        show_default="synonyms.txt in --data, or our own list",
+    ),
+]
+Output = Annotated[
+    Path, option("The file of results to write (JSON); answers and submissions lie beside it.", "--output", "-o")
+]
+Overwrite = Annotated[bool, option("Discard the answers of another run beside the output.", "--overwrite")]
+Predictions = Annotated[
+    Path | None,
+    option("Score these answers (JSON, JSON Lines, Excel) instead of asking a model.", rich_help_panel=_ANSWERS),
+]
+Reviews = Annotated[
+    Path | None,
+    option("llava: a judge's reviews of the answers (JSON Lines, as LLaVA publishes them).", rich_help_panel=_ANSWERS),
+]
+Model = Annotated[
+    str | None,
+    option("Folder or Hub name of VIGC, InstructBLIP or any chat model.", "--model", "-m", rich_help_panel=_MODEL),
+]
+BatchSize = Annotated[int, option("Questions at a time.", min=1, rich_help_panel=_MODEL)]
+NoCorrect = Annotated[
+    bool, option("VIGC: one plain answer, without VIC's steps.", "--no-correct", rich_help_panel=_MODEL)
+]
+
+
+def _benchmark(
+    context: typer.Context,
+    data: Data,
+    output: Output,
+    model: Model = None,
+    predictions: Predictions = None,
+    reviews: Reviews = None,
+    images: Images = None,
+    split: Split = None,
+    prompt: Prompt = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    synonyms: Synonyms = None,
+    overwrite: Overwrite = False,
+    batch_size: BatchSize = 8,
+    no_correct: NoCorrect = False,
+    dtype: opt.Dtype = "auto",
+    device: opt.Device = "auto",
+    revision: opt.Revision = None,
+    trust_remote_code: opt.RemoteCode = False,
+    num_beams: opt.NumBeams = None,
+    max_new_tokens: opt.NewTokens = None,
+    iqf_preset: opt.IqfPreset = None,
+    iqf_steps: opt.IqfSteps = None,
+) -> None:
+    given = dict(locals())
+    raise typer.Exit(_run(str(given.pop("context").info_name), given))
+
+
+def _run(name: str, given: dict[str, Any]) -> int:
+    """Runs the benchmark with the command's options; returns the exit code."""
+    from vigc.evaluation import DataSettings, EvaluationError, evaluate, read_reviews
+    from vigc.generation.errors import is_passing
+
+    _quiet()
+    parts = ("data", "images", "split", "prompt", "limit", "seed", "synonyms")
+    try:
+        results = evaluate(
+            name,
+            DataSettings(**{part: given[part] for part in parts}),
+            given["output"],
+            model=None if given["model"] is None else _answerer(given),
+            predictions=given["predictions"],
+            batch_size=given["batch_size"],
+            judging=None if given["reviews"] is None else read_reviews(given["reviews"]),
+            overwrite=given["overwrite"],
+        )
+    except EvaluationError as error:
+        fail(f"evaluate {name}", error, error.exit_code)
+    except OSError as error:  # a full disk, a folder that cannot be written
+        fail(f"evaluate {name}", error, TRY_AGAIN if is_passing(error) else FAILED)
+    except KeyboardInterrupt:
+        typer.echo(f"vigc evaluate {name}: interrupted. The same command goes on from here.", err=True)
+        return INTERRUPTED
+    _print_results(results)
+    return SET_ASIDE if results.set_aside else COMPLETE
+
+
+def _answerer(given: dict[str, Any]) -> Answerer:
+    from vigc.evaluation import load_answerer
+
+    settings = {part: given[part] for part in ("num_beams", "max_new_tokens", "iqf_preset", "iqf_steps")}
+    loading = {part: given[part] for part in ("dtype", "device", "revision", "trust_remote_code")}
+    return load_answerer(
+        given["model"],
+        settings={part: value for part, value in settings.items() if value is not None},
+        correct=False if given["no_correct"] else None,
+        **loading,
+    )
+
+
+_HELP = {
+    "llava": "LLaVA-eval: 90 questions about 30 pictures of COCO; a judge's reviews make the figures.",
+    "mmbench": "MMBench: options that are rotated, by ability; writes the server's Excel table.",
+    "okvqa": "OK-VQA: short answers that take outside knowledge, by VQA accuracy.",
+    "aokvqa": "A-OKVQA: direct answers and choices; writes the leaderboard's file.",
+    "chair": "CHAIR: objects in descriptions that are not in the picture; COCO, or any file of instances.",
+    "pope": "POPE: yes or no to objects that are not there; as published, or made from any file of instances.",
+}
+
+_AFTER = (
+    "The same command goes on where a killed one was. Exit code 0: complete. 3: complete, but some pictures could not "
+    "be opened. 2: what was given cannot be worked with. 4: beside the output lie answers of another run. 5: another "
+    "process is writing it. 75: the machine is in the way. 130: interrupted."
+)
+
+for _name, _help in _HELP.items():
+    app.command(_name, help=f"{_help}\n\n{_AFTER}")(_benchmark)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="A file of results.", show_default=False)],
+    b: Annotated[Path, typer.Argument(help="Another, of the same questions.", show_default=False)],
+    seed: Annotated[int, option("Of the resampling.")] = 0,
+) -> None:
+    """How much B exceeds A in every figure, with the interval of the difference, and whether it is noise.
+
+    Both are resampled together, picture by picture (2,000 times). A difference whose 95 % interval holds 0 is noise.
+    """
+    from vigc.evaluation import EvaluationError, compare_results
+
+    try:
+        found = compare_results(a, b, seed)
+    except EvaluationError as error:
+        fail("evaluate compare", error, error.exit_code)
+    typer.echo(f"A: {a}\nB: {b}\n")
+    typer.echo(f"{'figure':<24}{'A':>8}{'B':>8}{'B - A':>8}   95 % interval")
+    for name, difference in found.items():
+        interval = f"[{_number(difference.low)}, {_number(difference.high)}]"
+        verdict = "noise" if difference.is_noise else "more than noise"
+        cells = "".join(f"{_number(value):>8}" for value in (difference.a, difference.b, difference.value))
+        typer.echo(f"{name:<24}{cells}   {interval:<18} {verdict}")
+
+
+def _quiet() -> None:
+    """Progress is for those who watch."""
+    from transformers.utils import logging
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+
+
+def _print_results(results: Results) -> None:
+    """Figures with their intervals, what was set aside, and where the files are."""
+    asked = f"{count(results.questions, 'question')} about {count(results.pictures, 'picture')}"
+    typer.echo(f"{results.benchmark}: {asked}, answered by {line(results.model)}")
+    for name, figure in results.figures.items():
+        typer.echo(f"  {name:<24}{_number(figure.value):>8}   {_interval(figure)}")
+    if not results.figures:
+        typer.echo("  No figures: answers to these questions are not published, or no judge has reviewed them.")
+    if results.set_aside:
+        typer.echo(f"Set aside, {count(len(results.set_aside), 'question')} (counted as wrong):")
+        for key, reason in results.set_aside[:5]:
+            typer.echo(f"  {line(key)}: {line(reason)}")
+    for path in results.files:
+        typer.echo(f"Written: {path}")
+    typer.echo(f"Results: {results.output}")
+
+
+def _interval(figure: Figure) -> str:
+    if math.isnan(figure.low):
+        return "" if math.isnan(figure.value) else "the same in every resample"
+    return f"95 % [{_number(figure.low)}, {_number(figure.high)}]"
+
+
+def _number(value: Any) -> str:
+    return "-" if math.isnan(value) else f"{round(value, 1) + 0.0:.1f}"  # + 0.0: never "-0.0"

@@ -1,0 +1,88 @@
+"""A tiny LLaVA with random weights, saved as a folder: a stock vision-language model with a chat template."""
+
+import string
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+SIDE, PATCH = 32, 8
+TEMPLATE = (
+    "{% for message in messages %}{{ message.role | upper }}: {% for part in message.content %}"
+    "{% if part.type == 'image' %}<image>{% else %} {{ part.text }}{% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
+)
+WORDS = [
+    "yes",
+    "no",
+    "A",
+    "B",
+    "C",
+    "D",
+    "two",
+    "red",
+    "cat",
+    "dog",
+    "boat",
+    "car",
+    "person",
+    "There",
+    "is",
+    "a",
+    "the",
+]
+
+
+def build_tokenizer():
+    """Some words, and letter by letter what else there is."""
+    special = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
+    tokens = [*special, *dict.fromkeys([*WORDS, *string.ascii_letters, *string.digits, *string.punctuation, " "])]
+    tokenizer = Tokenizer(WordLevel({token: index for index, token in enumerate(tokens)}, unk_token="<unk>"))
+    words = "|".join(sorted(WORDS, key=len, reverse=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(rf"\b(?:{words})\b|."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in special])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+
+
+def save_stock_vlm(folder, seed=0):
+    """Writes model and processor."""
+    tokenizer = build_tokenizer()
+    image_token = tokenizer.convert_tokens_to_ids("<image>")
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**sizes, image_size=SIDE, patch_size=PATCH, projection_dim=16),
+        text_config=LlamaConfig(
+            **sizes, vocab_size=len(tokenizer), max_position_embeddings=2048, pad_token_id=tokenizer.pad_token_id
+        ),
+        image_token_index=image_token,
+    )
+    torch.manual_seed(seed)
+    model = LlavaForConditionalGeneration(config).eval()
+    # Random weights of the usual size would say the same to every picture.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    model.generation_config.update(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    model.save_pretrained(folder)
+    pictures = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    LlavaProcessor(
+        pictures,
+        tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    ).save_pretrained(folder)
+    return folder
