@@ -42,6 +42,7 @@ ROOMS = {
     "processing": room(libraries={"torch", "transformers", "datasets", "pyarrow", "PIL"}),
     "trainer": room("modeling_vigc", "processing", "hub_cards"),
     "scenes": room("processing", libraries={"numpy", "PIL", "datasets"}),
+    "evaluation": room("modeling_vigc", "processing"),
     "generation": room("modeling_vigc", "processing", "hub_cards"),
     "hub_cards": room("processing", libraries={"huggingface_hub", "jinja2", "datasets", "PIL"}),
 }
