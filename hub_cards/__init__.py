@@ -2,6 +2,7 @@
 
 from .cards import DatasetFacts, TypeFigures, write_dataset_card, write_model_card
 from .export_card import write_export_card
+from .mix_card import write_mix_card
 from .training_cards import write_trained_model_card
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "TypeFigures",
     "write_dataset_card",
     "write_export_card",
+    "write_mix_card",
     "write_model_card",
     "write_trained_model_card",
 ]
