@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ class MixRequest:
 
     Args:
         base: What the mixture starts from.
-        extra: Where instances are taken from.
+        extra: Where instances are taken from; without it, and with nothing to add or replace, the base alone.
         add: How many instances of which type are added; None takes all.
         replace: How many instances of which type take the place of as many.
         text: What generated rows answer: "answer" (VIC) or "draft" (VIG).
@@ -107,7 +108,7 @@ class MixRequest:
     """
 
     base: Source
-    extra: Source
+    extra: Source | None = None
     add: Mapping[str, int | None] = field(default_factory=dict)
     replace: Mapping[str, int] = field(default_factory=dict)
     text: str = "answer"
@@ -140,22 +141,26 @@ def mix(request: MixRequest) -> Mixture:
     Raises:
         MixError: The request, the data sets or the counts do not go together.
     """
-    if not request.add and not request.replace:
-        raise MixError("nothing is to be mixed: say what to add or to replace.")
+    if (request.extra is None) != (not request.add and not request.replace):
+        raise MixError("say what to add or to replace, and --from where: one was given without the other.")
     if request.images not in IMAGES:
         raise MixError(f"images={request.images!r} is not known: use one of {', '.join(IMAGES)}.")
     rows = request.base.read()
-    extra = request.extra.read(name=request.extra.name, text=request.text)
     start = {"name": request.base.name, "fingerprint": content_fingerprint(rows), **_counts(rows)}
-    steps, instances = [], []
-    operations = [(replace_rows, kind, count) for kind, count in request.replace.items()]
-    operations += [(add_rows, kind, count) for kind, count in request.add.items()]
-    for operation, kind, count in operations:
-        rows, record = operation(rows, extra, type=kind, count=count, seed=request.seed, name=request.extra.name)
-        for side in ("added", "removed"):
-            what = {"operation": record["operation"], "type": kind, "side": side}
-            instances += [{**what, "id": one} for one in record.pop(side)]
-        steps.append(record)
+    steps: list[dict[str, Any]] = []
+    instances: list[dict[str, Any]] = []
+    if request.extra is not None:
+        name = request.extra.name
+        extra = request.extra.read(name=name, text=request.text)
+        # Partial, since only an addition can be of all instances.
+        work = [partial(replace_rows, type=kind, count=count) for kind, count in request.replace.items()]
+        work += [partial(add_rows, type=kind, count=count) for kind, count in request.add.items()]
+        for operation in work:
+            rows, record = operation(rows, extra, seed=request.seed, name=name)
+            for side in ("added", "removed"):
+                what = {"operation": record["operation"], "type": record["type"], "side": side}
+                instances += [{**what, "id": one} for one in record.pop(side)]
+            steps.append(record)
     manifest = {"base": start, "steps": steps, "text": request.text, "images": request.images, "seed": request.seed}
     manifest |= {"result": {"fingerprint": content_fingerprint(rows), **_counts(rows)}}
     return Mixture(rows, manifest, instances)

@@ -12,7 +12,9 @@ import time
 import pytest
 from conftest import ROOT
 from judge_server import JudgeServer, Raw, answers_in, by_length, completion
+from typer.testing import CliRunner
 
+from vigc.cli import app
 from vigc.evaluation import (
     EndpointJudge,
     JudgeError,
@@ -327,6 +329,62 @@ def test_wrong_questions_and_answers_are_named():
             judged(server, *given)
     with pytest.raises(JudgeError, match="layout 'free' is not known"):
         judge_answers(questions, a, b, judge=None, layout="free")
+
+
+# The command
+
+
+@pytest.fixture
+def published(tmp_path):
+    """LLaVA's files, in their layout, and the answers of a model."""
+    questions, a, b = task()
+    files = {
+        "qa90_questions.jsonl": questions, "qa90_gpt4_answer.jsonl": a, "answers.jsonl": b,
+        "caps_boxes_coco2014_val_80.jsonl": [{"id": 1, **CONTEXT}],
+    }  # fmt: skip
+    for name, records in files.items():
+        (tmp_path / name).write_text("".join(f"{json.dumps(one)}\n" for one in records), encoding="utf-8")
+    return tmp_path
+
+
+def command(folder, server, *more):
+    given = [folder / "answers.jsonl", "--data", folder, "--output", folder / "reviews.jsonl", "--model", "tester"]
+    return CliRunner().invoke(app, ["judge", *map(str, given), "--url", server.url, *more])
+
+
+def test_the_command_judges_published_files(published):
+    with JudgeServer(by_length) as server:
+        result = command(published, server, "--order-swap", "--temperature", "0", "--seed", "3")
+        assert result.exit_code == 0, result.output
+        # a: 4 5 6 7 8 4 words, b: 2 3 4 5 6 2; by hand 22 of 34, the even questions 12 of 18.
+        assert re.search(r"^conv +66\.7 +66\.7 +6 +0 +0 +0$", result.output, re.MULTILINE)
+        assert re.search(r"^all +64\.7 +64\.7 +12 +0 +0 +0$", result.output, re.MULTILINE)
+        assert "Same winner in both orders: 100.0 %" in result.output
+        body = server.requests[0][2]
+        assert (body["temperature"], body["seed"]) == (0, 3) and "the worst" in body["messages"][1]["content"]
+        assert command(published, server, "--order-swap", "--temperature", "0", "--seed", "3").exit_code == 0
+        assert len(server.requests) == 12
+        other = command(published, server)
+        assert other.exit_code == 4 and "instead of" in other.output
+        rule = {"conv": {"role": "Assistant", "prompt": "By rule."}, "detail": {"role": "Assistant", "prompt": "Too."}}
+        (published / "rule.json").write_text(json.dumps(rule), encoding="utf-8")
+        (published / "reviews.jsonl").unlink()
+        server.answer = lambda body, number: Raw(413) if "What is 4" in str(body) else "no marks"
+        result = command(published, server, "--request", '{"top_p": 0.5}')
+        assert result.exit_code == 3 and "Refused, question 4: status 413" in result.output
+        assert re.search(r"^all +- +- +5 +5 +1 +0$", result.output, re.MULTILINE)
+        told = {body["messages"][1]["content"].rsplit("[System]\n")[1].strip() for *_, body in server.requests[-6:]}
+        assert server.requests[-1][2]["top_p"] == 0.5 and told == {"By rule.", "Too."}
+        for more, message in (
+            (("--request", "[1]"), "no object"), (("--request", "{"), "not valid JSON"), (("--key", "NO_KEY"), "NO_KEY")
+        ):  # fmt: skip
+            result = command(published, server, *more)
+            assert result.exit_code == 2 and message in result.output
+        (published / "qa90_gpt4_answer.jsonl").write_text("{\n", encoding="utf-8")
+        result = command(published, server)
+        assert result.exit_code == 2 and "qa90_gpt4_answer.jsonl', line 1 is not valid JSON" in result.output
+        (published / "qa90_gpt4_answer.jsonl").unlink()
+        assert "cannot be read" in command(published, server).output
 
 
 # The file of reviews

@@ -184,7 +184,10 @@ def test_the_command_writes_a_dataset_with_a_manifest(places, tmp_path):
 
 
 def test_a_mixture_can_be_mixed_exported_and_trained_on(places, tmp_path, vigc_folder):
-    first, second = tmp_path / "first", tmp_path / "second"
+    first, second, alone = tmp_path / "first", tmp_path / "second", tmp_path / "alone"
+    given = [FILES / "conversation_58k.json", "--image-root", places / "coco", "-o", alone]
+    result = CliRunner().invoke(app, ["mix", *map(str, given)])
+    assert result.exit_code == 0 and len(load_dataset(str(alone), split="train")) == 4, result.output
     run(places, "--add", "detail=2", "-o", first)
     run(places, "--add", "conversation", "--images", "embed", "-o", second, base=(first,))
     table = pq.read_table(second / "data")
@@ -209,7 +212,7 @@ def test_a_mixture_can_be_mixed_exported_and_trained_on(places, tmp_path, vigc_f
 def test_mistakes_are_said_in_a_sentence(places, tmp_path):
     output = ("-o", tmp_path / "out")
     for message, given in (
-        ("nothing is to be mixed", ()),
+        ("say what to add or to replace", ()),
         ("'detail=many': give each type once", ("--add", "detail=many")),
         ("'detail': give each type once", ("--replace", "detail")),
         ("0 instances of type detail are asked for", ("--replace", "detail=0")),

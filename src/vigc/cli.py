@@ -11,6 +11,7 @@ from vigc import __version__
 from . import options as opt
 from .cli_convert import convert
 from .cli_export import export
+from .cli_judge import judge
 from .cli_mix import mix
 from .cli_scenes import demo, scenes
 from .cli_train import train
@@ -167,5 +168,6 @@ app.command()(convert)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 app.command()(export)
 app.command()(mix)
+app.command()(judge)
 app.command()(scenes)
 app.command()(demo)

@@ -16,7 +16,7 @@ Base = Annotated[
     list[str],
     typer.Argument(help="Files in a published layout, or dataset folders: what the mixture starts from."),
 ]
-Extra = Annotated[str, option("A dataset folder or file that instances are taken from.", "--from", show_default=False)]
+Extra = Annotated[str | None, option("A dataset folder or file that instances are taken from.", "--from")]
 Output = Annotated[Path, option("The folder to write, new or empty.", "--output", "-o", show_default=False)]
 Add = Annotated[
     list[str] | None,
@@ -52,8 +52,8 @@ DryRun = Annotated[bool, option("Read and mix, say what would be written, write 
 
 def mix(
     base: Base,
-    extra: Extra,
     output: Output,
+    extra: Extra = None,
     add: Add = None,
     replace: Replace = None,
     text: Text = "answer",
@@ -68,8 +68,8 @@ def mix(
 ) -> None:
     """Mix a dataset with instances of another, by type, count and seed; a manifest says what was taken from where.
 
-    An instance is a conversation with all its turns. The folder is one to train on, for `vigc train` and `vigc export`.
-    The paper's Table 1 is made of such mixtures (recipes/paper/README.md).
+    An instance is a conversation with all its turns. Without --from, the base alone is written. The folder is one to train on, for `vigc train` and `vigc export`.
+    The paper's Table 1 is made of such mixtures (recipes/paper/tables).
     """
     from vigc.hub_cards import write_mix_card
     from vigc.processing.mix_folder import MixRequest, Mixture, Source, write_mixture
@@ -81,8 +81,8 @@ def mix(
     _without_bars()
     try:
         request = MixRequest(
-            Source(tuple(base), None if image_root is None else str(image_root), layout, type),
-            Source((extra,), None if from_image_root is None else str(from_image_root), type=from_type),
+            Source(tuple(base), _text(image_root), layout, type),
+            None if extra is None else Source((extra,), _text(from_image_root), type=from_type),
             add=_counts("--add", add),
             replace={kind: number or 0 for kind, number in _counts("--replace", replace, needed=True).items()},
             text=text,
@@ -107,6 +107,10 @@ def mix(
         typer.echo("Nothing is written: this was a dry run.")
     else:
         typer.echo(f"Dataset: {output}{'' if written else ', which held this mixture already'}")
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _counts(name: str, given: list[str] | None, *, needed: bool = False) -> dict[str, int | None]:
