@@ -56,9 +56,9 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What it is called in ids and records: the first file's or the folder's name."""
-        path = Path(self.paths[0])
-        return path.stem if path.suffix in (".json", ".jsonl") else path.name
+        """What it is called in ids and records: its files' or folders' names, without their suffixes."""
+        paths = [Path(path) for path in self.paths]
+        return " + ".join(path.stem if path.suffix in (".json", ".jsonl") else path.name for path in paths)
 
     def read(self, *, name: str = "", text: str = "answer") -> Dataset:
         """Its rows, as [`training_rows`] makes them.
@@ -152,7 +152,6 @@ def mix(request: MixRequest) -> Mixture:
     if request.extra is not None:
         name = request.extra.name
         extra = request.extra.read(name=name, text=request.text)
-        # Partial, since only an addition can be of all instances.
         work = [partial(replace_rows, type=kind, count=count) for kind, count in request.replace.items()]
         work += [partial(add_rows, type=kind, count=count) for kind, count in request.add.items()]
         for operation in work:

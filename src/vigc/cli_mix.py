@@ -68,8 +68,8 @@ def mix(
 ) -> None:
     """Mix a dataset with instances of another, by type, count and seed; a manifest says what was taken from where.
 
-    An instance is a conversation with all its turns. Without --from, the base alone is written. The folder is one to train on, for `vigc train` and `vigc export`.
-    The paper's Table 1 is made of such mixtures (recipes/paper/tables).
+    An instance is a conversation with all its turns. Without --from, the base alone is written. The folder is one to
+    train on, for `vigc train` and `vigc export`. The paper's Table 1 is made of such mixtures (recipes/paper/tables).
     """
     from vigc.hub_cards import write_mix_card
     from vigc.processing.mix_folder import MixRequest, Mixture, Source, write_mixture
