@@ -139,8 +139,9 @@ def _tasks(
             if context is None:
                 raise JudgeError(f"the contexts lack the picture {image!r} of question {question['question_id']!r}.")
         for order in ("ab", "ba") if order_swap else ("ab",):
-            texts = [pair["ab".index(which)][key]["text"] for which in order]
-            request = build_request(question["text"], context, *texts, rules[category], layout=layout, system=system)
+            first, second = (pair["ab".index(which)][key]["text"] for which in order)
+            rule = rules[category]
+            request = build_request(question["text"], context, first, second, rule, layout=layout, system=system)
             row = {"question_id": question["question_id"], "category": category, "order": order, "layout": layout}
             for number, answers in enumerate(pair, 1):
                 row[f"answer{number}_id"] = answers[key].get("answer_id", question["question_id"])

@@ -166,7 +166,7 @@ def test_each_file_counts(recipe, root):
     assert {path for path in files - seen if "models" not in path.parts} == set()
 
 
-def test_commands_that_would_be_refused_are_named(recipe, root, tmp_path):
+def test_commands_that_would_be_refused_are_named(recipe, root, stock, tmp_path):
     steps, check = recipe["steps"], recipe["checks"].problems_of
 
     def problem(tool, *words):
@@ -181,17 +181,15 @@ def test_commands_that_would_be_refused_are_named(recipe, root, tmp_path):
     told = problem("vigc", "mix", base, "--image-root", root / "coco/train2017", "--from", base, "--from-image-root",
                    root / "coco/train2017", "--add", "detail=7", "--output", tmp_path / "x")  # fmt: skip
     assert "7 instances of type detail are asked for" in told
-    tuned = [
-        "--config",
-        RECIPE / "llava_7b.yaml",
-        "--model",
-        root / "models/instructblip-vicuna-7b",
-        "--data",
-        tmp_path,
-    ]
-    told = problem("sft", *tuned, "--output_dir", tmp_path / "run")
+    unmarked = shutil.copytree(stock, tmp_path / "unmarked")
+    (unmarked / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    tuned = ["--config", RECIPE / "llava_7b.yaml", "--data", tmp_path, "--output_dir", tmp_path / "run"]
+    told = problem("sft", *tuned, "--model", unmarked)
     assert "holds no data/*.parquet" in told and "marks no replies" in told
-    assert "learning_rats" in problem("sft", *tuned, "--learning_rats", "1")
+    assert "contains custom code" in problem("sft", *tuned, "--model", root / "models/instructblip-vicuna-7b")
+    assert "learning_rats" in problem("sft", *tuned, "--model", unmarked, "--learning_rats", "1")
+    assert "invalid float value: 'x'" in problem("sft", *tuned, "--model", unmarked, "--learning_rate", "x")
+    assert "required: --model" in problem("sft", *tuned)
 
 
 def _recipe(folder, **more):

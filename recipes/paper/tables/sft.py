@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from datasets import Dataset, load_dataset
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
@@ -36,6 +37,11 @@ class Settings:
     dry_run: bool = field(default=False, metadata={"help": "check, and train nothing"})
 
 
+class _Parser(TrlParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
 def freeze(model: PreTrainedModel, names: list[str]) -> None:
     """Takes the named modules out of training.
 
@@ -57,17 +63,17 @@ def parsed(arguments: list[str]) -> tuple[Settings, SFTConfig]:
     Raises:
         ValueError: A name or a value is wrong.
     """
-    return TrlParser((Settings, SFTConfig)).parse_args_and_config(arguments, fail_with_unknown_args=True)
+    return _Parser((Settings, SFTConfig)).parse_args_and_config(arguments, fail_with_unknown_args=True)
 
 
 def problems(settings: Settings, args: SFTConfig) -> list[str]:
     """What stands in the way of training, as far as it can be seen without loading the weights."""
     found = []
     try:
-        config = AutoConfig.from_pretrained(settings.model)
+        config = AutoConfig.from_pretrained(settings.model, trust_remote_code=False)
         if type(config) not in AutoModelForImageTextToText._model_mapping:
             found.append(f"model {settings.model!r} is a {config.model_type}, which takes no pictures")
-        processor = AutoProcessor.from_pretrained(settings.model)
+        processor = AutoProcessor.from_pretrained(settings.model, trust_remote_code=False)
         template = getattr(processor, "chat_template", None)
         if not template:
             found.append(f"model {settings.model!r} has no chat template")
@@ -87,7 +93,10 @@ def read_data(folder: str) -> Dataset:
 
 def main(arguments: list[str]) -> None:
     """Trains, goes on with the last checkpoint if there is one, and writes model and processor to `output_dir`."""
-    settings, args = parsed(arguments)
+    try:
+        settings, args = parsed(arguments)
+    except ValueError as error:
+        sys.exit(f"sft.py: {error}")
     found = problems(settings, args)
     if settings.dry_run or found:
         print("\n".join([*(f"missing: {problem}" for problem in found), "not ready" if found else "ready to train"]))
@@ -96,9 +105,11 @@ def main(arguments: list[str]) -> None:
     # The Trainer itself does not know the names under which models such as LLaVA are saved, and would go on with the
     # weights of the start (huggingface/transformers#43701). Sharded runs keep the model elsewhere and do not need it.
     saved = last is not None and any(Path(last).glob("model*.safetensors"))
-    model = AutoModelForImageTextToText.from_pretrained(last if saved else settings.model, dtype="float32")
+    model = AutoModelForImageTextToText.from_pretrained(
+        last if saved else settings.model, dtype="float32", trust_remote_code=False
+    )
     freeze(model, settings.frozen)
-    processor = AutoProcessor.from_pretrained(settings.model)
+    processor = AutoProcessor.from_pretrained(settings.model, trust_remote_code=False)
     trainer = SFTTrainer(model, args, train_dataset=read_data(settings.data), processing_class=processor)
     trainer.train(resume_from_checkpoint=last)
     trainer.save_model(args.output_dir)
