@@ -109,7 +109,7 @@ def add_rows(
         name: What `extra` is called in the record.
 
     Raises:
-        MixError: An unknown type, too few instances, or instances that `base` already holds.
+        MixError: An unknown type, or too few instances that `base` does not hold yet.
     """
     return _mix(base, extra, "add", type, count, seed, name)
 
@@ -124,13 +124,13 @@ def _mix(base: Dataset, extra: Dataset, operation: str, type: str, count: int | 
         kind = instruction_type(type).name
     except ValueError as error:
         raise MixError(str(error)) from error
-    taken = _drawn(_instances(extra, kind), count, f"{seed}/add", f"{name} has", kind)
+    held = set(base["conversation_id"])
+    offered = [one for one in _instances(extra, kind) if one not in held]
+    taken = _drawn(offered, count, f"{seed}/add", f"beside what the base holds, {name} has", kind)
     removed: list[str] = []
     if operation == "replace":
         removed = _drawn(_instances(base, kind), len(taken), f"{seed}/remove", "the base has", kind)
     kept, added = _without(base, removed), _only(extra, taken)
-    if doubled := set(taken) & set(base["conversation_id"]):
-        raise MixError(f"the base already holds {len(doubled):,} of these instances, such as {min(doubled)!r}.")
     record = {
         "operation": operation,
         "type": kind,

@@ -74,7 +74,7 @@ def completion(text, model, finish="stop"):
 
 def answers_in(content):
     """The two answers that a prompt shows, in the order in which they stand."""
-    found = re.findall(r"\[(Assistant [12])( \w+)?\]\n(.*?)\n+\[End of \1\2\]", content, flags=re.DOTALL)
+    found = re.findall(r"\[(Assistant [12])((?: \w{8})?)\]\n(.*?)\n+\[End of \1\2\]", content, flags=re.DOTALL)
     return [text for _, _, text in found]
 
 

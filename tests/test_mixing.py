@@ -104,7 +104,11 @@ def test_generated_rows_give_the_answer_or_the_draft():
 def test_what_cannot_be_mixed_is_named():
     base, extra = conversations(9, "base"), conversations(9, "extra")
     for message, operation, given in (
-        ("4 instances of type detail are asked for, but extra has 3", add_rows, {"type": "detail", "count": 4}),
+        (
+            "4 instances of type detail are asked for, but beside what the base holds, extra has 3",
+            add_rows,
+            {"type": "detail", "count": 4},
+        ),
         ("0 instances of type detail", add_rows, {"type": "detail", "count": 0}),
         ("but the base has 0", replace_rows, {"type": "okvqa", "count": 1}),
         ("Unknown task 'poem'", add_rows, {"type": "poem"}),
@@ -113,8 +117,10 @@ def test_what_cannot_be_mixed_is_named():
         with pytest.raises(MixError, match=message):
             operation(base, source, **given)
     mixed = add_rows(base, extra, type="detail", count=2).rows
-    with pytest.raises(MixError, match=r"already holds 2 of these instances, such as 'extra/\d'"):
-        add_rows(mixed, extra, type="detail", count=3)
+    with pytest.raises(MixError, match=r"2 instances of type detail are asked for, but beside .* extra has 1"):
+        add_rows(mixed, extra, type="detail", count=2)
+    rest = add_rows(mixed, extra, type="detail", count=1)
+    assert not set(rest.record["added"]) & set(mixed["conversation_id"])
     with pytest.raises(MixError, match="has no column type, answers"):
         training_rows(Dataset.from_dict({"image": ["a"], "question": ["b"]}))
     with pytest.raises(MixError, match="text='both'"):
@@ -216,7 +222,10 @@ def test_mistakes_are_said_in_a_sentence(places, tmp_path):
         ("'detail=many': give each type once", ("--add", "detail=many")),
         ("'detail': give each type once", ("--replace", "detail")),
         ("0 instances of type detail are asked for", ("--replace", "detail=0")),
-        ("9 instances of type detail are asked for, but extra has 5", ("--add", "detail=9")),
+        (
+            "9 instances of type detail are asked for, but beside what the base holds, extra has 5",
+            ("--add", "detail=9"),
+        ),
         ("images='zip'", ("--add", "detail", "--images", "zip")),
         ("layout 'xml'", ("--add", "detail", "--layout", "xml")),
         ("cannot be read as a dataset", ("--add", "detail", "--from", tmp_path / "nowhere")),
