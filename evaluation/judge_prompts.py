@@ -139,7 +139,8 @@ def build_request(
 
 
 def _turn(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
+    # Half a character, as a cut JSON escape leaves it, cannot be sent.
+    return {"role": role, "content": content.encode("utf-8", "replace").decode("utf-8")}
 
 
 def _context_text(context: Mapping[str, Any] | None) -> str:

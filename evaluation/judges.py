@@ -169,14 +169,20 @@ def _by(
 
 
 def _identified(task: _Task, judge: Judge, seed: int) -> _Task:
-    asked = json.dumps([task.request.messages, judge.identity, seed], sort_keys=True)
+    asked = json.dumps([task.request.messages, _without_place(judge.identity), seed], sort_keys=True)
     request = hashlib.sha256(asked.encode()).hexdigest()[:16]
-    return _Task({**task.row, "judge": judge.identity, "seed": seed, "request": request}, task.request)
+    return _Task({**task.row, "judge": dict(judge.identity), "seed": seed, "request": request}, task.request)
+
+
+def _without_place(judge: Mapping[str, Any]) -> dict[str, Any]:
+    """What a judge is, wherever it is served: a server of one's own moves from machine to machine."""
+    return {name: value for name, value in judge.items() if name != "endpoint"}
 
 
 def _conflict(file: ReviewFile, task: _Task, known: Mapping[str, Any]) -> str:
-    names = [name for name in ("judge", "seed", "layout") if known.get(name) != task.row[name]]
-    differ = ", ".join(f"{name} {known.get(name)!r} instead of {task.row[name]!r}" for name in names)
+    then, now = ({**row, "judge": _without_place(row.get("judge") or {})} for row in (known, task.row))
+    names = [name for name in ("judge", "seed", "layout") if then.get(name) != now[name]]
+    differ = ", ".join(f"{name} {then.get(name)!r} instead of {now[name]!r}" for name in names)
     what = differ or "a question, an answer, a context or a rule is another one"
     return (
         f"{str(file.path)!r} holds a review of question {task.row['question_id']!r} that was asked otherwise ({what}): "
@@ -186,7 +192,7 @@ def _conflict(file: ReviewFile, task: _Task, known: Mapping[str, Any]) -> str:
 
 def _review(judge: Judge, tasks: Sequence[_Task], seed: int, file: ReviewFile) -> dict[tuple[str, str], dict[str, Any]]:
     """Reviews what is left; returns the rows of what the judge refused."""
-    stop, failures, done = Event(), {}, 0
+    stop, failures = Event(), {}
 
     def work(task: _Task) -> dict[str, Any] | None:
         try:
@@ -216,8 +222,7 @@ def _review(judge: Judge, tasks: Sequence[_Task], seed: int, file: ReviewFile) -
                     failure = future.result()
                     if failure is not None:
                         failures[task.key] = failure
-                    done += failure is None
-                    if len(failures) >= min(_REFUSED_AT_FIRST, len(tasks)) and not done:
+                    if len(failures) >= min(_REFUSED_AT_FIRST, len(tasks)) and not file.rows:
                         raise JudgeError(f"the judge refuses every request ({failures[task.key]['failure']}).")
                     running.update({pool.submit(work, task): task for task in islice(left, 1)})
         except BaseException:
