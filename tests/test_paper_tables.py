@@ -14,7 +14,7 @@ from datasets import Dataset
 from PIL import Image
 from test_export import generated, write
 from test_export_trl import model, processor  # noqa: F401 - a tiny stock model, as fixtures
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, AutoProcessor
 from typer.testing import CliRunner
 
 from vigc.cli import app
@@ -259,6 +259,7 @@ def test_a_stock_model_is_tuned_with_its_picture_encoder_frozen(recipe, stock, c
         for (name, old), (_, new) in zip(before.named_parameters(), after.named_parameters(), strict=True)
         if not torch.equal(old, new)
     }
+    assert AutoProcessor.from_pretrained(tmp_path / "run").chat_template == TEMPLATE
     assert {"language_model", "multi_modal_projector"} <= moved and "vision_tower" not in moved
     # Killed after the first checkpoint, it ends at the same weights.
     shutil.rmtree(tmp_path / "run" / "checkpoint-2")

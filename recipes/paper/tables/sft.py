@@ -112,8 +112,7 @@ def main(arguments: list[str]) -> None:
     processor = AutoProcessor.from_pretrained(settings.model, trust_remote_code=False)
     trainer = SFTTrainer(model, args, train_dataset=read_data(settings.data), processing_class=processor)
     trainer.train(resume_from_checkpoint=last)
-    trainer.save_model(args.output_dir)
-    processor.save_pretrained(args.output_dir)
+    trainer.save_model(args.output_dir)  # the processor too
 
 
 if __name__ == "__main__":
