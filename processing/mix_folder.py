@@ -203,8 +203,8 @@ def write_mixture(
 
 
 def _counts(rows: Dataset) -> dict[str, Any]:
-    instances = dict(zip(rows["conversation_id"], rows["type"], strict=True))
-    licenses = Counter(one or "unknown" for one in rows["license"])
+    instances = dict(zip(rows["conversation_id"][:], rows["type"][:], strict=True))
+    licenses = Counter(one or "unknown" for one in rows["license"][:])
     return {
         "rows": len(rows),
         "instances": len(instances),

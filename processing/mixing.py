@@ -124,7 +124,7 @@ def _mix(base: Dataset, extra: Dataset, operation: str, type: str, count: int | 
         kind = instruction_type(type).name
     except ValueError as error:
         raise MixError(str(error)) from error
-    held = set(base["conversation_id"])
+    held = set(base["conversation_id"][:])
     offered = [one for one in _instances(extra, kind) if one not in held]
     taken = _drawn(offered, count, f"{seed}/add", f"beside what the base holds, {name} has", kind)
     removed: list[str] = []
@@ -140,7 +140,7 @@ def _mix(base: Dataset, extra: Dataset, operation: str, type: str, count: int | 
         "instances": len(taken),
         "rows": len(added),
         "removed_rows": len(base) - len(kept),
-        "pictures_in_base": len(set(added["image_id"]) & set(kept["image_id"]) - {None}),
+        "pictures_in_base": len(set(added["image_id"][:]) & set(kept["image_id"][:]) - {None}),
         "added": taken,
         "removed": removed,
     }
@@ -149,7 +149,7 @@ def _mix(base: Dataset, extra: Dataset, operation: str, type: str, count: int | 
 
 def _instances(rows: Dataset, kind: str) -> list[str]:
     """Ids of the instances of a type, in their order."""
-    pairs = zip(rows["conversation_id"], rows["type"], strict=True)
+    pairs = zip(rows["conversation_id"][:], rows["type"][:], strict=True)
     return list(dict.fromkeys(one for one, own in pairs if own == kind))
 
 
@@ -163,12 +163,12 @@ def _drawn(ids: list[str], count: int | None, key: str, whose: str, kind: str) -
 
 def _only(rows: Dataset, ids: Iterable[str]) -> Dataset:
     wanted = set(ids)
-    return rows.select([index for index, one in enumerate(rows["conversation_id"]) if one in wanted])
+    return rows.select([index for index, one in enumerate(rows["conversation_id"][:]) if one in wanted])
 
 
 def _without(rows: Dataset, ids: Iterable[str]) -> Dataset:
     unwanted = set(ids)
-    return rows.select([index for index, one in enumerate(rows["conversation_id"]) if one not in unwanted])
+    return rows.select([index for index, one in enumerate(rows["conversation_id"][:]) if one not in unwanted])
 
 
 def content_fingerprint(rows: Dataset) -> str:
