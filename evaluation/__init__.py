@@ -4,25 +4,41 @@ from .benchmark_llava import read_reviews
 from .benchmarks import BENCHMARKS, open_benchmark
 from .errors import EvaluationError
 from .intervals import Difference, Figure
+from .judge_models import EndpointJudge, LocalJudge
+from .judge_prompts import DEFAULT_RULES, Rule, read_rules
+from .judges import judge_answers, order_agreement, published_review, relative_scores
 from .models import load_answerer
 from .questions import Benchmark, DataSettings, Question, Unit
 from .results import Results, compare_results, read_eval_results
+from .review_file import JudgeError, JudgeUnavailableError, ReviewConflictError
 from .runner import evaluate
 
 __all__ = [
     "BENCHMARKS",
+    "DEFAULT_RULES",
     "Benchmark",
     "DataSettings",
     "Difference",
+    "EndpointJudge",
     "EvaluationError",
     "Figure",
+    "JudgeError",
+    "JudgeUnavailableError",
+    "LocalJudge",
     "Question",
     "Results",
+    "ReviewConflictError",
+    "Rule",
     "Unit",
     "compare_results",
     "evaluate",
+    "judge_answers",
     "load_answerer",
     "open_benchmark",
+    "order_agreement",
+    "published_review",
     "read_eval_results",
     "read_reviews",
+    "read_rules",
+    "relative_scores",
 ]

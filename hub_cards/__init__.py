@@ -4,6 +4,7 @@ from .cards import DatasetFacts, TypeFigures, write_dataset_card
 from .custom_generate_card import write_custom_generate_card
 from .export_card import write_export_card
 from .hub_calls import PushError
+from .mix_card import write_mix_card
 from .model_cards import write_model_card, write_trained_model_card
 from .push import Pushed, push_folder
 from .samples import SAMPLES
@@ -18,6 +19,7 @@ __all__ = [
     "write_custom_generate_card",
     "write_dataset_card",
     "write_export_card",
+    "write_mix_card",
     "write_model_card",
     "write_trained_model_card",
 ]

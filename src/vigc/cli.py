@@ -13,6 +13,8 @@ from .cli_convert import convert
 from .cli_custom_generate import custom_generate
 from .cli_evaluate import app as evaluate
 from .cli_export import export
+from .cli_judge import judge
+from .cli_mix import mix
 from .cli_push import push
 from .cli_scenes import demo, scenes
 from .cli_train import train
@@ -99,5 +101,7 @@ app.command()(export)
 app.command()(push)
 app.command()(custom_generate)
 app.add_typer(evaluate, name="evaluate")
+app.command()(mix)
+app.command()(judge)
 app.command()(scenes)
 app.command()(demo)

@@ -11,7 +11,7 @@ import typer
 
 from . import options as opt
 from .running import INTERRUPTED, TRY_AGAIN
-from .terminal import COMPLETE, FAILED, SET_ASIDE, count, fail, line, option
+from .terminal import COMPLETE, FAILED, SET_ASIDE, count, fail, line, option, say
 
 if TYPE_CHECKING:
     from vigc.evaluation import Figure, Results
@@ -129,7 +129,7 @@ def _run(name: str, given: dict[str, Any]) -> int:
     except OSError as error:  # a full disk, a folder that cannot be written
         fail(f"evaluate {name}", error, TRY_AGAIN if is_passing(error) else FAILED)
     except KeyboardInterrupt:
-        typer.echo(f"vigc evaluate {name}: interrupted. The same command goes on from here.", err=True)
+        say(f"vigc evaluate {name}: interrupted. The same command goes on from here.", err=True)
         return INTERRUPTED
     _print_results(results)
     return SET_ASIDE if results.set_aside else COMPLETE
@@ -183,13 +183,13 @@ def compare(
         found = compare_results(a, b, seed)
     except EvaluationError as error:
         fail("evaluate compare", error, error.exit_code)
-    typer.echo(f"A: {a}\nB: {b}\n")
-    typer.echo(f"{'figure':<24}{'A':>8}{'B':>8}{'B - A':>8}   95 % interval")
+    say(f"A: {a}\nB: {b}\n")
+    say(f"{'figure':<24}{'A':>8}{'B':>8}{'B - A':>8}   95 % interval")
     for name, difference in found.items():
         interval = f"[{_number(difference.low)}, {_number(difference.high)}]"
         verdict = "noise" if difference.is_noise else "more than noise"
         cells = "".join(f"{_number(value):>8}" for value in (difference.a, difference.b, difference.value))
-        typer.echo(f"{name:<24}{cells}   {interval:<18} {verdict}")
+        say(f"{name:<24}{cells}   {interval:<18} {verdict}")
 
 
 def _quiet() -> None:
@@ -203,18 +203,18 @@ def _quiet() -> None:
 def _print_results(results: Results) -> None:
     """Figures with their intervals, what was set aside, and where the files are."""
     asked = f"{count(results.questions, 'question')} about {count(results.pictures, 'picture')}"
-    typer.echo(f"{results.benchmark}: {asked}, answered by {line(results.model)}")
+    say(f"{results.benchmark}: {asked}, answered by {line(results.model)}")
     for name, figure in results.figures.items():
-        typer.echo(f"  {name:<24}{_number(figure.value):>8}   {_interval(figure)}")
+        say(f"  {name:<24}{_number(figure.value):>8}   {_interval(figure)}")
     if not results.figures:
-        typer.echo("  No figures: answers to these questions are not published, or no judge has reviewed them.")
+        say("  No figures: answers to these questions are not published, or no judge has reviewed them.")
     if results.set_aside:
-        typer.echo(f"Set aside, {count(len(results.set_aside), 'question')} (counted as wrong):")
+        say(f"Set aside, {count(len(results.set_aside), 'question')} (counted as wrong):")
         for key, reason in results.set_aside[:5]:
-            typer.echo(f"  {line(key)}: {line(reason)}")
+            say(f"  {line(key)}: {line(reason)}")
     for path in results.files:
-        typer.echo(f"Written: {path}")
-    typer.echo(f"Results: {results.output}")
+        say(f"Written: {path}")
+    say(f"Results: {results.output}")
 
 
 def _interval(figure: Figure) -> str:

@@ -1,0 +1,52 @@
+"""The card of a mixture of data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasets import DatasetInfo, SplitDict, SplitInfo
+from huggingface_hub import DatasetCardData
+
+from vigc.processing.mix_folder import Mixture
+from vigc.processing.rows import TRAIN_FEATURES
+
+from .cards import render, size_category
+
+
+def write_mix_card(folder: Path, mixture: Mixture, *, name: str) -> Path:
+    """Writes the card of a mixture, with the metadata that `load_dataset` reads, as `folder/README.md`.
+
+    Args:
+        folder: Where the mixture lies.
+        mixture: What was written.
+        name: Its title.
+    """
+    result = mixture.manifest["result"]
+    (license,) = result["licenses"] if len(result["licenses"]) == 1 else ("other",)
+    splits = SplitDict()
+    splits.add(SplitInfo("train", num_bytes=mixture.num_bytes, num_examples=result["rows"]))
+    info = DatasetInfo(
+        features=TRAIN_FEATURES,
+        splits=splits,
+        download_size=mixture.download_bytes,
+        dataset_size=mixture.num_bytes,
+    )
+    data = DatasetCardData(
+        license=license,
+        language=["en"],
+        task_categories=["visual-question-answering", "image-text-to-text"],
+        size_categories=[size_category(result["rows"])],
+        tags=["vigc", "visual-instruction-tuning"],
+        configs=[
+            {
+                "config_name": "default",
+                "data_files": [{"split": "train", "path": "data/train-*.parquet"}],
+                "default": True,
+            }
+        ],
+        dataset_info=[{"config_name": "default", **info._to_yaml_dict()}],
+    )
+    text = render("mix_card.md", metadata=data.to_yaml(), name=name, manifest=mixture.manifest)
+    path = folder / "README.md"
+    path.write_text(text, encoding="utf-8")
+    return path

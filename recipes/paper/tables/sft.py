@@ -1,0 +1,119 @@
+r"""Instruction tuning of a stock vision-language model with TRL, as LLaVA's second stage: Tables 1 and 3.
+
+    accelerate launch recipes/paper/tables/sft.py --config recipes/paper/tables/llava_7b.yaml \
+        --model models/llava-7b-stage1 --data mixture-as-trl-sft --output_dir runs/llava-7b [--dry_run]
+
+Takes any `AutoModelForImageTextToText` with a chat template, and what `vigc export --format trl-sft` writes. Every
+argument of TRL's `SFTConfig` can follow.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from datasets import Dataset, load_dataset
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers.trainer_utils import get_last_checkpoint
+from trl import SFTConfig, SFTTrainer, TrlParser
+
+
+@dataclass
+class Settings:
+    """What is trained on what.
+
+    Args:
+        model: Folder or Hub name of the model to start from.
+        data: Folder of chats: `images` and `messages`.
+        frozen: Modules that are not trained: a weight is frozen if one of these is part of its dotted name.
+        dry_run: Check all there is to check, and train nothing.
+    """
+
+    model: str = field(metadata={"help": "folder or Hub name of the model to start from"})
+    data: str = field(metadata={"help": "folder that `vigc export --format trl-sft` wrote"})
+    frozen: list[str] = field(default_factory=lambda: ["vision_tower"], metadata={"help": "modules left as they are"})
+    dry_run: bool = field(default=False, metadata={"help": "check, and train nothing"})
+
+
+class _Parser(TrlParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def freeze(model: PreTrainedModel, names: list[str]) -> None:
+    """Takes the named modules out of training.
+
+    Raises:
+        ValueError: The model has no module of such a name.
+    """
+    for name in names:
+        found = [weight for path, weight in model.named_parameters() if name in path.split(".")]
+        if not found:
+            children = ", ".join(sorted({path.split(".")[1] for path, _ in model.named_parameters() if "." in path}))
+            raise ValueError(f"frozen: the model has no module {name!r}; it has {children}.")
+        for weight in found:
+            weight.requires_grad_(False)
+
+
+def parsed(arguments: list[str]) -> tuple[Settings, SFTConfig]:
+    """Settings and TRL's arguments, from `--config FILE` and what follows it.
+
+    Raises:
+        ValueError: A name or a value is wrong.
+    """
+    return _Parser((Settings, SFTConfig)).parse_args_and_config(arguments, fail_with_unknown_args=True)
+
+
+def problems(settings: Settings, args: SFTConfig) -> list[str]:
+    """What stands in the way of training, as far as it can be seen without loading the weights."""
+    found = []
+    try:
+        config = AutoConfig.from_pretrained(settings.model, trust_remote_code=False)
+        if type(config) not in AutoModelForImageTextToText._model_mapping:
+            found.append(f"model {settings.model!r} is a {config.model_type}, which takes no pictures")
+        processor = AutoProcessor.from_pretrained(settings.model, trust_remote_code=False)
+        template = getattr(processor, "chat_template", None)
+        if not template:
+            found.append(f"model {settings.model!r} has no chat template")
+        elif args.assistant_only_loss and "generation" not in str(template):
+            found.append(f"model {settings.model!r}: its chat template marks no replies (assistant_only_loss)")
+    except (OSError, ValueError) as error:
+        found.append(f"model {settings.model!r}: {str(error).strip().splitlines()[0]}")
+    if not any(Path(settings.data).glob("data/*.parquet")):
+        found.append(f"data {settings.data!r} holds no data/*.parquet")
+    return found
+
+
+def read_data(folder: str) -> Dataset:
+    """The chats to train on."""
+    return load_dataset(folder, split="train").select_columns(["images", "messages"])
+
+
+def main(arguments: list[str]) -> None:
+    """Trains, goes on with the last checkpoint if there is one, and writes model and processor to `output_dir`."""
+    try:
+        settings, args = parsed(arguments)
+    except ValueError as error:
+        sys.exit(f"sft.py: {error}")
+    found = problems(settings, args)
+    if settings.dry_run or found:
+        print("\n".join([*(f"missing: {problem}" for problem in found), "not ready" if found else "ready to train"]))
+        sys.exit(2 if found else 0)
+    last = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    # The Trainer itself does not know the names under which models such as LLaVA are saved, and would go on with the
+    # weights of the start (huggingface/transformers#43701). Sharded runs keep the model elsewhere and do not need it.
+    saved = last is not None and any(Path(last).glob("model*.safetensors"))
+    model = AutoModelForImageTextToText.from_pretrained(
+        last if saved else settings.model, dtype="float32", trust_remote_code=False
+    )
+    freeze(model, settings.frozen)
+    processor = AutoProcessor.from_pretrained(settings.model, trust_remote_code=False)
+    trainer = SFTTrainer(model, args, train_dataset=read_data(settings.data), processing_class=processor)
+    trainer.train(resume_from_checkpoint=last)
+    trainer.save_model(args.output_dir)  # the processor too
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
