@@ -11,10 +11,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from .errors import EvaluationError
+
 # With this begins every line of ours: a last line without end that begins otherwise is not ours to take away.
 _START = b'{"question_id": '
-
-from .errors import EvaluationError
 
 
 class JudgeError(EvaluationError):
