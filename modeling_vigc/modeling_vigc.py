@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import torch
@@ -16,17 +16,20 @@ from transformers.models.instructblip.modeling_instructblip import (
 )
 
 from .configuration_vigc import VigcConfig
-from .decoding_vigc import Writer, image_features
+from .decoding_vigc import Decoding, image_features
+from .engine_vigc import Engine, Row
 from .generation_vigc import (
     IQF_SETTINGS,
     ORIGINAL_DECODING,
     PROCESSOR_ENTRIES,
     IqfSettings,
-    VigcGenerateOutput,
+    Pair,
+    VigcRequest,
+    converse,
     decoding_mode,
-    generate_rows,
-    to_output,
+    requests_of,
 )
+from .outputs_vigc import VigcGenerateOutput, to_output
 
 # The tensors that a correction makes anew at every step.
 _PLAIN_INPUTS = ("attention_mask", "qformer_input_ids", "qformer_attention_mask")
@@ -246,18 +249,74 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
                 raise ValueError("Plain decoding needs pixel_values; image_embeds serve corrections only.")
             kwargs |= {"generation_config": self._decoding_config(kwargs), "logits_processor": logits_processor}
             return super().generate(pixel_values, input_ids=input_ids, **kwargs)
-        settings = IqfSettings.resolve(self.generation_config, iqf)
         stretch = kwargs.pop("interpolate_pos_encoding", False)
-        config = self._correcting_config(settings, kwargs)
+        decoding, settings = self._correction(processor, {**iqf, **kwargs}, logits_processor)
         if image_embeds is None:
             if pixel_values is None:
                 raise ValueError("There are no pictures: pass pixel_values (or image_embeds) to generate.")
             image_embeds = self.get_image_embeds(pixel_values, stretch)
-        writer = Writer(self, processor, config, settings.rule, logits_processor or ())
         seeds: Any = torch.randint(2**31, (image_embeds.shape[0],)) if row_seeds is None else row_seeds
-        rows = generate_rows(writer, settings, mode, image_embeds, task, questions, seeds)
-        output = to_output(rows, writer, settings, mode, input_ids)
-        return output if config.return_dict_in_generate else cast(torch.Tensor, output.sequences)
+        requests = requests_of(mode, image_embeds, task, questions, seeds)
+        calls = (converse(request, processor, decoding, settings) for request in requests)
+        rows = dict(Engine(self, processor, max(len(requests), 1)).run(calls))
+        ids = torch.empty(len(requests), 0, dtype=torch.long, device=self.device) if input_ids is None else input_ids
+        output = to_output([rows[request] for request in requests], processor, settings, mode, ids)
+        return output if decoding.config.return_dict_in_generate else cast(torch.Tensor, output.sequences)
+
+    def generate_stream(
+        self,
+        requests: Iterable[VigcRequest | None],
+        processor: Any,
+        max_slots: int = 32,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: list[LogitsProcessor] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[tuple[VigcRequest, Pair]]:
+        """Writes any number of rows, `max_slots` at a time; a row that ends makes room for the next one at once.
+
+        What is written together depends on the order of the requests alone, not on when they come.
+
+        Args:
+            requests: What to write, taken as there is room for it. None stands for a request that is not known yet,
+                for callers whose requests depend on earlier rows; it must not come when all of those have ended.
+            processor: The model's processor.
+            max_slots: Texts written at a time; with beams each takes as many places in the batch.
+            generation_config: Instead of the model's own.
+            logits_processor: Own processors, called on rows that have the same number of ids.
+            kwargs: Decoding and `iqf_*` settings, as `generate` takes them.
+
+        Yields:
+            Each request with its row, in the order in which rows end.
+
+        Raises:
+            ValueError: Settings that are unknown or contradict each other, or entries that are missing.
+        """
+        if generation_config is not None:
+            kwargs = {**_given_settings(generation_config), **kwargs}
+        known: dict[str, tuple[Decoding, IqfSettings]] = {}
+
+        def rows() -> Iterator[Row[tuple[VigcRequest, Pair]] | None]:
+            for request in requests:
+                if request is None:
+                    yield None
+                    continue
+                given = {**kwargs, **request.settings}
+                name = repr(sorted(given.items()))
+                if name not in known:
+                    known[name] = self._correction(processor, given, logits_processor)
+                yield converse(request, processor, *known[name])
+
+        return Engine(self, processor, max_slots).run(rows())
+
+    def _correction(
+        self, processor: Any, given: dict[str, Any], logits_processor: list[LogitsProcessor] | None
+    ) -> tuple[Decoding, IqfSettings]:
+        """What `given` settings say about steps and decoding; all of them must be known."""
+        iqf = {name: given[name] for name in IQF_SETTINGS if name in given}
+        settings = IqfSettings.resolve(self.generation_config, iqf)
+        rest = {name: value for name, value in given.items() if name not in iqf}
+        config = self._correcting_config(settings, rest)
+        return Decoding(self, processor, config, settings.rule, logits_processor or ()), settings
 
     def _correcting_config(self, settings: IqfSettings, kwargs: dict[str, Any]) -> GenerationConfig:
         """The decoding settings of a correction. All of `kwargs` must be known and have an effect."""

@@ -41,11 +41,15 @@ def test_the_same_tokens_with_and_without_vigc(result, model, processor, parity_
 def test_saved_again_and_loaded_again(result):
     assert result["reloaded"] == result["loaded"]
     assert {path.name for path in result["folder"].glob("*_vigc.py")} == {
+        "beams_vigc.py",
+        "cache_vigc.py",
         "configuration_vigc.py",
         "decoding_vigc.py",
+        "engine_vigc.py",
         "generation_vigc.py",
         "instructions_vigc.py",
         "modeling_vigc.py",
+        "outputs_vigc.py",
         "processing_vigc.py",
         "sentences_vigc.py",
     }
