@@ -72,7 +72,8 @@ def generate_dataset(
         model: A folder, a Hub name, or a model object (then with `processor`).
         processor: By default the model's own.
         types: The types of instruction to write about every picture.
-        batch_size: Pictures worked on at a time; greedy decoding in float32 writes the same texts with any.
+        batch_size: Texts written at a time, and pictures read at a time; greedy decoding in float32 writes the same
+            texts with any.
         shard_size: Pictures per parquet file, which is also what an interruption costs at most.
         limit: Only the first so many pictures.
         seed: Decides, with a row's id, what is drawn where decoding samples.
@@ -266,6 +267,7 @@ def _maker(
         configuration=plan["configuration"],
         settings=plan["settings"],
         constants=constants(loaded, plan),
+        slots=batch_size,
     )
     loader = Loader(collection, worker.prepare, batch_size, embed=store == "embed")
 
@@ -273,13 +275,10 @@ def _maker(
         output = ShardOutput()
         halved, items = worker.fitting.halved, []
         rows, rejects = [], []
-        for batch in loader.batches(sources, output.skipped):
-            work = worker.write(batch)
+        for batch, work in worker.write(loader.batches(sources, output.skipped)):
             rows += work.rows
             rejects += work.rejects
             output.dropped += work.dropped
-            for item in batch:
-                item.pixels = None
             items += batch
             say(f"{len(items)} of {len(sources)} pictures")
         # Only now is it known which pictures have copies.

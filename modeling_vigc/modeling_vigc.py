@@ -227,11 +227,10 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             task: Each row's type of instruction.
             questions: Each row's question.
             correct: True to correct, False to decode plainly as InstructBLIP does; None corrects if given a processor.
-            row_seeds: For sampling, one integer per row, on which its text depends alone; by default drawn by torch.
+            row_seeds: For sampling, an integer per row on which its text depends alone; by default drawn by torch.
             generation_config: Instead of the model's own.
             logits_processor: Own processors, after those of the decoding settings.
-            kwargs: Decoding settings, the `iqf_*` settings of [`IqfSettings`], and the processor's other tensors, which
-                only plain decoding reads (a correction makes its own from the texts).
+            kwargs: Decoding and `iqf_*` settings, and the processor's other tensors, which only plain decoding reads.
 
         Returns:
             `sequences`, int64 (B, T): the prompt's ids followed by those of the final text; with
@@ -257,8 +256,9 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             image_embeds = self.get_image_embeds(pixel_values, stretch)
         seeds: Any = torch.randint(2**31, (image_embeds.shape[0],)) if row_seeds is None else row_seeds
         requests = requests_of(mode, image_embeds, task, questions, seeds)
-        calls = (converse(request, processor, decoding, settings) for request in requests)
-        rows = dict(Engine(self, processor, max(len(requests), 1)).run(calls))
+        rows = dict(
+            Engine(self, processor, len(requests)).run(converse(row, processor, decoding, settings) for row in requests)
+        )
         ids = torch.empty(len(requests), 0, dtype=torch.long, device=self.device) if input_ids is None else input_ids
         output = to_output([rows[request] for request in requests], processor, settings, mode, ids)
         return output if decoding.config.return_dict_in_generate else cast(torch.Tensor, output.sequences)
