@@ -30,7 +30,8 @@ from models import SIZES, build, pictures
 
 from vigc.modeling_vigc import VigcRequest
 
-DECODINGS = {"greedy": (1, 1.0), "beam5": (5, 1.5)}
+# Beams, repetition penalty, and whether the engine checks drafts first.
+DECODINGS = {"greedy": (1, 1.0, False), "beam5": (5, 1.5, False), "greedy, drafts": (1, 1.0, True)}
 # As released, less what only the release records: the first VIC call written out in full.
 SETTINGS = {"iqf_preset": "original", "iqf_full_record": False}
 # (question, VIG's text, what the VIC calls kept)
@@ -184,14 +185,15 @@ def measure(args: argparse.Namespace) -> list[Cell]:
     cells = [Cell(name, batch) for name in args.decodings for batch in args.batches]
     for number in range(args.rounds):
         for cell in cells:
-            beams, penalty = DECODINGS[cell.decoding]
+            beams, penalty, verify = DECODINGS[cell.decoding]
             loop = AuthorsLoop(model, processor, beams=beams, penalty=penalty)
 
             def baseline(loop: AuthorsLoop = loop, batch: int = cell.batch) -> list[Texts]:
                 return run_loop(loop, pixels, args.task, batch)
 
-            def ours(beams: int = beams, penalty: float = penalty, batch: int = cell.batch) -> list[Texts]:
-                decoding = {"num_beams": beams, "repetition_penalty": penalty}
+            decoding = {"num_beams": beams, "repetition_penalty": penalty, "verify_drafts": verify}
+
+            def ours(decoding: dict[str, Any] = decoding, batch: int = cell.batch) -> list[Texts]:
                 return run_engine(model, processor, pixels, args.task, batch, **decoding)
 
             theirs = _timed(meter, beams, baseline, cell.baseline)

@@ -120,9 +120,8 @@ class Worker:
             short = [kind for kind in self.kinds if self.short is not None and takes_short_answers(kind)]
             if self.score or len(short) < len(self.kinds):
                 # All that depends on the picture alone, once for all types.
-                batch.embeds = torch.cat(
-                    self.fitting.run(len(items), lambda rows, given=pixels: self._embed(given[rows]))
-                )
+                parts = self.fitting.run(len(items), lambda rows, given=pixels: self._embed(given[rows]))
+                batch.embeds = torch.cat(parts)
             conversations = []
             for kind in self.kinds:
                 written = self._write_short(kind, items, pixels) if kind in short else None

@@ -42,12 +42,14 @@ class Written:
         logprobs: Log-probability of each id under the model (before penalties and temperature), natural logarithm.
         text: The decoded text, stripped.
         stop: "unit" (the sentence or paragraph is complete), "eos" or "length".
+        accepted: How many ids of a draft were found right; None if none was looked at.
     """
 
     ids: list[int]
     logprobs: list[float]
     text: str
     stop: str
+    accepted: int | None = None
 
 
 @dataclass(slots=True)
@@ -65,6 +67,7 @@ class Text:
     logprobs: list[float] = field(default_factory=list)
     stop: str = ""
     undecided: bool = False
+    accepted: int | None = None
 
 
 class Decoding:
@@ -174,7 +177,7 @@ class Decoding:
 
     def written(self, text: Text) -> Written:
         """A text that is over."""
-        return Written(text.ids, text.logprobs, self.decode(text.ids).strip(), text.stop)
+        return Written(text.ids, text.logprobs, self.decode(text.ids).strip(), text.stop, text.accepted)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids."""

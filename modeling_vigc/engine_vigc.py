@@ -18,6 +18,7 @@ import torch
 from .beams_vigc import BeamSearch
 from .cache_vigc import LaneCache
 from .decoding_vigc import Decoding, Text, Written, image_features
+from .drafts_vigc import Drafts
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ class Call:
         decoding: How.
         until_unit: Whether it is over at the end of its first unit.
         seed: For sampling.
+        draft: What is expected to be written, if anything is.
     """
 
     prompt: str
@@ -45,6 +47,7 @@ class Call:
     decoding: Decoding
     until_unit: bool = False
     seed: int = 0
+    draft: str | None = None
 
 
 Row = Generator[Call, Written, T]
@@ -61,6 +64,8 @@ class _Slot:
         text: What it has written; of a beam search, the search has it.
         search: The beam search, if it is one.
         prompt_length: Tokens of its prompt, visual ones included.
+        draft: Ids that are read behind the prompt, to be compared with what would be written.
+        written: What was written, once it is over.
     """
 
     call: Call
@@ -69,7 +74,8 @@ class _Slot:
     text: Text
     search: BeamSearch | None = None
     prompt_length: int = 0
-    written: Written | None = field(default=None)
+    draft: list[int] = field(default_factory=list)
+    written: Written | None = None
 
 
 class Engine:
@@ -79,12 +85,13 @@ class Engine:
         model: A VIGC model, or any InstructBLIP with a decoder-only language model.
         processor: Makes prompts into ids (`encode_prompts`).
         max_slots: Calls written at a time; with beams, each takes as many places in the batch.
+        verify_drafts: Whether what a call is expected to write is read first, where that pays.
 
     Raises:
         ValueError: There is no slot.
     """
 
-    def __init__(self, model: Any, processor: Any, max_slots: int) -> None:
+    def __init__(self, model: Any, processor: Any, max_slots: int, verify_drafts: bool = False) -> None:
         if max_slots < 1:
             raise ValueError(f"max_slots={max_slots} is too small: give at least 1.")
         self.model, self.processor, self.max_slots = model, processor, max_slots
@@ -92,6 +99,7 @@ class Engine:
         self.cache = LaneCache(config.num_hidden_layers, 0)
         attention = config._attn_implementation
         self.any_mask, self.added_mask = attention in _ANY_MASK, attention == "eager"
+        self.drafts = Drafts(processor.tokenizer, verify_drafts)
         self.slots: list[_Slot] = []
         # For each lane: how many places are filled, and the token that comes next.
         self.lengths: list[int] = []
@@ -147,28 +155,36 @@ class Engine:
         """Gives calls a slot each and writes their first tokens."""
         if not calls:
             return
-        prompts, lengths = self._prompts([call for _, call in calls])
+        prompts = self._prompts([call for _, call in calls])
+        fresh = []
+        for (row, call), prompt in zip(calls, prompts, strict=True):
+            beams, lane = call.decoding.beams, len(self.lengths)
+            text = Text(call.until_unit, call.seed)
+            slot = _Slot(call, row, list(range(lane, lane + beams)), text, prompt_length=len(prompt))
+            if beams > 1:
+                slot.search = BeamSearch(call.decoding, call.until_unit)
+            else:
+                at_most = call.decoding.max_new_tokens - 1
+                slot.draft = self.drafts.propose(call.draft, len(self.slots) + len(calls), at_most)
+            self.lengths += [len(prompt)] * beams
+            self.tokens += [0] * beams
+            fresh.append(slot)
+        self.slots += fresh
         start = 0
-        for pack in self._packs(lengths):
-            slots = []
-            for place in pack:
-                row, call = calls[place]
-                beams = call.decoding.beams
-                lanes = list(range(len(self.lengths), len(self.lengths) + beams))
-                slot = _Slot(call, row, lanes, Text(call.until_unit, call.seed), prompt_length=lengths[place])
-                if beams > 1:
-                    slot.search = BeamSearch(call.decoding, call.until_unit)
-                self.lengths += [lengths[place]] * beams
-                self.tokens += [0] * beams
-                slots.append(slot)
-            end = start + sum(lengths[place] for place in pack)
-            logits = self._prefill(prompts[start:end], slots)
-            self.slots += slots
-            self._choose(slots, logits, [[place] * len(slot.lanes) for place, slot in enumerate(slots)])
-            start = end
+        for pack in self._packs(fresh):
+            logits = self._prefill(prompts[start : start + len(pack)], pack)
+            start += len(pack)
+            sizes = [len(slot.draft) + 1 for slot in pack]
+            firsts = [sum(sizes[:place]) for place in range(len(pack))]
+            plain = [place for place, slot in enumerate(pack) if not slot.draft]
+            rows = [[firsts[place]] * len(pack[place].lanes) for place in plain]
+            self._choose([pack[place] for place in plain], logits, rows)
+            for slot, first, size in zip(pack, firsts, sizes, strict=True):
+                if slot.draft:
+                    self._verify(slot, logits[first : first + size])
 
-    def _prompts(self, calls: list[Call]) -> tuple[torch.Tensor, list[int]]:
-        """The calls' prompts end to end, float (places, text width), with their lengths; visual tokens come first."""
+    def _prompts(self, calls: list[Call]) -> list[torch.Tensor]:
+        """The calls' prompts, each float (places, text width); visual tokens come first."""
         inputs = self.processor.encode_prompts([call.prompt for call in calls]).to(self.model.device)
         image_embeds = torch.stack([call.image_embeds for call in calls]).to(self.model.device)
         features, _ = image_features(
@@ -178,35 +194,68 @@ class Engine:
         embeds = self.model.get_input_embeddings()(inputs["input_ids"].masked_fill(places, 0))
         places, mask = places.to(embeds.device), inputs["attention_mask"].to(embeds.device)
         embeds = embeds.masked_scatter(places.unsqueeze(-1), features.to(embeds.device, embeds.dtype))
-        return embeds[mask.bool()], mask.sum(-1).tolist()
+        return [row[seen] for row, seen in zip(embeds, mask.bool(), strict=True)]
 
-    def _packs(self, lengths: list[int]) -> list[list[int]]:
-        packs: list[list[int]] = []
-        for place, length in enumerate(lengths):
-            full = not packs or sum(lengths[other] for other in packs[-1]) + length > _PACK
-            if full or not self.any_mask:
+    def _packs(self, slots: list[_Slot]) -> list[list[_Slot]]:
+        packs: list[list[_Slot]] = []
+        size = 0
+        for slot in slots:
+            length = slot.prompt_length + len(slot.draft)
+            if not packs or size + length > _PACK or not self.any_mask:
                 packs.append([])
-            packs[-1].append(place)
+                size = 0
+            packs[-1].append(slot)
+            size += length
         return packs
 
-    def _prefill(self, prompts: torch.Tensor, slots: list[_Slot]) -> torch.Tensor:
-        """Reads prompts into the slots' lanes; returns float32 (slots, vocabulary), the logits behind each."""
-        device = prompts.device
-        lengths = torch.tensor([slot.prompt_length for slot in slots], device=device)
-        which = torch.arange(len(slots), device=device).repeat_interleave(lengths)
-        ends = lengths.cumsum(0)
-        places = torch.arange(len(which), device=device) - (ends - lengths)[which]
-        lanes = torch.tensor([slot.lanes[0] for slot in slots], device=device)[which]
+    def _prefill(self, prompts: list[torch.Tensor], slots: list[_Slot]) -> torch.Tensor:
+        """Reads prompts and drafts into the slots' lanes.
+
+        Returns:
+            Logits behind each prompt and behind each id of its draft, float32 (slots + ids of drafts, vocabulary).
+        """
+        device = prompts[0].device
+        embed = self.model.get_input_embeddings()
+        parts, places, lanes, keep = [], [], [], []
+        for slot, prompt in zip(slots, prompts, strict=True):
+            parts.append(prompt)
+            if slot.draft:
+                parts.append(embed(torch.tensor(slot.draft, device=device)))
+            length = slot.prompt_length + len(slot.draft)
+            keep += range(len(places) + slot.prompt_length - 1, len(places) + length)
+            places += range(length)
+            lanes += [slot.lanes[0]] * length
+        where = torch.tensor([lanes, places], device=device)
         mask = None
         if len(slots) > 1:
-            order = torch.arange(len(which), device=device)
-            mask = self._mask((which[:, None] == which) & (order[:, None] >= order), prompts.dtype)[None, None]
-        self._point(torch.stack([lanes, places]), 0, max(slot.prompt_length for slot in slots) + 1)
-        logits = self._forward(mask, places[None], logits_to_keep=ends - 1, inputs_embeds=prompts[None])[0]
+            order = torch.arange(len(places), device=device)
+            own = (where[0][:, None] == where[0]) & (order[:, None] >= order)
+            mask = self._mask(own, parts[0].dtype)[None, None]
+        self._point(where, 0, max(places) + 2)
+        kept = torch.tensor(keep, device=device)
+        embeds = torch.cat(parts)[None]
+        logits = self._forward(mask, where[1][None], logits_to_keep=kept, inputs_embeds=embeds)[0]
         for slot in slots:
             if others := slot.lanes[1:]:
                 self.cache.copy(slot.lanes[:1] * len(others), others, 0, slot.prompt_length)
         return logits
+
+    def _verify(self, slot: _Slot, logits: torch.Tensor) -> None:
+        """Takes the draft's ids as long as they are those that would have been written, and the one behind them."""
+        decoding, lane = slot.call.decoding, slot.lanes[0]
+        right = 0
+        for row, expected in enumerate([*slot.draft, None]):
+            decoding.choose([slot.text], logits[row : row + 1])
+            token = self.tokens[lane] = slot.text.ids[-1]
+            if decoding.finished(slot.text) or token != expected:
+                break
+            right += 1
+        # What was read of the draft behind this is overwritten.
+        self.lengths[lane] = slot.prompt_length + right
+        slot.text.accepted = right
+        self.drafts.note(right, len(slot.draft))
+        if slot.text.stop:
+            slot.written = decoding.written(slot.text)
 
     def _next_logits(self) -> torch.Tensor:
         """Logits behind the tokens that come next, float32 (lanes, vocabulary)."""

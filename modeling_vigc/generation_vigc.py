@@ -131,6 +131,7 @@ class Pair:
         step: How many VIC calls there were.
         tokens: How many tokens the answer has.
         done: Whether there is no further VIC call.
+        follows: Whether the last call began as was expected.
         reason: Why VIG's text is not a pair.
         instruction: What VIG was asked.
         vig_text: What VIG wrote.
@@ -149,6 +150,7 @@ class Pair:
     step: int = 0
     tokens: int = 0
     done: bool = False
+    follows: bool = True
     reason: str | None = None
     instruction: str | None = None
     vig_text: str | None = None
@@ -236,8 +238,11 @@ def converse(
     while not row.done:
         seed = _step_seed(request.seed, row.step + 1)
         until_unit = not _whole(row, settings)
-        written = yield Call(row.prompt, request.image_embeds, decoding, until_unit, seed)
+        draft = _expected(row, until_unit, settings)
+        written = yield Call(row.prompt, request.image_embeds, decoding, until_unit, seed, draft)
+        row.follows = written.accepted != 0
         _advance(row, written, decoding, settings)
+        row.follows |= row.step == 1 and settings.iqf_full_record  # from now on there is a better draft
     return request, row
 
 
@@ -250,6 +255,15 @@ def _read_pair(row: Pair, written: Written, processor: Any, settings: IqfSetting
         row.reason = "the question is empty"
     if pair.answer is not None:
         row.draft_units = settings.rule.split_all(pair.answer)
+
+
+def _expected(row: Pair, until_unit: bool, settings: IqfSettings) -> str | None:
+    """What the next call will write if VIC goes on as the draft does, or as its own first call did."""
+    if not row.follows:
+        return None
+    units = row.draft_units if row.full_answer is None else settings.rule.split_all(row.full_answer)
+    rest = (units or [])[row.step :]
+    return settings.rule.separator.join(rest[:1] if until_unit else rest) or None
 
 
 def _whole(row: Pair, settings: IqfSettings) -> bool:

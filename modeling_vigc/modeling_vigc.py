@@ -15,6 +15,7 @@ from transformers.models.instructblip.modeling_instructblip import (
     InstructBlipForConditionalGenerationModelOutput,
 )
 
+from .backbone_vigc import Backbone
 from .configuration_vigc import VigcConfig
 from .decoding_vigc import Decoding, image_features
 from .engine_vigc import Engine, Row
@@ -198,7 +199,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
     @property
     def base_model(self) -> nn.Module | Callable[..., BaseModelOutputWithPast]:
         """Everything up to the language model's head: what TRL calls to get `last_hidden_state`."""
-        return _Backbone(self)
+        return Backbone(self)
 
     @torch.no_grad()
     def generate(
@@ -256,9 +257,8 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             image_embeds = self.get_image_embeds(pixel_values, stretch)
         seeds: Any = torch.randint(2**31, (image_embeds.shape[0],)) if row_seeds is None else row_seeds
         requests = requests_of(mode, image_embeds, task, questions, seeds)
-        rows = dict(
-            Engine(self, processor, len(requests)).run(converse(row, processor, decoding, settings) for row in requests)
-        )
+        calls = (converse(request, processor, decoding, settings) for request in requests)
+        rows = dict(Engine(self, processor, len(requests)).run(calls))
         ids = torch.empty(len(requests), 0, dtype=torch.long, device=self.device) if input_ids is None else input_ids
         output = to_output([rows[request] for request in requests], processor, settings, mode, ids)
         return output if decoding.config.return_dict_in_generate else cast(torch.Tensor, output.sequences)
@@ -270,6 +270,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
         max_slots: int = 32,
         generation_config: GenerationConfig | None = None,
         logits_processor: list[LogitsProcessor] | None = None,
+        verify_drafts: bool = False,
         **kwargs: Any,
     ) -> Iterator[tuple[VigcRequest, Pair]]:
         """Writes any number of rows, `max_slots` at a time; a row that ends makes room for the next one at once.
@@ -283,6 +284,8 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             max_slots: Texts written at a time; with beams each takes as many places in the batch.
             generation_config: Instead of the model's own.
             logits_processor: Own processors, called on rows that have the same number of ids.
+            verify_drafts: Whether VIC's sentences are first compared with those of the draft, many words at a time,
+                while that saves work. In float32 texts stay the same.
             kwargs: Decoding and `iqf_*` settings, as `generate` takes them.
 
         Yields:
@@ -306,7 +309,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
                     known[name] = self._correction(processor, given, logits_processor)
                 yield converse(request, processor, *known[name])
 
-        return Engine(self, processor, max_slots).run(rows())
+        return Engine(self, processor, max_slots, verify_drafts).run(rows())
 
     def _correction(
         self, processor: Any, given: dict[str, Any], logits_processor: list[LogitsProcessor] | None
@@ -363,38 +366,6 @@ def _given_settings(config: GenerationConfig) -> dict[str, Any]:
     """What a generation config sets, as keyword arguments."""
     settings = {name: value for name, value in config.to_dict().items() if value is not None}
     return {name: value for name, value in settings.items() if name != "transformers_version" and name[0] != "_"}
-
-
-class _Backbone:
-    """The model up to the head of its language model, as a callable; in all else the model itself."""
-
-    def __init__(self, model: VigcForConditionalGeneration) -> None:
-        self._model = model
-
-    def __call__(
-        self,
-        pixel_values: torch.Tensor | None = None,
-        qformer_input_ids: torch.LongTensor | None = None,
-        qformer_attention_mask: torch.LongTensor | None = None,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.LongTensor | None = None,
-        image_embeds: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> BaseModelOutputWithPast:
-        model = self._model
-        for name in PROCESSOR_ENTRIES:
-            kwargs.pop(name, None)
-        outputs = model._image_outputs(pixel_values, image_embeds, qformer_input_ids, qformer_attention_mask, False)
-        model._check_places(input_ids)
-        embeds = model.get_input_embeddings()(input_ids)
-        places = cast(Any, model).get_placeholder_mask(input_ids, embeds)
-        embeds = embeds.masked_scatter(places, cast(Any, outputs.pooler_output).to(embeds.device, embeds.dtype))
-        return model.language_model.get_decoder()(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_model" or name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self._model, name)
 
 
 __all__ = ["VigcForConditionalGeneration"]

@@ -64,20 +64,24 @@ def differences(written, rows, records):
     return tokens, others
 
 
+FULL = [
+    pytest.param(500, penalty, prompt, slots, verify, marks=pytest.mark.slow)
+    for penalty, prompt, slots, verify in (
+        (1.0, "instruction", 8, False),
+        (1.0, "question", 3, True),
+        (1.5, "instruction", 8, False),
+        (1.5, "instruction", 1, True),
+    )
+]
+
+
 @pytest.mark.parametrize(
-    ("count", "penalty", "prompt", "slots"),
-    [
-        (18, 1.0, "instruction", 5),
-        (9, 1.5, "question", 4),
-        *[
-            pytest.param(500, penalty, prompt, slots, marks=pytest.mark.slow)
-            for penalty, prompt, slots in ((1.0, "instruction", 8), (1.0, "question", 3), (1.5, "instruction", 8))
-        ],
-    ],
+    ("count", "penalty", "prompt", "slots", "verify"),
+    [(18, 1.0, "instruction", 5, False), (9, 1.5, "question", 2, True), *FULL],
 )
-def test_greedy_search_is_the_loop_s(written, count, penalty, prompt, slots):
+def test_greedy_search_is_the_loop_s(written, count, penalty, prompt, slots, verify):
     settings = {**RELEASED, "num_beams": 1, "repetition_penalty": penalty, "iqf_prompt": prompt}
-    rows = stream(written, rows_of(written[3], count), slots, **settings)
+    rows = stream(written, rows_of(written[3], count), slots, verify_drafts=verify, **settings)
     records = loop_of(written, count, penalty=penalty, prompt=prompt)
     assert differences(written, rows, records) == (0, 0)
     lengths = {len(step["sentence"].split()) for row in rows.values() for step in row.trace}
@@ -106,22 +110,43 @@ def test_drawn_texts_depend_on_their_seeds_alone(written, compositions):
             assert (row.vig_text, row.answer) == (alone[key].vig_text, alone[key].answer)
 
 
-def test_slots_are_refilled_and_pictures_shared(written):
+class Widths:
+    """How many texts each decoding step of the language model is about."""
+
+    def __init__(self, model):
+        self.seen = []
+        self.hook = model.language_model.register_forward_pre_hook(self.note, with_kwargs=True)
+
+    def note(self, module, given, kwargs):
+        if kwargs.get("input_ids") is not None:
+            self.seen.append(len(kwargs["input_ids"]))
+
+    def __enter__(self):
+        return self.seen
+
+    def __exit__(self, *_):
+        self.hook.remove()
+
+
+def test_slots_are_refilled(written):
     """Rows end in another order than they began in, and no more texts are written at a time than there are slots."""
-    model, _, _, embeds = written
-    batches = []
-    hook = model.language_model.register_forward_pre_hook(
-        lambda module, given, kwargs: batches.append(kwargs.get("input_ids")), with_kwargs=True
-    )
-    try:
-        rows = stream(written, rows_of(embeds, 15), 4, iqf_steps=2)
-    finally:
-        hook.remove()
+    with Widths(written[0]) as widths:
+        rows = stream(written, rows_of(written[3], 15), 4, iqf_steps=2)
     assert list(rows) != sorted(rows) and len(rows) == 15
-    widths = [len(ids) for ids in batches if ids is not None]
     assert max(widths) == 4
     full = len(widths) - widths[::-1].index(4)
     assert sum(width == 4 for width in widths[:full]) > 0.9 * full, "slots stay full as long as there are rows"
+
+
+def test_drafts_save_steps_where_they_are_right(written):
+    requests = [VigcRequest(written[3][index], "vig", "detail", key=index) for index in range(3)]
+    found = {}
+    for verify in (False, True):
+        with Widths(written[0]) as widths:
+            rows = stream(written, requests, 1, iqf_prompt="instruction", iqf_full_record=True, verify_drafts=verify)
+        found[verify] = {key: (row.answer, [step["stop"] for step in row.trace]) for key, row in rows.items()}, widths
+    assert found[True][0] == found[False][0]
+    assert len(found[True][1]) < 0.95 * len(found[False][1])
 
 
 def test_settings_of_rows_and_rows_that_depend_on_others(written):

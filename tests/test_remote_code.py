@@ -41,10 +41,12 @@ def test_the_same_tokens_with_and_without_vigc(result, model, processor, parity_
 def test_saved_again_and_loaded_again(result):
     assert result["reloaded"] == result["loaded"]
     assert {path.name for path in result["folder"].glob("*_vigc.py")} == {
+        "backbone_vigc.py",
         "beams_vigc.py",
         "cache_vigc.py",
         "configuration_vigc.py",
         "decoding_vigc.py",
+        "drafts_vigc.py",
         "engine_vigc.py",
         "generation_vigc.py",
         "instructions_vigc.py",
