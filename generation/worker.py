@@ -131,7 +131,7 @@ class Worker:
                     conversations.append(Conversation(asking, embeds, kind, (batch, kind, place)))
             yield conversations
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _embed(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.model.get_image_embeds(pixels.to(self.model.device, self.model.dtype))
 
@@ -180,7 +180,7 @@ class Worker:
                     found[place] = end.value
         return found
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _short(self, kind: str, pixels: torch.Tensor, seeds: list[int], settings: dict[str, Any]) -> list[Draft]:
         assert self.short is not None
         write, to = self.short.write, (self.model.device, self.model.dtype)
@@ -208,7 +208,7 @@ class Worker:
                     self._score(work.rows[-len(good) :], kind, batch, good)
         return work
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _score(self, rows: list[tuple[Item, dict[str, Any]]], kind: str, batch: _Batch, places: list[int]) -> None:
         """How much the answers owe to the picture, into the rows."""
 

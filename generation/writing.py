@@ -119,13 +119,13 @@ class Writing:
     def _go_on(
         self,
         conversation: Conversation,
-        draft: Draft | None,
+        draft: Any,
         wanted: deque[VigcRequest],
         ended: deque[tuple[Conversation, list[Draft]]],
     ) -> None:
-        """Sends a conversation what was written; what it wants next waits, or it has ended."""
+        """Sends a conversation what was written, None to begin; what it wants next waits, or it has ended."""
         try:
-            ask = conversation.asking.send(draft)  # type: ignore[arg-type]
+            ask = conversation.asking.send(draft)
         except StopIteration as end:
             ended.append((conversation, end.value))
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -91,8 +92,8 @@ class BeamSearch:
     def _candidates(self, logits: torch.Tensor) -> tuple[torch.Tensor, list[_Hypothesis]]:
         """The best continuations with their summed scores, float32 (kept,), the best first."""
         logprobs = self.decoding.without_image(logits).log_softmax(-1)
-        known = torch.tensor([item.text.ids for item in self.running], dtype=torch.long, device=logits.device)
-        scores = self.decoding.processors(known.reshape(len(self.running), -1), logprobs)  # type: ignore[arg-type]
+        ids: Any = torch.tensor([item.text.ids for item in self.running], dtype=torch.long, device=logits.device)
+        scores = self.decoding.processors(ids.reshape(len(self.running), -1), logprobs)
         summed = (scores + self.scores.to(scores.device)[:, None]).flatten()
         values, places = torch.topk(summed, self.keep)
         parents, tokens = places // logits.shape[-1], places % logits.shape[-1]

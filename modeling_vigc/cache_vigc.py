@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -42,6 +42,7 @@ class LaneLayer(CacheLayerMixin):
         """Stores the states, float (B, heads, T, head width), where the cache says; returns all that may be seen."""
         if self.keys is None or self.keys.shape[0] < self.cache.lanes or self.keys.shape[2] < self.cache.places:
             self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
         where = self.cache.where.to(key_states.device)
         self.keys[where[0], :, where[1]] = key_states.transpose(1, 2).flatten(0, 1)
         self.values[where[0], :, where[1]] = value_states.transpose(1, 2).flatten(0, 1)
@@ -91,7 +92,7 @@ class LaneCache(Cache):
 
     def copy(self, sources: list[int], targets: list[int], begin: int, end: int) -> None:
         """Copies the places from `begin` up to `end` of the source lanes to the target lanes, all at once."""
-        for layer in self.layers:
+        for layer in cast(Any, self.layers):
             for states in (layer.keys, layer.values):
                 source, target = (torch.tensor(lanes, device=states.device) for lanes in (sources, targets))
                 states[target, :, begin:end] = states[source, :, begin:end]

@@ -117,7 +117,7 @@ class Engine:
         more = True
         while True:
             while more and len(waiting) < self.max_slots - len(self.slots):
-                row = next(coming, _END)
+                row: Any = next(coming, _END)
                 if row is _END:
                     more = False
                 elif row is None:
@@ -125,7 +125,7 @@ class Engine:
                         raise ValueError("The next row is not known yet, but nothing is being written to wait for.")
                     break
                 else:
-                    yield from self._proceed(row, None, waiting.append)  # type: ignore[arg-type]
+                    yield from self._proceed(row, None, waiting.append)
             free = min(len(waiting), self.max_slots - len(self.slots))
             if not free and not self.slots and not more:
                 return
@@ -134,14 +134,14 @@ class Engine:
             for slot in reversed(done):
                 yield from self._proceed(slot.row, slot.written, waiting.appendleft)
 
-    def _proceed(self, row: Row[T], written: Written | None, wait: Any) -> Iterator[T]:
-        """Sends a row what was written; its next call waits, or its result is yielded."""
+    def _proceed(self, row: Row[T], written: Any, wait: Any) -> Iterator[T]:
+        """Sends a row what was written, None to begin; its next call waits, or its result is yielded."""
         try:
-            wait((row, row.send(written)))  # type: ignore[arg-type]
+            wait((row, row.send(written)))
         except StopIteration as end:
             yield end.value
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _step(self, calls: list[tuple[Row[Any], Call]]) -> list[_Slot]:
         """Begins calls; then, unless one of them is over already, writes a token of each. Returns what is over."""
         self._begin(calls)

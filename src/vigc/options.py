@@ -96,7 +96,7 @@ Revision = Annotated[str | None, option("Commit, tag or branch of the model.", r
 RemoteCode = Annotated[
     bool, option("Let code from the model's folder run.", "--trust-remote-code", rich_help_panel=_MODEL)
 ]
-BatchSize = Annotated[int, option("Pictures worked on at a time.", min=1, rich_help_panel=_MODEL)]
+BatchSize = Annotated[int, option("Texts written, and pictures read, at a time.", min=1, rich_help_panel=_MODEL)]
 Dtype = Annotated[
     str, option("auto (as saved; float32 on a CPU), float32, bfloat16 or float16.", rich_help_panel=_MODEL)
 ]
