@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vigc.processing.annotation_layouts import coco_names, image_id_of
+from vigc.processing.annotation_layouts import coco_names
+from vigc.processing.llava import image_id_of
 
 from .errors import EvaluationError
 from .instances import Instances, polled_objects

@@ -137,23 +137,34 @@ class Fitting:
             if result is not None:
                 results.append(result)
                 start += size
-                continue
-            # Outside of the handler, where the error no longer holds on to the memory.
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            if size == 1:
-                raise TryAgainError("Memory does not suffice for one picture: free some, or take a smaller --dtype.")
-            self.most = size // 2
-            self.halved += 1
+            else:  # outside of the handler, where the error no longer holds on to the memory
+                self.most = self.halve(size)
         return results
+
+    def halve(self, size: int) -> int:
+        """Half of a number of rows that did not fit.
+
+        Raises:
+            TryAgainError: It was one.
+        """
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if size == 1:
+            raise TryAgainError("Memory does not suffice for one picture: free some, or take a smaller --dtype.")
+        self.halved += 1
+        return size // 2
 
 
 def _unless_full(work: Callable[[slice], T], rows: slice) -> T | None:
     try:
         return work(rows)
-    except torch.OutOfMemoryError:
-        return None
     except RuntimeError as error:
-        if "can't allocate memory" in str(error):  # how torch says it on a CPU
-            return None
-        raise
+        if not is_full(error):
+            raise
+        return None
+
+
+def is_full(error: RuntimeError) -> bool:
+    """Whether an error says that memory did not suffice."""
+    # The second is how torch says it on a CPU.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -133,6 +133,7 @@ class GenerateJob(JobSettings):
             configuration=plan["configuration"],
             settings=plan["settings"],
             constants=row_constants(plan),
+            slots=self.batch_size,
         )
         loader = Loader(self.collection(), worker.prepare, self.batch_size, embed=self.store == "embed")
 
@@ -184,13 +185,10 @@ def _write_shard(worker: Worker, loader: Loader, sources: list[Source], say: Cal
     output = ShardOutput()
     halved, items = worker.fitting.halved, []
     rows, rejects = [], []
-    for batch in loader.batches(sources, output.skipped):
-        work = worker.write(batch)
+    for batch, work in worker.write(loader.batches(sources, output.skipped)):
         rows += work.rows
         rejects += work.rejects
         output.dropped += work.dropped
-        for item in batch:
-            item.pixels = None
         items += batch
         say(f"{len(items)} of {len(sources)} pictures")
     # Only now is it known which pictures have copies.

@@ -35,7 +35,8 @@ class JobSettings(ABC):
         split: Of a dataset: its split.
         license: Licence of pictures that do not state their own.
         limit: Only the first so many inputs.
-        batch_size: Inputs worked on at a time; greedy decoding in float32 writes the same texts with any.
+        batch_size: Texts written at a time, and inputs read at a time; greedy decoding in float32 writes the same texts
+            with any.
         shard_size: Inputs per parquet file, which is also what an interruption costs at most.
         seed: Decides, with a row's id, what is drawn where decoding samples.
         retries: How often a text that is no pair is drawn again before it is set aside.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,12 @@ import torch
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS
 from vigc.processing.rows import row_id, to_messages
 
-from .attempts import NOT_FINITE, Draft, Fitting, NumbersOnly, is_same_question
+from .attempts import NOT_FINITE, Draft, Fitting, is_same_question
 from .loading import Item
 from .scoring import visual_dependencies
 from .short_answers import ShortAnswers, takes_short_answers
 from .sources import printable
+from .writing import Ask, Asking, Conversation, Writing
 
 # How a text is drawn where the settings themselves draw nothing: a second attempt stays close to the first, a second
 # question does not.
@@ -27,7 +28,7 @@ ANOTHER = {"do_sample": True, "num_beams": 1, "temperature": 1.0, "top_p": 0.95}
 
 @dataclass
 class Work:
-    """What came of a batch, by picture and not by row: copies of a picture may still turn up.
+    """What came of a batch of pictures, by picture and not by row: copies of a picture may still turn up.
 
     Args:
         rows: (input, row of `GENERATED_FEATURES`).
@@ -40,8 +41,20 @@ class Work:
     dropped: int = 0
 
 
+@dataclass(eq=False)
+class _Batch:
+    """Pictures that were opened together, and what was written about each under each type."""
+
+    items: list[Item]
+    embeds: torch.Tensor | None = None
+    drafts: dict[tuple[str, int], list[Draft]] = field(default_factory=dict)
+
+    def is_done(self, kinds: Sequence[str]) -> bool:
+        return len(self.drafts) == len(self.items) * len(kinds)
+
+
 class Worker:
-    """Writes the rows of a batch of pictures, one type after the other.
+    """Writes the rows of a shard's pictures.
 
     Args:
         model: A VIGC model.
@@ -50,6 +63,7 @@ class Worker:
             `short_answers`, `decoding`.
         settings: Decoding and `iqf_*` settings that are not the model's own.
         constants: Columns that are the same in every row: `source`, `license`, `model`, `config_hash`.
+        slots: Texts written at a time.
     """
 
     def __init__(
@@ -60,6 +74,7 @@ class Worker:
         configuration: dict[str, Any],
         settings: dict[str, Any],
         constants: dict[str, str],
+        slots: int,
     ) -> None:
         self.model, self.processor = model, processor
         self.kinds, self.correct = tuple(configuration["types"]), configuration["correct"]
@@ -71,6 +86,7 @@ class Worker:
         )
         self.constants = constants
         self.fitting = Fitting()
+        self.writing = Writing(model, processor, slots=slots, correct=self.correct, fitting=self.fitting)
         given = configuration["short_answers"]
         self.short = ShortAnswers(model, processor, self.settings, **given) if given else None
 
@@ -78,169 +94,134 @@ class Worker:
         """A picture's pixels, float (1, 3, H, W)."""
         return self.processor(images=[image], return_tensors="pt")["pixel_values"]
 
-    def write(self, batch: Sequence[Item]) -> Work:
-        """Rows of all types about each picture, and records of the texts that are no pairs."""
-        pixels = torch.cat([item.pixels for item in batch if item.pixels is not None])
-        parts = self.fitting.run(len(batch), lambda rows: self._write_part(batch[rows], pixels[rows]))
-        work = Work()
-        for part in parts:
-            work.rows += part.rows
-            work.rejects += part.rejects
-            work.dropped += part.dropped
-        return work
+    def write(self, batches: Iterable[list[Item]]) -> Iterator[tuple[list[Item], Work]]:
+        """Rows of all types about each picture, and records of the texts that are no pairs.
 
-    def _write_part(self, batch: Sequence[Item], pixels: torch.Tensor) -> Work:
-        work = Work()
-        pixels = pixels.to(self.model.device, self.model.dtype)
-        with torch.inference_mode():
-            # All that depends on the picture alone, once for all types.
-            embeds = self.model.get_image_embeds(pixels) if self.correct or self.score else None
+        The engine goes on from one batch to the next without a break, so that batches may end out of their order; they
+        are yielded in it.
+        """
+        waiting: dict[int, _Batch] = {}
+        following = 0
+        for conversation, drafts in self.writing.run(self._conversations(batches, waiting)):
+            batch, kind, place = conversation.key
+            batch.drafts[kind, place] = drafts
+            while following in waiting and waiting[following].is_done(self.kinds):
+                done = waiting.pop(following)
+                following += 1
+                yield done.items, self._collect(done)
+
+    def _conversations(self, batches: Iterable[list[Item]], waiting: dict[int, _Batch]) -> Iterator[list[Conversation]]:
+        """What is to be asked about each batch, once its pictures have passed the ViT."""
+        for number, items in enumerate(batches):
+            pixels = torch.cat([item.pixels for item in items if item.pixels is not None])
+            for item in items:
+                item.pixels = None
+            batch = waiting[number] = _Batch(items)
+            short = [kind for kind in self.kinds if self.short is not None and takes_short_answers(kind)]
+            if self.score or len(short) < len(self.kinds):
+                # All that depends on the picture alone, once for all types.
+                parts = self.fitting.run(len(items), lambda rows, given=pixels: self._embed(given[rows]))
+                batch.embeds = torch.cat(parts)
+            conversations = []
             for kind in self.kinds:
-                asked: list[list[str]] = [[] for _ in batch]
-                for index in range(self.questions):
-                    drafts = self._drafts(kind, index, batch, pixels, embeds, asked)
-                    self._collect(work, kind, index, batch, drafts, embeds)
-        return work
+                written = self._write_short(kind, items, pixels) if kind in short else None
+                for place, item in enumerate(items):
+                    asking = self._ask(item, kind) if written is None else _known(written[place])
+                    embeds = pixels[place] if batch.embeds is None else batch.embeds[place]
+                    conversations.append(Conversation(asking, embeds, kind, (batch, kind, place)))
+            yield conversations
 
-    def _drafts(
-        self,
-        kind: str,
-        index: int,
-        batch: Sequence[Item],
-        pixels: torch.Tensor,
-        embeds: torch.Tensor | None,
-        asked: list[list[str]],
-    ) -> list[Draft]:
-        """A draft for each picture: the first attempt that is a pair and asks something new, or else the first."""
-        ids = [row_id(item.digest, kind, self.constants["config_hash"], index) for item in batch]
-        drafts = self._attempt(kind, index, 0, ids, pixels, embeds)
-        for attempt in range(1, self.retries + 1):
-            again = [
-                place
-                for place, draft in enumerate(drafts)
-                if (fault := draft.fault()) != NOT_FINITE  # which no other draw puts right
-                and (fault or is_same_question(str(draft.question), asked[place]))
-            ]
-            if not again:
-                break
-            where = torch.tensor(again, device=pixels.device)
-            others = self._attempt(
-                kind,
-                index,
-                attempt,
-                [ids[place] for place in again],
-                pixels[where],
-                None if embeds is None else embeds[where],
-            )
-            for place, draft in zip(again, others, strict=True):
-                if draft.fault() is None and not is_same_question(str(draft.question), asked[place]):
-                    draft.attempt = attempt
-                    drafts[place] = draft
-        for draft, known in zip(drafts, asked, strict=True):
+    @torch.no_grad()
+    def _embed(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.model.get_image_embeds(pixels.to(self.model.device, self.model.dtype))
+
+    def _ask(self, item: Item, kind: str) -> Asking:
+        """Questions of one type about a picture: of each the first attempt that is a pair and asks something new.
+
+        Where none is, the first attempt of all stands for it.
+        """
+        asked: list[str] = []
+        drafts: list[Draft] = []
+        for index in range(self.questions):
+            id_ = row_id(item.digest, kind, self.constants["config_hash"], index)
+            draft: Draft | None = None
+            for attempt in range(self.retries + 1):
+                settings = dict(self.settings)
+                if not self.samples and (attempt or index):
+                    settings |= ANOTHER if index else AGAIN
+                other = yield Ask(row_seed(self.seed, f"{id_}/{attempt}" if attempt else id_), settings)
+                other.attempt = attempt
+                good = other.fault() is None and not is_same_question(str(other.question), asked)
+                if draft is None or good:
+                    draft = other
+                if good or draft.fault() == NOT_FINITE:  # which no other draw puts right
+                    break
+            assert draft is not None
             if draft.fault() is None:
-                draft.repeats = is_same_question(str(draft.question), known)
+                draft.repeats = is_same_question(str(draft.question), asked)
                 if not draft.repeats:
-                    known.append(str(draft.question))
+                    asked.append(str(draft.question))
+            drafts.append(draft)
         return drafts
 
-    def _attempt(
-        self,
-        kind: str,
-        index: int,
-        attempt: int,
-        ids: list[str],
-        pixels: torch.Tensor,
-        embeds: torch.Tensor | None,
-    ) -> list[Draft]:
-        seeds = [row_seed(self.seed, f"{id_}/{attempt}" if attempt else id_) for id_ in ids]
-        settings = dict(self.settings)
-        if not self.samples and (attempt or index):
-            settings |= ANOTHER if index else AGAIN
-        if self.short is not None and takes_short_answers(kind):
-            return self.short.write(kind, pixels, seeds, settings)
-        if not self.correct:
-            return self._write_only(kind, pixels, seeds, settings)
-        return self._write_and_correct(kind, embeds, seeds, settings)
+    def _write_short(self, kind: str, items: Sequence[Item], pixels: torch.Tensor) -> dict[int, list[Draft]]:
+        """Questions with several short answers, the same one of every picture at a time; the drafts by picture."""
+        asking = {place: self._ask(item, kind) for place, item in enumerate(items)}
+        wanted = {place: next(row) for place, row in asking.items()}
+        found: dict[int, list[Draft]] = {}
+        while wanted:
+            settings = next(iter(wanted.values())).settings
+            places = [place for place, ask in wanted.items() if ask.settings == settings]
+            seeds = [wanted.pop(place).seed for place in places]
+            for place, draft in zip(places, self._short(kind, pixels[places], seeds, settings), strict=True):
+                try:
+                    wanted[place] = asking[place].send(draft)
+                except StopIteration as end:
+                    found[place] = end.value
+        return found
 
-    def _write_and_correct(
-        self, kind: str, embeds: torch.Tensor | None, seeds: list[int], settings: dict[str, Any]
-    ) -> list[Draft]:
-        output = self.model.generate(
-            image_embeds=embeds,
-            processor=self.processor,
-            mode="vig",
-            task=[kind] * len(seeds),
-            row_seeds=seeds,
-            return_dict_in_generate=True,
-            **settings,
-        )
-        columns = (
-            output.questions,
-            output.drafts,
-            output.answers,
-            output.reasons,
-            output.vig_texts,
-            output.trace,
-            output.draft_logprobs,
-            output.answer_logprobs,
-            output.answers_given_question,
-        )
-        return [Draft(*values) for values in zip(*columns, strict=True)]
+    @torch.no_grad()
+    def _short(self, kind: str, pixels: torch.Tensor, seeds: list[int], settings: dict[str, Any]) -> list[Draft]:
+        assert self.short is not None
+        write, to = self.short.write, (self.model.device, self.model.dtype)
+        parts = self.fitting.run(len(seeds), lambda rows: write(kind, pixels[rows].to(*to), seeds[rows], settings))
+        return [draft for part in parts for draft in part]
 
-    def _write_only(self, kind: str, pixels: torch.Tensor, seeds: list[int], settings: dict[str, Any]) -> list[Draft]:
-        """VIG alone, in plain decoding. It draws for a whole batch at a time, so where it draws rows go alone."""
-        samples = self.samples or settings.get("do_sample", False)
-        parts = [slice(row, row + 1) for row in range(len(seeds))] if samples else [slice(0, len(seeds))]
-        texts: list[str] = []
-        logprobs: list[float | None] = []
-        for part in parts:
-            numbers = NumbersOnly(len(seeds[part]))
-            prompts = [self.processor.instruction(kind)] * len(seeds[part])
-            inputs = self.processor.encode_prompts(prompts).to(pixels.device)
-            devices = [pixels.device] if pixels.device.type == "cuda" else []
-            with torch.random.fork_rng(devices=devices):
-                torch.manual_seed(seeds[part][0])
-                ids = self.model.generate(
-                    pixel_values=pixels[part], **inputs, correct=False, logits_processor=[numbers], **settings
-                )
-            logprobs += numbers.logprobs()
-            texts += self.processor.decode_texts(ids[:, inputs["input_ids"].shape[1] :])
-        pairs = self.processor.post_process(texts)
-        return [
-            Draft(pair.question, pair.answer, pair.answer, pair.reason, text, draft_logprob=logprob)
-            for pair, text, logprob in zip(pairs, texts, logprobs, strict=True)
-        ]
+    def _collect(self, batch: _Batch) -> Work:
+        """Rows, records and counts from the drafts of a batch."""
+        work = Work()
+        for kind in self.kinds:
+            for index in range(self.questions):
+                good = []
+                for place, item in enumerate(batch.items):
+                    draft = batch.drafts[kind, place][index]
+                    id_ = row_id(item.digest, kind, self.constants["config_hash"], index)
+                    fault = draft.fault()
+                    if fault is not None:
+                        work.rejects.append((item, self._reject(id_, kind, item, draft, fault)))
+                    elif draft.repeats:
+                        work.dropped += 1
+                    else:
+                        good.append(place)
+                        work.rows.append((item, self._row(id_, kind, index, item, draft)))
+                if self.score and good:
+                    self._score(work.rows[-len(good) :], kind, batch, good)
+        return work
 
-    def _collect(
-        self,
-        work: Work,
-        kind: str,
-        index: int,
-        batch: Sequence[Item],
-        drafts: list[Draft],
-        embeds: torch.Tensor | None,
-    ) -> None:
-        """Rows, records and counts from the drafts of one question."""
-        good = []
-        for place, (item, draft) in enumerate(zip(batch, drafts, strict=True)):
-            id_ = row_id(item.digest, kind, self.constants["config_hash"], index)
-            fault = draft.fault()
-            if fault is not None:
-                work.rejects.append((item, self._reject(id_, kind, item, draft, fault)))
-            elif draft.repeats:
-                work.dropped += 1
-            else:
-                good.append(place)
-                work.rows.append((item, self._row(id_, kind, index, item, draft)))
-        if self.score and good and embeds is not None:
-            questions = [str(drafts[place].question) for place in good]
-            answers = [str(drafts[place].answer) for place in good]
-            where = torch.tensor(good, device=embeds.device)
-            scores = visual_dependencies(
-                self.model, self.processor, embeds[where], questions, answers, [kind] * len(good)
-            )
-            for (_, row), score in zip(work.rows[-len(good) :], scores, strict=True):
-                row["scores"]["visual_dependency"] = score
+    @torch.no_grad()
+    def _score(self, rows: list[tuple[Item, dict[str, Any]]], kind: str, batch: _Batch, places: list[int]) -> None:
+        """How much the answers owe to the picture, into the rows."""
+
+        def scores(part: slice) -> list[float]:
+            assert batch.embeds is not None
+            asked = [str(row["question"]) for _, row in rows[part]]
+            answered = [str(row["answer"]) for _, row in rows[part]]
+            embeds = batch.embeds[places[part]]
+            return visual_dependencies(self.model, self.processor, embeds, asked, answered, [kind] * len(asked))
+
+        parts = self.fitting.run(len(rows), scores)
+        for (_, row), score in zip(rows, [score for part in parts for score in part], strict=True):
+            row["scores"]["visual_dependency"] = score
 
     def _row(self, id_: str, kind: str, index: int, item: Item, draft: Draft) -> dict[str, Any]:
         question, answer = str(draft.question), str(draft.answer)
@@ -289,6 +270,12 @@ class Worker:
             "reason": reason,
             "attempts": 1 if reason == NOT_FINITE else self.retries + 1,
         }
+
+
+def _known(drafts: list[Draft]) -> Asking:
+    """Nothing is to be asked: the drafts are there."""
+    return drafts
+    yield
 
 
 def finish_row(item: Item, row: dict[str, Any]) -> dict[str, Any]:

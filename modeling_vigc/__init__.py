@@ -3,8 +3,9 @@
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 
 from .configuration_vigc import VigcConfig
-from .generation_vigc import IqfSettings, VigcGenerateOutput
+from .generation_vigc import IqfSettings, VigcRequest
 from .modeling_vigc import VigcForConditionalGeneration
+from .outputs_vigc import VigcGenerateOutput
 
 # So that Auto classes know us without remote code, and saved folders carry the code along for those who lack it.
 AutoConfig.register(VigcConfig.model_type, VigcConfig, exist_ok=True)
@@ -13,4 +14,4 @@ AutoModelForImageTextToText.register(VigcConfig, VigcForConditionalGeneration, e
 VigcConfig.register_for_auto_class()
 VigcForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
 
-__all__ = ["IqfSettings", "VigcConfig", "VigcForConditionalGeneration", "VigcGenerateOutput"]
+__all__ = ["IqfSettings", "VigcConfig", "VigcForConditionalGeneration", "VigcGenerateOutput", "VigcRequest"]

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig
-from transformers.utils.generic import ModelOutput
 
-from .decoding_vigc import Writer, Written
+from .decoding_vigc import Decoding, Written
+from .engine_vigc import Call, Row
 from .sentences_vigc import UnitRule
 
 # What a processor's output carries beside the tensors.
@@ -92,61 +92,66 @@ class IqfSettings:
 IQF_SETTINGS = tuple(item.name for item in fields(IqfSettings))
 
 
-@dataclass
-class VigcGenerateOutput(ModelOutput):
-    """What `generate` wrote, a list entry per row.
+@dataclass(eq=False, slots=True)
+class VigcRequest:
+    """One row to be written by `generate_stream`: a pair about a picture, or the answer to a question about it.
 
     Args:
-        sequences: int64 (B, T), the prompt's ids and those of the final text: "Question: ... Answer: ..." where the
-            question was written too, else the answer.
-        questions: The question, written or given; None where VIG's text is not a pair.
-        drafts: VIG's answer; None where the question was given or there is none.
-        answers: The answer after VIC; None where VIG's text is not a pair.
-        trace: For each VIC call `{"sentence", "changed", "logprob", "stop"}`: the text it kept; whether that differs
-            from the draft's text at this place (None without a draft); the mean log-probability of its tokens, natural
-            logarithm (None if it kept nothing); and why it stopped: "unit", "eos" or "length".
-        valid: Whether VIG's text was a pair; always where the question was given.
-        reasons: Why not, else None.
-        instructions: What VIG was asked, else None.
-        vig_texts: What VIG wrote, well-formed or not, else None.
-        whole_texts: The last prompt with what was written to it.
-        answer_lists: With `iqf_unit="paragraph"` what each call kept, and "" for calls that were not needed any more,
-            as the release records it; else empty.
-        answers_given_question: The first VIC call's whole text, with `iqf_full_record`, else None.
-        draft_logprobs: Mean log-probability of the tokens of VIG's text (question and draft).
-        answer_logprobs: Mean log-probability of the tokens of the answer, each under the call that wrote it.
+        image_embeds: float (patches + 1, vision width), a row of what `get_image_embeds` returns; requests about the
+            same picture share it.
+        mode: "vig" or "vic".
+        task: The type of instruction; needed for "vig" and for `iqf_prompt="instruction"`.
+        question: For "vic".
+        seed: For sampling: with it, a row's text does not depend on what is written beside it.
+        correct: For "vig": whether VIC follows; without it the answer is the draft.
+        settings: Decoding and `iqf_*` settings of this row, over those of the call.
+        key: Whatever the caller wants to know it by.
     """
 
-    sequences: torch.Tensor | None = None
-    questions: list[str | None] | None = None
-    drafts: list[str | None] | None = None
-    answers: list[str | None] | None = None
-    trace: list[list[dict[str, Any]]] | None = None
-    valid: list[bool] | None = None
-    reasons: list[str | None] | None = None
-    instructions: list[str | None] | None = None
-    vig_texts: list[str | None] | None = None
-    whole_texts: list[str] | None = None
-    answer_lists: list[list[str]] | None = None
-    answers_given_question: list[str | None] | None = None
-    draft_logprobs: list[float | None] | None = None
-    answer_logprobs: list[float | None] | None = None
+    image_embeds: torch.Tensor
+    mode: str = "vig"
+    task: str | None = None
+    question: str | None = None
+    seed: int = 0
+    correct: bool = True
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    key: Any = None
 
 
 @dataclass(slots=True)
 class Pair:
-    """One picture's question and answer while they are being written."""
+    """One picture's question and answer.
 
-    index: int
+    Args:
+        task: The type of instruction, if one was named.
+        question: Written or given; None where VIG's text is not a pair.
+        prompt: The last prompt with what was written to it.
+        draft: VIG's answer.
+        draft_units: Its sentences or paragraphs.
+        answer: The answer after VIC; None where VIG's text is not a pair.
+        step: How many VIC calls there were.
+        tokens: How many tokens the answer has.
+        done: Whether there is no further VIC call.
+        follows: Whether the last call began as was expected.
+        reason: Why VIG's text is not a pair.
+        instruction: What VIG was asked.
+        vig_text: What VIG wrote.
+        full_answer: The first VIC call's whole text, with `iqf_full_record`.
+        draft_logprob: Mean log-probability of the tokens of VIG's text.
+        logprobs: Log-probability of each token of the answer, under the call that wrote it.
+        trace: What each VIC call did.
+    """
+
     task: str | None = None
     question: str | None = None
     prompt: str = ""
     draft: str | None = None
     draft_units: list[str] | None = None
-    answer: str = ""
+    answer: str | None = ""
     step: int = 0
     tokens: int = 0
     done: bool = False
+    follows: bool = True
     reason: str | None = None
     instruction: str | None = None
     vig_text: str | None = None
@@ -154,6 +159,11 @@ class Pair:
     draft_logprob: float | None = None
     logprobs: list[float] = field(default_factory=list)
     trace: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def answer_logprob(self) -> float | None:
+        """Mean log-probability of the tokens of the answer."""
+        return _mean(self.logprobs)
 
 
 def decoding_mode(mode: Any, correct: bool | None, processor: Any) -> str:
@@ -178,20 +188,12 @@ def decoding_mode(mode: Any, correct: bool | None, processor: Any) -> str:
     return modes.pop()
 
 
-def generate_rows(
-    writer: Writer,
-    settings: IqfSettings,
-    mode: str,
-    image_embeds: torch.Tensor,
-    task: Any = None,
-    questions: Any = None,
-    seeds: Any = None,
-) -> list[Pair]:
-    """Runs VIG (for mode "vig") and VIC over a batch; rows advance and end independently of each other.
+def requests_of(
+    mode: str, image_embeds: torch.Tensor, task: Any = None, questions: Any = None, seeds: Any = None
+) -> list[VigcRequest]:
+    """The rows of a batch as requests, in their order.
 
     Args:
-        writer: Writes texts with a model, a processor and decoding settings.
-        settings: How VIC iterates.
         mode: "vig" or "vic".
         image_embeds: float (B, patches + 1, vision width), the ViT's output; it is computed once for all steps.
         task: The type of each row; needed for "vig" and for `iqf_prompt="instruction"`.
@@ -204,46 +206,65 @@ def generate_rows(
     count = image_embeds.shape[0]
     tasks = _column("task", task, count, needed=mode == "vig")
     asked = _column("questions", questions, count, needed=mode == "vic")
-    rows = [Pair(index, kind, question) for index, (kind, question) in enumerate(zip(tasks, asked, strict=True))]
     seeds = _column("row_seeds", [0] * count if seeds is None else seeds, count, needed=True)
     if mode == "vic" and not all(asked):
         empty = [bool(question) for question in asked].index(False)
         raise ValueError(f"Question {empty} is empty ({asked[empty]!r}): there is nothing to answer.")
-    if mode == "vig":
-        _write_pairs(writer, settings, rows, image_embeds, seeds)
-    for row in rows:
-        if not row.done:
-            row.prompt = writer.processor.vic_prompt(row.question, row.task, settings.iqf_prompt)
-    while active := [row for row in rows if not row.done]:
-        where = torch.tensor([row.index for row in active], device=image_embeds.device)
-        written = writer.write(
-            [row.prompt for row in active],
-            image_embeds[where],
-            until_unit=[not _whole(row, settings) for row in active],
-            seeds=[_step_seed(seeds[row.index], row.step + 1) for row in active],
-        )
-        for row, text in zip(active, written, strict=True):
-            _advance(row, text, writer, settings)
-    return rows
+    rows = enumerate(zip(image_embeds, tasks, asked, seeds, strict=True))
+    return [VigcRequest(embeds, mode, kind, question, seed, key=row) for row, (embeds, kind, question, seed) in rows]
 
 
-def _write_pairs(
-    writer: Writer, settings: IqfSettings, rows: list[Pair], image_embeds: torch.Tensor, seeds: list[int]
-) -> None:
-    """VIG: a question and a draft for each row, or the reason why there is none."""
-    for row in rows:
-        row.prompt = row.instruction = writer.processor.instruction(row.task)
-    first_seeds = [_step_seed(seed, 0) for seed in seeds]
-    written = writer.write([row.prompt for row in rows], image_embeds, [False] * len(rows), first_seeds)
-    for row, text in zip(rows, written, strict=True):
-        pair = writer.processor.parse_pair(text.text)
-        row.vig_text, row.draft_logprob = text.text, _mean(text.logprobs)
-        row.question, row.draft, row.reason = pair.question, pair.answer, pair.reason
-        if pair.question == "" and settings.iqf_prompt == "question":
-            row.reason = "the question is empty"
-        row.done = row.reason is not None
-        if pair.answer is not None:
-            row.draft_units = settings.rule.split_all(pair.answer)
+def converse(
+    request: VigcRequest, processor: Any, decoding: Decoding, settings: IqfSettings
+) -> Row[tuple[VigcRequest, Pair]]:
+    """One row: VIG (for mode "vig") and VIC, call by call.
+
+    Returns:
+        The request and what came of it.
+
+    Raises:
+        ValueError: Another mode.
+    """
+    if request.mode not in ("vig", "vic"):
+        raise ValueError(f"mode={request.mode!r} is not known: use 'vig' or 'vic'.")
+    row = Pair(request.task, request.question)
+    if request.mode == "vig":
+        row.prompt = row.instruction = processor.instruction(request.task)
+        seed = _step_seed(request.seed, 0)
+        _read_pair(row, (yield Call(row.prompt, request.image_embeds, decoding, seed=seed)), processor, settings)
+        if row.reason is not None or not request.correct:
+            row.answer = row.draft if row.reason is None else None
+            return request, row
+    row.prompt = processor.vic_prompt(row.question, row.task, settings.iqf_prompt)
+    while not row.done:
+        seed = _step_seed(request.seed, row.step + 1)
+        until_unit = not _whole(row, settings)
+        draft = _expected(row, until_unit, settings)
+        written = yield Call(row.prompt, request.image_embeds, decoding, until_unit, seed, draft)
+        row.follows = written.accepted != 0
+        _advance(row, written, decoding, settings)
+        row.follows |= row.step == 1 and settings.iqf_full_record  # from now on there is a better draft
+    return request, row
+
+
+def _read_pair(row: Pair, written: Written, processor: Any, settings: IqfSettings) -> None:
+    """VIG's text: a question and a draft, or the reason why there is none."""
+    pair = processor.parse_pair(written.text)
+    row.vig_text, row.draft_logprob = written.text, _mean(written.logprobs)
+    row.question, row.draft, row.reason = pair.question, pair.answer, pair.reason
+    if pair.question == "" and settings.iqf_prompt == "question":
+        row.reason = "the question is empty"
+    if pair.answer is not None:
+        row.draft_units = settings.rule.split_all(pair.answer)
+
+
+def _expected(row: Pair, until_unit: bool, settings: IqfSettings) -> str | None:
+    """What the next call will write if VIC goes on as the draft does, or as its own first call did."""
+    if not row.follows:
+        return None
+    units = row.draft_units if row.full_answer is None else settings.rule.split_all(row.full_answer)
+    rest = (units or [])[row.step :]
+    return settings.rule.separator.join(rest[:1] if until_unit else rest) or None
 
 
 def _whole(row: Pair, settings: IqfSettings) -> bool:
@@ -255,7 +276,7 @@ def _keeps_all(step: int, settings: IqfSettings) -> bool:
     return settings.iqf_steps == 0 or (step == settings.iqf_steps and settings.iqf_keep_tail)
 
 
-def _advance(row: Pair, written: Written, writer: Writer, settings: IqfSettings) -> None:
+def _advance(row: Pair, written: Written, decoding: Decoding, settings: IqfSettings) -> None:
     """Takes one call's text into the row: keeps its unit, and decides whether the row goes on."""
     row.step += 1
     if row.step == 1 and settings.iqf_full_record:
@@ -272,7 +293,7 @@ def _advance(row: Pair, written: Written, writer: Writer, settings: IqfSettings)
     tail = draft_rest if whole or repeats else draft_rest[:1]
     # Of no text at all, what is left to know is whether it is one because logits were no numbers.
     unknown = [value for value in written.logprobs if not math.isfinite(value)]
-    logprobs = written.logprobs[: writer.kept_tokens(written, kept)] if kept else unknown
+    logprobs = written.logprobs[: decoding.kept_tokens(written, kept)] if kept else unknown
     row.trace.append(
         {
             "sentence": kept,
@@ -286,62 +307,13 @@ def _advance(row: Pair, written: Written, writer: Writer, settings: IqfSettings)
     separator = settings.rule.separator
     row.prompt = f"{row.prompt}{' ' if row.step == 1 else separator}{kept}".strip()
     row.answer = f"{row.answer}{separator}{kept}".strip()
-    endless = settings.iqf_steps == -1 and row.tokens >= writer.max_new_tokens
+    endless = settings.iqf_steps == -1 and row.tokens >= decoding.max_new_tokens
     row.done = last or repeats or endless
-
-
-def to_output(
-    rows: list[Pair], writer: Writer, settings: IqfSettings, mode: str, input_ids: torch.Tensor | None
-) -> VigcGenerateOutput:
-    """The rows as `generate` returns them."""
-    valid = [row.reason is None for row in rows]
-    answers = [row.answer if row.reason is None else None for row in rows]
-    if mode == "vig":
-        texts = [
-            f"Question: {row.question} Answer: {row.answer}" if row.reason is None else row.vig_text or ""
-            for row in rows
-        ]
-    else:
-        texts = [row.answer for row in rows]
-    return VigcGenerateOutput(
-        sequences=_sequences(writer, texts, input_ids),
-        questions=[row.question for row in rows],
-        drafts=[row.draft for row in rows],
-        answers=answers,
-        trace=[row.trace for row in rows],
-        valid=valid,
-        reasons=[row.reason for row in rows],
-        instructions=[row.instruction for row in rows],
-        vig_texts=[row.vig_text for row in rows],
-        whole_texts=[row.prompt for row in rows],
-        answer_lists=[_answer_list(row, settings) for row in rows],
-        answers_given_question=[row.full_answer for row in rows],
-        draft_logprobs=[row.draft_logprob for row in rows],
-        answer_logprobs=[_mean(row.logprobs) for row in rows],
-    )
-
-
-def _answer_list(row: Pair, settings: IqfSettings) -> list[str]:
-    if settings.iqf_unit == "sentence":
-        return []
-    kept = [step["sentence"] for step in row.trace]
-    return kept + [""] * (settings.iqf_steps - len(kept))
 
 
 def _step_seed(seed: int, step: int) -> int:
     """A stream of its own for each row and step, whatever the seeds of other rows."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:8], "big") >> 1
-
-
-def _sequences(writer: Writer, texts: list[str], input_ids: torch.Tensor | None) -> torch.Tensor:
-    """Prompt ids followed by the texts' ids and an end of sequence, padded on the right."""
-    tokenizer = writer.tokenizer
-    ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-    rows = [torch.tensor([*row, tokenizer.eos_token_id], dtype=torch.long) for row in ids]
-    output = torch.nn.utils.rnn.pad_sequence(rows, True, writer.pad_token_id)
-    if input_ids is None:
-        return output.to(writer.model.device)
-    return torch.cat([input_ids, output.to(input_ids.device)], dim=1)
 
 
 def _column(name: str, values: Any, count: int, needed: bool) -> list[Any]:

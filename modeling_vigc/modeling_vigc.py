@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,18 +18,22 @@ from transformers.models.instructblip.modeling_instructblip import (
 )
 from transformers.utils.hub import cached_file
 
+from .backbone_vigc import Backbone, forbid_image, label_loss
 from .configuration_vigc import VigcConfig
-from .decoding_vigc import Writer, image_features
+from .decoding_vigc import Decoding, image_features
+from .engine_vigc import Engine, Row
 from .generation_vigc import (
     IQF_SETTINGS,
     ORIGINAL_DECODING,
     PROCESSOR_ENTRIES,
     IqfSettings,
-    VigcGenerateOutput,
+    Pair,
+    VigcRequest,
+    converse,
     decoding_mode,
-    generate_rows,
-    to_output,
+    requests_of,
 )
+from .outputs_vigc import VigcGenerateOutput, to_output
 
 # The tensors that a correction makes anew at every step.
 _PLAIN_INPUTS = ("attention_mask", "qformer_input_ids", "qformer_attention_mask")
@@ -148,7 +152,10 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             pixel_values, image_embeds, qformer_input_ids, qformer_attention_mask, interpolate_pos_encoding
         )
         if skip_logits:
-            return self._loss_alone(features, input_ids, attention_mask, labels, num_items_in_batch, **kwargs)
+            texts = (input_ids, attention_mask, labels)
+            return InstructBlipForConditionalGenerationModelOutput(
+                loss=label_loss(self, features, *texts, num_items_in_batch, **kwargs)
+            )
         outputs = super().forward(
             pixel_values=None,
             qformer_input_ids=qformer_input_ids,
@@ -159,48 +166,10 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             return_dict=True,
             **kwargs,
         )
-        self._forbid_image(outputs.logits)
+        forbid_image(self, outputs.logits)
         if labels is not None:
             outputs.loss = self.loss_function(outputs.logits, labels, outputs.logits.shape[-1], num_items_in_batch)
         return outputs if return_dict else outputs.to_tuple()
-
-    def _loss_alone(
-        self,
-        features: BaseModelOutputWithVisionQformerOutputs,
-        input_ids: torch.LongTensor | None,
-        attention_mask: torch.LongTensor | None,
-        labels: torch.LongTensor | None,
-        num_items_in_batch: torch.Tensor | int | None,
-        **kwargs: Any,
-    ) -> InstructBlipForConditionalGenerationModelOutput:
-        """What `forward` returns with `skip_logits`."""
-        if labels is None or input_ids is None:
-            raise ValueError("skip_logits=True returns the loss alone: give labels and input_ids.")
-        hidden = self._hidden(features, input_ids, attention_mask, use_cache=False, **kwargs).last_hidden_state
-        targets = nn.functional.pad(labels, (0, 1), value=-100)[:, 1:].to(hidden.device)
-        places = targets != -100
-        logits = self.language_model.lm_head(cast(torch.Tensor, hidden)[places])
-        self._forbid_image(logits)
-        loss = self.loss_function(logits, None, logits.shape[-1], num_items_in_batch, shift_labels=targets[places])
-        return InstructBlipForConditionalGenerationModelOutput(loss=loss)
-
-    def _hidden(
-        self,
-        features: BaseModelOutputWithVisionQformerOutputs,
-        input_ids: torch.LongTensor,
-        attention_mask: torch.LongTensor | None,
-        **kwargs: Any,
-    ) -> BaseModelOutputWithPast:
-        """The language model's output before its head, with the visual tokens in their places."""
-        embeds = self.get_input_embeddings()(input_ids)
-        places = cast(Any, self).get_placeholder_mask(input_ids, embeds)
-        embeds = embeds.masked_scatter(places, cast(Any, features.pooler_output).to(embeds.device, embeds.dtype))
-        return self.language_model.get_decoder()(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
-
-    def _forbid_image(self, logits: torch.Tensor) -> None:
-        """Gives `<image>`, which the released vocabulary does not have, no chance."""
-        if self.config.image_token_index is not None:
-            logits[..., self.config.image_token_index] = torch.finfo(logits.dtype).min
 
     def get_image_embeds(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False) -> torch.Tensor:
         """The ViT's normalised output, float (B, patches + 1, vision width): all that depends on the picture alone."""
@@ -246,7 +215,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
     @property
     def base_model(self) -> nn.Module | Callable[..., BaseModelOutputWithPast]:
         """Everything up to the language model's head: what TRL calls to get `last_hidden_state`."""
-        return _Backbone(self)
+        return Backbone(self)
 
     @torch.no_grad()
     def generate(
@@ -275,11 +244,10 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             task: Each row's type of instruction.
             questions: Each row's question.
             correct: True to correct, False to decode plainly as InstructBLIP does; None corrects if given a processor.
-            row_seeds: For sampling, one integer per row, on which its text depends alone; by default drawn by torch.
+            row_seeds: For sampling, an integer per row on which its text depends alone; by default drawn by torch.
             generation_config: Instead of the model's own.
             logits_processor: Own processors, after those of the decoding settings.
-            kwargs: Decoding settings, the `iqf_*` settings of [`IqfSettings`], and the processor's other tensors, which
-                only plain decoding reads (a correction makes its own from the texts).
+            kwargs: Decoding and `iqf_*` settings, and the processor's other tensors, which only plain decoding reads.
 
         Returns:
             `sequences`, int64 (B, T): the prompt's ids followed by those of the final text; with
@@ -297,18 +265,77 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
                 raise ValueError("Plain decoding needs pixel_values; image_embeds serve corrections only.")
             kwargs |= {"generation_config": self._decoding_config(kwargs), "logits_processor": logits_processor}
             return super().generate(pixel_values, input_ids=input_ids, **kwargs)
-        settings = IqfSettings.resolve(self.generation_config, iqf)
         stretch = kwargs.pop("interpolate_pos_encoding", False)
-        config = self._correcting_config(settings, kwargs)
+        decoding, settings = self._correction(processor, {**iqf, **kwargs}, logits_processor)
         if image_embeds is None:
             if pixel_values is None:
                 raise ValueError("There are no pictures: pass pixel_values (or image_embeds) to generate.")
             image_embeds = self.get_image_embeds(pixel_values, stretch)
-        writer = Writer(self, processor, config, settings.rule, logits_processor or ())
         seeds: Any = torch.randint(2**31, (image_embeds.shape[0],)) if row_seeds is None else row_seeds
-        rows = generate_rows(writer, settings, mode, image_embeds, task, questions, seeds)
-        output = to_output(rows, writer, settings, mode, input_ids)
-        return output if config.return_dict_in_generate else cast(torch.Tensor, output.sequences)
+        requests = requests_of(mode, image_embeds, task, questions, seeds)
+        calls = (converse(request, processor, decoding, settings) for request in requests)
+        rows = dict(Engine(self, processor, len(requests)).run(calls))
+        ids = torch.empty(len(requests), 0, dtype=torch.long, device=self.device) if input_ids is None else input_ids
+        output = to_output([rows[request] for request in requests], processor, settings, mode, ids)
+        return output if decoding.config.return_dict_in_generate else cast(torch.Tensor, output.sequences)
+
+    def generate_stream(
+        self,
+        requests: Iterable[VigcRequest | None],
+        processor: Any,
+        max_slots: int = 32,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: list[LogitsProcessor] | None = None,
+        verify_drafts: bool = False,
+        **kwargs: Any,
+    ) -> Iterator[tuple[VigcRequest, Pair]]:
+        """Writes any number of rows, `max_slots` at a time; a row that ends makes room for the next one at once.
+
+        What is written together depends on the order of the requests alone, not on when they come.
+
+        Args:
+            requests: What to write, taken as there is room for it. None stands for a request that is not known yet,
+                for callers whose requests depend on earlier rows; it must not come when all of those have ended.
+            processor: The model's processor.
+            max_slots: Texts written at a time; with beams each takes as many places in the batch.
+            generation_config: Instead of the model's own.
+            logits_processor: Own processors, called on rows that have the same number of ids.
+            verify_drafts: Whether VIC's sentences are first compared with those of the draft, many words at a time,
+                while that saves work. In float32 texts stay the same.
+            kwargs: Decoding and `iqf_*` settings, as `generate` takes them.
+
+        Yields:
+            Each request with its row, in the order in which rows end.
+
+        Raises:
+            ValueError: Settings that are unknown or contradict each other, or entries that are missing.
+        """
+        if generation_config is not None:
+            kwargs = {**_given_settings(generation_config), **kwargs}
+        known: dict[str, tuple[Decoding, IqfSettings]] = {}
+
+        def rows() -> Iterator[Row[tuple[VigcRequest, Pair]] | None]:
+            for request in requests:
+                if request is None:
+                    yield None
+                    continue
+                given = {**kwargs, **request.settings}
+                name = repr(sorted(given.items()))
+                if name not in known:
+                    known[name] = self._correction(processor, given, logits_processor)
+                yield converse(request, processor, *known[name])
+
+        return Engine(self, processor, max_slots, verify_drafts).run(rows())
+
+    def _correction(
+        self, processor: Any, given: dict[str, Any], logits_processor: list[LogitsProcessor] | None
+    ) -> tuple[Decoding, IqfSettings]:
+        """What `given` settings say about steps and decoding; all of them must be known."""
+        iqf = {name: given[name] for name in IQF_SETTINGS if name in given}
+        settings = IqfSettings.resolve(self.generation_config, iqf)
+        rest = {name: value for name, value in given.items() if name not in iqf}
+        config = self._correcting_config(settings, rest)
+        return Decoding(self, processor, config, settings.rule, logits_processor or ()), settings
 
     def _correcting_config(self, settings: IqfSettings, kwargs: dict[str, Any]) -> GenerationConfig:
         """The decoding settings of a correction. All of `kwargs` must be known and have an effect."""
@@ -370,34 +397,6 @@ def _given_settings(config: GenerationConfig) -> dict[str, Any]:
     """What a generation config sets, as keyword arguments."""
     settings = {name: value for name, value in config.to_dict().items() if value is not None}
     return {name: value for name, value in settings.items() if name != "transformers_version" and name[0] != "_"}
-
-
-class _Backbone:
-    """The model up to the head of its language model, as a callable; in all else the model itself."""
-
-    def __init__(self, model: VigcForConditionalGeneration) -> None:
-        self._model = model
-
-    def __call__(
-        self,
-        pixel_values: torch.Tensor | None = None,
-        qformer_input_ids: torch.LongTensor | None = None,
-        qformer_attention_mask: torch.LongTensor | None = None,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.LongTensor | None = None,
-        image_embeds: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> BaseModelOutputWithPast:
-        model = self._model
-        kwargs = {name: value for name, value in kwargs.items() if name not in PROCESSOR_ENTRIES}
-        model._check_places(input_ids)
-        features = model._image_outputs(pixel_values, image_embeds, qformer_input_ids, qformer_attention_mask, False)
-        return model._hidden(features, cast(torch.LongTensor, input_ids), attention_mask, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_model" or name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self._model, name)
 
 
 __all__ = ["VigcForConditionalGeneration"]

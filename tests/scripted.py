@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationConfig
 
 from vigc.modeling_vigc import VigcGenerateOutput
+from vigc.modeling_vigc.generation_vigc import Pair
 from vigc.processing import parse_pair
 
 WORDS = ("red", "green", "blue", "cat", "dog", "tree", "house", "river", "small", "large", "bright", "dark", "under")
@@ -43,6 +44,45 @@ class ScriptedModel:
 
     def get_image_embeds(self, pixels):
         return pixels.flatten(1)[:, None]
+
+    def generate_stream(self, requests, processor, max_slots):
+        """As many at a time as there are slots; a call of `generate` for those that are alike."""
+        requests = iter(requests)
+        while True:
+            groups = {}
+            for count, request in enumerate(requests, 1):
+                if request is None:
+                    break
+                groups.setdefault((request.mode, repr(request.settings)), []).append(request)
+                if count == max_slots:
+                    break
+            if not groups:
+                return
+            for group in groups.values():
+                yield from zip(group, self._rows(group, processor), strict=True)
+
+    def _rows(self, group, processor):
+        out = self.generate(
+            torch.stack([request.image_embeds for request in group]),
+            processor,
+            group[0].mode,
+            task=[request.task for request in group],
+            questions=[request.question for request in group],
+            row_seeds=[request.seed for request in group],
+            **group[0].settings,
+        )
+        for row, request in enumerate(group):
+            yield Pair(
+                request.task,
+                out.questions[row],
+                draft=out.drafts[row],
+                answer=out.answers[row],
+                reason=out.reasons[row],
+                vig_text=out.vig_texts[row],
+                draft_logprob=out.draft_logprobs[row],
+                logprobs=[out.answer_logprobs[row]],
+                trace=out.trace[row],
+            )
 
     def generate(self, image_embeds, processor, mode, task=None, questions=None, row_seeds=None, **settings):
         count = len(image_embeds)

@@ -14,7 +14,8 @@ from transformers import GenerationConfig
 
 from vigc.convert_keys import to_transformers
 from vigc.modeling_vigc import VigcForConditionalGeneration
-from vigc.modeling_vigc.decoding_vigc import Writer, image_features, position_ids
+from vigc.modeling_vigc.decoding_vigc import Decoding, image_features
+from vigc.modeling_vigc.engine_vigc import Call, Engine
 from vigc.modeling_vigc.sentences_vigc import UnitRule
 
 TASKS = {"conv": "conversation", "desc": "detail", "comp": "complex"}
@@ -110,7 +111,8 @@ def test_qformer_projection_and_first_logits(model, processor, image_embeds, met
     places = (encoded["input_ids"] == model.config.image_token_index)[..., None]
     seen = encoded["attention_mask"].bool()
     close("LLM inputs", embeds.masked_scatter(places, features)[seen], expected["feat.gen_inputs_embeds"][seen])
-    positions = position_ids(encoded["attention_mask"])
+    mask = encoded["attention_mask"]
+    positions = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 1)
     assert torch.equal(positions, expected["feat.gen_position_ids"])
     logits = model(image_embeds=image_embeds, **encoded, position_ids=positions).logits[:, -1]
     logits = logits[:, : model.config.image_token_index]
@@ -170,9 +172,16 @@ def test_gradients(vigc_folder, processor, images, meta, expected):
     assert all(weight.grad is None for name, weight in parameters.items() if name.startswith("language_model."))
 
 
-def writer_of(model, processor, **decoding):
+def write(model, processor, prompts, embeds, **decoding):
+    """What the engine writes to each prompt, all of them at once."""
     config, _ = model._prepare_generation_config(GenerationConfig(**decoding))
-    return Writer(model, processor, config, UnitRule(split="original"))
+    settings = Decoding(model, processor, config, UnitRule(split="original"))
+
+    def row(place):
+        return place, (yield Call(prompts[place], embeds[place], settings))
+
+    rows = dict(Engine(model, processor, len(prompts)).run(map(row, range(len(prompts)))))
+    return [rows[place] for place in range(len(prompts))]
 
 
 def ids_of(written):
@@ -184,16 +193,12 @@ def test_every_generation(decode, model, processor, parity_dir, image_embeds, me
     rows = json.loads(gzip.decompress((parity_dir / "generations.json.gz").read_bytes()))
     rows = [row for row in rows if row["decode"] == decode]
     assert rows
-    writer = writer_of(
-        model, processor, max_new_tokens=meta["config"]["generate"]["max_length"] - 1, **DECODINGS[decode]
-    )
+    decoding = {"max_new_tokens": meta["config"]["generate"]["max_length"] - 1, **DECODINGS[decode]}
     for start in range(0, len(rows), 32):
         batch = rows[start : start + 32]
         embeds = image_embeds[[row["image"] for row in batch]]
         prompts = [row["prompt"] for row in batch]
-        for row, written in zip(
-            batch, writer.write(prompts, embeds, [False] * len(batch), [0] * len(batch)), strict=True
-        ):
+        for row, written in zip(batch, write(model, processor, prompts, embeds, **decoding), strict=True):
             assert (written.text, ids_of(written)) == (row["text"], row["ids"]), row["prompt"]
     print(f"{decode}: {len(rows)} generations, token for token the same")
 
@@ -205,9 +210,7 @@ def test_length_semantics(model, processor, image_embeds, meta):
         kwargs["max_new_tokens"] = kwargs.pop("max_length") - 1
         kwargs["min_new_tokens"] = kwargs.pop("min_length") - 1
         count = len(case["texts"])
-        written = writer_of(model, processor, **kwargs).write(
-            [case["prompt"]] * count, image_embeds[:count], [False] * count, [0] * count
-        )
+        written = write(model, processor, [case["prompt"]] * count, image_embeds[:count], **kwargs)
         assert [text.text for text in written] == case["texts"]
         assert [ids_of(text) for text in written] == case["ids"]
 

@@ -109,7 +109,7 @@ RemoteCode = Annotated[
     bool,
     option("Run the code that comes with the model, not vigc's own.", "--trust-remote-code", rich_help_panel=_MODEL),
 ]
-BatchSize = Annotated[int, option("Pictures worked on at a time.", min=1, rich_help_panel=_MODEL)]
+BatchSize = Annotated[int, option("Texts written, and pictures read, at a time.", min=1, rich_help_panel=_MODEL)]
 Dtype = Annotated[
     str, option("auto (as saved; float32 on a CPU), float32, bfloat16 or float16.", rich_help_panel=_MODEL)
 ]

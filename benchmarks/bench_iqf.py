@@ -1,0 +1,298 @@
+"""The engine against the released loop: time, decoded tokens, ViT calls and memory, in one process, in turns.
+
+    python benchmarks/bench_iqf.py --size small --batches 1 4 8 --images 8 --rounds 3 --output iqf.json
+    python benchmarks/bench_iqf.py --size tiny --images 8 --rounds 1            # a minute on any machine
+    python benchmarks/bench_iqf.py --size 7b --device cuda --dtype bfloat16 --batches 1 32 128 256 --images 512
+
+`eta_dec` is tokens kept per token decoded (rows x steps, beams counted). `eta_fwd` is the fewest tokens the language
+model has to read and write for the same texts, per token that it does (rows x places, padding and beams counted). Both
+are the same on every machine; seconds are not, and are compared within a round only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from authors_loop import AuthorsLoop
+from models import SIZES, build, pictures
+
+from vigc.modeling_vigc import VigcRequest
+
+# Beams, repetition penalty, and whether the engine checks drafts first.
+DECODINGS = {"greedy": (1, 1.0, False), "beam5": (5, 1.5, False), "greedy, drafts": (1, 1.0, True)}
+# As released, less what only the release records: the first VIC call written out in full.
+SETTINGS = {"iqf_preset": "original", "iqf_full_record": False}
+# (question, VIG's text, what the VIC calls kept)
+Texts = tuple[str | None, str, list[str]]
+
+
+@dataclass
+class Cost:
+    """What one run of one cell cost."""
+
+    seconds: float = 0.0
+    vit: int = 0
+    calls: int = 0
+    decoded: int = 0
+    forwards: int = 0
+    peak: float = 0.0
+
+
+@dataclass
+class Cell:
+    """All runs of one decoding at one batch size."""
+
+    decoding: str
+    batch: int
+    baseline: list[Cost] = field(default_factory=list)
+    engine: list[Cost] = field(default_factory=list)
+    kept: int = 0
+    floor: int = 0
+    different: int = 0
+
+
+class Meter:
+    """Counts what goes through the parts of a model while it is on."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.beams, self.cost = model, 1, Cost()
+
+    @contextmanager
+    def on(self, beams: int) -> Iterator[Cost]:
+        """Counts into a new cost."""
+        self.beams, self.cost = beams, Cost()
+        llm = self.model.language_model
+        hooks = [
+            self.model.vision_model.register_forward_pre_hook(self._vit, with_kwargs=True),
+            self.model.qformer.register_forward_pre_hook(self._qformer, with_kwargs=True),
+            llm.register_forward_pre_hook(self._llm, with_kwargs=True),
+        ]
+        reset_peak(self.model.device)
+        begun = time.perf_counter()
+        try:
+            yield self.cost
+            if self.model.device.type == "cuda":
+                torch.cuda.synchronize()
+            self.cost.seconds = time.perf_counter() - begun
+            self.cost.peak = peak(self.model.device)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _vit(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.cost.vit += (args[0] if args else kwargs["pixel_values"]).shape[0]
+
+    def _qformer(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # Every prompt passes here once, and its prefill yields a first token, with beams one of each.
+        self.cost.calls += kwargs["input_ids"].shape[0]
+        self.cost.decoded += kwargs["input_ids"].shape[0] * self.beams
+
+    def _llm(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = kwargs.get("inputs_embeds")
+        rows, places = (kwargs["input_ids"] if given is None else given).shape[:2]
+        self.cost.forwards += rows * places
+        if given is None:
+            self.cost.decoded += rows * places
+
+
+def reset_peak(device: torch.device) -> None:
+    """Forgets how much memory was in use at most."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    elif Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak(device: torch.device) -> float:
+    """Most memory in use since then, megabytes: allocated on the device, or the resident set of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return float("nan")
+    lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    return int(lines[0].split()[1]) / 1024
+
+
+def run_loop(loop: AuthorsLoop, pixels: torch.Tensor, task: str, batch: int) -> list[Texts]:
+    """The released loop over the pictures, a batch at a time."""
+    rows = []
+    for start in range(0, len(pixels), batch):
+        part = pixels[start : start + batch]
+        rows += loop.run(part, [task] * len(part))
+    return [(row.question, row.texts[0], row.kept) for row in rows]
+
+
+def run_engine(model: Any, processor: Any, pixels: torch.Tensor, task: str, batch: int, **decoding: Any) -> list[Texts]:
+    """The engine over the pictures, as many slots as the loop has rows; pictures pass the ViT a batch at a time."""
+
+    def requests() -> Iterator[VigcRequest]:
+        for start in range(0, len(pixels), batch):
+            embeds = model.get_image_embeds(pixels[start : start + batch])
+            for place, row in enumerate(embeds, start):
+                yield VigcRequest(row, "vig", task, key=place)
+
+    rows: list[Texts] = [(None, "", [])] * len(pixels)
+    with torch.inference_mode():
+        for request, row in model.generate_stream(requests(), processor, max_slots=batch, **SETTINGS, **decoding):
+            kept = [step["sentence"] for step in row.trace if step["sentence"]]
+            rows[request.key] = (row.question, row.vig_text or "", kept)
+    return rows
+
+
+def floor(processor: Any, task: str, rows: list[Texts]) -> tuple[int, int]:
+    """Tokens kept, and the fewest that have to be read and written for them (32 + P + S - 1 for each call)."""
+    tokenizer, places = processor.tokenizer, processor.num_query_tokens
+
+    def count(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    kept = least = 0
+    for question, text, sentences in rows:
+        prompt = processor.instruction(task)
+        calls = [(prompt, count(text) + 1)]  # VIG's text and its end of sequence
+        if question is not None:
+            prompt = processor.vic_prompt(question, task, "instruction")
+            for sentence in sentences:
+                calls.append((prompt, count(sentence)))
+                prompt = f"{prompt} {sentence}"
+            if len(sentences) < 4:
+                calls.append((prompt, 1))  # the end of sequence that says there is no more
+        kept += sum(length for _, length in calls)
+        least += sum(places + 1 + count(prompt) + length - 1 for prompt, length in calls)
+    return kept, least
+
+
+def measure(args: argparse.Namespace) -> list[Cell]:
+    """All cells, each round of each cell in turns."""
+    model, processor = build(args.size, args.seed, getattr(torch, args.dtype), args.device)
+    images = pictures(args.images, args.size, args.seed)
+    pixels = processor(images=images, return_tensors="pt")["pixel_values"].to(model.device, model.dtype)
+    meter = Meter(model)
+    cells = [Cell(name, batch) for name in args.decodings for batch in args.batches]
+    for number in range(args.rounds):
+        for cell in cells:
+            beams, penalty, verify = DECODINGS[cell.decoding]
+            loop = AuthorsLoop(model, processor, beams=beams, penalty=penalty)
+
+            def baseline(loop: AuthorsLoop = loop, batch: int = cell.batch) -> list[Texts]:
+                return run_loop(loop, pixels, args.task, batch)
+
+            decoding = {"num_beams": beams, "repetition_penalty": penalty, "verify_drafts": verify}
+
+            def ours(decoding: dict[str, Any] = decoding, batch: int = cell.batch) -> list[Texts]:
+                return run_engine(model, processor, pixels, args.task, batch, **decoding)
+
+            theirs = _timed(meter, beams, baseline, cell.baseline)
+            rows = _timed(meter, beams, ours, cell.engine)
+            cell.kept, cell.floor = floor(processor, args.task, rows)
+            cell.different = sum(one != other for one, other in zip(theirs, rows, strict=True))
+            print(
+                f"round {number + 1}, {cell.decoding} at {cell.batch}: {cell.baseline[-1].seconds:.1f} s, "
+                f"{cell.engine[-1].seconds:.1f} s",
+                flush=True,
+            )
+    return cells
+
+
+def _timed(meter: Meter, beams: int, work: Callable[[], list[Texts]], costs: list[Cost]) -> list[Texts]:
+    with meter.on(beams) as cost:
+        rows = work()
+    costs.append(cost)
+    return rows
+
+
+def figures(cells: list[Cell]) -> list[dict[str, Any]]:
+    """A line of the table for each cell, and for the engine's greedy search against the loop as it was released."""
+    lines = []
+    pairs = [(cell, cell) for cell in cells]
+    by_name = {(cell.decoding, cell.batch): cell for cell in cells}
+    pairs += [
+        (by_name["beam5", cell.batch], cell)
+        for cell in cells
+        if cell.decoding == "greedy" and ("beam5", cell.batch) in by_name
+    ]
+    for theirs, ours in pairs:
+        base, engine = theirs.baseline[-1], ours.engine[-1]
+        ratios = [one.seconds / other.seconds for one, other in zip(theirs.baseline, ours.engine, strict=True)]
+        lines.append(
+            {
+                "engine": ours.decoding,
+                "loop": theirs.decoding,
+                "batch": ours.batch,
+                "times faster": statistics.median(ratios),
+                "lowest": min(ratios),
+                "row-steps": base.decoded / engine.decoded,
+                "eta_dec": ours.kept / engine.decoded,
+                "eta_dec loop": theirs.kept / base.decoded,
+                "eta_fwd": ours.floor / engine.forwards,
+                "eta_fwd loop": theirs.floor / base.forwards,
+                "ViT": engine.vit,
+                "ViT loop": base.vit,
+                "MB": engine.peak,
+                "MB loop": base.peak,
+                "other texts": ours.different if theirs is ours else None,
+            }
+        )
+    return lines
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """The lines as Markdown."""
+
+    def text(value: Any) -> str:
+        return f"{value:.3g}" if isinstance(value, float) and value < 100 else "" if value is None else f"{value:.0f}"
+
+    names = list(lines[0])
+    rows = [[line[name] if isinstance(line[name], str) else text(line[name]) for name in names] for line in lines]
+    head = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    return "\n".join(head + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument("--decodings", choices=DECODINGS, nargs="+", default=list(DECODINGS))
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--task", default="detail")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="of torch on a CPU; 0 leaves it as it is")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument("--output", type=Path, help="a JSON file")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    cells = measure(args)
+    lines = figures(cells)
+    print(table(lines))
+    if args.output:
+        machine = {
+            "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else platform.processor(),
+            "threads": torch.get_num_threads(),
+            "load": os.getloadavg(),
+            "torch": torch.__version__,
+        }
+        given = {name: value for name, value in vars(args).items() if name != "output"}
+        content = {"given": given, "machine": machine, "figures": lines, "cells": [asdict(cell) for cell in cells]}
+        args.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

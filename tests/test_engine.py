@@ -1,0 +1,194 @@
+"""The engine writes what the released loop writes, token for token, whatever is written beside it."""
+
+import random
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+
+from vigc.modeling_vigc import VigcRequest
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from authors_loop import AuthorsLoop
+from models import build, pictures
+
+TYPES = ("conversation", "detail", "complex")
+# The released loop, less the first VIC call in full.
+RELEASED = {"iqf_preset": "original", "iqf_full_record": False}
+
+
+@pytest.fixture(scope="module")
+def written():
+    """A small model with random weights that writes sentences of many lengths, its processor, and pictures."""
+    model, processor = build("tiny", seed=3)
+    pixels = processor(images=pictures(170, "tiny", seed=4), return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        return model, processor, pixels, model.get_image_embeds(pixels)
+
+
+def rows_of(embeds, count, seed=0):
+    """Requests for pairs about pictures, types in turn, in a random order."""
+    rows = [VigcRequest(embeds[index // 3], "vig", TYPES[index % 3], seed=index, key=index) for index in range(count)]
+    random.Random(seed).shuffle(rows)
+    return rows
+
+
+def stream(written, requests, slots, **settings):
+    model, processor, _, _ = written
+    return {request.key: row for request, row in model.generate_stream(requests, processor, slots, **settings)}
+
+
+def loop_of(written, count, batch=64, **settings):
+    model, processor, pixels, _ = written
+    loop, records = AuthorsLoop(model, processor, **settings), []
+    for start in range(0, count, batch):
+        keys = range(start, min(start + batch, count))
+        records += loop.run(pixels[[key // 3 for key in keys]], [TYPES[key % 3] for key in keys])
+    return records
+
+
+def differences(written, rows, records):
+    """Tokens that differ, over VIG's texts and the kept sentences of every call; and rows in another way."""
+    tokenizer = written[1].tokenizer
+    tokens = others = 0
+    for key, record in enumerate(records):
+        row = rows[key]
+        ours = [row.vig_text, *[step["sentence"] for step in row.trace if step["sentence"]]]
+        theirs = [record.texts[0], *record.kept]
+        others += len(ours) != len(theirs) or row.question != record.question or (row.answer or "") != record.answer
+        for one, other in zip(ours, theirs, strict=False):
+            one, other = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (one, other))
+            tokens += sum(a != b for a, b in zip(one, other, strict=False)) + abs(len(one) - len(other))
+    return tokens, others
+
+
+FULL = [
+    pytest.param(500, penalty, prompt, slots, verify, marks=pytest.mark.slow)
+    for penalty, prompt, slots, verify in (
+        (1.0, "instruction", 8, False),
+        (1.0, "question", 3, True),
+        (1.5, "instruction", 8, False),
+        (1.5, "instruction", 1, True),
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("count", "penalty", "prompt", "slots", "verify"),
+    [(18, 1.0, "instruction", 5, False), (9, 1.5, "question", 2, True), *FULL],
+)
+def test_greedy_search_is_the_loop_s(written, count, penalty, prompt, slots, verify):
+    settings = {**RELEASED, "num_beams": 1, "repetition_penalty": penalty, "iqf_prompt": prompt}
+    rows = stream(written, rows_of(written[3], count), slots, verify_drafts=verify, **settings)
+    records = loop_of(written, count, penalty=penalty, prompt=prompt)
+    assert differences(written, rows, records) == (0, 0)
+    lengths = {len(step["sentence"].split()) for row in rows.values() for step in row.trace}
+    assert len(lengths) > 4 and sum(record.question is not None for record in records) > count * 0.6
+
+
+@pytest.mark.parametrize(("count", "slots"), [(4, 3), pytest.param(200, 8, marks=pytest.mark.slow)])
+def test_beam_search_is_the_loop_s(written, count, slots):
+    rows = stream(written, rows_of(written[3], count), slots, **RELEASED)
+    records = loop_of(written, count, batch=32, beams=5, penalty=1.5)
+    assert differences(written, rows, records) == (0, 0)
+
+
+@pytest.mark.parametrize("compositions", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_drawn_texts_depend_on_their_seeds_alone(written, compositions):
+    drawn = {"do_sample": True, "temperature": 1.3, "top_p": 0.95, "repetition_penalty": 1.2}
+    rows = rows_of(written[3], 12)
+    alone = {}
+    for row in rows:
+        alone |= stream(written, [row], 1, **drawn)
+    assert len({row.vig_text for row in alone.values()}) > 10
+    for number in range(compositions):
+        draw = random.Random(number)
+        some = draw.sample(rows, draw.randint(2, 12))
+        for key, row in stream(written, some, draw.randint(2, 8), **drawn).items():
+            assert (row.vig_text, row.answer) == (alone[key].vig_text, alone[key].answer)
+
+
+class Widths:
+    """How many texts each decoding step of the language model is about."""
+
+    def __init__(self, model):
+        self.seen = []
+        self.hook = model.language_model.register_forward_pre_hook(self.note, with_kwargs=True)
+
+    def note(self, module, given, kwargs):
+        if kwargs.get("input_ids") is not None:
+            self.seen.append(len(kwargs["input_ids"]))
+
+    def __enter__(self):
+        return self.seen
+
+    def __exit__(self, *_):
+        self.hook.remove()
+
+
+def test_slots_are_refilled(written):
+    """Rows end in another order than they began in, and no more texts are written at a time than there are slots."""
+    with Widths(written[0]) as widths:
+        rows = stream(written, rows_of(written[3], 15), 4, iqf_steps=2)
+    assert list(rows) != sorted(rows) and len(rows) == 15
+    assert max(widths) == 4
+    full = len(widths) - widths[::-1].index(4)
+    assert sum(width == 4 for width in widths[:full]) > 0.9 * full, "slots stay full as long as there are rows"
+
+
+def test_drafts_save_steps_where_they_are_right(written):
+    requests = [VigcRequest(written[3][index], "vig", "detail", key=index) for index in range(3)]
+    found = {}
+    for verify in (False, True):
+        with Widths(written[0]) as widths:
+            rows = stream(written, requests, 1, iqf_prompt="instruction", iqf_full_record=True, verify_drafts=verify)
+        found[verify] = {key: (row.answer, [step["stop"] for step in row.trace]) for key, row in rows.items()}, widths
+    assert found[True][0] == found[False][0]
+    assert len(found[True][1]) < 0.95 * len(found[False][1])
+
+
+def test_settings_of_rows_and_rows_that_depend_on_others(written):
+    model, processor, _, embeds = written
+    answers, open_rows = [], 1
+
+    def requests():
+        nonlocal open_rows
+        yield VigcRequest(embeds[0], "vig", "detail", key="first")
+        while open_rows or len(answers) == 1:
+            if len(answers) == 1:
+                question = answers[0].question
+                yield VigcRequest(embeds[1], "vic", None, question, key="beams", settings={"num_beams": 3})
+                yield VigcRequest(embeds[1], "vic", None, question, key="greedy")
+                yield VigcRequest(embeds[1], "vig", "detail", correct=False, key="draft")
+                answers.append(None)
+                open_rows += 3
+            else:
+                yield None
+
+    rows = {}
+    for request, row in model.generate_stream(requests(), processor, 3, iqf_steps=1):
+        rows[request.key] = row
+        open_rows -= 1
+        if request.key == "first":
+            answers.append(row)
+    assert set(rows) == {"first", "beams", "greedy", "draft"}
+    given = {"image_embeds": embeds[1:2], "mode": "vic", "questions": [answers[0].question]}
+    for key, beams in (("beams", 3), ("greedy", 1)):
+        out = model.generate(**given, processor=processor, iqf_steps=1, num_beams=beams, return_dict_in_generate=True)
+        assert out.answers == [rows[key].answer]
+    assert rows["draft"].answer == rows["draft"].draft and rows["draft"].trace == []
+
+
+def test_what_a_stream_cannot_do_is_said(written):
+    model, processor, _, embeds = written
+    with pytest.raises(ValueError, match="max_slots=0 is too small"):
+        list(model.generate_stream([], processor, 0))
+    with pytest.raises(ValueError, match="nothing is being written to wait for"):
+        list(model.generate_stream([None], processor, 2))
+    with pytest.raises(ValueError, match="mode='plain' is not known"):
+        list(model.generate_stream([VigcRequest(embeds[0], "plain")], processor, 2))
+    with pytest.raises(ValueError, match="does not know colour"):
+        list(model.generate_stream([VigcRequest(embeds[0], "vic", question="What?")], processor, 2, colour="red"))
+    assert list(model.generate_stream([], processor, 2)) == []
