@@ -120,8 +120,7 @@ class Worker:
             short = [kind for kind in self.kinds if self.short is not None and takes_short_answers(kind)]
             if self.score or len(short) < len(self.kinds):
                 # All that depends on the picture alone, once for all types.
-                parts = self.fitting.run(len(items), lambda rows, given=pixels: self._embed(given[rows]))
-                batch.embeds = torch.cat(parts)
+                batch.embeds = self._embed(pixels)
             conversations = []
             for kind in self.kinds:
                 written = self._write_short(kind, items, pixels) if kind in short else None
@@ -133,7 +132,8 @@ class Worker:
 
     @torch.no_grad()
     def _embed(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.model.get_image_embeds(pixels.to(self.model.device, self.model.dtype))
+        embed, to = self.model.get_image_embeds, (self.model.device, self.model.dtype)
+        return torch.cat(self.fitting.run(len(pixels), lambda rows: embed(pixels[rows].to(*to))))
 
     def _ask(self, item: Item, kind: str) -> Asking:
         """Questions of one type about a picture: of each the first attempt that is a pair and asks something new.

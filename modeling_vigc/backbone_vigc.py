@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.models.instructblip.modeling_instructblip import InstructBlipForConditionalGenerationModelOutput
 
 from .generation_vigc import PROCESSOR_ENTRIES
 
@@ -46,14 +47,14 @@ class Backbone:
 def hidden_states(
     model: Any, features: Any, input_ids: Any, attention_mask: torch.LongTensor | None, **kwargs: Any
 ) -> BaseModelOutputWithPast:
-    """The language model's output before its head, with the visual tokens, `features.pooler_output`, in their places."""
+    """The language model's output before its head, with the visual tokens (`pooler_output`) in their places."""
     embeds = model.get_input_embeddings()(input_ids)
     places = model.get_placeholder_mask(input_ids, embeds)
     embeds = embeds.masked_scatter(places, features.pooler_output.to(embeds.device, embeds.dtype))
     return model.language_model.get_decoder()(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
 
 
-def label_loss(
+def loss_alone(
     model: Any,
     features: Any,
     input_ids: torch.LongTensor | None,
@@ -61,7 +62,7 @@ def label_loss(
     labels: torch.LongTensor | None,
     num_items_in_batch: torch.Tensor | int | None,
     **kwargs: Any,
-) -> torch.Tensor:
+) -> InstructBlipForConditionalGenerationModelOutput:
     """The loss of the model's `forward`, from scores of the vocabulary at the labels' places alone."""
     if labels is None or input_ids is None:
         raise ValueError("skip_logits=True returns the loss alone: give labels and input_ids.")
@@ -70,7 +71,8 @@ def label_loss(
     places = targets != -100
     logits = model.language_model.lm_head(hidden[places])
     forbid_image(model, logits)
-    return model.loss_function(logits, None, logits.shape[-1], num_items_in_batch, shift_labels=targets[places])
+    loss = model.loss_function(logits, None, logits.shape[-1], num_items_in_batch, shift_labels=targets[places])
+    return InstructBlipForConditionalGenerationModelOutput(loss=loss)
 
 
 def forbid_image(model: Any, logits: torch.Tensor) -> None:

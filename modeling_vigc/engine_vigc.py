@@ -216,7 +216,9 @@ class Engine:
         """
         device = prompts[0].device
         embed = self.model.get_input_embeddings()
-        parts, places, lanes, keep = [], [], [], []
+        parts, lanes = [], []
+        places: list[int] = []
+        keep: list[int] = []
         for slot, prompt in zip(slots, prompts, strict=True):
             parts.append(prompt)
             if slot.draft:

@@ -18,7 +18,7 @@ from transformers.models.instructblip.modeling_instructblip import (
 )
 from transformers.utils.hub import cached_file
 
-from .backbone_vigc import Backbone, forbid_image, label_loss
+from .backbone_vigc import Backbone, forbid_image, loss_alone
 from .configuration_vigc import VigcConfig
 from .decoding_vigc import Decoding, image_features
 from .engine_vigc import Engine, Row
@@ -152,10 +152,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             pixel_values, image_embeds, qformer_input_ids, qformer_attention_mask, interpolate_pos_encoding
         )
         if skip_logits:
-            texts = (input_ids, attention_mask, labels)
-            return InstructBlipForConditionalGenerationModelOutput(
-                loss=label_loss(self, features, *texts, num_items_in_batch, **kwargs)
-            )
+            return loss_alone(self, features, input_ids, attention_mask, labels, num_items_in_batch, **kwargs)
         outputs = super().forward(
             pixel_values=None,
             qformer_input_ids=qformer_input_ids,
