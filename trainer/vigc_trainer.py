@@ -59,6 +59,8 @@ class VigcTrainer(Trainer):
         train_dataset: The samples.
         processor: The model's.
         eval_dataset: Rows that are not trained on.
+        data_collator: Makes samples into the arguments of the model's forward, where they are not [`Sample`]s of a
+            mixture; by default [`VigcDataCollator`].
         compute_metrics: Figures from what the model wrote about a sample of the evaluation rows, for each evaluation:
             called with a list of [`WrittenRow`], returns numbers by name.
         kwargs: As of every Trainer.
@@ -77,6 +79,7 @@ class VigcTrainer(Trainer):
         *,
         processor: VigcProcessor,
         eval_dataset: EvaluationPairs | None = None,
+        data_collator: Callable[[list[Any]], dict[str, torch.Tensor]] | None = None,
         compute_metrics: Callable[[list[WrittenRow]], dict[str, float]] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -93,7 +96,7 @@ class VigcTrainer(Trainer):
             model._hf_peft_config_loaded = True  # what the Trainer asks before it trains over 4-bit weights
         self.base = str(model.config._name_or_path or "(unnamed)")
         self.processor = processor
-        self.collate = VigcDataCollator(processor)
+        self.collate = VigcDataCollator(processor) if data_collator is None else data_collator
         self.compute_written_metrics = compute_metrics
         self.image_use_before: ImageUse | None = None
         self.image_use_after: ImageUse | None = None

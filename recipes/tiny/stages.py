@@ -1,4 +1,4 @@
-"""The stages of training vigc-tiny, each a loss over one part of the model and a loop by `transformers.Trainer`."""
+"""The stages of training vigc-tiny: warm-ups of one part each by `transformers.Trainer`, and VIGC by `VigcTrainer`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from data import (
 from model import WIDTH
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments, get_cosine_schedule_with_warmup
 
@@ -30,6 +31,7 @@ from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.modeling_vigc.decoding_vigc import image_features
 from vigc.scenes.language import TOPICS
 from vigc.scenes.world import MAX_OF_A_KIND
+from vigc.trainer import VigcTrainer, VigcTrainingArguments
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def fit(
     seed: int,
     rates: dict[str, float] | None = None,
 ) -> None:
-    """Trains `module`, whose forward returns `{"loss": ...}`.
+    """Trains `module`, whose forward returns `{"loss": ...}`, by transformers' Trainer.
 
     Args:
         module: The parts to train.
@@ -59,6 +61,39 @@ def fit(
         seed: For what the module itself draws.
         rates: Other peak learning rates, by the beginning of a parameter's name.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            module,
+            TrainingArguments(folder, **_settings(stage, seed)),
+            data_collator=collate,
+            train_dataset=rows,
+            optimizers=_optimizer_and_schedule(module, stage, rates),
+        )
+        trainer.train()
+
+
+def _settings(stage: Stage, seed: int) -> dict[str, Any]:
+    """What all stages tell their Trainer."""
+    return {
+        "max_steps": stage.steps,
+        "per_device_train_batch_size": stage.batch,
+        "seed": seed,
+        "max_grad_norm": 1.0,
+        "logging_steps": 100,
+        "save_strategy": "no",
+        "report_to": [],
+        # Rows are drawn at random as they are made, and a batch of rows of one length is cheap.
+        "train_sampling_strategy": "sequential",
+        "remove_unused_columns": False,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    }
+
+
+def _optimizer_and_schedule(
+    module: nn.Module, stage: Stage, rates: dict[str, float] | None = None
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """AdamW over what is not frozen, with rates by the beginning of a name; a short warm-up, then half a cosine."""
     rates = {"": stage.rate, **(rates or {})}
     groups: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in rates}
     for name, parameter in module.named_parameters():
@@ -66,27 +101,7 @@ def fit(
             groups[max((prefix for prefix in rates if name.startswith(prefix)), key=len)].append(parameter)
     settings = [{"params": group, "lr": rates[prefix]} for prefix, group in groups.items() if group]
     optimizer = torch.optim.AdamW(settings, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = get_cosine_schedule_with_warmup(optimizer, max(1, stage.steps // 20), stage.steps)
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            folder,
-            max_steps=stage.steps,
-            per_device_train_batch_size=stage.batch,
-            seed=seed,
-            max_grad_norm=1.0,
-            logging_steps=100,
-            save_strategy="no",
-            report_to=[],
-            # Rows are drawn at random as they are made, and a batch of rows of one length is cheap.
-            train_sampling_strategy="sequential",
-            remove_unused_columns=False,
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-        )
-        trainer = Trainer(
-            module, arguments, data_collator=collate, train_dataset=rows, optimizers=(optimizer, schedule)
-        )
-        trainer.train()
+    return optimizer, get_cosine_schedule_with_warmup(optimizer, max(1, stage.steps // 20), stage.steps)
 
 
 class VisionWarmUp(nn.Module):
@@ -223,19 +238,43 @@ def warm_up_language(
     fit(LanguageWarmUp(model), Rows(stage.steps * stage.batch, make), collate, stage, seed)
 
 
+def text_collate(encoder: Encoder) -> Callable[[list[TextRow]], dict[str, torch.Tensor]]:
+    """Rows as the arguments of the model's forward, with `image_embeds` in place of pictures."""
+
+    def collate(rows: list[TextRow]) -> dict[str, torch.Tensor]:
+        texts = encoder.language(rows, with_image=True)
+        return {"image_embeds": encoder.embeds(rows), **encoder.qformer(rows), **texts}
+
+    return collate
+
+
 def train_together(
     model: VigcForConditionalGeneration,
     encoder: Encoder,
     make: Callable[[int], TextRow],
     stage: Stage,
     seed: int,
-    language_rate: float | None = None,
+    language_rate: float,
 ) -> None:
-    """Stages C2 and D: trains what is not frozen on the rows that `make` makes, by the model's own loss."""
+    """Stage C2: Q-Former and language model on the rows that `make` makes, by the model's own loss."""
+    rows = Rows(stage.steps * stage.batch, make)
+    fit(model, rows, text_collate(encoder), stage, seed, {"language_model.": language_rate})
 
-    def collate(rows: list[TextRow]) -> dict[str, torch.Tensor]:
-        texts = encoder.language(rows, with_image=True)
-        return {"image_embeds": encoder.embeds(rows), **encoder.qformer(rows), **texts}
 
-    rates = None if language_rate is None else {"language_model.": language_rate}
-    fit(model, Rows(stage.steps * stage.batch, make), collate, stage, seed, rates)
+def train_vigc(
+    model: VigcForConditionalGeneration, encoder: Encoder, make: Callable[[int], TextRow], stage: Stage, seed: int
+) -> None:
+    """Stages D and E: the rows that `make` makes by [`VigcTrainer`], which freezes as the paper does."""
+    model.freeze("paper")  # the optimizer takes what is trained, before the Trainer, of the same policy, is made
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {**_settings(stage, seed), "eval_strategy": "no", "load_best_model_at_end": False}
+        trainer = VigcTrainer(
+            model,
+            VigcTrainingArguments(folder, freeze_policy="paper", **settings),
+            Rows(stage.steps * stage.batch, make),
+            processor=encoder.processor,
+            data_collator=text_collate(encoder),
+            optimizers=_optimizer_and_schedule(model, stage),
+        )
+        trainer.train()
+    model.freeze("none")

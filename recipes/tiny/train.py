@@ -26,7 +26,7 @@ from data import Encoder, Pictures, TextRow, instruction_row, prefixed, question
 from measure import Subject, figures, table
 from model import build_model, build_processor
 from safetensors.torch import load_model, save_model
-from stages import Stage, train_together, warm_up_language, warm_up_qformer, warm_up_vision
+from stages import Stage, train_together, train_vigc, warm_up_language, warm_up_qformer, warm_up_vision
 from transformers import set_seed
 
 from vigc import __version__
@@ -177,9 +177,7 @@ def _train_vigc(
         rng = random.Random(f"prefix:{seed}:{index}")
         return prefixed(row, rng) if rng.random() < prefixes else row
 
-    model.freeze("paper")
-    train_together(model, encoder, make, stage, seed)
-    model.freeze("none")
+    train_vigc(model, encoder, make, stage, seed)
 
 
 class _Clock:
