@@ -20,7 +20,6 @@ from data import (
     dense_labels,
     query_labels,
 )
-from model import WIDTH
 from torch import nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
@@ -110,8 +109,9 @@ class VisionWarmUp(nn.Module):
     def __init__(self, model: VigcForConditionalGeneration) -> None:
         super().__init__()
         self.vision_model = model.vision_model
-        self.heads = nn.ModuleDict({name: nn.Linear(WIDTH, classes) for name, classes in OBJECT_HEADS.items()})
-        self.counts = nn.Linear(WIDTH, NO_KIND * (MAX_OF_A_KIND + 1))
+        width = model.config.vision_config.hidden_size
+        self.heads = nn.ModuleDict({name: nn.Linear(width, classes) for name, classes in OBJECT_HEADS.items()})
+        self.counts = nn.Linear(width, NO_KIND * (MAX_OF_A_KIND + 1))
 
     def forward(self, pixel_values: torch.Tensor, **labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Takes float (B, 3, H, W) and int64 labels (B, 36) by head, "counts" (B, kinds)."""
@@ -155,8 +155,9 @@ class QFormerWarmUp(nn.Module):
         super().__init__()
         self.query_tokens, self.qformer = model.query_tokens, model.qformer
         self.language_projection = nn.Identity()
+        width = model.config.qformer_config.hidden_size
         classes = {**OBJECT_HEADS, "answer": len(TRUTHS)}
-        self.heads = nn.ModuleDict({name: nn.Linear(WIDTH, count) for name, count in classes.items()})
+        self.heads = nn.ModuleDict({name: nn.Linear(width, count) for name, count in classes.items()})
         self.right: dict[str, list[float]] = {}
 
     def forward(
@@ -167,7 +168,7 @@ class QFormerWarmUp(nn.Module):
         topics: list[str],
         **labels: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """Takes float (B, patches + 1, width), the question's ids, and int64 labels (B, QUERIES) by head."""
+        """Takes float (B, patches + 1, width), the question's ids, and int64 labels (B, queries) by head."""
         found, _ = image_features(self, image_embeds, qformer_input_ids, qformer_attention_mask)
         loss = found.new_zeros(())
         for name, head in self.heads.items():
@@ -198,7 +199,7 @@ def qformer_collate(encoder: Encoder) -> Callable[[list[TextRow]], dict[str, Any
     """Rows as the arguments of `QFormerWarmUp`."""
 
     def collate(rows: list[TextRow]) -> dict[str, Any]:
-        labels = [query_labels(encoder.pictures.scenes[row.scene], row) for row in rows]
+        labels = [query_labels(encoder.pictures.scenes[row.scene], row, len(encoder.places)) for row in rows]
         columns = {name: torch.tensor([label[name] for label in labels]) for name in labels[0]}
         topics = [row.pair.topic if row.focused else "detail" for row in rows]
         return {"image_embeds": encoder.embeds(rows), **encoder.qformer(rows), **columns, "topics": topics}

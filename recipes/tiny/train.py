@@ -22,9 +22,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from data import Encoder, Pictures, TextRow, instruction_row, prefixed, question_row
+from data import Encoder, Pictures, TextRow, instruction_row, prefixed, question_row, reordered
 from measure import Subject, figures, table
-from model import build_model, build_processor
+from model import QUERIES, WIDTH, build_model, build_processor
 from safetensors.torch import load_model, save_model
 from stages import Stage, train_together, train_vigc, warm_up_language, warm_up_qformer, warm_up_vision
 from transformers import set_seed
@@ -55,6 +55,10 @@ class Plan:
         vigc: Stage D.
         counting: Stage E.
         prefixes: Share of VIC's rows in D and E whose answer's first sentences stand in the prompt; 0 is the paper.
+        next_only: Such a row's target is the next sentence alone.
+        any_order: Descriptions name the objects in a random order, in all stages with texts.
+        queries: The Q-Former's.
+        width: Of the ViT, the Q-Former and the language model.
     """
 
     pictures: int
@@ -65,6 +69,10 @@ class Plan:
     vigc: Stage
     counting: Stage
     prefixes: float = 0.0
+    next_only: bool = False
+    any_order: bool = False
+    queries: int = QUERIES
+    width: int = WIDTH
 
 
 PLAN = Plan(
@@ -82,8 +90,8 @@ def build(plan: Plan, seed: int, checkpoints: Path | None) -> tuple[VigcForCondi
     """Runs all stages; with `checkpoints`, each leaves its weights there, and those found there are not run again."""
     clock = _Clock()
     pictures = Pictures.sample(seed, plan.pictures, UNUSUAL)
-    processor = build_processor()
-    model = build_model(processor, seed).to("cuda" if torch.cuda.is_available() else "cpu")
+    processor = build_processor(plan.queries)
+    model = build_model(processor, seed, plan.width).to("cuda" if torch.cuda.is_available() else "cpu")
     encoder = Encoder(processor, pictures)
     clock.lap("pictures")
     for name, stage in (("a", _see), ("b", _read), ("c1", _look), ("c2", _talk), ("d", _correct), ("e", _count)):
@@ -113,7 +121,7 @@ def _see(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed
 
 def _read(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
     """Stage B."""
-    warm_up_language(model, encoder, _talking_rows(encoder, plan.language, seed), plan.language, seed)
+    warm_up_language(model, encoder, _talking_rows(encoder, plan, plan.language, seed), plan.language, seed)
 
 
 def _look(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
@@ -129,11 +137,11 @@ def _look(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, see
 
 def _talk(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
     """Stage C2."""
-    make = _talking_rows(encoder, plan.talking, seed + 1)
+    make = _talking_rows(encoder, plan, plan.talking, seed + 1)
     train_together(model, encoder, make, plan.talking, seed, language_rate=plan.talking.rate / 3)
 
 
-def _talking_rows(encoder: Encoder, stage: Stage, seed: int) -> Callable[[int], TextRow]:
+def _talking_rows(encoder: Encoder, plan: Plan, stage: Stage, seed: int) -> Callable[[int], TextRow]:
     """Batches of probing questions, and of pairs and descriptions, in turn.
 
     Mixed, most of a batch would be padding, and the loss, a mean over tokens, would hardly hear the short answers.
@@ -143,28 +151,32 @@ def _talking_rows(encoder: Encoder, stage: Stage, seed: int) -> Callable[[int], 
         if index // stage.batch % 2:
             return question_row(encoder.pictures, index, seed, PROBES)
         if index % 2:
-            return instruction_row(encoder.pictures, index, seed)
-        return question_row(encoder.pictures, index, seed, DESCRIBING)
+            return _ordered(instruction_row(encoder.pictures, index, seed), plan, f"{seed}:{index}")
+        return _ordered(question_row(encoder.pictures, index, seed, DESCRIBING), plan, f"{seed}:{index}")
 
     return make
 
 
+def _ordered(row: TextRow, plan: Plan, key: str) -> TextRow:
+    return reordered(row, random.Random(f"order:{key}")) if plan.any_order else row
+
+
 def _correct(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
     """Stage D: a batch of descriptions, of VIG's pairs, of questions, of VIG's pairs, and so on."""
-    _train_vigc(model, encoder, plan.vigc, (DESCRIBING, None, PROBES, None), plan.prefixes, seed + 2)
+    _train_vigc(model, encoder, plan, plan.vigc, (DESCRIBING, None, PROBES, None), seed + 2)
 
 
 def _count(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
     """Stage E."""
-    _train_vigc(model, encoder, plan.counting, (DESCRIBING, None, COUNTING, COUNTING), plan.prefixes, seed + 3)
+    _train_vigc(model, encoder, plan, plan.counting, (DESCRIBING, None, COUNTING, COUNTING), seed + 3)
 
 
 def _train_vigc(
     model: VigcForConditionalGeneration,
     encoder: Encoder,
+    plan: Plan,
     stage: Stage,
     turns: tuple[dict[str, float] | None, ...],
-    prefixes: float,
     seed: int,
 ) -> None:
     """Trains Q-Former, queries and projection, a batch of VIC's questions by these shares or of VIG's pairs in turn."""
@@ -172,10 +184,10 @@ def _train_vigc(
     def make(index: int) -> TextRow:
         shares = turns[index // stage.batch % len(turns)]
         if shares is None:
-            return instruction_row(encoder.pictures, index, seed)
-        row = question_row(encoder.pictures, index, seed, shares)
+            return _ordered(instruction_row(encoder.pictures, index, seed), plan, f"{seed}:{index}")
+        row = _ordered(question_row(encoder.pictures, index, seed, shares), plan, f"{seed}:{index}")
         rng = random.Random(f"prefix:{seed}:{index}")
-        return prefixed(row, rng) if rng.random() < prefixes else row
+        return prefixed(row, rng, plan.next_only) if rng.random() < plan.prefixes else row
 
     train_vigc(model, encoder, make, stage, seed)
 
