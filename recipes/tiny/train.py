@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import time
@@ -23,7 +24,7 @@ from pathlib import Path
 
 import torch
 from data import Encoder, Pictures, TextRow, instruction_row, prefixed, question_row, reordered
-from measure import Subject, figures, table
+from measure import Subject, all_figures, table
 from model import QUERIES, WIDTH, build_model, build_processor
 from safetensors.torch import load_model, save_model
 from stages import Stage, train_together, train_vigc, warm_up_language, warm_up_qformer, warm_up_vision
@@ -86,10 +87,20 @@ PLAN = Plan(
 )
 
 
-def build(plan: Plan, seed: int, checkpoints: Path | None) -> tuple[VigcForConditionalGeneration, VigcProcessor]:
-    """Runs all stages; with `checkpoints`, each leaves its weights there, and those found there are not run again."""
+def build(
+    plan: Plan, seed: int, checkpoints: Path | None, pictures: Pictures | None = None
+) -> tuple[VigcForConditionalGeneration, VigcProcessor]:
+    """Runs all stages.
+
+    Args:
+        plan: Their sizes.
+        seed: Of everything that is drawn.
+        checkpoints: A folder where each stage leaves its weights; those found there are not run again.
+        pictures: `Pictures.sample(seed, plan.pictures, UNUSUAL)`, if there are any already; they keep what the ViT sees
+            in them, for a further build from the same stage A.
+    """
     clock = _Clock()
-    pictures = Pictures.sample(seed, plan.pictures, UNUSUAL)
+    pictures = pictures or Pictures.sample(seed, plan.pictures, UNUSUAL)
     processor = build_processor(plan.queries)
     model = build_model(processor, seed, plan.width).to("cuda" if torch.cuda.is_available() else "cpu")
     encoder = Encoder(processor, pictures)
@@ -105,11 +116,13 @@ def build(plan: Plan, seed: int, checkpoints: Path | None) -> tuple[VigcForCondi
             stage(model, encoder, plan, seed)
             if saved is not None:
                 saved.parent.mkdir(parents=True, exist_ok=True)
-                save_model(model, str(saved))
+                save_model(model, f"{saved}.partial")
+                os.replace(f"{saved}.partial", saved)
         if name == "a":
             # From here on the ViT stays as it is, so that it has to look at each picture once only.
             model.vision_model.requires_grad_(False)
-            pictures.embed(model.eval())
+            if pictures.embeds is None:
+                pictures.embed(model.eval())
         clock.lap(f"stage {name}")
     return model.eval(), processor
 
@@ -212,7 +225,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoints", type=Path, help="keep each stage's weights here, and go on from those found")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--prefixes", type=float, default=0.0, help="share of prefix-augmented rows in VIC's training")
-    parser.add_argument("--scenes", type=int, default=1000, help="held-out scenes for the figures")
+    parser.add_argument("--scenes", type=int, default=1000, help="held-out scenes of each sort for the figures")
     parser.add_argument("--quick", action="store_true", help="a few steps of each stage, to see that all of it runs")
     return parser
 
@@ -228,7 +241,7 @@ def main() -> None:
     model, processor = build(plan, arguments.seed, arguments.checkpoints)
     # The figures are those of the weights as they are saved.
     model = model.half().float()
-    results = figures(Subject(model, processor), arguments.scenes)
+    results = all_figures(Subject(model, processor), arguments.scenes)
     print(table(results), flush=True)
     model.half().save_pretrained(arguments.output)
     processor.save_pretrained(arguments.output)
