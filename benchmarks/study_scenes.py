@@ -35,13 +35,13 @@ from train import UNUSUAL, Plan, build  # noqa: E402
 # vigc-tiny hallucinates too little to be studied; this model is half as wide, has fewer queries than the world has
 # places, and learns for a shorter time.
 BASE = Plan(
-    pictures=10_000,
+    pictures=8_000,
     vision=Stage(700, 64, 2e-3),
-    language=Stage(200, 64, 2.5e-3),
+    language=Stage(300, 32, 2e-3),
     looking=Stage(300, 128, 1.5e-3),
-    talking=Stage(600, 64, 1.2e-3),
-    vigc=Stage(250, 64, 1e-3),
-    counting=Stage(100, 64, 8e-4),
+    talking=Stage(1000, 32, 1e-3),
+    vigc=Stage(350, 32, 8e-4),
+    counting=Stage(120, 32, 7e-4),
     queries=4,
     width=64,
 )
@@ -49,7 +49,7 @@ BASE = Plan(
 PIPELINES = {
     "base": BASE,
     "2 queries": replace(BASE, queries=2),
-    "strong prior": replace(BASE, language=Stage(600, 64, 2.5e-3), looking=Stage(150, 128, 1.5e-3)),
+    "strong prior": replace(BASE, language=Stage(900, 32, 2e-3), looking=Stage(150, 128, 1.5e-3)),
     "any order": replace(BASE, any_order=True),
 }
 # What VIC is trained on in the stages D and E; they start from the same C2.
@@ -194,6 +194,10 @@ def main() -> None:
 def run_all(lineages: list[Lineage], arguments: argparse.Namespace) -> None:
     """Runs lineages in processes of their own, which is faster than several threads for models of this size."""
     settings = arguments.work, arguments.scenes, arguments.quick
+    if arguments.processes == 1:
+        for lineage in lineages:
+            print(f"{run(lineage, *settings)}: done", flush=True)
+        return
     with ProcessPoolExecutor(arguments.processes, multiprocessing.get_context("spawn")) as pool:
         waiting = [pool.submit(run, lineage, *settings) for lineage in lineages]
         for done in as_completed(waiting):

@@ -21,7 +21,9 @@ def study():
     before = set(sys.modules)
     sys.path[:0] = FOLDERS
     try:
-        yield {name: import_module(name) for name in ("study_statistics", "study_measure", "study_report")}
+        yield {
+            name: import_module(name) for name in ("study_statistics", "study_measure", "study_report", "study_scenes")
+        }
     finally:
         del sys.path[: len(FOLDERS)]
         for name in set(sys.modules) - before:
@@ -35,7 +37,7 @@ def run(tmp_path, *options):
     return subprocess.run([*command, *options], capture_output=True, text=True, env=environment)
 
 
-def test_the_command_runs_and_does_nothing_twice(tmp_path):
+def test_the_command_runs_and_does_nothing_twice(tmp_path, study):
     first = run(tmp_path, "--scenes", "3")
     assert first.returncode == 0, first.stderr
     page = (tmp_path / "docs" / "study.md").read_text(encoding="utf-8")
@@ -56,9 +58,9 @@ def test_the_command_runs_and_does_nothing_twice(tmp_path):
             found.pop("cpu_seconds")
         assert redone == counts[path.name]
 
-    other = run(tmp_path, "--scenes", "4")
-    assert other.returncode == 1
-    assert "scenes was 3, now 4" in other.stderr and "Traceback" not in other.stderr
+    scenes = study["study_scenes"]
+    with pytest.raises(ValueError, match=r"paper\.json is of another study \(scenes was 3, now 4\): remove"):
+        scenes.run(scenes.LINEAGES[0], tmp_path / "work", 4, quick=True)
 
 
 def test_intervals_hold_the_truth_and_differences_are_paired(study):
