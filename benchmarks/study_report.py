@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from measure import RATES
-from study_measure import SPLITS
+from study_measure import FIRST_WORDS, SPLITS
 from study_plots import save_plots
 from study_statistics import Estimate, Results
 from train import _commit
@@ -35,7 +35,9 @@ def _said(results: Results) -> dict[str, Any]:
         "table": table(results),
         "direct": direct_table(results),
         "differences": differences_table(results),
+        "iqf": iqf_table(results),
         "scenes": runs[0]["scenes"],
+        "first_words": FIRST_WORDS,
         "plan": runs[0]["plan"],
         "seeds": [run["seed"] for run in results.models["base", "paper"]],
         "runs": len(runs),
@@ -116,6 +118,21 @@ def differences_table(results: Results) -> str:
             cells += [str(found), ", ".join(f"{value:+.1f}" for value in found.seeds)]
         trained = recipe if recipe == other_recipe else "both"
         lines.append(f"| {name} | {trained} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def iqf_table(results: Results) -> str:
+    """IQF less one-shot VIC for each sort of model."""
+    figures = ("CHAIR_i", "coverage", "wrong color", "wrong place")
+    heads = [f"{figure}, {split}" for figure in figures for split in SPLITS]
+    lines = [f"| Model | Seeds | {' | '.join(heads)} |", "|---|---|" + "---|" * len(heads)]
+    for model, seeds in results.models.items():
+        cells = []
+        for figure in figures:
+            for split in SPLITS:
+                one_shot = results.description(model, split, "VIC", figure)
+                cells.append(str((results.description(model, split, "IQF", figure) - one_shot).estimate()))
+        lines.append(f"| {model[0]}, {model[1]} | {len(seeds)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
