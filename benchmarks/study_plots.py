@@ -82,7 +82,7 @@ def _dots(
                 axis.plot([at + 0.07] * len(found.seeds), found.seeds, ".", ms=4, color=COLORS[number], alpha=0.5)
         axis.set_xticks(range(len(conditions)), [name.replace(", ", ",\n") for name in conditions])
         axis.set_title(f"{split} scenes", fontsize=9)
-        axis.set_ylim(bottom=0)
+    axes[0].set_ylim(bottom=0)
     axes[0].legend(title="trained by", title_fontsize=9)
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     return figure
@@ -115,7 +115,7 @@ def plot_sentences(results: Results) -> Figure:
         axis.set_title(f"{split} scenes", fontsize=9)
         axis.set_xlabel("sentence behind the opening")
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.set_ylim(bottom=0)
+    axes[0].set_ylim(bottom=0)
     axes[0].legend()
     figure.suptitle("Hallucinated kinds by sentence, CHAIR_i in %", fontsize=10, x=0.01, ha="left")
     return figure
@@ -125,7 +125,7 @@ def plot_iqf(results: Results) -> Figure:
     """IQF less one-shot VIC, for every pipeline and recipe: left of zero IQF is better."""
     models = list(results.models)
     figures = ("CHAIR_i", "wrong color", "wrong place")
-    height = 1.2 + 0.32 * len(models)
+    height = 1.5 + 0.32 * len(models)
     figure, axes = plt.subplots(1, len(figures), figsize=(7.6, height), sharey=True, layout="constrained")
     for axis, name in zip(axes, figures, strict=True):
         axis.axvline(0, color=GRAY, lw=1)
@@ -141,7 +141,7 @@ def plot_iqf(results: Results) -> Figure:
         axis.set_xlabel("points")
     axes[0].set_yticks(range(len(models)), [_named(model, results) for model in models])
     axes[0].invert_yaxis()
-    axes[-1].legend(loc="upper right", bbox_to_anchor=(1.0, 1.0))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle("IQF less one-shot VIC: left of zero, IQF is better", fontsize=10, x=0.01, ha="left")
     return figure
 

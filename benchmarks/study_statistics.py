@@ -88,8 +88,8 @@ class Results:
 
     def __init__(self, folder: Path) -> None:
         self.models: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for path in sorted(folder.glob("*.json")):
-            result = json.loads(path.read_text(encoding="utf-8"))
+        results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+        for result in sorted(results, key=lambda result: result["pipeline"] != "base"):
             self.models.setdefault((result["pipeline"], result["recipe"]), []).append(result)
         if ("base", "paper") not in self.models:
             raise ValueError(f"{folder} has no result of the base pipeline by the paper's recipe: run the study first.")
