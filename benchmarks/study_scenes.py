@@ -35,13 +35,14 @@ from train import UNUSUAL, Plan, build  # noqa: E402
 # vigc-tiny hallucinates too little to be studied; this model is half as wide, has fewer queries than the world has
 # places, and learns for a shorter time.
 BASE = Plan(
-    pictures=10_000,
-    vision=Stage(1000, 64, 2e-3),
+    pictures=8_000,
+    vision=Stage(700, 64, 2e-3),
     language=Stage(300, 32, 2e-3),
-    looking=Stage(300, 128, 1.5e-3),
-    talking=Stage(1000, 32, 1.5e-3),
-    vigc=Stage(350, 32, 1e-3),
-    counting=Stage(120, 32, 8e-4),
+    looking=Stage(200, 128, 1.5e-3),
+    talking=Stage(800, 32, 1.5e-3),
+    vigc=Stage(200, 32, 1e-3),
+    counting=Stage(60, 32, 8e-4),
+    alike=True,
     queries=4,
     width=64,
 )

@@ -6,7 +6,7 @@ Every row is a pure function of (seed, index), so that a training run repeats ex
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -131,11 +131,11 @@ def question_row(pictures: Pictures, index: int, seed: int, shares: dict[str, fl
     return TextRow(at, pair.question, pair.answer, pair, focused=pair.type == "conversation")
 
 
-def instruction_row(pictures: Pictures, index: int, seed: int) -> TextRow:
-    """An instruction of a type with a whole pair: VIG's job."""
+def instruction_row(pictures: Pictures, index: int, seed: int, types: Sequence[str] = TYPES) -> TextRow:
+    """An instruction of one of the types with a whole pair: VIG's job."""
     rng = random.Random(f"instruction:{seed}:{index}")
     at = rng.randrange(len(pictures.scenes))
-    kind = INSTRUCTION_TYPES[rng.choice(TYPES)]
+    kind = INSTRUCTION_TYPES[rng.choice(types)]
     pair = write_pair(pictures.scenes[at], kind.name, rng.getrandbits(32))
     prompt = kind.prompt if rng.random() < 0.5 else rng.choice(kind.paraphrases)
     return TextRow(at, prompt, pair_text(pair.question, pair.answer), pair, focused=False)

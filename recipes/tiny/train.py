@@ -33,6 +33,7 @@ from transformers import set_seed
 from vigc import __version__
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
+from vigc.scenes.language import TYPES
 from vigc.scenes.vocabulary import vocabulary
 
 # Shares of the kinds of question. What must be looked up by name or by place takes longest to learn.
@@ -57,6 +58,7 @@ class Plan:
         counting: Stage E.
         prefixes: Share of VIC's rows in D and E whose answer's first sentences stand in the prompt; 0 is the paper.
         next_only: Such a row's target is the next sentence alone.
+        alike: A batch of pairs or of descriptions holds one type, and so less padding.
         any_order: Descriptions name the objects in a random order, in all stages with texts.
         queries: The Q-Former's.
         width: Of the ViT, the Q-Former and the language model.
@@ -71,6 +73,7 @@ class Plan:
     counting: Stage
     prefixes: float = 0.0
     next_only: bool = False
+    alike: bool = False
     any_order: bool = False
     queries: int = QUERIES
     width: int = WIDTH
@@ -161,17 +164,26 @@ def _talking_rows(encoder: Encoder, plan: Plan, stage: Stage, seed: int) -> Call
     """
 
     def make(index: int) -> TextRow:
-        if index // stage.batch % 2:
+        number = index // stage.batch
+        if number % 2:
             return question_row(encoder.pictures, index, seed, PROBES)
-        if index % 2:
-            return _ordered(instruction_row(encoder.pictures, index, seed), plan, f"{seed}:{index}")
-        return _ordered(question_row(encoder.pictures, index, seed, DESCRIBING), plan, f"{seed}:{index}")
+        writing = number // 2 % 2 if plan.alike else index % 2
+        return _long_row(encoder, plan, index, seed, None if writing else DESCRIBING, number // 4)
 
     return make
 
 
-def _ordered(row: TextRow, plan: Plan, key: str) -> TextRow:
-    return reordered(row, random.Random(f"order:{key}")) if plan.any_order else row
+def _long_row(
+    encoder: Encoder, plan: Plan, index: int, seed: int, shares: dict[str, float] | None, turn: int
+) -> TextRow:
+    """A row of VIG's, without `shares`, or else of VIC's; where a batch holds one type, `turn` says which."""
+    if shares is None:
+        row = instruction_row(encoder.pictures, index, seed, (TYPES[turn % len(TYPES)],) if plan.alike else TYPES)
+    else:
+        alike = plan.alike and shares is DESCRIBING
+        shares = {("detail", "complex", "detail")[turn % 3]: 1.0} if alike else shares
+        row = question_row(encoder.pictures, index, seed, shares)
+    return reordered(row, random.Random(f"order:{seed}:{index}")) if plan.any_order else row
 
 
 def _correct(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
@@ -195,10 +207,11 @@ def _train_vigc(
     """Trains Q-Former, queries and projection, a batch of VIC's questions by these shares or of VIG's pairs in turn."""
 
     def make(index: int) -> TextRow:
-        shares = turns[index // stage.batch % len(turns)]
+        number = index // stage.batch
+        shares = turns[number % len(turns)]
         if shares is None:
-            return _ordered(instruction_row(encoder.pictures, index, seed), plan, f"{seed}:{index}")
-        row = _ordered(question_row(encoder.pictures, index, seed, shares), plan, f"{seed}:{index}")
+            return _long_row(encoder, plan, index, seed, None, number // 2)
+        row = _long_row(encoder, plan, index, seed, shares, number // len(turns))
         rng = random.Random(f"prefix:{seed}:{index}")
         return prefixed(row, rng, plan.next_only) if rng.random() < plan.prefixes else row
 
