@@ -11,7 +11,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 
 RECIPE = ROOT / "recipes" / "tiny"
-NAMES = ("data", "measure", "model", "stages")
+NAMES = ("data", "measure", "model", "stages", "train")
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,25 @@ def test_descriptions_in_any_order_say_the_same(recipe, pictures):
         assert len(moved.target) == len(row.target)
         reordered |= {row.pair.type} if moved.target != row.target else set()
     assert reordered == {"detail"}
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_batches_hold_one_type_if_the_plan_says_so(alike, recipe, pictures, tiny_processor):
+    from dataclasses import replace
+
+    train, encoder = recipe["train"], recipe["data"].Encoder(tiny_processor, pictures)
+    plan = replace(train.PLAN, alike=alike)
+    stage = recipe["stages"].Stage(48, 6, 1e-3)
+    make = train._talking_rows(encoder, plan, stage, 5)
+    batches = [[make(6 * number + row) for row in range(6)] for number in range(48)]
+    types = [{(row.pair.type, row.target == row.pair.answer) for row in batch} for batch in batches]
+    assert all(found == {("conversation", True)} for found in types[1::2])
+    if alike:
+        assert all(len(found) == 1 for found in types[::2])
+        written = [("conversation", False), ("detail", False), ("complex", False), ("detail", True), ("complex", True)]
+        assert set.union(*types[::2]) == set(written)
+    else:
+        assert all({whole for _, whole in found} == {True, False} for found in types[::2])
 
 
 def test_labels_of_queries_are_the_truth(recipe, pictures):
