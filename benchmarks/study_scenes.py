@@ -38,8 +38,8 @@ BASE = Plan(
     pictures=8_000,
     vision=Stage(700, 64, 2e-3),
     language=Stage(300, 32, 2e-3),
-    looking=Stage(200, 128, 1.5e-3),
-    talking=Stage(800, 32, 1.5e-3),
+    looking=Stage(500, 128, 1.5e-3),
+    talking=Stage(500, 32, 1.5e-3),
     vigc=Stage(200, 32, 1e-3),
     counting=Stage(60, 32, 8e-4),
     alike=True,
@@ -50,7 +50,7 @@ BASE = Plan(
 PIPELINES = {
     "base": BASE,
     "2 queries": replace(BASE, queries=2),
-    "strong prior": replace(BASE, language=Stage(900, 32, 2e-3), looking=Stage(150, 128, 1.5e-3)),
+    "strong prior": replace(BASE, language=Stage(900, 32, 2e-3), looking=Stage(250, 128, 1.5e-3)),
     "any order": replace(BASE, any_order=True),
 }
 # What VIC is trained on in the stages D and E; they start from the same C2.
@@ -77,7 +77,7 @@ class Lineage:
 
 
 LINEAGES = (
-    Lineage("base", 0, ("paper", "prefix", "next sentence")),
+    Lineage("base", 0, ("paper", "prefix")),
     Lineage("base", 1, ("paper", "prefix")),
     Lineage("base", 2, ("paper", "prefix")),
     Lineage("2 queries", 0, ("paper", "prefix")),

@@ -91,8 +91,17 @@ class Results:
         results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
         for result in sorted(results, key=lambda result: result["pipeline"] != "base"):
             self.models.setdefault((result["pipeline"], result["recipe"]), []).append(result)
+        for pipeline in {pipeline for pipeline, _ in self.models}:
+            self._pair_seeds((pipeline, "paper"), (pipeline, "prefix"))
         if ("base", "paper") not in self.models:
             raise ValueError(f"{folder} has no result of the base pipeline by the paper's recipe: run the study first.")
+
+    def _pair_seeds(self, one: tuple[str, str], other: tuple[str, str]) -> None:
+        """Two recipes are compared by the seeds that both have: a study may have stopped between them."""
+        if one in self.models and other in self.models:
+            common = {run["seed"] for run in self.models[one]} & {run["seed"] for run in self.models[other]}
+            for model in (one, other):
+                self.models[model] = [run for run in self.models[model] if run["seed"] in common]
 
     def description(self, model: tuple[str, str], split: str, condition: str, figure: str) -> Share:
         """One of `RATES`."""
