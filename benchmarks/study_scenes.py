@@ -106,7 +106,7 @@ def run(lineage: Lineage, work: Path, scenes: int, quick: bool) -> str:
     folder = work / lineage.name
     folder.mkdir(parents=True, exist_ok=True)
     pictures = None
-    with open(folder / "log.txt", "a", encoding="utf-8") as log, redirect_stdout(log):
+    with open(folder / "log.txt", "a", buffering=1, encoding="utf-8") as log, redirect_stdout(log):
         for recipe in lineage.recipes:
             plan = plan_of(lineage.pipeline, recipe, quick)
             setting = {"pipeline": lineage.pipeline, "recipe": recipe, "seed": lineage.seed, "scenes": scenes}
