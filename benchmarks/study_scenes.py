@@ -77,7 +77,7 @@ class Lineage:
 
 
 LINEAGES = (
-    Lineage("base", 0, ("paper", "prefix")),
+    Lineage("base", 0, ("paper", "prefix", "next sentence")),
     Lineage("base", 1, ("paper", "prefix")),
     Lineage("base", 2, ("paper", "prefix")),
     Lineage("2 queries", 0, ("paper", "prefix")),
