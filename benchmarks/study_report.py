@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,24 @@ TEMPLATE = Path(__file__).with_name("study_page.md")
 CONDITIONS = ("VIG", "VIC", "VIC, instruction", "IQF", "IQF, instruction", "VIG, wrong", "VIC, wrong")
 
 
-def write_report(results: Path, folder: Path) -> Path:
-    """Writes study.md and its plots from the results of the runs."""
+def write_report(results: Path, folder: Path, planned: Sequence[tuple[str, str, int]] = ()) -> Path:
+    """Writes study.md and its plots from the results of the runs.
+
+    Args:
+        results: Their folder.
+        folder: Where the page goes.
+        planned: Pipeline, recipe and seed of all models; the page names those that have no result.
+    """
     found = Results(results)
     save_plots(found, folder)
+    there = {(*model, run["seed"]) for model, runs in found.models.items() for run in runs}
+    missing = [
+        f"{pipeline}, {recipe}, seed {seed}"
+        for pipeline, recipe, seed in planned
+        if (pipeline, recipe, seed) not in there
+    ]
     page = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    text = page.from_string(TEMPLATE.read_text(encoding="utf-8")).render(**_said(found))
+    text = page.from_string(TEMPLATE.read_text(encoding="utf-8")).render(**_said(found), missing=missing)
     path = folder / "study.md"
     path.write_text(text.rstrip() + "\n", encoding="utf-8")
     return path

@@ -186,7 +186,8 @@ def main() -> None:
     try:
         if not arguments.report:
             run_all(chosen, arguments)
-        path = write_report(arguments.work / "results", arguments.output)
+        planned = [(lineage.pipeline, recipe, lineage.seed) for lineage in LINEAGES for recipe in lineage.recipes]
+        path = write_report(arguments.work / "results", arguments.output, planned)
     except ValueError as error:
         raise SystemExit(str(error)) from error
     print(f"written: {path}")
