@@ -60,7 +60,11 @@ class Share:
         low, high = np.percentile(both, INTERVAL)
         scenes = np.percentile(self.resampled.mean(1), INTERVAL)
         return Estimate(
-            float(self.point.mean()), float(low), float(high), (float(scenes[0]), float(scenes[1])), tuple(self.point)
+            float(self.point.mean()),
+            float(low),
+            float(high),
+            (float(scenes[0]), float(scenes[1])),
+            tuple(map(float, self.point)),
         )
 
 
