@@ -18,7 +18,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo tiny test test-all lint format types security wheel clean
+.PHONY: help install demo tiny study test test-all lint format types security wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -48,6 +48,9 @@ demo: $(if $(wildcard build/.installed-dev-*),$(DEV),$(RUN))  ## rendered scenes
 
 tiny: $(DEV)  ## train the embedded model anew, from nothing (about 50 minutes on two cores)
 	$(BIN)/python recipes/tiny/train.py --output build/vigc-tiny --checkpoints build/vigc-tiny-stages
+
+study: $(DEV)  ## train and measure the models of docs/study.md, and write that page
+	$(BIN)/python benchmarks/study_scenes.py
 
 test: $(DEV)  ## run the tests, less the full counts
 	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist worksteal -rs -m "not slow"

@@ -8,9 +8,10 @@ from importlib import import_module
 import pytest
 import torch
 from conftest import ROOT
+from safetensors.torch import load_file
 
 RECIPE = ROOT / "recipes" / "tiny"
-NAMES = ("data", "measure", "model", "stages")
+NAMES = ("data", "measure", "model", "stages", "train")
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +87,66 @@ def test_a_prefix_moves_sentences_and_loses_none(recipe, pictures):
     assert moved.prompt != row.prompt
 
 
+def test_a_prefix_may_ask_for_the_next_sentence_alone(recipe, pictures):
+    import random
+
+    data = recipe["data"]
+    row = data.question_row(pictures, 0, 5, {"detail": 1.0})
+    sentences = row.target.replace(". ", ".\n").split("\n")
+    seen = [data.prefixed(row, random.Random(seed), next_only=True) for seed in range(40)]
+    expected = {
+        (" ".join([row.prompt, *sentences[:cut]]), "".join(sentences[cut : cut + 1]))
+        for cut in range(1, len(sentences) + 1)
+    }
+    assert {(moved.prompt, moved.target) for moved in seen} == expected
+
+
+def test_descriptions_in_any_order_say_the_same(recipe, pictures):
+    import random
+
+    from vigc.processing import parse_pair
+    from vigc.scenes import check
+
+    data, reordered = recipe["data"], set()
+    rows = [data.question_row(pictures, index, 5, {"detail": 1.0}) for index in range(8)]
+    rows += [row for row in rows_of(recipe, pictures) if row.target.startswith(" Question:")]
+    for row in rows:
+        moved = data.reordered(row, random.Random(2))
+        answer = parse_pair(moved.target).answer if row.target.startswith(" Question:") else moved.target
+        assert not check(answer, pictures.scenes[row.scene], row.pair.question).mistakes
+        assert len(moved.target) == len(row.target)
+        reordered |= {row.pair.type} if moved.target != row.target else set()
+    assert reordered == {"detail"}
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_batches_hold_one_type_if_the_plan_says_so(alike, recipe, pictures, tiny_processor):
+    from dataclasses import replace
+
+    train, encoder = recipe["train"], recipe["data"].Encoder(tiny_processor, pictures)
+    plan = replace(train.PLAN, alike=alike)
+    stage = recipe["stages"].Stage(48, 6, 1e-3)
+    make = train._talking_rows(encoder, plan, stage, 5)
+    batches = [[make(6 * number + row) for row in range(6)] for number in range(48)]
+    types = [{(row.pair.type, row.target == row.pair.answer) for row in batch} for batch in batches]
+    assert all(found == {("conversation", True)} for found in types[1::2])
+    if alike:
+        assert all(len(found) == 1 for found in types[::2])
+        written = [("conversation", False), ("detail", False), ("complex", False), ("detail", True), ("complex", True)]
+        assert set.union(*types[::2]) == set(written)
+    else:
+        assert all({whole for _, whole in found} == {True, False} for found in types[::2])
+
+
 def test_labels_of_queries_are_the_truth(recipe, pictures):
     data = recipe["data"]
     for row in rows_of(recipe, pictures):
         scene = pictures.scenes[row.scene]
-        labels = data.query_labels(scene, row)
+        labels = data.query_labels(scene, row, 9)
+        fewer = data.query_labels(scene, row, 3)
+        assert {name: values if row.focused else values[::3] for name, values in labels.items()} == {
+            name: values * 3 if row.focused else values for name, values in fewer.items()
+        }
         kinds = [None if item is None else data.KIND_IDS[item.kind] for item in map(scene.at, range(9))]
         if row.focused:
             assert set(labels["answer"]) == {data.TRUTH_IDS[row.pair.truth]}
@@ -106,6 +162,13 @@ def test_first_weights_can_be_trained(recipe, tiny_processor):
     assert model.num_parameters() * 2 < 11 * 2**20
 
 
+def test_sizes_are_those_of_the_plan(recipe):
+    processor = recipe["model"].build_processor(queries=2)
+    model = recipe["model"].build_model(processor, seed=0, width=32)
+    assert model.query_tokens.shape == (1, 2, 32)
+    assert processor.encode_prompts(["Where is the boat?"])["input_ids"].eq(model.config.image_token_index).sum() == 2
+
+
 def test_the_build_runs_from_end_to_end_and_goes_on_where_it_was(tmp_path):
     output, kept = tmp_path / "tiny", tmp_path / "kept"
     command = [sys.executable, str(RECIPE / "train.py"), "--quick", "--scenes", "6", "--threads", "1"]
@@ -115,6 +178,9 @@ def test_the_build_runs_from_end_to_end_and_goes_on_where_it_was(tmp_path):
     assert first.returncode == 0, first.stderr
     assert "| well-formed |" in first.stdout
     weights = (output / "model.safetensors").read_bytes()
+    before, after = (load_file(kept / f"{stage}.safetensors") for stage in ("c2", "e"))
+    moved = {name.split(".")[0] for name in before if not before[name].equal(after[name])}
+    assert moved == {"qformer", "query_tokens", "language_projection"}
     for stage in ("d", "e"):
         (kept / f"{stage}.safetensors").unlink()
     again = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -126,4 +192,4 @@ def test_the_build_runs_from_end_to_end_and_goes_on_where_it_was(tmp_path):
         [sys.executable, str(RECIPE / "measure.py"), str(output), "--scenes", "6"], capture_output=True, text=True
     )
     assert measured.returncode == 0, measured.stderr
-    assert "| Figure, % |" in measured.stdout
+    assert "| Figure, % | Typical scenes | Wrong pictures | Target | Reached | Unusual scenes |" in measured.stdout

@@ -55,6 +55,21 @@ class EpochSampler(torch.utils.data.Sampler):
         return np.concatenate([batches[turns].ravel(), order[whole:]])
 
 
+def epoch_sampler(mixture: VigcMixture, args: TrainingArguments) -> EpochSampler:
+    """The sampler of a run's strategy.
+
+    Raises:
+        ValueError: A strategy that is not one of a mixture's.
+    """
+    strategy = args.train_sampling_strategy
+    if strategy not in ("random", "group_by_length"):
+        raise ValueError(
+            f"train_sampling_strategy={strategy!r}: a mixture is drawn at 'random' or by 'group_by_length'."
+        )
+    step = args.train_batch_size * args.world_size
+    return EpochSampler(mixture, group=step if strategy == "group_by_length" else 0)
+
+
 class EpochCallback(TrainerCallback):
     """Tells the sampler which epoch begins, and checks the use of pictures before the first.
 

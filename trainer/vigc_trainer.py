@@ -25,7 +25,7 @@ from vigc.processing import VigcProcessor
 from .adapters import LoraSettings, choose_trained, hold_frozen_in, merge_lora, quantized
 from .checkpoints import is_trained_only, last_complete, lay_over, save_trained
 from .data_collator import VigcDataCollator
-from .epochs import EpochCallback, EpochSampler
+from .epochs import EpochCallback, epoch_sampler
 from .features import compute_features
 from .mixture import EvaluationPairs, Sample, VigcMixture, source_of
 from .scoring import (
@@ -60,6 +60,8 @@ class VigcTrainer(Trainer):
         train_dataset: The samples.
         processor: The model's.
         eval_dataset: Rows that are not trained on.
+        data_collator: Makes samples into the arguments of the model's forward, where they are not [`Sample`]s of a
+            mixture; by default [`VigcDataCollator`].
         compute_metrics: Figures from what the model wrote about a sample of the evaluation rows, for each evaluation:
             called with a list of [`WrittenRow`], returns numbers by name.
         kwargs: As of every Trainer.
@@ -78,6 +80,7 @@ class VigcTrainer(Trainer):
         *,
         processor: VigcProcessor,
         eval_dataset: EvaluationPairs | None = None,
+        data_collator: Callable[[list[Any]], dict[str, torch.Tensor]] | None = None,
         compute_metrics: Callable[[list[WrittenRow]], dict[str, float]] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -94,7 +97,7 @@ class VigcTrainer(Trainer):
             model._hf_peft_config_loaded = True  # what the Trainer asks before it trains over 4-bit weights
         self.base = str(model.config._name_or_path or "(unnamed)")
         self.processor = processor
-        self.collate = VigcDataCollator(processor)
+        self.collate = VigcDataCollator(processor) if data_collator is None else data_collator
         self.compute_written_metrics = compute_metrics
         self.image_use_before: ImageUse | None = None
         self.image_use_after: ImageUse | None = None
@@ -147,13 +150,7 @@ class VigcTrainer(Trainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if not isinstance(dataset, VigcMixture):
             return super()._get_train_sampler(train_dataset)
-        strategy = self.args.train_sampling_strategy
-        if strategy not in ("random", "group_by_length"):
-            raise ValueError(
-                f"train_sampling_strategy={strategy!r}: a mixture is drawn at 'random' or by 'group_by_length'."
-            )
-        step = self.args.train_batch_size * self.args.world_size
-        self.epoch_sampler = EpochSampler(dataset, group=step if strategy == "group_by_length" else 0)
+        self.epoch_sampler = epoch_sampler(dataset, self.args)
         return self.epoch_sampler
 
     def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:

@@ -6,13 +6,12 @@ Every row is a pure function of (seed, index), so that a training run repeats ex
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from model import QUERIES
 from torch.utils.data import Dataset
 
 from vigc.processing import INSTRUCTION_TYPES, VigcProcessor, pair_text
@@ -132,37 +131,63 @@ def question_row(pictures: Pictures, index: int, seed: int, shares: dict[str, fl
     return TextRow(at, pair.question, pair.answer, pair, focused=pair.type == "conversation")
 
 
-def instruction_row(pictures: Pictures, index: int, seed: int) -> TextRow:
-    """An instruction of a type with a whole pair: VIG's job."""
+def instruction_row(pictures: Pictures, index: int, seed: int, types: Sequence[str] = TYPES) -> TextRow:
+    """An instruction of one of the types with a whole pair: VIG's job."""
     rng = random.Random(f"instruction:{seed}:{index}")
     at = rng.randrange(len(pictures.scenes))
-    kind = INSTRUCTION_TYPES[rng.choice(TYPES)]
+    kind = INSTRUCTION_TYPES[rng.choice(types)]
     pair = write_pair(pictures.scenes[at], kind.name, rng.getrandbits(32))
     prompt = kind.prompt if rng.random() < 0.5 else rng.choice(kind.paraphrases)
     return TextRow(at, prompt, pair_text(pair.question, pair.answer), pair, focused=False)
 
 
-def prefixed(row: TextRow, rng: random.Random) -> TextRow:
-    """The row with the answer's first sentences moved into its prompt, as VIC meets them when it iterates."""
-    sentences = row.target.replace(". ", ".\n").split("\n")
+def prefixed(row: TextRow, rng: random.Random, next_only: bool = False) -> TextRow:
+    """The row with the answer's first sentences moved into its prompt, as VIC meets them when it iterates.
+
+    Args:
+        row: A row of VIC's; one whose answer is a single sentence stays as it is.
+        rng: Draws how many sentences are moved.
+        next_only: The target is the next sentence alone, or nothing behind the last, instead of all that is left.
+    """
+    sentences = _sentences(row.target)
     if len(sentences) < 2:
         return row
-    cut = rng.randrange(1, len(sentences))
+    cut = rng.randrange(1, len(sentences) + next_only)
     prompt = " ".join([row.prompt, *sentences[:cut]])
-    return TextRow(row.scene, prompt, " ".join(sentences[cut:]), row.pair, row.focused)
+    target = " ".join(sentences[cut : cut + 1] if next_only else sentences[cut:])
+    return replace(row, prompt=prompt, target=target)
 
 
-def query_labels(scene: Scene, row: TextRow) -> dict[str, list[int]]:
-    """What each query should know: about a question the object it is about and the answer, else one cell each."""
+def reordered(row: TextRow, rng: random.Random) -> TextRow:
+    """The row with the objects of a description in a random order instead of reading order; others stay as they are."""
+    if row.pair.type != "detail":
+        return row
+    opening, *mentions = _sentences(row.pair.answer)
+    rng.shuffle(mentions)
+    answer = " ".join([opening, *mentions])
+    target = answer if row.target == row.pair.answer else pair_text(row.pair.question, answer)
+    return replace(row, target=target, pair=replace(row.pair, answer=answer))
+
+
+def _sentences(text: str) -> list[str]:
+    return text.replace(". ", ".\n").split("\n")
+
+
+def query_labels(scene: Scene, row: TextRow, queries: int) -> dict[str, list[int]]:
+    """What each query should know: about a question the object it is about and the answer, else one cell each.
+
+    Where there are fewer queries than cells, theirs are spread over the picture.
+    """
     if not row.focused:
-        cells = [object_labels(scene, scene.at(cell), cell) for cell in range(QUERIES)]
-        return {**{head: [cell[head] for cell in cells] for head in OBJECT_HEADS}, "answer": [IGNORED] * QUERIES}
+        places = [number * len(CELLS) // queries for number in range(queries)]
+        cells = [object_labels(scene, scene.at(place), place) for place in places]
+        return {**{head: [cell[head] for cell in cells] for head in OBJECT_HEADS}, "answer": [IGNORED] * queries}
     item = None if row.pair.cell is None else scene.at(row.pair.cell)
     labels = object_labels(scene, item)
     if row.pair.topic == "count":
         labels["kind"], labels["alike"] = KIND_IDS[row.pair.kind], len(scene.of_kind(row.pair.kind))
     labels["answer"] = TRUTH_IDS[row.pair.truth]
-    return {head: [value] * QUERIES for head, value in labels.items()}
+    return {head: [value] * queries for head, value in labels.items()}
 
 
 class Encoder:
@@ -171,7 +196,7 @@ class Encoder:
     def __init__(self, processor: VigcProcessor, pictures: Pictures) -> None:
         self.processor: Any = processor
         self.pictures = pictures
-        self.places = [processor.tokenizer.convert_tokens_to_ids("<image>")] * QUERIES
+        self.places = [processor.tokenizer.convert_tokens_to_ids("<image>")] * processor.num_query_tokens
 
     def qformer(self, rows: list[TextRow]) -> dict[str, torch.Tensor]:
         """`qformer_input_ids` and `qformer_attention_mask`, int64 (B, Q)."""

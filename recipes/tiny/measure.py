@@ -1,4 +1,4 @@
-"""Figures of a model on held-out scenes, each beside the same with wrong pictures.
+"""Figures of a model on typical and unusual held-out scenes, each beside the same with wrong pictures.
 
 Run as `python recipes/tiny/measure.py build/vigc-tiny --scenes 1000`.
 """
@@ -36,6 +36,17 @@ TARGETS = {
     "VIC coverage": (75, None),
 }
 
+# What a description is measured by: the share of one count (see `count`) in another. CHAIR: Rohrbach et al. 2018,
+# "Object Hallucination in Image Captioning".
+RATES = {
+    "CHAIR_i": ("hallucinated", "mentions"),
+    "CHAIR_s": ("false", "texts"),
+    "coverage": ("covered", "kinds"),
+    "wrong color": ("color", "sound"),
+    "wrong size": ("size", "sound"),
+    "wrong place": ("place", "sound"),
+}
+
 
 class Subject:
     """A model with its processor, asked in batches."""
@@ -53,32 +64,40 @@ class Subject:
             parts.append(self.model.get_image_embeds(values.to(self.model.device, self.model.dtype)))
         return torch.cat(parts)
 
-    def answer(self, embeds: torch.Tensor, questions: list[str]) -> list[str]:
-        """One-shot VIC on given questions."""
-        return [text or "" for text in self._run(embeds, "vic", 0, questions=questions)["answers"]]
+    def answer(
+        self, embeds: torch.Tensor, questions: list[str | None], task: str, steps: int = 0, prompt: str = "question"
+    ) -> list[str | None]:
+        """VIC on given questions of a type, None where there is none.
 
-    def iterate(self, embeds: torch.Tensor, questions: list[str | None]) -> list[str | None]:
-        """VIC with IQF, until the end of the text, on given questions; None where there is none."""
+        Args:
+            embeds: float (N, patches + 1, width), from [`embed`].
+            questions: N of them.
+            task: Their type.
+            steps: 0 is one-shot VIC, -1 IQF until the end of the text.
+            prompt: What VIC is asked, "question" or "instruction" (`iqf_prompt`).
+        """
         asked = {number: question for number, question in enumerate(questions) if question}
-        answers = self._run(embeds[list(asked)], "vic", -1, questions=list(asked.values()))["answers"]
+        rows = {"questions": list(asked.values()), "task": [task] * len(asked)}
+        answers = self._run(embeds[list(asked)], "vic", {"iqf_steps": steps, "iqf_prompt": prompt}, rows)["answers"]
         found = dict(zip(asked, answers, strict=True))
         return [found.get(number) for number in range(len(questions))]
 
-    def pairs(self, embeds: torch.Tensor, tasks: list[str]) -> dict[str, list[Any]]:
-        """VIG, then one-shot VIC: `questions`, `drafts`, `answers`, `valid`."""
-        return self._run(embeds, "vig", 0, task=tasks)
+    def pairs(self, embeds: torch.Tensor, tasks: list[str], **settings: Any) -> dict[str, list[Any]]:
+        """VIG, then one-shot VIC: `questions`, `drafts`, `answers`, `valid`; `settings` of decoding."""
+        return self._run(embeds, "vig", {"iqf_steps": 0, **settings}, {"task": tasks})
 
-    def _run(self, embeds: torch.Tensor, mode: str, steps: int, **rows: list[str]) -> dict[str, list[Any]]:
+    def _run(
+        self, embeds: torch.Tensor, mode: str, settings: dict[str, Any], rows: dict[str, list[str]]
+    ) -> dict[str, list[Any]]:
         collected: dict[str, list[Any]] = defaultdict(list)
         for at in range(0, len(embeds), BATCH):
-            batch = {name: values[at : at + BATCH] for name, values in rows.items()}
             output = self.model.generate(
                 image_embeds=embeds[at : at + BATCH],
                 processor=self.processor,
                 mode=mode,
-                iqf_steps=steps,
                 return_dict_in_generate=True,
-                **batch,
+                **settings,
+                **{name: values[at : at + BATCH] for name, values in rows.items()},
             )
             for name in ("questions", "drafts", "answers", "valid"):
                 collected[name] += output[name] or [None] * len(output["valid"])
@@ -88,59 +107,82 @@ class Subject:
 def probe_figures(subject: Subject, scenes: list[Scene], embeds: torch.Tensor) -> dict[str, float]:
     """Share of probing questions answered right, in %, by topic."""
     asked = [(number, pair) for number, scene in enumerate(scenes) for pair in write_probes(scene)]
-    answers = subject.answer(embeds[[number for number, _ in asked]], [pair.question for _, pair in asked])
+    shown = embeds[[number for number, _ in asked]]
+    answers = subject.answer(shown, [pair.question for _, pair in asked], "conversation")
     hits = defaultdict(list)
     for (_, pair), answer in zip(asked, answers, strict=True):
-        hits[pair.topic].append(read_answer(answer, pair.topic) == pair.truth)
+        hits[pair.topic].append(read_answer(answer or "", pair.topic) == pair.truth)
     return {topic: _percent(hits[topic]) for topic in TOPICS}
 
 
-def description_figures(scenes: list[Scene], texts: list[str | None], questions: list[str | None]) -> dict[str, float]:
-    """CHAIR_i, CHAIR_s, coverage, wrong colours, sizes and places, in %, of descriptions."""
-    # A text that is missing says nothing wrong, but leaves everything out.
-    rows = zip(scenes, texts, questions, strict=True)
-    reports = [check(text or "", scene, question or "") for scene, text, question in rows]
-    mentions = [claim for report in reports for claim in report.mentions]
-    hallucinated = sum(len(report.hallucinated) for report in reports)
-    sound = max(1, len(mentions) - hallucinated)
-    sorts = [mistake.sort for report in reports for mistake in report.mistakes]
-    kinds = sum(len(report.covered) + len(report.missed) for report in reports)
+def count(text: str | None, scene: Scene, question: str | None) -> dict[str, int]:
+    """What of a description is counted; see `RATES` for what is made of it.
+
+    A text that is missing says nothing wrong, but leaves everything out.
+    """
+    report = check(text or "", scene, question or "")
+    sorts = [mistake.sort for mistake in report.mistakes]
+    hallucinated = len(report.hallucinated)
     return {
-        "CHAIR_i": 100 * hallucinated / max(1, len(mentions)),
-        "CHAIR_s": _percent([bool(report.hallucinated) for report in reports]),
-        "coverage": 100 * sum(len(report.covered) for report in reports) / max(1, kinds),
-        **{f"wrong {sort}": 100 * sorts.count(sort) / sound for sort in ("color", "size", "place")},
+        "texts": 1,
+        "false": int(hallucinated > 0),
+        "mentions": len(report.mentions),
+        "hallucinated": hallucinated,
+        "sound": len(report.mentions) - hallucinated,
+        "kinds": len(report.covered) + len(report.missed),
+        "covered": len(report.covered),
+        "color": sorts.count("color"),
+        "size": sorts.count("size"),
+        "place": sorts.count("place"),
     }
 
 
-def figures(subject: Subject, count: int) -> dict[str, dict[str, float]]:
-    """All figures on `count` typical held-out scenes, with the true and with wrong pictures."""
-    scenes = sample_scenes(HELD_OUT_SEED, count, unusual=False)
+def description_figures(scenes: list[Scene], texts: list[str | None], questions: list[str | None]) -> dict[str, float]:
+    """`RATES` of descriptions, in %."""
+    counts = [count(*row) for row in zip(texts, scenes, questions, strict=True)]
+    sums = {name: sum(row[name] for row in counts) for name in counts[0]}
+    return {name: 100 * sums[part] / max(1, sums[whole]) for name, (part, whole) in RATES.items()}
+
+
+def figures(subject: Subject, scenes: list[Scene]) -> dict[str, dict[str, float]]:
+    """All figures on held-out scenes, with their own ("true") and with each other's ("wrong") pictures."""
     embeds = subject.embed(scenes)
     results = {}
     for name, shift in (("true", 0), ("wrong", 1)):
         shown = embeds.roll(shift, 0)
-        pairs = subject.pairs(shown, [TYPES[number % len(TYPES)] for number in range(count)])
-        described = subject.pairs(shown, ["detail"] * count)
+        pairs = subject.pairs(shown, [TYPES[number % len(TYPES)] for number in range(len(scenes))])
+        described = subject.pairs(shown, ["detail"] * len(scenes))
         questions = described["questions"]
+        iterated = subject.answer(shown, questions, "detail", steps=-1)
         results[name] = {
             "well-formed": _percent(pairs["valid"]),
             **probe_figures(subject, scenes, shown),
             **_named("VIG", description_figures(scenes, described["drafts"], questions)),
             **_named("VIC", description_figures(scenes, described["answers"], questions)),
-            **_named("IQF", description_figures(scenes, subject.iterate(shown, questions), questions)),
+            **_named("IQF", description_figures(scenes, iterated, questions)),
         }
     return results
 
 
-def table(results: dict[str, dict[str, float]]) -> str:
-    """The figures as a table in Markdown."""
-    lines = ["| Figure, % | True picture | Wrong picture | Target | Reached |", "|---|---|---|---|---|"]
-    for name, value in results["true"].items():
+def all_figures(subject: Subject, scenes: int) -> dict[str, dict[str, dict[str, float]]]:
+    """`figures` on as many "typical" and, once more, "unusual" scenes."""
+    splits = {"typical": False, "unusual": True}
+    return {name: figures(subject, sample_scenes(HELD_OUT_SEED, scenes, unusual)) for name, unusual in splits.items()}
+
+
+def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
+    """The figures as a table in Markdown; the targets are for typical scenes."""
+    typical, unusual = results["typical"], results["unusual"]
+    lines = [
+        "| Figure, % | Typical scenes | Wrong pictures | Target | Reached | Unusual scenes | Wrong pictures |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, value in typical["true"].items():
         least, most = TARGETS.get(name, (None, None))
         target = f">= {least}" if least is not None else f"<= {most}" if most is not None else "-"
         reached = "-" if target == "-" else "yes" if _reached(name, value) else "no"
-        lines.append(f"| {name} | {value:.1f} | {results['wrong'][name]:.1f} | {target} | {reached} |")
+        numbers = [f"{column[name]:.1f}" for column in (typical["wrong"], unusual["true"], unusual["wrong"])]
+        lines.append(f"| {name} | {value:.1f} | {numbers[0]} | {target} | {reached} | {numbers[1]} | {numbers[2]} |")
     return "\n".join(lines)
 
 
@@ -161,7 +203,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="folder of a model trained on scenes")
-    parser.add_argument("--scenes", type=int, default=1000, help="number of held-out scenes")
+    parser.add_argument("--scenes", type=int, default=1000, help="number of held-out scenes of each sort")
     parser.add_argument("--output", type=Path, help="also write the figures to this JSON file")
     return parser
 
@@ -172,7 +214,7 @@ def main() -> None:
     model = VigcForConditionalGeneration.from_pretrained(arguments.model, dtype=torch.float32).eval()
     if torch.cuda.is_available():
         model.to("cuda")
-    results = figures(Subject(model, VigcProcessor.from_pretrained(arguments.model)), arguments.scenes)
+    results = all_figures(Subject(model, VigcProcessor.from_pretrained(arguments.model)), arguments.scenes)
     print(table(results))
     if arguments.output:
         arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -20,11 +20,11 @@ UNKNOWN, BEGIN, END, PAD, IMAGE = "<unk>", "<s>", "</s>", "[PAD]", "<image>"
 _SPACE = "▁"
 
 
-def build_processor() -> VigcProcessor:
-    """Pictures of the renderer's size as they are; words as tokens."""
+def build_processor(queries: int = QUERIES) -> VigcProcessor:
+    """Pictures of the renderer's size as they are; words as tokens; as many places as the model has queries."""
     side = {"height": PICTURE_SIZE, "width": PICTURE_SIZE}
     pictures = BlipImageProcessorPil(size=side, image_mean=[0.5] * 3, image_std=[0.25] * 3)
-    return VigcProcessor(pictures, _language_tokenizer(), _qformer_tokenizer(), num_query_tokens=QUERIES)
+    return VigcProcessor(pictures, _language_tokenizer(), _qformer_tokenizer(), num_query_tokens=queries)
 
 
 def _language_tokenizer() -> PreTrainedTokenizerFast:
@@ -59,24 +59,24 @@ def _qformer_tokenizer() -> BertTokenizer:
     return BertTokenizer(vocab={token: index for index, token in enumerate(tokens)}, do_lower_case=True)
 
 
-def build_model(processor: VigcProcessor, seed: int) -> VigcForConditionalGeneration:
-    """A model with new weights that fits the processor."""
+def build_model(processor: VigcProcessor, seed: int, width: int = WIDTH) -> VigcForConditionalGeneration:
+    """A model with new weights that fits the processor; all its three parts are `width` wide."""
     torch.manual_seed(seed)
     tokenizer = processor.tokenizer
     config = VigcConfig(
         vision_config={
             "image_size": PICTURE_SIZE,
             "patch_size": 16,
-            "hidden_size": WIDTH,
-            "intermediate_size": 3 * WIDTH,
+            "hidden_size": width,
+            "intermediate_size": 3 * width,
             "num_hidden_layers": 4,
             "num_attention_heads": 4,
         },
         qformer_config={
             "vocab_size": len(processor.qformer_tokenizer),
-            "hidden_size": WIDTH,
-            "encoder_hidden_size": WIDTH,
-            "intermediate_size": 3 * WIDTH,
+            "hidden_size": width,
+            "encoder_hidden_size": width,
+            "intermediate_size": 3 * width,
             "num_hidden_layers": 3,
             "num_attention_heads": 4,
             "cross_attention_frequency": 1,
@@ -87,8 +87,8 @@ def build_model(processor: VigcProcessor, seed: int) -> VigcForConditionalGenera
         },
         text_config=LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=3 * WIDTH,
+            hidden_size=width,
+            intermediate_size=3 * width,
             num_hidden_layers=4,
             num_attention_heads=4,
             max_position_embeddings=512,
@@ -97,7 +97,7 @@ def build_model(processor: VigcProcessor, seed: int) -> VigcForConditionalGenera
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         ).to_dict(),
-        num_query_tokens=QUERIES,
+        num_query_tokens=processor.num_query_tokens,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
     )
     model = VigcForConditionalGeneration(config)

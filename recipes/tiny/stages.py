@@ -1,4 +1,4 @@
-"""The stages of training vigc-tiny, each a loss over one part of the model and a loop by `transformers.Trainer`."""
+"""The stages of training vigc-tiny: warm-ups of one part each by `transformers.Trainer`, and VIGC by `VigcTrainer`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from data import (
     dense_labels,
     query_labels,
 )
-from model import WIDTH
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments, get_cosine_schedule_with_warmup
 
@@ -30,6 +30,7 @@ from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.modeling_vigc.decoding_vigc import image_features
 from vigc.scenes.language import TOPICS
 from vigc.scenes.world import MAX_OF_A_KIND
+from vigc.trainer import VigcTrainer, VigcTrainingArguments
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def fit(
     seed: int,
     rates: dict[str, float] | None = None,
 ) -> None:
-    """Trains `module`, whose forward returns `{"loss": ...}`.
+    """Trains `module`, whose forward returns `{"loss": ...}`, by transformers' Trainer.
 
     Args:
         module: The parts to train.
@@ -59,6 +60,39 @@ def fit(
         seed: For what the module itself draws.
         rates: Other peak learning rates, by the beginning of a parameter's name.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            module,
+            TrainingArguments(folder, **_settings(stage, seed)),
+            data_collator=collate,
+            train_dataset=rows,
+            optimizers=_optimizer_and_schedule(module, stage, rates),
+        )
+        trainer.train()
+
+
+def _settings(stage: Stage, seed: int) -> dict[str, Any]:
+    """What all stages tell their Trainer."""
+    return {
+        "max_steps": stage.steps,
+        "per_device_train_batch_size": stage.batch,
+        "seed": seed,
+        "max_grad_norm": 1.0,
+        "logging_steps": 100,
+        "save_strategy": "no",
+        "report_to": [],
+        # Rows are drawn at random as they are made, and a batch of rows of one length is cheap.
+        "train_sampling_strategy": "sequential",
+        "remove_unused_columns": False,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    }
+
+
+def _optimizer_and_schedule(
+    module: nn.Module, stage: Stage, rates: dict[str, float] | None = None
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """AdamW over what is not frozen, with rates by the beginning of a name; a short warm-up, then half a cosine."""
     rates = {"": stage.rate, **(rates or {})}
     groups: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in rates}
     for name, parameter in module.named_parameters():
@@ -66,27 +100,7 @@ def fit(
             groups[max((prefix for prefix in rates if name.startswith(prefix)), key=len)].append(parameter)
     settings = [{"params": group, "lr": rates[prefix]} for prefix, group in groups.items() if group]
     optimizer = torch.optim.AdamW(settings, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = get_cosine_schedule_with_warmup(optimizer, max(1, stage.steps // 20), stage.steps)
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            folder,
-            max_steps=stage.steps,
-            per_device_train_batch_size=stage.batch,
-            seed=seed,
-            max_grad_norm=1.0,
-            logging_steps=100,
-            save_strategy="no",
-            report_to=[],
-            # Rows are drawn at random as they are made, and a batch of rows of one length is cheap.
-            train_sampling_strategy="sequential",
-            remove_unused_columns=False,
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-        )
-        trainer = Trainer(
-            module, arguments, data_collator=collate, train_dataset=rows, optimizers=(optimizer, schedule)
-        )
-        trainer.train()
+    return optimizer, get_cosine_schedule_with_warmup(optimizer, max(1, stage.steps // 20), stage.steps)
 
 
 class VisionWarmUp(nn.Module):
@@ -95,8 +109,9 @@ class VisionWarmUp(nn.Module):
     def __init__(self, model: VigcForConditionalGeneration) -> None:
         super().__init__()
         self.vision_model = model.vision_model
-        self.heads = nn.ModuleDict({name: nn.Linear(WIDTH, classes) for name, classes in OBJECT_HEADS.items()})
-        self.counts = nn.Linear(WIDTH, NO_KIND * (MAX_OF_A_KIND + 1))
+        width = model.config.vision_config.hidden_size
+        self.heads = nn.ModuleDict({name: nn.Linear(width, classes) for name, classes in OBJECT_HEADS.items()})
+        self.counts = nn.Linear(width, NO_KIND * (MAX_OF_A_KIND + 1))
 
     def forward(self, pixel_values: torch.Tensor, **labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Takes float (B, 3, H, W) and int64 labels (B, 36) by head, "counts" (B, kinds)."""
@@ -140,8 +155,9 @@ class QFormerWarmUp(nn.Module):
         super().__init__()
         self.query_tokens, self.qformer = model.query_tokens, model.qformer
         self.language_projection = nn.Identity()
+        width = model.config.qformer_config.hidden_size
         classes = {**OBJECT_HEADS, "answer": len(TRUTHS)}
-        self.heads = nn.ModuleDict({name: nn.Linear(WIDTH, count) for name, count in classes.items()})
+        self.heads = nn.ModuleDict({name: nn.Linear(width, count) for name, count in classes.items()})
         self.right: dict[str, list[float]] = {}
 
     def forward(
@@ -152,7 +168,7 @@ class QFormerWarmUp(nn.Module):
         topics: list[str],
         **labels: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """Takes float (B, patches + 1, width), the question's ids, and int64 labels (B, QUERIES) by head."""
+        """Takes float (B, patches + 1, width), the question's ids, and int64 labels (B, queries) by head."""
         found, _ = image_features(self, image_embeds, qformer_input_ids, qformer_attention_mask)
         loss = found.new_zeros(())
         for name, head in self.heads.items():
@@ -183,7 +199,7 @@ def qformer_collate(encoder: Encoder) -> Callable[[list[TextRow]], dict[str, Any
     """Rows as the arguments of `QFormerWarmUp`."""
 
     def collate(rows: list[TextRow]) -> dict[str, Any]:
-        labels = [query_labels(encoder.pictures.scenes[row.scene], row) for row in rows]
+        labels = [query_labels(encoder.pictures.scenes[row.scene], row, len(encoder.places)) for row in rows]
         columns = {name: torch.tensor([label[name] for label in labels]) for name in labels[0]}
         topics = [row.pair.topic if row.focused else "detail" for row in rows]
         return {"image_embeds": encoder.embeds(rows), **encoder.qformer(rows), **columns, "topics": topics}
@@ -223,19 +239,43 @@ def warm_up_language(
     fit(LanguageWarmUp(model), Rows(stage.steps * stage.batch, make), collate, stage, seed)
 
 
+def text_collate(encoder: Encoder) -> Callable[[list[TextRow]], dict[str, torch.Tensor]]:
+    """Rows as the arguments of the model's forward, with `image_embeds` in place of pictures."""
+
+    def collate(rows: list[TextRow]) -> dict[str, torch.Tensor]:
+        texts = encoder.language(rows, with_image=True)
+        return {"image_embeds": encoder.embeds(rows), **encoder.qformer(rows), **texts}
+
+    return collate
+
+
 def train_together(
     model: VigcForConditionalGeneration,
     encoder: Encoder,
     make: Callable[[int], TextRow],
     stage: Stage,
     seed: int,
-    language_rate: float | None = None,
+    language_rate: float,
 ) -> None:
-    """Stages C2 and D: trains what is not frozen on the rows that `make` makes, by the model's own loss."""
+    """Stage C2: Q-Former and language model on the rows that `make` makes, by the model's own loss."""
+    rows = Rows(stage.steps * stage.batch, make)
+    fit(model, rows, text_collate(encoder), stage, seed, {"language_model.": language_rate})
 
-    def collate(rows: list[TextRow]) -> dict[str, torch.Tensor]:
-        texts = encoder.language(rows, with_image=True)
-        return {"image_embeds": encoder.embeds(rows), **encoder.qformer(rows), **texts}
 
-    rates = None if language_rate is None else {"language_model.": language_rate}
-    fit(model, Rows(stage.steps * stage.batch, make), collate, stage, seed, rates)
+def train_vigc(
+    model: VigcForConditionalGeneration, encoder: Encoder, make: Callable[[int], TextRow], stage: Stage, seed: int
+) -> None:
+    """Stages D and E: the rows that `make` makes by [`VigcTrainer`], which freezes as the paper does."""
+    model.freeze("paper")  # the optimizer takes what is trained, before the Trainer, of the same policy, is made
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {**_settings(stage, seed), "eval_strategy": "no", "load_best_model_at_end": False}
+        trainer = VigcTrainer(
+            model,
+            VigcTrainingArguments(folder, freeze_policy="paper", **settings),
+            Rows(stage.steps * stage.batch, make),
+            processor=encoder.processor,
+            data_collator=text_collate(encoder),
+            optimizers=_optimizer_and_schedule(model, stage),
+        )
+        trainer.train()
+    model.freeze("none")

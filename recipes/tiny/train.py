@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import time
@@ -22,16 +23,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from data import Encoder, Pictures, TextRow, instruction_row, prefixed, question_row
-from measure import Subject, figures, table
-from model import build_model, build_processor
+from data import Encoder, Pictures, TextRow, instruction_row, prefixed, question_row, reordered
+from measure import Subject, all_figures, table
+from model import QUERIES, WIDTH, build_model, build_processor
 from safetensors.torch import load_model, save_model
-from stages import Stage, train_together, warm_up_language, warm_up_qformer, warm_up_vision
+from stages import Stage, train_together, train_vigc, warm_up_language, warm_up_qformer, warm_up_vision
 from transformers import set_seed
 
 from vigc import __version__
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
+from vigc.scenes.language import TYPES
 from vigc.scenes.vocabulary import vocabulary
 
 # Shares of the kinds of question. What must be looked up by name or by place takes longest to learn.
@@ -55,6 +57,11 @@ class Plan:
         vigc: Stage D.
         counting: Stage E.
         prefixes: Share of VIC's rows in D and E whose answer's first sentences stand in the prompt; 0 is the paper.
+        next_only: Such a row's target is the next sentence alone.
+        alike: A batch of pairs or of descriptions holds one type, and so less padding.
+        any_order: Descriptions name the objects in a random order, in all stages with texts.
+        queries: The Q-Former's.
+        width: Of the ViT, the Q-Former and the language model.
     """
 
     pictures: int
@@ -65,6 +72,11 @@ class Plan:
     vigc: Stage
     counting: Stage
     prefixes: float = 0.0
+    next_only: bool = False
+    alike: bool = False
+    any_order: bool = False
+    queries: int = QUERIES
+    width: int = WIDTH
 
 
 PLAN = Plan(
@@ -78,12 +90,22 @@ PLAN = Plan(
 )
 
 
-def build(plan: Plan, seed: int, checkpoints: Path | None) -> tuple[VigcForConditionalGeneration, VigcProcessor]:
-    """Runs all stages; with `checkpoints`, each leaves its weights there, and those found there are not run again."""
+def build(
+    plan: Plan, seed: int, checkpoints: Path | None, pictures: Pictures | None = None
+) -> tuple[VigcForConditionalGeneration, VigcProcessor]:
+    """Runs all stages.
+
+    Args:
+        plan: Their sizes.
+        seed: Of everything that is drawn.
+        checkpoints: A folder where each stage leaves its weights; those found there are not run again.
+        pictures: `Pictures.sample(seed, plan.pictures, UNUSUAL)`, if there are any already; they keep what the ViT sees
+            in them, for a further build from the same stage A.
+    """
     clock = _Clock()
-    pictures = Pictures.sample(seed, plan.pictures, UNUSUAL)
-    processor = build_processor()
-    model = build_model(processor, seed).to("cuda" if torch.cuda.is_available() else "cpu")
+    pictures = pictures or Pictures.sample(seed, plan.pictures, UNUSUAL)
+    processor = build_processor(plan.queries)
+    model = build_model(processor, seed, plan.width).to("cuda" if torch.cuda.is_available() else "cpu")
     encoder = Encoder(processor, pictures)
     clock.lap("pictures")
     for name, stage in (("a", _see), ("b", _read), ("c1", _look), ("c2", _talk), ("d", _correct), ("e", _count)):
@@ -97,11 +119,13 @@ def build(plan: Plan, seed: int, checkpoints: Path | None) -> tuple[VigcForCondi
             stage(model, encoder, plan, seed)
             if saved is not None:
                 saved.parent.mkdir(parents=True, exist_ok=True)
-                save_model(model, str(saved))
+                save_model(model, f"{saved}.partial")
+                os.replace(f"{saved}.partial", saved)
         if name == "a":
             # From here on the ViT stays as it is, so that it has to look at each picture once only.
             model.vision_model.requires_grad_(False)
-            pictures.embed(model.eval())
+            if pictures.embeds is None:
+                pictures.embed(model.eval())
         clock.lap(f"stage {name}")
     return model.eval(), processor
 
@@ -113,7 +137,7 @@ def _see(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed
 
 def _read(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
     """Stage B."""
-    warm_up_language(model, encoder, _talking_rows(encoder, plan.language, seed), plan.language, seed)
+    warm_up_language(model, encoder, _talking_rows(encoder, plan, plan.language, seed), plan.language, seed)
 
 
 def _look(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
@@ -129,57 +153,69 @@ def _look(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, see
 
 def _talk(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
     """Stage C2."""
-    make = _talking_rows(encoder, plan.talking, seed + 1)
+    make = _talking_rows(encoder, plan, plan.talking, seed + 1)
     train_together(model, encoder, make, plan.talking, seed, language_rate=plan.talking.rate / 3)
 
 
-def _talking_rows(encoder: Encoder, stage: Stage, seed: int) -> Callable[[int], TextRow]:
+def _talking_rows(encoder: Encoder, plan: Plan, stage: Stage, seed: int) -> Callable[[int], TextRow]:
     """Batches of probing questions, and of pairs and descriptions, in turn.
 
     Mixed, most of a batch would be padding, and the loss, a mean over tokens, would hardly hear the short answers.
     """
 
     def make(index: int) -> TextRow:
-        if index // stage.batch % 2:
+        number = index // stage.batch
+        if number % 2:
             return question_row(encoder.pictures, index, seed, PROBES)
-        if index % 2:
-            return instruction_row(encoder.pictures, index, seed)
-        return question_row(encoder.pictures, index, seed, DESCRIBING)
+        writing = number // 2 % 2 if plan.alike else index % 2
+        return _long_row(encoder, plan, index, seed, None if writing else DESCRIBING, number // 4)
 
     return make
 
 
+def _long_row(
+    encoder: Encoder, plan: Plan, index: int, seed: int, shares: dict[str, float] | None, turn: int
+) -> TextRow:
+    """A row of VIG's, without `shares`, or else of VIC's; where a batch holds one type, `turn` says which."""
+    if shares is None:
+        row = instruction_row(encoder.pictures, index, seed, (TYPES[turn % len(TYPES)],) if plan.alike else TYPES)
+    else:
+        alike = plan.alike and shares is DESCRIBING
+        shares = {("detail", "complex", "detail")[turn % 3]: 1.0} if alike else shares
+        row = question_row(encoder.pictures, index, seed, shares)
+    return reordered(row, random.Random(f"order:{seed}:{index}")) if plan.any_order else row
+
+
 def _correct(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
     """Stage D: a batch of descriptions, of VIG's pairs, of questions, of VIG's pairs, and so on."""
-    _train_vigc(model, encoder, plan.vigc, (DESCRIBING, None, PROBES, None), plan.prefixes, seed + 2)
+    _train_vigc(model, encoder, plan, plan.vigc, (DESCRIBING, None, PROBES, None), seed + 2)
 
 
 def _count(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
     """Stage E."""
-    _train_vigc(model, encoder, plan.counting, (DESCRIBING, None, COUNTING, COUNTING), plan.prefixes, seed + 3)
+    _train_vigc(model, encoder, plan, plan.counting, (DESCRIBING, None, COUNTING, COUNTING), seed + 3)
 
 
 def _train_vigc(
     model: VigcForConditionalGeneration,
     encoder: Encoder,
+    plan: Plan,
     stage: Stage,
     turns: tuple[dict[str, float] | None, ...],
-    prefixes: float,
     seed: int,
 ) -> None:
     """Trains Q-Former, queries and projection, a batch of VIC's questions by these shares or of VIG's pairs in turn."""
 
     def make(index: int) -> TextRow:
-        shares = turns[index // stage.batch % len(turns)]
+        number = index // stage.batch
+        shares = turns[number % len(turns)]
         if shares is None:
-            return instruction_row(encoder.pictures, index, seed)
-        row = question_row(encoder.pictures, index, seed, shares)
+            return _long_row(encoder, plan, index, seed, None, number // 2)
+        row = _long_row(encoder, plan, index, seed, shares, number // len(turns))
         rng = random.Random(f"prefix:{seed}:{index}")
-        return prefixed(row, rng) if rng.random() < prefixes else row
+        return prefixed(row, rng, plan.next_only) if rng.random() < plan.prefixes else row
 
-    model.freeze("paper")
-    train_together(model, encoder, make, stage, seed)
-    model.freeze("none")
+    train_vigc(model, encoder, make, stage, seed)
 
 
 class _Clock:
@@ -202,7 +238,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoints", type=Path, help="keep each stage's weights here, and go on from those found")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--prefixes", type=float, default=0.0, help="share of prefix-augmented rows in VIC's training")
-    parser.add_argument("--scenes", type=int, default=1000, help="held-out scenes for the figures")
+    parser.add_argument("--scenes", type=int, default=1000, help="held-out scenes of each sort for the figures")
     parser.add_argument("--quick", action="store_true", help="a few steps of each stage, to see that all of it runs")
     return parser
 
@@ -218,7 +254,7 @@ def main() -> None:
     model, processor = build(plan, arguments.seed, arguments.checkpoints)
     # The figures are those of the weights as they are saved.
     model = model.half().float()
-    results = figures(Subject(model, processor), arguments.scenes)
+    results = all_figures(Subject(model, processor), arguments.scenes)
     print(table(results), flush=True)
     model.half().save_pretrained(arguments.output)
     processor.save_pretrained(arguments.output)

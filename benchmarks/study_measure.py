@@ -1,0 +1,121 @@
+"""What the study counts of one model: texts about held-out scenes against their truth, scene by scene.
+
+Counts are kept by scene, so that intervals can be computed, and paired, long after the model is gone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from measure import HELD_OUT_SEED, Subject, count, probe_figures
+from transformers import LogitsProcessor
+
+from vigc.scenes.checker import check
+from vigc.scenes.world import Scene, sample_scenes
+
+SPLITS = {"typical": False, "unusual": True}
+# What of a description is kept by scene, in the order of its row.
+COUNTS = ("texts", "false", "mentions", "hallucinated", "sound", "kinds", "covered", "color", "size", "place")
+# Descriptions are told apart up to this sentence; the opening is number 0.
+SENTENCES = 6
+# Left alone, greedy VIG asks everybody how many there are; so it is given first words in turn.
+FIRST_WORDS = ("What", "Which", "How", "Is", "Can", "Where")
+
+
+class FirstWords(LogitsProcessor):
+    """Begins each row's question with the next of `FIRST_WORDS`; answers are left alone."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        ids = tokenizer([f" Question: {word}" for word in FIRST_WORDS], add_special_tokens=False)["input_ids"]
+        self.start, self.words = ids[0][:-1], [row[-1] for row in ids]
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores, float (B, vocabulary), that leave one word where a row of int64 (B, T) has come to its question."""
+        for row, written in enumerate(input_ids.tolist()):
+            if written == self.start:
+                word = self.words[row % len(self.words)]
+                kept = scores[row, word].clone()
+                scores[row] = -torch.inf
+                scores[row, word] = kept
+        return scores
+
+
+def measure(subject: Subject, scenes: int) -> dict[str, Any]:
+    """All counts of a model on as many typical and unusual scenes."""
+    result: dict[str, Any] = {}
+    for split, unusual in SPLITS.items():
+        world = sample_scenes(HELD_OUT_SEED, scenes, unusual)
+        embeds = subject.embed(world)
+        result[split] = {
+            "direct": probe_figures(subject, world, embeds),
+            "descriptions": descriptions(subject, world, embeds),
+            "conversations": conversations(subject, world, embeds),
+        }
+    return result
+
+
+def descriptions(subject: Subject, scenes: list[Scene], embeds: torch.Tensor) -> dict[str, Any]:
+    """By condition, what each scene's description says right and wrong; "wrong" ones saw another scene's picture."""
+    tasks = ["detail"] * len(scenes)
+    pairs, other = subject.pairs(embeds, tasks), subject.pairs(embeds.roll(1, 0), tasks)
+    questions = pairs["questions"]
+
+    def vic(steps: int, prompt: str) -> list[str | None]:
+        return subject.answer(embeds, questions, "detail", steps, prompt)
+
+    return {
+        "VIG": _described(scenes, pairs["drafts"], questions),
+        "VIC": _described(scenes, pairs["answers"], questions),
+        "VIC, instruction": _described(scenes, vic(0, "instruction"), questions),
+        "IQF": _described(scenes, vic(-1, "question"), questions),
+        "IQF, instruction": _described(scenes, vic(-1, "instruction"), questions),
+        "VIG, wrong": _described(scenes, other["drafts"], other["questions"]),
+        "VIC, wrong": _described(scenes, other["answers"], other["questions"]),
+    }
+
+
+def _described(scenes: list[Scene], texts: list[str | None], questions: list[str | None]) -> dict[str, Any]:
+    rows, sentences = [], []
+    for text, scene, question in zip(texts, scenes, questions, strict=True):
+        counts = count(text, scene, question)
+        rows.append([counts[name] for name in COUNTS])
+        report = check(text or "", scene, question or "")
+        sentences.append([_by_sentence(report.mentions), _by_sentence(report.hallucinated)])
+    return {"counts": rows, "sentences": sentences, "first": texts[0]}
+
+
+def _by_sentence(claims: list[Any]) -> list[int]:
+    numbers = [min(claim.sentence, SENTENCES - 1) for claim in claims]
+    return [numbers.count(number) for number in range(SENTENCES)]
+
+
+def conversations(subject: Subject, scenes: list[Scene], embeds: torch.Tensor) -> dict[str, list[int | None]]:
+    """By condition, whether each answer to VIG's own question is right; None where VIG wrote no pair.
+
+    Right is an answer that claims something, and nothing wrong: a question about what is not there has no right
+    answer but the one that says so. The wrong pictures are shown to VIC with the questions of the true ones.
+    """
+    words = FirstWords(subject.processor.tokenizer)
+    pairs = subject.pairs(embeds, ["conversation"] * len(scenes), logits_processor=[words])
+    questions = pairs["questions"]
+
+    def vic(shown: torch.Tensor, prompt: str) -> list[str | None]:
+        return subject.answer(shown, questions, "conversation", 0, prompt)
+
+    answers = {
+        "VIG": pairs["drafts"],
+        "VIC": pairs["answers"],
+        "VIC, instruction": vic(embeds, "instruction"),
+        "VIC, wrong": vic(embeds.roll(1, 0), "question"),
+    }
+    return {
+        name: [_right(*row) for row in zip(texts, scenes, questions, strict=True)] for name, texts in answers.items()
+    }
+
+
+def _right(text: str | None, scene: Scene, question: str | None) -> int | None:
+    if question is None:
+        return None
+    report = check(text or "", scene, question)
+    return int(bool(report.claims) and not report.mistakes)
