@@ -138,6 +138,8 @@ def _tokenizer(words: list[str], begin: str, end: str | None) -> PreTrainedToken
         eos_token="</s>",
         pad_token="[PAD]",
         padding_side="left",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
         clean_up_tokenization_spaces=False,
         additional_special_tokens=["<image>"],
     )

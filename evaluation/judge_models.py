@@ -273,8 +273,8 @@ class LocalJudge:
         origin = {"revision": revision, "trust_remote_code": trust_remote_code}
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(name, **origin)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **origin)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(name, **origin)  # nosec B615: by `revision`
+            loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **origin)  # nosec B615: by `revision`
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise JudgeError(f"the judge {name!r} cannot be loaded as a causal language model: {reason}") from error

@@ -143,7 +143,7 @@ def load_answerer(
     kind = torch.float32 if dtype == "auto" and place.type == "cpu" else dtype
     hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
-        config = AutoConfig.from_pretrained(name, **hub)
+        config = AutoConfig.from_pretrained(name, **hub)  # nosec B615: by `revision`
         ours = isinstance(config, VigcConfig) or type(config) is InstructBlipConfig
         classes: Any = (VigcForConditionalGeneration, VigcProcessor)
         model_class, processor_class = classes if ours else (AutoModelForImageTextToText, AutoProcessor)

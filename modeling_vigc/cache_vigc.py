@@ -90,6 +90,13 @@ class LaneCache(Cache):
         if end > self.places:
             self.places = -(-max(end, self.places + _BLOCK) // _BLOCK) * _BLOCK
 
+    def clear(self, lanes: list[int]) -> None:
+        """Fills lanes with zeros, as far as they have been used."""
+        for layer in cast(Any, self.layers):
+            if layer.keys is not None:
+                used = [lane for lane in lanes if lane < layer.keys.shape[0]]
+                layer.keys[used], layer.values[used] = 0, 0
+
     def copy(self, sources: list[int], targets: list[int], begin: int, end: int) -> None:
         """Copies the places from `begin` up to `end` of the source lanes to the target lanes, all at once."""
         for layer in cast(Any, self.layers):

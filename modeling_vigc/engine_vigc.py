@@ -98,6 +98,7 @@ class Engine:
         config = model.language_model.config.get_text_config(decoder=True)
         self.cache = LaneCache(config.num_hidden_layers, 0)
         attention = config._attn_implementation
+        self.spoilt = False  # whether lanes may hold what is no number
         self.any_mask, self.added_mask = attention in _ANY_MASK, attention == "eager"
         self.drafts = Drafts(processor.tokenizer, verify_drafts)
         self.slots: list[_Slot] = []
@@ -172,7 +173,7 @@ class Engine:
         self.slots += fresh
         start = 0
         for pack in self._packs(fresh):
-            logits = self._prefill(prompts[start : start + len(pack)], pack)
+            logits = self._read(prompts[start : start + len(pack)], pack)
             start += len(pack)
             sizes = [len(slot.draft) + 1 for slot in pack]
             firsts = [sum(sizes[:place]) for place in range(len(pack))]
@@ -207,6 +208,20 @@ class Engine:
             packs[-1].append(slot)
             size += length
         return packs
+
+    def _read(self, prompts: list[torch.Tensor], slots: list[_Slot]) -> torch.Tensor:
+        """As `_prefill`. A text whose logits are no numbers takes none from others: zero times NaN is NaN."""
+        lanes = [lane for slot in slots for lane in slot.lanes]
+        if self.spoilt:
+            self.cache.clear(lanes)
+        logits = self._prefill(prompts, slots)
+        if logits.isnan().any():
+            self.spoilt = True
+            if len(slots) > 1:
+                self.cache.clear(lanes)
+                alone = zip(prompts, slots, strict=True)
+                logits = torch.cat([self._prefill([prompt], [slot]) for prompt, slot in alone])
+        return logits
 
     def _prefill(self, prompts: list[torch.Tensor], slots: list[_Slot]) -> torch.Tensor:
         """Reads prompts and drafts into the slots' lanes.
@@ -272,6 +287,7 @@ class Engine:
         tokens = torch.tensor(self.tokens, device=device)[:, None]
         logits = self._forward(mask, lengths[:, None], logits_to_keep=1, input_ids=tokens)[:, -1]
         self.lengths = [length + 1 for length in self.lengths]
+        self.spoilt = self.spoilt or bool(logits.isnan().any())
         return logits
 
     def _forward(self, mask: torch.Tensor | None, positions: torch.Tensor, **inputs: Any) -> torch.Tensor:

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from vigc.cli import app
 from vigc.generation import ledger
-from vigc.generation.models import WritingModel
+from vigc.generation.models import ModelFacts, WritingModel
 from vigc.hub_cards import write_model_card, write_trained_model_card
 
 # What cards say of their own accord; other links and other HTML would be somebody else's.
@@ -31,6 +31,10 @@ BREAK = "<!-- -->"
 ADDRESS = re.compile(r"https?://[-.\w]|www\.\w|[-.\w+]@[-\w]+\.\w", re.IGNORECASE)
 
 LICENSE, MODEL, SOURCE, FOLDER = (PAYLOADS[index] for index in (73, 52, 0, 3))
+
+
+# Small copies that a card shows of some rows, named by their ids.
+OUR_PICTURE = re.compile(r"samples/[a-z0-9-]+\.(png|jpg)")
 
 
 class HostileModel(ScriptedModel):
@@ -80,7 +84,9 @@ def coco(tmp_path_factory):
 def made(coco, tmp_path_factory):
     """The dataset that `vigc generate` makes of it, its exports, and all that the commands print."""
     folder = tmp_path_factory.mktemp("made") / file_name(FOLDER)
-    loaded = WritingModel(HostileModel(), ScriptedProcessor(), MODEL, "0" * 40)
+    hostile = HostileModel()
+    facts = ModelFacts(MODEL, "0" * 40, "float32", hostile.device, hostile.generation_config)
+    loaded = WritingModel(hostile, ScriptedProcessor(), facts)
     said = []
 
     def run(code, *arguments):
@@ -91,7 +97,8 @@ def made(coco, tmp_path_factory):
     generate = ["generate", coco / "instances.json", "--output", folder, "--format", "coco", "--image-root", coco]
     generate += ["--license", LICENSE, "--types", "detail,okvqa"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vigc.generation.generate.load_model", lambda *_, **__: loaded)
+        patch.setattr("vigc.generation.settings.describe_model", lambda *_, **__: facts)
+        patch.setattr("vigc.generation.settings.load_model", lambda *_, **__: loaded)
         run(3, *generate)
         run(3, *generate)
         run(4, *generate, "--license", "other")
@@ -117,7 +124,8 @@ def check_markdown(text):
     assert all(char.isprintable() or char == "\n" for char in text)
     tokens = tokens_of(text)
     kinds = {token.type for token in tokens}
-    assert not kinds & {"html_block", "image", "s_open", "hr", "code_block", "lheading_open"}
+    assert not kinds & {"html_block", "s_open", "hr", "code_block", "lheading_open"}
+    assert all(OUR_PICTURE.fullmatch(token.attrs["src"]) for token in tokens if token.type == "image")
     assert {token.content for token in tokens if token.type == "html_inline"} <= {BREAK}
     assert {token.attrs["href"] for token in tokens if token.type == "link_open"} <= LINKS
     assert not [token.content for token in tokens if token.type == "text" and ADDRESS.search(token.content)]
@@ -161,7 +169,7 @@ def test_payloads_came_through_unchanged_as_data(made):
 def test_the_dataset_card_is_ours_alone(made):
     folder, _ = made
     card = DatasetCard.load(folder / "README.md")
-    assert card.data.license == LICENSE and card.data.pretty_name == " ".join(file_name(FOLDER).split())
+    assert card.data.license == "other" and card.data.pretty_name == " ".join(file_name(FOLDER).split())
     assert [config["config_name"] for config in card.data.configs] == ["default", "detail", "okvqa"]
     known = "license language pretty_name task_categories size_categories tags configs dataset_info"
     assert set(card.data.to_dict()) == set(known.split())

@@ -78,7 +78,7 @@ def test_the_commit_is_in_plan_card_and_fingerprint(repo, pictures, tmp_path):
 def test_code_of_a_repository_runs_only_when_asked_for(repo, pictures, tmp_path):
     assert type(load_model(repo, revision="next").model) is VigcForConditionalGeneration
     loaded = load_model(repo, revision="next", trust_remote_code=True)
-    assert loaded.model.came_along and (loaded.revision, loaded.remote_code) == (SECOND, True)
+    assert loaded.model.came_along and (loaded.facts.revision, loaded.facts.remote_code) == (SECOND, True)
     for instance in (loaded.model, loaded.processor):
         assert SECOND in type(instance).__module__
     done = generate(pictures, tmp_path / "set", repo, "--trust-remote-code")
@@ -128,4 +128,4 @@ def test_what_was_trained_names_the_commit_below_it(repo, tmp_path):
 
 
 def test_a_folder_stands_for_itself():
-    assert load_model(VIGC_TINY).revision == folder_fingerprint(VIGC_TINY)
+    assert load_model(VIGC_TINY).facts.revision == folder_fingerprint(VIGC_TINY)

@@ -155,7 +155,7 @@ def _folder_of(name: str | Path) -> Path:
     if Path(name).is_dir():
         return Path(name)
     try:
-        return Path(snapshot_download(str(name)))
+        return Path(snapshot_download(str(name)))  # nosec B615: weights, no code
     except (OSError, HFValidationError) as error:
         raise ValueError(f"{str(name)!r} is neither a folder here nor a model on the Hub: check the name.") from error
 

@@ -140,7 +140,7 @@ def ablation(
     """LLaVA-150K mixed by the options of `vigc mix`, LLaVA's second stage on that, LLaVA-eval."""
 
     def steps(place: Place) -> list[Step]:
-        before = [] if extra is None else extra(place)
+        before = [] if extra is None else extra(place)  # nosec B610: no database
         mixture = options[0] if options else "llava-150k"
         base, pictures = [place.root / file for file in LLAVA], place.root / "coco/train2017"
         words = ["mix", *map(str, base), "--image-root", str(pictures)]
