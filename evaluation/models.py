@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,15 +12,16 @@ from typing import Any
 import torch
 from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, InstructBlipConfig
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
+from vigc.processing.model_folder import folder_fingerprint
 
 from .errors import EvaluationError
 from .questions import Question
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-_SAMPLE_BYTES = 4096
 
 
 @dataclass
@@ -141,8 +140,12 @@ def load_answerer(
         raise EvaluationError(f"dtype {dtype!r} is not known: use one of {', '.join(DTYPES)}.")
     place = _device(device)
     kind = torch.float32 if dtype == "auto" and place.type == "cpu" else dtype
-    hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    here = Path(name).is_dir()
     try:
+        # Named once, so that all is of one commit: transformers no longer notes it in the configuration.
+        config_file = None if here else cached_file(name, "config.json", revision=revision)
+        commit = extract_commit_hash(config_file, None)
+        hub: dict[str, Any] = {"revision": commit or revision, "trust_remote_code": trust_remote_code}
         config = AutoConfig.from_pretrained(name, **hub)  # nosec B615: by `revision`
         ours = isinstance(config, VigcConfig) or type(config) is InstructBlipConfig
         classes: Any = (VigcForConditionalGeneration, VigcProcessor)
@@ -152,8 +155,8 @@ def load_answerer(
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise EvaluationError(f"The model {name!r} cannot be loaded: {_first_line(error)}.") from error
     loaded = loaded.to(place).eval()
-    found = _fingerprint(Path(name)) if Path(name).is_dir() else getattr(config, "_commit_hash", None)
-    public = Path(name).resolve().name if Path(name).is_dir() else name
+    found = folder_fingerprint(Path(name)) if here else commit
+    public = Path(name).resolve().name if here else name
     given = dict(settings or {})
     greedy = {"do_sample": False, "num_beams": 1}
     chosen = given if given.get("iqf_preset") == "original" else {**greedy, **given}  # which decodes in its own way
@@ -202,21 +205,6 @@ def _device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise EvaluationError(f"device {name!r} cannot be used: {_first_line(error)}") from error
-
-
-def _fingerprint(folder: Path) -> str:
-    """16 hexadecimal digits that change with the files of a model folder: names, sizes, both ends and the middle."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file() or path.name.startswith(".") or path.suffix == ".md":
-            continue
-        size = path.stat().st_size
-        digest.update(json.dumps([path.relative_to(folder).as_posix(), size]).encode())
-        with path.open("rb") as file:
-            for at in sorted({0, size // 2, max(0, size - _SAMPLE_BYTES)}):
-                file.seek(at)
-                digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()[:16]
 
 
 def _first_line(error: BaseException) -> str:

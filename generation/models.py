@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from vigc.hub_cards.revisions import commit_of
 from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGeneration
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, ORIGINAL_DECODING
 from vigc.processing import VigcProcessor
+from vigc.processing.model_folder import folder_fingerprint
 
 from .errors import GenerationError, TryAgainError, is_hub_away
 
@@ -28,7 +27,6 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 # What is recorded of the decoding; anything else a caller gives is recorded too.
 _DECODING = ("num_beams", "repetition_penalty", "max_new_tokens", "do_sample")
 _SAMPLING = ("temperature", "top_p", "top_k")
-_SAMPLE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,30 +237,6 @@ def _public_name(name: str) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def folder_fingerprint(folder: Path) -> str:
-    """16 hexadecimal digits that change with the files of a model folder.
-
-    Small files count in full. Of weights, tens of gigabytes, the size and 64 samples count, header included: training
-    moves every weight a little, so that no other model has the same ones.
-    """
-    digest = hashlib.sha256()
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    for name in names:
-        path = folder / name
-        if name.startswith(".") or path.suffix == ".md":
-            continue
-        size = path.stat().st_size
-        digest.update(json.dumps([name, size]).encode())
-        with path.open("rb") as file:
-            if size <= 64 * _SAMPLE_BYTES:
-                digest.update(file.read())
-                continue
-            for index in range(64):
-                file.seek(index * (size - _SAMPLE_BYTES) // 63)
-                digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()[:16]
 
 
 def check_settings(settings: dict[str, Any], correct: bool) -> None:

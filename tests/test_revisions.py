@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 
 from vigc import VigcForConditionalGeneration, VigcProcessor
 from vigc.cli import app
+from vigc.evaluation import load_answerer
 from vigc.generation import GenerationError, ledger
-from vigc.generation.models import folder_fingerprint, load_model
+from vigc.generation.models import load_model
 from vigc.hub_cards import write_trained_model_card
+from vigc.processing.model_folder import folder_fingerprint
 from vigc.scenes import VIGC_TINY
 from vigc.trainer import VigcTrainingArguments, load_trained
 from vigc.trainer.checkpoints import save_trained
@@ -129,3 +131,9 @@ def test_what_was_trained_names_the_commit_below_it(repo, tmp_path):
 
 def test_a_folder_stands_for_itself():
     assert load_model(VIGC_TINY).facts.revision == folder_fingerprint(VIGC_TINY)
+
+
+def test_an_evaluation_names_the_commit_too(repo):
+    assert load_answerer(repo).revision == FIRST
+    assert load_answerer(repo, revision="next").revision == SECOND
+    assert load_answerer(VIGC_TINY).revision == folder_fingerprint(VIGC_TINY)
