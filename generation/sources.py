@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from vigc.processing.images import PICTURE_SUFFIXES, ImageError, ImagePathError, Picture, load_picture
 
+from .addresses import Addresses, is_address
 from .errors import GenerationError
 from .objects import Boxes, unpack_objects
 
@@ -90,12 +91,13 @@ class Files:
 
     Args:
         root: The folder that names of pictures are relative to.
+        urls: Hosts that pictures are fetched from, where an address stands in place of a name.
     """
 
     format = "folder"
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, urls: Sequence[str] = ()) -> None:
+        self.root, self.addresses = root, Addresses(urls)
         self._real_root = os.path.realpath(root)
 
     @property
@@ -109,14 +111,15 @@ class Files:
         return {"format": self.format}
 
     def open(self, source: Source) -> Picture:
-        """The picture, from a path that stays under the root."""
+        """The picture, from a path that stays under the root, or an address whose host was named."""
         if source.refused is not None:
             raise ImageError(shown(source.name), source.refused)
-        return load_picture(self.locate(source), name=shown(source.name))
+        path = self.locate(source)
+        return load_picture(self.addresses.fetch(source.name) if path is None else path, name=shown(source.name))
 
-    def locate(self, source: Source) -> str:
-        """The path of the file, resolved under the root."""
-        return confined(self._real_root, source.name)
+    def locate(self, source: Source) -> str | None:
+        """The path of the file, resolved under the root; None for an address."""
+        return None if is_address(source.name) else confined(self._real_root, source.name)
 
     def is_there(self) -> bool:
         """Whether the root can be seen: a share that is gone makes no picture unreadable."""
@@ -209,8 +212,6 @@ def confined(real_root: str, name: str) -> str:
     """
     if not name or "\0" in name or not is_file_name(name):
         raise ImagePathError(shown(name), "is no file name: correct the annotation")
-    if "://" in name[:16] or name.startswith("data:"):
-        raise ImagePathError(shown(name), "is an address, not a file: download it first")
     parts = name.replace("\\", "/").split("/")
     if name[0] in "/\\" or ".." in parts or name[1:2] == ":":
         raise ImagePathError(shown(name), "is a path out of the folder of pictures: give one relative to it")
