@@ -29,6 +29,7 @@ class Source:
         where: The number of the file and of the row in it, in a dataset of tables.
         same: Names of exact copies that are represented by this one.
         pairs: What is to be corrected: rows as their reader makes them, less the picture.
+        size: Bytes of the file when it was listed, where listing looks at files.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Source:
     where: list[int] | None = None
     same: list[str] | None = None
     pairs: list[dict[str, Any]] | None = None
+    size: int | None = None
 
     @property
     def objects(self) -> list[dict[str, Any]] | None:
@@ -114,8 +116,13 @@ class Files:
         """The picture, from a path that stays under the root, or an address whose host was named."""
         if source.refused is not None:
             raise ImageError(shown(source.name), source.refused)
-        path = self.locate(source)
-        return load_picture(self.addresses.fetch(source.name) if path is None else path, name=shown(source.name))
+        path, name = self.locate(source), shown(source.name)
+        picture = load_picture(self.addresses.fetch(source.name) if path is None else path, name=name)
+        if source.size is not None and source.size != len(picture.original):
+            raise ImageError(
+                name, f"was changed since the job was planned ({source.size:,} bytes, now {len(picture.original):,})"
+            )
+        return picture
 
     def locate(self, source: Source) -> str | None:
         """The path of the file, resolved under the root; None for an address."""
@@ -154,20 +161,23 @@ def list_images(images: Path) -> Sequence[Source]:
         GenerationError: There is nothing at `images`, no picture in it, or a sub-folder that cannot be listed.
     """
     if images.is_file():
-        return [Source(*_ids([images.name])[0])]
+        return [Source(*_ids([images.name])[0], size=images.stat().st_size)]
     if not images.is_dir():
         raise GenerationError(f"{str(images)!r} is neither a folder nor a file: give a folder of pictures.")
     links: set[str] = set()
-    names = sorted(_names(str(images), "", links))
-    if not names:
+    sizes = dict(sorted(_names(str(images), "", links)))
+    if not sizes:
         suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
         raise GenerationError(f"{str(images)!r} holds no picture: no file there ends in {suffixes}.")
     root = images.resolve()
-    return [Source(name, id_, _refusal(images / name, root) if name in links else None) for name, id_ in _ids(names)]
+    return [
+        Source(name, id_, _refusal(images / name, root) if name in links else None, size=sizes[name])
+        for name, id_ in _ids(list(sizes))
+    ]
 
 
-def _names(folder: str, prefix: str, links: set[str]) -> Iterator[str]:
-    """Names of the pictures under a folder. Its own walk: `os.walk` asks the disk once more about every file."""
+def _names(folder: str, prefix: str, links: set[str]) -> Iterator[tuple[str, int | None]]:
+    """Names and sizes of the pictures under a folder. Its own walk: the disk is asked once about a file."""
     below = []
     try:
         with os.scandir(folder) as entries:
@@ -179,7 +189,7 @@ def _names(folder: str, prefix: str, links: set[str]) -> Iterator[str]:
                         if _is_folder(entry):
                             continue
                         links.add(f"{prefix}{entry.name}")
-                    yield f"{prefix}{entry.name}"
+                    yield f"{prefix}{entry.name}", _size(entry)
     except OSError as error:
         # Left out, its pictures would be missing without a word.
         raise GenerationError(
@@ -187,6 +197,13 @@ def _names(folder: str, prefix: str, links: set[str]) -> Iterator[str]:
         ) from error
     for name in below:
         yield from _names(os.path.join(folder, name), f"{prefix}{name}/", links)
+
+
+def _size(entry: os.DirEntry[str]) -> int | None:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a link that leads nowhere, or a file that went away: the reason is given when its turn comes
+        return None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

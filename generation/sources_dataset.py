@@ -15,7 +15,7 @@ from datasets import load_dataset, load_dataset_builder
 from vigc.processing.images import ImageError, Picture, load_picture
 
 from .addresses import Addresses, is_address
-from .errors import GenerationError, TryAgainError, is_hub_away
+from .errors import GenerationError, TryAgainError, asking_the_hub, is_hub_away
 from .objects import pack_objects
 from .sources import NoPictureError, Source, confined, distinct, printable
 
@@ -177,18 +177,22 @@ class _ParquetRows:
 
     def read(self, columns: list[str]) -> Iterator[tuple[list[int], dict[str, Any]]]:
         for number in range(self.files):
-            file, index = self._file(number), 0
-            if not columns:
-                for index in range(file.metadata.num_rows):
-                    yield [number, index], {}
-                continue
-            for batch in file.iter_batches(columns=columns):
-                for row in batch.to_pylist():
-                    yield [number, index], row
-                    index += 1
+            with asking_the_hub(self._paths[number]):
+                yield from self._read(number, columns)
+
+    def _read(self, number: int, columns: list[str]) -> Iterator[tuple[list[int], dict[str, Any]]]:
+        file, index = self._file(number), 0
+        if not columns:
+            for index in range(file.metadata.num_rows):
+                yield [number, index], {}
+            return
+        for batch in file.iter_batches(columns=columns):
+            for row in batch.to_pylist():
+                yield [number, index], row
+                index += 1
 
     def row(self, number: int, index: int, column: str) -> Any:
-        with self._lock:
+        with self._lock, asking_the_hub(self._paths[number]):
             return self._row(number, index, column)
 
     def _row(self, number: int, index: int, column: str) -> Any:
