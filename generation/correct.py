@@ -81,8 +81,9 @@ class CorrectJob(JobSettings):
 
         path = Path(self.dataset)
         if path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
-            return LlavaConversations(path, path.parent if self.image_root is None else Path(self.image_root))
-        return DatasetConversations(str(path), subset=self.subset, split=self.split)
+            root = path.parent if self.image_root is None else Path(self.image_root)
+            return LlavaConversations(path, root, self.allow_urls)
+        return DatasetConversations(str(path), subset=self.subset, split=self.split, urls=self.allow_urls)
 
     def selection(self) -> Selection:
         """All entries."""

@@ -102,7 +102,14 @@ class GenerateJob(JobSettings):
 
     def collection(self) -> Collection:
         """Opens the pictures."""
-        return open_collection(Path(self.images), self.format, self.image_root, subset=self.subset, split=self.split)
+        return open_collection(
+            Path(self.images),
+            self.format,
+            self.image_root,
+            subset=self.subset,
+            split=self.split,
+            urls=self.allow_urls,
+        )
 
     def selection(self) -> Selection:
         """The pictures, less those that are to be left out."""
@@ -161,6 +168,7 @@ def open_collection(
     *,
     subset: str | None = None,
     split: str = "train",
+    urls: Sequence[str] = (),
 ) -> Collection:
     """The inputs of a job, by their format.
 
@@ -171,13 +179,13 @@ def open_collection(
     if format == "folder":
         return Folder(images)
     if format in ("coco", "objects365"):
-        return Annotated(images, root, format)
+        return Annotated(images, root, format, urls)
     if format == "llava":
-        return LlavaPictures(images, root)
+        return LlavaPictures(images, root, urls)
     if format == "dataset":
         from .sources_dataset import DatasetRows
 
-        return DatasetRows(str(images), subset=subset, split=split)
+        return DatasetRows(str(images), subset=subset, split=split, urls=urls)
     raise GenerationError(f"Format {format!r} is not known: use one of {', '.join(FORMATS)}.")
 
 

@@ -18,6 +18,7 @@ from vigc.hub_cards.revisions import commit_of
 from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGeneration
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, ORIGINAL_DECODING
 from vigc.processing import VigcProcessor
+from vigc.processing.devices import find_device
 from vigc.processing.model_folder import folder_fingerprint
 
 from .errors import GenerationError, TryAgainError, is_hub_away
@@ -128,7 +129,7 @@ def load_model(
     Raises:
         GenerationError: The model cannot be loaded, or is of another kind.
     """
-    place = find_device(device)
+    place = find_device(device, GenerationError)
     facts = describe_model(
         model, processor, device=place, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
     )
@@ -214,21 +215,6 @@ def _brought(name: str, reference: str, commit: str | None) -> Any:
             "weights, at one commit, is run: leave out trust_remote_code"
         )
     return get_class_from_dynamic_module(here, name, revision=commit)
-
-
-def find_device(name: str) -> torch.device:
-    """The device of a name; "auto" is an accelerator if there is one.
-
-    Raises:
-        GenerationError: There is no such device.
-    """
-    if name == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found or torch.device("cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise GenerationError(f"device {name!r} cannot be used: {_first_line(error)}") from error
 
 
 def _public_name(name: str) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 
+from .addresses import check_hosts
 from .errors import GenerationError
 from .models import ModelFacts, WritingModel, check_settings, describe_model, effective_settings, load_model
 from .plan import Selection, make_plan
@@ -31,6 +33,8 @@ class JobSettings(ABC):
         trust_remote_code: Whether code that comes with the weights runs in place of vigc's own.
         settings: Decoding and `iqf_*` settings, as `model.generate` takes them, that are not the model's own.
         image_root: With a file that names pictures: the folder that the names are relative to; by default the file's.
+        allow_urls: Hosts that pictures are fetched from where the input has addresses (http, https) in place of files:
+            names, "*.example.org" for all below one, "*" for any public one. Without it addresses are set aside.
         subset: Of a dataset: its configuration.
         split: Of a dataset: its split.
         license: Licence of pictures that do not state their own.
@@ -63,6 +67,7 @@ class JobSettings(ABC):
     trust_remote_code: bool = False
     settings: dict[str, Any] | None = None
     image_root: str | os.PathLike[str] | None = None
+    allow_urls: Sequence[str] = ()
     subset: str | None = None
     split: str = "train"
     license: str = "unknown"
@@ -83,6 +88,7 @@ class JobSettings(ABC):
         for name in ("batch_size", "shard_size", "limit", "workers"):
             at_least(1, **{name: getattr(self, name)})
         at_least(0, retries=self.retries)
+        check_hosts(self.allow_urls)
         if self.store not in ("embed", "path"):
             raise GenerationError(f"store={self.store!r} is not known: use 'embed' or 'path'.")
         if self.engine not in ENGINES:
@@ -153,6 +159,7 @@ class JobSettings(ABC):
             "device": model.device.type,
             **collection.facts,
             "dedup": selection.dedup,
+            **({"allow_urls": check_hosts(self.allow_urls)} if self.allow_urls else {}),
         }
         return make_plan(
             self.kind, configuration, settings=self.given, source=collection.name, license=self.license, job=job

@@ -41,6 +41,7 @@ OTHER = [
     ({"limit": 5}, "limit was null, now 5"),
     ({"license": "cc0-1.0"}, 'license was "unknown", now "cc0-1.0"'),
     ({"dedup": True}, "dedup was false, now true"),
+    ({"allow_urls": ["x.org"]}, 'allow_urls was null, now ["x.org"]'),
     ({"store": "path"}, 'images was "embed", now "path"'),
     ({"correct": False}, "correct was true, now false"),
     ({"model": "other"}, 'model was "scripted", now "other"'),

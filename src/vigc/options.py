@@ -40,6 +40,14 @@ ImageRoot = Annotated[
     Path | None,
     option("The folder that file names in an annotation file are relative to.", rich_help_panel=_INPUT),
 ]
+AllowUrls = Annotated[
+    list[str] | None,
+    option(
+        "Fetch pictures whose names are addresses, from this host ('*.x.org': all below; '*': any public); repeatable.",
+        metavar="HOST",
+        rich_help_panel=_INPUT,
+    ),
+]
 Subset = Annotated[str | None, option("The configuration of a dataset.", rich_help_panel=_INPUT)]
 Split = Annotated[str, option("The split of a dataset.", rich_help_panel=_INPUT)]
 ExcludeIds = Annotated[
@@ -166,6 +174,7 @@ class JobOptions:
     workers: Workers = None
     dry_run: DryRun = False
     image_root: ImageRoot = None
+    allow_urls: AllowUrls = None
     subset: Subset = None
     split: Split = "train"
     model: Model = None
