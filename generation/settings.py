@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 
 from .errors import GenerationError
+from .loading import Loader
 from .models import ModelFacts, WritingModel, check_settings, describe_model, effective_settings, load_model
 from .plan import Selection, make_plan
 from .shards import MakeShard
 from .sources import Collection
+from .worker import Worker
 
 ENGINES = ("local", "ray")
 
@@ -54,6 +57,7 @@ class JobSettings(ABC):
     """
 
     kind: ClassVar[str]
+    worker_class: ClassVar[type[Worker]]
 
     model: Any
     processor: Any = None
@@ -117,9 +121,11 @@ class JobSettings(ABC):
     def configuration(self) -> dict[str, Any]:
         """What decides what is written about a picture, beside the model, its decoding and the seed."""
 
-    @abstractmethod
     def maker(self, loaded: WritingModel, plan: dict[str, Any]) -> MakeShard:
         """Makes the output of a shard with a model."""
+        worker = self.worker_class(loaded, plan, self.given, self.batch_size)
+        loader = Loader(self.collection(), worker.prepare, self.batch_size, embed=self.store == "embed")
+        return partial(worker.make, loader)
 
     def describe_model(self, device: torch.device) -> ModelFacts:
         """What the plan says of the model, without loading it."""
@@ -170,13 +176,3 @@ def at_least(low: int, **counts: int | None) -> None:
     for name, value in counts.items():
         if value is not None and value < low:
             raise GenerationError(f"{name}={value} is too small: give at least {low}.")
-
-
-def row_constants(plan: dict[str, Any]) -> dict[str, str]:
-    """Columns that are the same in every row."""
-    return {
-        "source": plan["source"],
-        "license": plan["license"],
-        "model": plan["configuration"]["model"],
-        "config_hash": plan["config_hash"],
-    }
