@@ -12,7 +12,15 @@ import torch
 
 from .errors import GenerationError
 from .loading import Loader
-from .models import ModelFacts, WritingModel, check_settings, describe_model, effective_settings, load_model
+from .models import (
+    SPEED_SETTINGS,
+    ModelFacts,
+    WritingModel,
+    check_settings,
+    describe_model,
+    effective_settings,
+    load_model,
+)
 from .plan import Selection, make_plan
 from .shards import MakeShard
 from .sources import Collection
@@ -160,8 +168,11 @@ class JobSettings(ABC):
             **collection.facts,
             "dedup": selection.dedup,
         }
+        settings = {name: value for name, value in self.given.items() if name not in SPEED_SETTINGS}
+        if model.dtype != "float32":  # then a word may depend on how many are read at a time, as on sizes of batches
+            job |= {name: self.given[name] for name in SPEED_SETTINGS if name in self.given}
         return make_plan(
-            self.kind, configuration, settings=self.given, source=collection.name, license=self.license, job=job
+            self.kind, configuration, settings=settings, source=collection.name, license=self.license, job=job
         )
 
 

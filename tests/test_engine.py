@@ -81,7 +81,7 @@ FULL = [
 )
 def test_greedy_search_is_the_loop_s(written, count, penalty, prompt, slots, verify):
     settings = {**RELEASED, "num_beams": 1, "repetition_penalty": penalty, "iqf_prompt": prompt}
-    rows = stream(written, rows_of(written[3], count), slots, verify_drafts=verify, **settings)
+    rows = stream(written, rows_of(written[3], count), slots, iqf_verify_drafts=verify, **settings)
     records = loop_of(written, count, penalty=penalty, prompt=prompt)
     assert differences(written, rows, records) == (0, 0)
     lengths = {len(step["sentence"].split()) for row in rows.values() for step in row.trace}
@@ -143,7 +143,9 @@ def test_drafts_save_steps_where_they_are_right(written):
     found = {}
     for verify in (False, True):
         with Widths(written[0]) as widths:
-            rows = stream(written, requests, 1, iqf_prompt="instruction", iqf_full_record=True, verify_drafts=verify)
+            rows = stream(
+                written, requests, 1, iqf_prompt="instruction", iqf_full_record=True, iqf_verify_drafts=verify
+            )
         found[verify] = {key: (row.answer, [step["stop"] for step in row.trace]) for key, row in rows.items()}, widths
     assert found[True][0] == found[False][0]
     assert len(found[True][1]) < 0.95 * len(found[False][1])
@@ -191,4 +193,6 @@ def test_what_a_stream_cannot_do_is_said(written):
         list(model.generate_stream([VigcRequest(embeds[0], "plain")], processor, 2))
     with pytest.raises(ValueError, match="does not know colour"):
         list(model.generate_stream([VigcRequest(embeds[0], "vic", question="What?")], processor, 2, colour="red"))
+    with pytest.raises(TypeError, match="colour"):
+        list(model.generate_stream([{"image_embeds": embeds[0], "colour": "red"}], processor, 2))
     assert list(model.generate_stream([], processor, 2)) == []

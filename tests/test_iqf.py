@@ -186,6 +186,30 @@ def test_nothing_is_decoded_past_the_unit(model, processor, images, split, ahead
     assert checked >= 5, "this model writes no pair about one picture at most"
 
 
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"iqf_preset": "original"},
+        {"iqf_preset": "original", "num_beams": 1},
+        {"iqf_unit": "paragraph", "iqf_full_record": True, "iqf_steps": -1},
+        {"do_sample": True, "temperature": 0.7, "row_seeds": [1, 2, 3, 4, 5, 6]},
+    ],
+    ids=lambda kwargs: "-".join(map(str, kwargs.values())) or "default",
+)
+def test_drafts_that_are_verified_change_no_word(model, processor, images, kwargs):
+    found, spent = [], []
+    for verify in (False, True):
+        with Counter(model) as count:
+            out = run(model, processor, images, iqf_verify_drafts=verify, **kwargs)
+        stops = [[(step["sentence"], step["stop"]) for step in trace] for trace in out.trace]
+        found.append((out.vig_texts, out.answers, out.whole_texts, out.answers_given_question, stops))
+        spent.append(count.decoded)
+    assert found[0] == found[1]
+    beams = kwargs == {"iqf_preset": "original"}
+    assert spent[1] == spent[0] if beams else spent[1] < spent[0], "the model repeats its drafts; beams are written"
+
+
 def test_rows_do_not_influence_each_other(model, processor, images):
     """A row alone and in 50 random batches gives the same text."""
     alone = {
@@ -241,6 +265,7 @@ def test_bf16_and_eager(vigc_folder, model, processor, images):
         ({"iqf_steps": -2}, "iqf_steps=-2"),
         ({"iqf_unit": "word"}, "use 'sentence' or 'paragraph'"),
         ({"iqf_keep_tail": "False"}, "iqf_keep_tail='False'"),
+        ({"iqf_verify_drafts": "always"}, "iqf_verify_drafts='always'"),
         ({"row_seeds": [1]}, "2 pictures but 1 of row_seeds="),
         ({"mode": "vic", "questions": ["What?", ""]}, r"Question 1 is empty \(''\)"),
         ({"mode": "vic", "questions": None}, "questions= is missing"),

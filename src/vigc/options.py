@@ -142,6 +142,10 @@ IqfSplit = Annotated[
 IqfFullRecord = Annotated[
     bool | None, option("Also write the first VIC answer in full, into `extra`.", rich_help_panel=_IQF)
 ]
+IqfVerifyDrafts = Annotated[
+    bool | None,
+    option("Read what VIC is expected to write before it is written, while that saves time.", rich_help_panel=_IQF),
+]
 
 
 @dataclass(kw_only=True)
@@ -191,6 +195,7 @@ class DecodingOptions:
     iqf_prompt: IqfPrompt = None
     iqf_split: IqfSplit = None
     iqf_full_record: IqfFullRecord = None
+    iqf_verify_drafts: IqfVerifyDrafts = None
 
     def settings(self) -> dict[str, Any]:
         """Those that were given."""
