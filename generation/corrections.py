@@ -39,7 +39,7 @@ class CorrectionWorker(Worker):
         ]
 
     def _ask(self, item: Item, pair: dict[str, Any]) -> Asking:
-        return [(yield from self.attempts(self._id(item, pair), pair["question"]))]
+        return [(yield from self.attempts(self._id(item, pair), pair["question"], pair["answer"]))]
 
     def collect(self, batch: Batch) -> Work:
         """Rows and records in the order of the entries; those without picture are passed on as they are."""

@@ -165,6 +165,7 @@ class Worker(ABC):
         self,
         id_: str,
         question: str | None = None,
+        given: str | None = None,
         good: Callable[[Draft], bool] = lambda draft: draft.fault() is None,
         another: bool = False,
     ) -> Generator[Ask, Draft, Draft]:
@@ -173,6 +174,7 @@ class Worker(ABC):
         Args:
             id_: The row's, which decides with the job's seed what is drawn.
             question: To be answered; None has one written.
+            given: The answer to that question that there is already.
             good: Whether a draft will do.
             another: Whether it must not be what greedy search would write.
         """
@@ -181,7 +183,7 @@ class Worker(ABC):
             settings = dict(self.settings)
             if not self.samples and (attempt or another):
                 settings |= ANOTHER if another else AGAIN
-            draft = yield Ask(row_seed(self.seed, f"{id_}/{attempt}" if attempt else id_), settings, question)
+            draft = yield Ask(row_seed(self.seed, f"{id_}/{attempt}" if attempt else id_), settings, question, given)
             draft.attempt = attempt
             will_do = good(draft)
             if chosen is None or will_do:

@@ -109,6 +109,7 @@ class VigcRequest:
         correct: For "vig": whether VIC follows; without it the answer is the draft.
         settings: Decoding and `iqf_*` settings of this row, over those of the call.
         key: Whatever the caller wants to know it by.
+        draft: For "vic": an answer that there is already, to compare with.
     """
 
     image_embeds: torch.Tensor
@@ -119,6 +120,7 @@ class VigcRequest:
     correct: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
     key: Any = None
+    draft: str | None = None
 
 
 @dataclass(slots=True)
@@ -129,7 +131,7 @@ class Pair:
         task: The type of instruction, if one was named.
         question: Written or given; None where VIG's text is not a pair.
         prompt: The last prompt with what was written to it.
-        draft: VIG's answer.
+        draft: VIG's answer, or a given one.
         draft_units: Its sentences or paragraphs.
         answer: The answer after VIC; None where VIG's text is not a pair.
         step: How many VIC calls there were.
@@ -238,6 +240,8 @@ def converse(
         if row.reason is not None or not request.correct:
             row.answer = row.draft if row.reason is None else None
             return request, row
+    elif request.draft is not None:
+        row.draft, row.draft_units = request.draft, settings.rule.split_all(request.draft)
     row.prompt = processor.vic_prompt(row.question, row.task, settings.iqf_prompt)
     while not row.done:
         seed = _step_seed(request.seed, row.step + 1)

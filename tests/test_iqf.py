@@ -210,6 +210,27 @@ def test_drafts_that_are_verified_change_no_word(model, processor, images, kwarg
     assert spent[1] == spent[0] if beams else spent[1] < spent[0], "the model repeats its drafts; beams are written"
 
 
+def test_an_answer_that_is_given_is_compared_and_verified(model, processor, images):
+    inputs = processor(images=images, text=["What can you see?"] * 6, return_tensors="pt")
+    answers = model.generate(**inputs, processor=processor, return_dict_in_generate=True).answers
+    embeds = model.get_image_embeds(inputs["pixel_values"]).detach()
+    decoded = {}
+    for given, verify in ((answers, True), (answers, False), (["No. Not so."] * 6, True)):
+        requests = [
+            {"image_embeds": row, "mode": "vic", "question": "What can you see?", "draft": draft, "key": place}
+            for place, (row, draft) in enumerate(zip(embeds, given, strict=True))
+        ]
+        with Counter(model) as count:
+            stream = model.generate_stream(requests, processor, 2, iqf_verify_drafts=verify)
+            rows = {request.key: row for request, row in stream}
+        assert [rows[place].answer for place in range(6)] == answers
+        assert [rows[place].draft for place in range(6)] == given
+        changed = {step["changed"] for row in rows.values() for step in row.trace[:1]}
+        assert changed == {given is not answers}
+        decoded[given is answers, verify] = count.decoded
+    assert decoded[True, True] < 0.8 * decoded[True, False] == 0.8 * decoded[False, True]
+
+
 def test_rows_do_not_influence_each_other(model, processor, images):
     """A row alone and in 50 random batches gives the same text."""
     alone = {
