@@ -24,7 +24,8 @@ from vigc.processing.model_folder import folder_fingerprint
 from .errors import GenerationError, TryAgainError, is_hub_away
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-
+# Settings that in float32 change how fast texts are written, and not which: a job may go on with others.
+SPEED_SETTINGS = ("iqf_verify_drafts",)
 # What is recorded of the decoding; anything else a caller gives is recorded too.
 _DECODING = ("num_beams", "repetition_penalty", "max_new_tokens", "do_sample")
 _SAMPLING = ("temperature", "top_p", "top_k")
@@ -253,12 +254,15 @@ def check_settings(settings: dict[str, Any], correct: bool) -> None:
 def effective_settings(config: GenerationConfig, settings: dict[str, Any], correct: bool) -> dict[str, dict[str, Any]]:
     """The decoding and `iqf` settings of a run, complete: the model's own with those that were given.
 
+    `SPEED_SETTINGS` are left out.
+
     Raises:
         GenerationError: A sampling setting without sampling.
     """
     given_iqf = {name: value for name, value in settings.items() if name in IQF_SETTINGS}
     given = {name: value for name, value in settings.items() if name not in IQF_SETTINGS}
-    iqf = asdict(IqfSettings.resolve(config, given_iqf)) if correct else {}
+    resolved = asdict(IqfSettings.resolve(config, given_iqf)) if correct else {}
+    iqf = {name: value for name, value in resolved.items() if name not in SPEED_SETTINGS}
     decoding = {name: getattr(config, name, None) for name in _DECODING}
     if iqf.get("iqf_preset") == "original":
         decoding.update(ORIGINAL_DECODING)

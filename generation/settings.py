@@ -6,16 +6,27 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 
 from .addresses import check_hosts
 from .errors import GenerationError
-from .models import ModelFacts, WritingModel, check_settings, describe_model, effective_settings, load_model
+from .loading import Loader
+from .models import (
+    SPEED_SETTINGS,
+    ModelFacts,
+    WritingModel,
+    check_settings,
+    describe_model,
+    effective_settings,
+    load_model,
+)
 from .plan import Selection, make_plan
 from .shards import MakeShard
 from .sources import Collection
+from .worker import Worker
 
 ENGINES = ("local", "ray")
 
@@ -58,6 +69,7 @@ class JobSettings(ABC):
     """
 
     kind: ClassVar[str]
+    worker_class: ClassVar[type[Worker]]
 
     model: Any
     processor: Any = None
@@ -123,9 +135,11 @@ class JobSettings(ABC):
     def configuration(self) -> dict[str, Any]:
         """What decides what is written about a picture, beside the model, its decoding and the seed."""
 
-    @abstractmethod
     def maker(self, loaded: WritingModel, plan: dict[str, Any]) -> MakeShard:
         """Makes the output of a shard with a model."""
+        worker = self.worker_class(loaded, plan, self.given, self.batch_size)
+        loader = Loader(self.collection(), worker.prepare, self.batch_size, embed=self.store == "embed")
+        return partial(worker.make, loader)
 
     def describe_model(self, device: torch.device) -> ModelFacts:
         """What the plan says of the model, without loading it."""
@@ -161,8 +175,11 @@ class JobSettings(ABC):
             "dedup": selection.dedup,
             **({"allow_urls": check_hosts(self.allow_urls)} if self.allow_urls else {}),
         }
+        settings = {name: value for name, value in self.given.items() if name not in SPEED_SETTINGS}
+        if model.dtype != "float32":  # then a word may depend on how many are read at a time, as on sizes of batches
+            job |= {name: self.given[name] for name in SPEED_SETTINGS if name in self.given}
         return make_plan(
-            self.kind, configuration, settings=self.given, source=collection.name, license=self.license, job=job
+            self.kind, configuration, settings=settings, source=collection.name, license=self.license, job=job
         )
 
 
@@ -177,13 +194,3 @@ def at_least(low: int, **counts: int | None) -> None:
     for name, value in counts.items():
         if value is not None and value < low:
             raise GenerationError(f"{name}={value} is too small: give at least {low}.")
-
-
-def row_constants(plan: dict[str, Any]) -> dict[str, str]:
-    """Columns that are the same in every row."""
-    return {
-        "source": plan["source"],
-        "license": plan["license"],
-        "model": plan["configuration"]["model"],
-        "config_hash": plan["config_hash"],
-    }

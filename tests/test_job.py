@@ -16,7 +16,7 @@ from faults import content, make_inputs
 from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 
-from vigc.generation import BusyError, ConflictError, TryAgainError, generate_dataset, ledger, locks
+from vigc.generation import BusyError, ConflictError, TryAgainError, correct_dataset, generate_dataset, ledger, locks
 from vigc.generation.attempts import is_endless, is_same_question
 
 
@@ -281,6 +281,18 @@ def test_too_little_memory_halves_the_batch_and_keeps_the_rows(place):
     assert sum(record.halved for record in ledger.shard_records(place / "b")) > 0
     with pytest.raises(TryAgainError, match="Memory does not suffice for one picture"):
         generate(place, place / "c", model=ScriptedModel(fits=0))
+
+
+def test_too_little_memory_costs_a_correction_nothing_but_time(place):
+    root = make_inputs(place)
+    job = {"image_root": root, "processor": ScriptedProcessor(), "batch_size": 4}
+    for name, fits in (("a", None), ("b", 1)):
+        correct_dataset(place / "llava.json", place / name, model=ScriptedModel(fits=fits), **job)
+    files = [sorted(path.glob("*/train-*.parquet")) for path in (place / "a", place / "b")]
+    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]] != []
+    assert sum(record.halved for record in ledger.shard_records(place / "b")) > 0
+    with pytest.raises(TryAgainError, match="Memory does not suffice for one picture"):
+        correct_dataset(place / "llava.json", place / "c", model=ScriptedModel(fits=0), **job)
 
 
 def test_the_machine_s_trouble_sets_no_picture_aside(place, monkeypatch):

@@ -153,6 +153,10 @@ IqfFullRecord = Annotated[
 IqfDraft = Annotated[
     bool | None, option("Whether VIG writes a draft, or its question alone: half the words.", rich_help_panel=_IQF)
 ]
+IqfVerifyDrafts = Annotated[
+    bool | None,
+    option("Read what VIC is expected to write before it is written, while that saves time.", rich_help_panel=_IQF),
+]
 
 
 @dataclass(kw_only=True)
@@ -204,6 +208,7 @@ class DecodingOptions:
     iqf_split: IqfSplit = None
     iqf_full_record: IqfFullRecord = None
     iqf_draft: IqfDraft = None
+    iqf_verify_drafts: IqfVerifyDrafts = None
 
     def settings(self) -> dict[str, Any]:
         """Those that were given."""
