@@ -271,7 +271,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
         seeds: Any = torch.randint(2**31, (image_embeds.shape[0],)) if row_seeds is None else row_seeds
         requests = requests_of(mode, image_embeds, task, questions, seeds)
         calls = (converse(request, processor, decoding, settings) for request in requests)
-        rows = dict(Engine(self, processor, len(requests), verify_drafts=True).run(calls))
+        rows = dict(Engine(self, processor, len(requests)).run(calls))
         ids = torch.empty(len(requests), 0, dtype=torch.long, device=self.device) if input_ids is None else input_ids
         output = to_output([rows[request] for request in requests], processor, settings, mode, ids)
         return output if decoding.config.return_dict_in_generate else cast(torch.Tensor, output.sequences)
@@ -322,7 +322,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
                     known[name] = self._correction(processor, given, logits_processor)
                 yield converse(request, processor, *known[name])
 
-        return Engine(self, processor, max_slots, verify_drafts=True).run(rows())
+        return Engine(self, processor, max_slots).run(rows())
 
     def _correction(
         self, processor: Any, given: dict[str, Any], logits_processor: list[LogitsProcessor] | None
