@@ -220,8 +220,9 @@ class Addresses:
 
     def _connect(self, asked: _Asked, name: str, patience: float) -> socket.socket:
         """A connection to an address that was looked at after the name was resolved, so that no other can be meant."""
-        found = [entry[4][:2] for entry in socket.getaddrinfo(asked.host, asked.port, type=socket.SOCK_STREAM)]
-        places = [place for place in found if asked.named or _is_public(str(place[0]))]
+        entries = socket.getaddrinfo(asked.host, asked.port, type=socket.SOCK_STREAM)
+        found = [(str(entry[4][0]), asked.port) for entry in entries]
+        places = [place for place in found if asked.named or _is_public(place[0])]
         if not places:
             raise ImagePathError(
                 name,

@@ -97,6 +97,14 @@ class CorrectionWorker(Worker):
         )
 
     def _reject(self, item: Item, pair: dict[str, Any], draft: Draft, reason: str) -> dict[str, Any]:
-        origin = {"conversation_id": pair.get("conversation_id"), "turn": pair.get("turn") or 0}
-        texts = (pair["question"], draft, reason)
-        return self.reject(self._id(item, pair), self.kind, item, *texts, draft=pair["answer"], **origin)
+        return self.reject(
+            self._id(item, pair),
+            self.kind,
+            item,
+            pair["question"],
+            draft,
+            reason,
+            draft=pair["answer"],
+            conversation_id=pair.get("conversation_id"),
+            turn=pair.get("turn") or 0,
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 from huggingface_hub.constants import is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -17,7 +18,7 @@ _NAMES = (
     *("EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "EBUSY", "ENOBUFS"),
 )
 # httpx's or httpx2's, whichever huggingface_hub is built on: the base of its transport errors.
-_HttpError = next(base for base in HfHubHTTPError.__bases__ if not issubclass(base, OSError))
+_HttpError = cast(type[Exception], next(base for base in HfHubHTTPError.__bases__ if not issubclass(base, OSError)))
 _PASSING = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
 
 

@@ -240,11 +240,11 @@ def converse(
     if request.mode == "vig":
         row.prompt = row.instruction = processor.instruction(request.task)
         seed = _step_seed(request.seed, 0)
-        until = MarkRule(processor.answer_mark) if request.correct and not settings.iqf_draft else None
-        written = yield Call(row.prompt, request.image_embeds, decoding, until, seed)
-        if until is not None:
-            _cut(written, until, decoding)
-        _read_pair(row, written, processor, settings, with_draft=until is None)
+        mark = MarkRule(processor.answer_mark) if request.correct and not settings.iqf_draft else None
+        written = yield Call(row.prompt, request.image_embeds, decoding, mark, seed)
+        if mark is not None:
+            _cut(written, mark, decoding)
+        _read_pair(row, written, processor, settings, with_draft=mark is None)
         if row.reason is not None or not request.correct:
             row.answer = row.draft if row.reason is None else None
             return request, row
