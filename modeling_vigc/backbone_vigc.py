@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.instructblip.modeling_instructblip import InstructBlipForConditionalGenerationModelOutput
 
 from .generation_vigc import PROCESSOR_ENTRIES
+
+# With checkpointing, labels whose scores of the vocabulary are held at a time.
+_AT_A_TIME = 512
 
 
 class Backbone:
@@ -63,15 +67,29 @@ def loss_alone(
     num_items_in_batch: torch.Tensor | int | None,
     **kwargs: Any,
 ) -> InstructBlipForConditionalGenerationModelOutput:
-    """The loss of the model's `forward`, from scores of the vocabulary at the labels' places alone."""
+    """The loss of the model's `forward`, from scores of the vocabulary at the labels' places alone.
+
+    With activation checkpointing those are made a part at a time, and again for the backward pass.
+    """
     if labels is None or input_ids is None:
         raise ValueError("skip_logits=True returns the loss alone: give labels and input_ids.")
     hidden: Any = hidden_states(model, features, input_ids, attention_mask, use_cache=False, **kwargs).last_hidden_state
     targets = torch.nn.functional.pad(labels, (0, 1), value=-100)[:, 1:].to(hidden.device)
-    places = targets != -100
-    logits = model.language_model.lm_head(hidden[places])
-    forbid_image(model, logits)
-    loss = model.loss_function(logits, None, logits.shape[-1], num_items_in_batch, shift_labels=targets[places])
+    hidden, targets = hidden[targets != -100], targets[targets != -100]
+
+    def loss_of(hidden: torch.Tensor, targets: torch.Tensor, count: torch.Tensor | int | None) -> torch.Tensor:
+        logits = model.language_model.lm_head(hidden)
+        forbid_image(model, logits)
+        return model.loss_function(logits, None, logits.shape[-1], count, shift_labels=targets)
+
+    checkpointed = getattr(model.language_model.get_decoder(), "gradient_checkpointing", False)
+    if not (model.training and checkpointed):
+        loss = loss_of(hidden, targets, num_items_in_batch)
+    else:
+        count = len(targets) if num_items_in_batch is None else num_items_in_batch
+        parts = zip(hidden.split(_AT_A_TIME), targets.split(_AT_A_TIME), strict=True)
+        losses = [checkpoint(loss_of, *part, count, use_reentrant=False) for part in parts]
+        loss = torch.stack(losses).sum()
     return InstructBlipForConditionalGenerationModelOutput(loss=loss)
 
 

@@ -19,7 +19,7 @@ from transformers import TrainerCallback, masking_utils
 
 from vigc.convert_config import PRESETS, vigc_config
 from vigc.convert_keys import to_transformers
-from vigc.modeling_vigc import VigcForConditionalGeneration
+from vigc.modeling_vigc import VigcForConditionalGeneration, backbone_vigc
 from vigc.processing import VigcProcessor
 from vigc.trainer import (
     EvaluationPairs,
@@ -239,6 +239,29 @@ def test_gradient_checkpointing_changes_nothing(settings, vigc_folder, images, t
         trainer.train()
         runs.append(digest(trainer.model.named_parameters()))
     assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("size", [3, 512])
+def test_checkpointed_scores_are_made_a_part_at_a_time(size, vigc_folder, processor, images, monkeypatch):
+    monkeypatch.setattr(backbone_vigc, "_AT_A_TIME", size)
+    model = load_model(vigc_folder, dropout=False)
+    model.freeze("paper")
+    pictures = [Image.open(path) for path in sorted(Path(images).glob("*.png"))[:2]]
+    batch = processor(images=pictures, text=["What?", "Where?"], target=["A cat or a dog.", "."], return_tensors="pt")
+    heads, results = [], []
+    model.language_model.lm_head.register_forward_hook(lambda module, given, logits: heads.append(len(logits)))
+    for checkpointing in (False, True):
+        model.zero_grad()
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        heads.clear()
+        loss = model.train()(**batch, skip_logits=True).loss
+        assert (max(heads) <= size) == (checkpointing or size == 512)
+        loss.backward()
+        results.append((loss, {name: one.grad for name, one in model.named_parameters() if one.requires_grad}))
+    assert_close(results[1][0], results[0][0], rtol=1e-6, atol=0)
+    for name, gradient in results[0][1].items():
+        assert_close(results[1][1][name], gradient, rtol=1e-4, atol=1e-6, msg=lambda text: f"{name}: {text}")
 
 
 def test_logits_only_where_labels_are(vigc_folder, processor, images):
