@@ -36,6 +36,7 @@ from vigc.trainer.vigc_config import learning_rate_factor
 
 SCRIPT = ROOT / "tests" / "training.py"
 LAST = "trained_weights.safetensors"
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 @pytest.fixture(scope="module")
@@ -638,6 +639,61 @@ def test_frozen_parts_may_be_held_in_half_precision(vigc_folder, images, tmp_pat
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(losses) == 6 and all(0 < loss < 12 for loss in losses)
+
+
+def half_precision(folder, images, output, **settings):
+    """A short run as the recipes of large models are: small steps, and what is frozen held in bfloat16."""
+    rates = {"learning_rate": 3e-5, "min_learning_rate": 1e-5, "warmup_learning_rate": 1e-6}
+    trainer = make_trainer(
+        folder, images, output, bf16=True, frozen_dtype="bfloat16", evaluated=False, save_strategy="epoch",
+        num_train_epochs=1, **rates, **settings,
+    )  # fmt: skip
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora_rank": 4}], ids=["paper", "lora"])
+def test_half_precision_leaves_no_trace_in_the_final_model(settings, vigc_folder, images, tmp_path):
+    trainer = half_precision(vigc_folder, images, tmp_path / "run", **settings)
+    final = load_file(trainer.save_final(tmp_path / "final") / "model.safetensors")
+    assert not (tmp_path / "final" / LAST).exists()
+    base = load_file(vigc_folder / "model.safetensors")
+    changed = {name for name in base if not torch.equal(final[name], base[name])}
+    assert final.keys() == base.keys() and {weight.dtype for weight in final.values()} == {torch.float32}
+    assert not any(name.startswith("vision_model") for name in changed)
+    names = {name.replace("base_layer.", "") for name, _ in trainer.model.named_parameters()} & base.keys()
+    layers = {name for name in names if name.startswith("language_model") and name.split(".")[-2] in PROJECTIONS}
+    if not settings:
+        assert not any(name.startswith("language_model") for name in changed)
+        return
+    assert changed >= layers and not {name for name in changed if name.startswith("language_model")} - layers
+    trained = load_file(tmp_path / "run" / "checkpoint-3" / LAST)
+    for name in layers:
+        layer = name.removesuffix(".weight")
+        small, large = (trained[f"{layer}.lora_{part}.default.weight"] for part in "AB")
+        # As loud as in training: in bfloat16, nearly all of these sums would be what they were.
+        assert_close(final[name], base[name] + 16 / 4 * large @ small, rtol=1e-6, atol=1e-9)
+    # Over a base in half precision, one rounding.
+    load_model(vigc_folder).to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    merge_trained(tmp_path / "run" / "checkpoint-3", tmp_path / "merged", base=tmp_path / "half")
+    merged, half = (load_file(tmp_path / name / "model.safetensors") for name in ("merged", "half"))
+    for name in layers:
+        layer = name.removesuffix(".weight")
+        small, large = (trained[f"{layer}.lora_{part}.default.weight"] for part in "AB")
+        assert torch.equal(merged[name], (half[name].float() + 16 / 4 * large @ small).bfloat16())
+
+
+def test_a_model_changed_since_it_was_loaded_is_written_as_it_is(vigc_folder, images, tmp_path, caplog):
+    trainer = make_trainer(
+        vigc_folder, images, tmp_path, bf16=True, frozen_dtype="bfloat16", evaluated=False, save_strategy="no"
+    )
+    torch.nn.init.ones_(trainer.model.language_model.lm_head.weight)
+    with caplog.at_level(logging.WARNING, "vigc"):
+        folder = trainer.save_final(tmp_path / "final")
+    assert "is not that of" in caplog.text
+    final = load_file(folder / "model.safetensors")
+    assert (final["language_model.lm_head.weight"] == 1).all()
+    assert {weight.dtype for weight in final.values()} == {torch.float32}
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,12 @@ def is_trained_only(folder: str | Path) -> bool:
     return (Path(folder) / WEIGHTS).is_file()
 
 
+def discard_trained(folder: Path) -> None:
+    """Takes the files of trained weights out of a folder that has become a whole model."""
+    for name in (WEIGHTS, DESCRIPTION):
+        (folder / name).unlink()
+
+
 def last_complete(output_dir: str | Path) -> Path | None:
     """The latest checkpoint that was written to its end, where `trainer_state.json` comes last; None if there is none.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,19 +14,19 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from transformers import Trainer, set_seed
+from transformers import set_seed
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
-from vigc.hub_cards import push_folder, write_trained_model_card
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 
-from .adapters import LoraSettings, choose_trained, hold_frozen_in, merge_lora, quantized
-from .checkpoints import is_trained_only, last_complete, lay_over, save_trained
+from .adapters import LoraSettings, choose_trained, hold_frozen_in, quantized
+from .checkpoints import last_complete
 from .data_collator import VigcDataCollator
 from .epochs import EpochCallback, epoch_sampler
 from .features import compute_features
-from .mixture import EvaluationPairs, Sample, VigcMixture, source_of
+from .mixture import EvaluationPairs, Sample, VigcMixture
+from .saving import UNNAMED, SavingTrainer
 from .scoring import (
     ImageUse,
     WrittenRow,
@@ -39,12 +38,12 @@ from .scoring import (
     say_image_use,
     write_rows,
 )
-from .vigc_config import VigcTrainingArguments, learning_rate_factor, settings_said
+from .vigc_config import VigcTrainingArguments, learning_rate_factor
 
 logger = logging.getLogger(__name__)
 
 
-class VigcTrainer(Trainer):
+class VigcTrainer(SavingTrainer):
     """Trains VIG and VIC as the paper does: a [`~transformers.Trainer`] that knows what is frozen and what is written.
 
     ```python
@@ -95,13 +94,12 @@ class VigcTrainer(Trainer):
             hold_frozen_in(model, getattr(torch, args.frozen_dtype))
         if quantized(model):
             model._hf_peft_config_loaded = True  # what the Trainer asks before it trains over 4-bit weights
-        self.base = str(model.config._name_or_path or "(unnamed)")
+        self.base = str(model.config._name_or_path or UNNAMED)
         self.processor = processor
         self.collate = VigcDataCollator(processor) if data_collator is None else data_collator
         self.compute_written_metrics = compute_metrics
         self.image_use_before: ImageUse | None = None
         self.image_use_after: ImageUse | None = None
-        self._writes_whole = False
         self._micro_step = (-1, 0)  # optimizer step, and how many backward passes of it came before
         super().__init__(
             model=model,
@@ -294,104 +292,3 @@ class VigcTrainer(Trainer):
             sums.append(self._row_losses(model, batch).cpu())
         model.train(training)
         return torch.cat(sums)
-
-    # Saving
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        # The arguments are saved too, in a folder that may be published.
-        token, self.args.hub_token = self.args.hub_token, None
-        try:
-            self._save_weights(output_dir, state_dict)
-        finally:
-            self.args.hub_token = token
-
-    def _save_weights(self, output_dir: str | None, state_dict: dict | None) -> None:
-        if not self.args.save_only_trained or self._writes_whole:
-            super()._save(output_dir, state_dict)
-            return
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or str(self.args.output_dir))
-        model = self.accelerator.unwrap_model(self.model)
-        state = model.state_dict() if state_dict is None else state_dict
-        trained = {name: weight for name, weight in state.items() if name in self.trained}
-        save_trained(folder, model, trained, base=self.base, lora=self.lora)
-        self.processor.save_pretrained(folder)
-        torch.save(self.args, folder / "training_args.bin")
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.is_fsdp_enabled or not is_trained_only(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            lay_over(self.accelerator.unwrap_model(self.model), resume_from_checkpoint)
-
-    def _load_best_model(self) -> None:
-        best = str(self.state.best_model_checkpoint)
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not is_trained_only(best):
-            super()._load_best_model()
-        else:
-            lay_over(self.accelerator.unwrap_model(self.model), best)
-
-    def save_final(self, output_dir: str | Path | None = None) -> Path:
-        """Writes the trained model with its processor and card: whole, LoRA merged, unless `final_weights="trained"`.
-
-        Merging ends the training of LoRA's layers.
-        """
-        folder = Path(output_dir or str(self.args.output_dir))
-        if self.args.final_weights == "whole":
-            if self.lora is not None:
-                if self.is_fsdp_enabled:
-                    raise ValueError("LoRA cannot be merged while weights are sharded: set final_weights='trained'.")
-                merge_lora(self.accelerator.unwrap_model(self.model))
-            self._writes_whole = True
-            self.save_model(str(folder))
-            self._writes_whole = False
-        else:
-            self.save_model(str(folder))
-        if self.args.should_save:
-            self.write_card(folder)
-        return folder
-
-    def push_to_hub(
-        self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Writes the trained model with its card and publishes the folder as `vigc push` does, private by default.
-
-        Raises:
-            ValueError: A revision, or what would change the card, is given.
-            PushError: Something keeps it from the Hub; the model is in `output_dir`.
-        """
-        if revision is not None or kwargs:
-            raise ValueError(f"push_to_hub publishes main, with our card: drop {', '.join(['revision', *kwargs])}.")
-        folder, args = self.save_final(), self.args
-        if not self.is_world_process_zero():
-            return None
-        repo = self.hub_model_id or args.hub_model_id or folder.resolve().name
-        public = not (args.hub_private_repo if private is None else private)
-        return push_folder(folder, repo, public=public, token=token or args.hub_token, message=commit_message)
-
-    def write_card(self, folder: Path) -> Path:
-        """The model's card: what it was trained on, how, and the figures of the best or last evaluation."""
-        evaluations = [entry for entry in self.state.log_history if "eval_loss" in entry]
-        best = [entry for entry in evaluations if entry["eval_loss"] == self.state.best_metric]
-        dataset, measured = self.train_dataset, self.image_use_after or self.image_use_before
-        parts = zip(dataset.rows, dataset.counts, strict=True) if isinstance(dataset, VigcMixture) else ()
-        return write_trained_model_card(
-            folder,
-            base=self.base,
-            base_revision=getattr(self.accelerator.unwrap_model(self.model).config, "_commit_hash", None),
-            whole=self.args.final_weights == "whole",
-            data=[(source_of(rows), len(rows), count) for rows, count in parts],
-            settings=settings_said(self.args),
-            trained_parameters=self.trained_parameters,
-            steps=self.state.global_step,
-            epochs=self.state.epoch or 0,
-            figures=(best or evaluations or [{}])[-1],
-            image_use=asdict(measured) if measured else None,
-        )
