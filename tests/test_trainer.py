@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
 from torch.testing import assert_close
@@ -494,12 +495,33 @@ def test_written_texts_reach_the_caller(vigc_folder, images, tmp_path):
         assert row.given_answer is not None and (row.question is None) == (row.draft is None)
 
 
-def test_the_best_epoch_is_kept(vigc_folder, images, tmp_path):
-    class Ruin(TrainerCallback):
-        def on_epoch_begin(self, args, state, control, model=None, **kwargs):
-            if state.epoch >= 1:
-                torch.nn.init.normal_(model.language_projection.weight)
+class Ruin(TrainerCallback):
+    """Makes every epoch but the first a bad one."""
 
+    def on_epoch_begin(self, args, state, control, model=None, **kwargs):
+        if state.epoch >= 1:
+            torch.nn.init.normal_(model.language_projection.weight)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"metric_for_best_model": "loss_vic"}, {"load_best_model_at_end": False}, {"max_steps": 5}],
+    ids=["another metric", "the last epoch", "a step too far"],
+)
+def test_the_card_s_figures_are_of_the_weights_beside_it(settings, vigc_folder, images, tmp_path):
+    if "max_steps" in settings:  # ends between two evaluations
+        settings = {**settings, "load_best_model_at_end": False, "eval_strategy": "steps", "eval_steps": 3}
+    trainer = make_trainer(vigc_folder, images, tmp_path, callbacks=[Ruin()], **settings)
+    trainer.train()
+    results = ModelCard.load(trainer.save_final() / "README.md").data.eval_results
+    said = {result.metric_name: result.metric_value for result in results or []}
+    if "max_steps" in settings:
+        assert not said
+    else:
+        assert said["loss"] == pytest.approx(trainer.evaluate()["eval_loss"], abs=1e-5)
+
+
+def test_the_best_epoch_is_kept(vigc_folder, images, tmp_path):
     trainer = make_trainer(vigc_folder, images, tmp_path, num_train_epochs=3, save_total_limit=1, callbacks=[Ruin()])
     trainer.train()
     losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
@@ -705,6 +727,7 @@ def test_a_model_changed_since_it_was_loaded_is_written_as_it_is(vigc_folder, im
         ({"lora_rank": 2, "save_only_trained": False}, r"save_only_trained=False with LoRA"),
         ({"load_in_4bit": True}, r"set lora_rank too"),
         ({"load_in_4bit": True, "lora_rank": 2}, r"final_weights='whole' with load_in_4bit"),
+        ({"push_to_hub": True, "hub_strategy": "every_save"}, r"hub_strategy='every_save': checkpoints, .* use 'end'"),
         ({"frozen_dtype": "int8"}, r"frozen_dtype='int8' is not known"),
         ({"frozen_dtype": "bfloat16"}, r"without mixed precision: set bf16=True"),
         ({"tasks": ["vqa"]}, r"tasks=\['vqa'\]: give 'vig', 'vic' or both"),

@@ -116,7 +116,8 @@ class SavingTrainer(Trainer):
     def _write(self, folder: Path, *, whole: bool) -> None:
         self._writes_whole = whole
         try:
-            self.save_model(str(folder))
+            # Internal: with push_to_hub, a user's call publishes, which comes back here.
+            self.save_model(str(folder), _internal_call=True)
         finally:
             self._writes_whole = None
 
@@ -160,9 +161,7 @@ class SavingTrainer(Trainer):
         return push_folder(folder, repo, public=public, token=token or args.hub_token, message=commit_message)
 
     def write_card(self, folder: Path) -> Path:
-        """The model's card: what it was trained on, how, and the figures of the best or last evaluation."""
-        evaluations = [entry for entry in self.state.log_history if "eval_loss" in entry]
-        best = [entry for entry in evaluations if entry["eval_loss"] == self.state.best_metric]
+        """The model's card: what it was trained on, how, and the figures of these weights where they were evaluated."""
         dataset, measured = self.train_dataset, self.image_use_after or self.image_use_before
         parts = zip(dataset.rows, dataset.counts, strict=True) if isinstance(dataset, VigcMixture) else ()
         return write_trained_model_card(
@@ -175,9 +174,19 @@ class SavingTrainer(Trainer):
             trained_parameters=self.trained_parameters,
             steps=self.state.global_step,
             epochs=self.state.epoch or 0,
-            figures=(best or evaluations or [{}])[-1],
+            figures=self._figures(),
             image_use=asdict(measured) if measured else None,
         )
+
+    def _figures(self) -> dict[str, Any]:
+        """Of the evaluation at the step that the weights are of: the best checkpoint's, if it was loaded, or the last.
+
+        Steps between two evaluations have none, and those of the evaluation before would be another model's.
+        """
+        best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        step = self.state.global_step if best is None else int(Path(best).name.rsplit("-", 1)[1])
+        evaluations = [entry for entry in self.state.log_history if "eval_loss" in entry and entry["step"] == step]
+        return evaluations[-1] if evaluations else {}
 
 
 def _same_frozen(held: VigcForConditionalGeneration, exact: VigcForConditionalGeneration) -> bool:

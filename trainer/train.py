@@ -50,7 +50,7 @@ def train(
     *,
     compute_metrics: Callable[[list[WrittenRow]], dict[str, float]] | None = None,
 ) -> VigcTrainer:
-    """Trains as a recipe says and writes the model to its `output_dir`.
+    """Trains as a recipe says, writes the model to its `output_dir`, and with `push_to_hub` publishes it.
 
     Args:
         recipe: A YAML file, see [`~vigc.trainer.recipe`].
@@ -76,8 +76,11 @@ def train(
         compute_metrics=compute_metrics,
     )
     trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_final()
     trainer.save_state()
+    if args.push_to_hub:
+        trainer.push_to_hub()  # which writes it first
+    else:
+        trainer.save_final()
     return trainer
 
 

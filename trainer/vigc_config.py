@@ -91,6 +91,9 @@ class VigcTrainingArguments(TrainingArguments):
     )
     augment: bool = field(default=True, metadata={"help": "Random resized crop and mirror of training pictures."})
     min_crop: float = field(default=0.5, metadata={"help": "The smallest share of a picture's area that is cropped."})
+    hub_strategy: str = field(
+        default="end", metadata={"help": "With push_to_hub: 'end' publishes the finished model, and no checkpoint."}
+    )
     image_features: str | None = field(
         default=None,
         metadata={
@@ -169,6 +172,11 @@ class VigcTrainingArguments(TrainingArguments):
         refuse(
             self.frozen_dtype is not None and not (self.bf16 or self.fp16),
             f"frozen_dtype={self.frozen_dtype!r} without mixed precision: set bf16=True (or fp16=True) too.",
+        )
+        refuse(
+            self.push_to_hub and self.hub_strategy != "end",
+            f"hub_strategy={str(self.hub_strategy)!r}: checkpoints, which are no whole models, are not published; use "
+            "'end', which publishes the finished model.",
         )
         refuse(
             self.image_features is not None and self.augment,
