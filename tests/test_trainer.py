@@ -646,8 +646,11 @@ def test_only_what_was_trained_can_be_the_end(vigc_folder, images, tmp_path):
     folder = trainer.save_final(tmp_path / "final")
     assert (folder / LAST).exists() and not (folder / "model.safetensors").exists()
     assert 'load_trained("final", base="vigc-parity")' in (folder / "README.md").read_text(encoding="utf-8")
-    whole = make_trainer(vigc_folder, images, tmp_path / "whole", evaluated=False, save_only_trained=False)
+    settings = {"save_only_trained": False, "final_weights": "trained"}  # whole checkpoints on the way there
+    whole = make_trainer(vigc_folder, images, tmp_path / "whole", evaluated=False, **settings)
     whole.train()
+    loaded, _ = load_trained(whole.save_final(tmp_path / "end"))
+    assert digest(loaded.named_parameters()) == digest(trainer.model.named_parameters())
     model = VigcForConditionalGeneration.from_pretrained(tmp_path / "whole" / "checkpoint-6")
     assert digest(model.named_parameters()) == digest(trainer.model.named_parameters())
 
@@ -728,6 +731,7 @@ def test_a_model_changed_since_it_was_loaded_is_written_as_it_is(vigc_folder, im
         ({"load_in_4bit": True}, r"set lora_rank too"),
         ({"load_in_4bit": True, "lora_rank": 2}, r"final_weights='whole' with load_in_4bit"),
         ({"push_to_hub": True, "hub_strategy": "every_save"}, r"hub_strategy='every_save': checkpoints, .* use 'end'"),
+        ({"final_weights": "wholly"}, r"final_weights='wholly' is not known: use 'whole', 'trained'"),
         ({"frozen_dtype": "int8"}, r"frozen_dtype='int8' is not known"),
         ({"frozen_dtype": "bfloat16"}, r"without mixed precision: set bf16=True"),
         ({"tasks": ["vqa"]}, r"tasks=\['vqa'\]: give 'vig', 'vic' or both"),

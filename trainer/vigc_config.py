@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
 FREEZE_POLICIES = ("paper", "none", "all")
+FINAL_WEIGHTS = ("whole", "trained")
 
 
 @dataclass
@@ -107,7 +108,7 @@ class VigcTrainingArguments(TrainingArguments):
     final_weights: str = field(
         default="whole",
         metadata={"help": "At the end write the 'whole' model, LoRA merged, or what was 'trained'.",
-                  "choices": ("whole", "trained")},
+                  "choices": FINAL_WEIGHTS},
     )  # fmt: skip
     generation_samples: int = field(
         default=64, metadata={"help": "Rows that an evaluation writes texts for; 0: losses only."}
@@ -159,6 +160,10 @@ class VigcTrainingArguments(TrainingArguments):
             self.lora_rank > 0 and not self.save_only_trained,
             "save_only_trained=False with LoRA: its checkpoints hold what is trained, the final model is merged. "
             "Leave save_only_trained=True.",
+        )
+        refuse(
+            self.final_weights not in FINAL_WEIGHTS,
+            f"final_weights={self.final_weights!r} is not known: use {', '.join(map(repr, FINAL_WEIGHTS))}.",
         )
         refuse(
             self.load_in_4bit and self.final_weights == "whole",
