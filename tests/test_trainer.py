@@ -13,7 +13,7 @@ import torch
 from conftest import ROOT
 from huggingface_hub import ModelCard
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from training import digest, file_digest, load_model, make_trainer, rows_of
 from transformers import TrainerCallback, masking_utils
@@ -580,6 +580,42 @@ def test_trained_weights_load_over_their_base(vigc_folder, images, tmp_path):
         load_trained(checkpoint, base=tmp_path / "gone")
     with pytest.raises(ValueError, match=r"has no trained_weights.safetensors: a whole model"):
         load_trained(vigc_folder)
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(vigc_folder, images, tmp_path):
+    run = tmp_path / "run"
+    make_trainer(vigc_folder, images, run, evaluated=False, **STEPS, max_steps=2).train()
+    weights = load_file(run / "checkpoint-2" / LAST)
+    del weights["language_projection.weight"]
+    save_file(weights, run / "checkpoint-2" / LAST)
+    resumed = make_trainer(vigc_folder, images, run, evaluated=False, **STEPS, max_steps=3)
+    for load in (lambda: load_trained(run / "checkpoint-2"), lambda: resumed.train(resume_from_checkpoint=True)):
+        with pytest.raises(ValueError, match=r"lacks 1 of the \d+ weights .* such as language_projection.weight"):
+            load()
+    other = make_trainer(vigc_folder, images, run, evaluated=False, **STEPS, train_ln_vision=True, max_steps=2)
+    with pytest.raises(
+        ValueError, match=r"they differ in 2, such as vision_model.post_layernorm.bias. Give"
+    ):
+        other.train(resume_from_checkpoint=str(run / "checkpoint-1"))
+
+
+def test_trained_weights_know_their_base_again(vigc_folder, images, tmp_path, caplog):
+    shutil.copytree(vigc_folder, tmp_path / "base")
+    settings = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    make_trainer(tmp_path / "base", images, tmp_path / "run", evaluated=False, **settings).train()
+    checkpoint = tmp_path / "run" / "checkpoint-1"
+    shutil.copytree(tmp_path / "base", tmp_path / "moved")
+    load_trained(checkpoint, base=tmp_path / "moved")
+    load_trained(checkpoint)
+    assert not caplog.records
+    weights = load_file(tmp_path / "base" / "model.safetensors")
+    weights["language_model.lm_head.weight"] += 1
+    save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"checkpoint-1 was trained over weights .* that .*base does not hold .*base="):
+        load_trained(checkpoint)
+    with caplog.at_level(logging.WARNING, "vigc"):
+        load_trained(checkpoint, base=tmp_path / "base")
+    assert "another model than was trained" in caplog.text
 
 
 def test_the_final_folder_is_a_model(vigc_folder, images, processor, tmp_path):

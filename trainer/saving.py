@@ -31,6 +31,7 @@ class SavingTrainer(Trainer):
 
     Attributes:
         base: Name or folder of the model that training started from; `UNNAMED` if it was never in one.
+        base_weights: Of a folder: what tells its weights from others.
         trained: Names of the trained weights, as the model's state dict has them.
         trained_parameters: How many numbers they hold.
         lora: Settings of LoRA's layers, if the model has any.
@@ -41,6 +42,7 @@ class SavingTrainer(Trainer):
 
     args: VigcTrainingArguments
     base: str
+    base_weights: str | None
     trained: frozenset[str]
     trained_parameters: int
     lora: LoraSettings | None
@@ -68,7 +70,7 @@ class SavingTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         state = model.state_dict() if state_dict is None else state_dict
         trained = {name: weight for name, weight in state.items() if name in self.trained}
-        save_trained(folder, model, trained, base=self.base, lora=self.lora)
+        save_trained(folder, model, trained, base=self.base, base_weights=self.base_weights, lora=self.lora)
         self.processor.save_pretrained(folder)
         torch.save(self.args, folder / "training_args.bin")
 
@@ -76,14 +78,14 @@ class SavingTrainer(Trainer):
         if self.is_fsdp_enabled or not is_trained_only(resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
-            lay_over(self.accelerator.unwrap_model(self.model), resume_from_checkpoint)
+            lay_over(self.accelerator.unwrap_model(self.model), resume_from_checkpoint, self.trained)
 
     def _load_best_model(self) -> None:
         best = str(self.state.best_model_checkpoint)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled or not is_trained_only(best):
             super()._load_best_model()
         else:
-            lay_over(self.accelerator.unwrap_model(self.model), best)
+            lay_over(self.accelerator.unwrap_model(self.model), best, self.trained)
 
     def save_final(self, output_dir: str | Path | None = None) -> Path:
         """Writes the trained model with its processor and card: whole, LoRA merged, unless `final_weights="trained"`.

@@ -21,7 +21,7 @@ from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 
 from .adapters import LoraSettings, choose_trained, hold_frozen_in, quantized
-from .checkpoints import last_complete
+from .checkpoints import last_complete, weights_fingerprint
 from .data_collator import VigcDataCollator
 from .epochs import EpochCallback, epoch_sampler
 from .features import compute_features
@@ -95,6 +95,7 @@ class VigcTrainer(SavingTrainer):
         if quantized(model):
             model._hf_peft_config_loaded = True  # what the Trainer asks before it trains over 4-bit weights
         self.base = str(model.config._name_or_path or UNNAMED)
+        self.base_weights = weights_fingerprint(self.base)
         self.processor = processor
         self.collate = VigcDataCollator(processor) if data_collator is None else data_collator
         self.compute_written_metrics = compute_metrics
