@@ -588,9 +588,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(vigc_folder, images, tmp_pat
         with pytest.raises(ValueError, match=r"lacks 1 of the \d+ weights .* such as language_projection.weight"):
             load()
     other = make_trainer(vigc_folder, images, run, evaluated=False, **STEPS, train_ln_vision=True, max_steps=2)
-    with pytest.raises(
-        ValueError, match=r"they differ in 2, such as vision_model.post_layernorm.bias. Give"
-    ):
+    with pytest.raises(ValueError, match=r"they differ in 2, such as vision_model.post_layernorm.bias. Give"):
         other.train(resume_from_checkpoint=str(run / "checkpoint-1"))
 
 
