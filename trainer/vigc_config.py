@@ -200,7 +200,15 @@ class VigcTrainingArguments(TrainingArguments):
         self._check_numbers()
 
     def _check_numbers(self) -> None:
+        for name in ("learning_rate", "num_train_epochs"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} should be above 0.")
         ranges: dict[str, tuple[Any, float, float]] = {
+            "per_device_train_batch_size": (self.per_device_train_batch_size, 1, math.inf),
+            "per_device_eval_batch_size": (self.per_device_eval_batch_size, 1, math.inf),
+            "gradient_accumulation_steps": (self.gradient_accumulation_steps, 1, math.inf),
+            "weight_decay": (self.weight_decay, 0, math.inf),
+            "lora_alpha": (self.lora_alpha, 1, math.inf),
             "prefix_probability": (self.prefix_probability, 0, 1),
             "min_crop": (self.min_crop, 0.01, 1),
             "lora_rank": (self.lora_rank, 0, math.inf),

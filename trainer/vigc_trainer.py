@@ -30,6 +30,7 @@ from .saving import UNNAMED, SavingTrainer
 from .scoring import (
     ImageUse,
     WrittenRow,
+    check_metric,
     image_use,
     losses_by_group,
     row_losses,
@@ -127,7 +128,7 @@ class VigcTrainer(SavingTrainer):
         """As every Trainer's; `resume_from_checkpoint=True` takes the last checkpoint that was written to its end.
 
         Raises:
-            ValueError: With True, if there is none.
+            ValueError: With True, if there is none; or metric_for_best_model is no figure of an evaluation.
         """
         if resume_from_checkpoint is True:
             last = last_complete(str(self.args.output_dir))
@@ -137,6 +138,9 @@ class VigcTrainer(SavingTrainer):
                 )
             resume_from_checkpoint = str(last)
         self._micro_step = (-1, 0)
+        if isinstance(self.eval_dataset, EvaluationPairs) and self.args.eval_strategy != "no":
+            metric, writes = self.args.metric_for_best_model, self.args.generation_samples > 0
+            check_metric(metric, self.eval_dataset, writes, self.compute_written_metrics)
         if self.args.image_features is not None:
             core, quiet = self.accelerator.unwrap_model(self.model), bool(self.args.disable_tqdm)
             kept = (self.args.image_features, self.train_dataset)
