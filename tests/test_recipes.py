@@ -294,7 +294,7 @@ def test_training_does_not_start_from_a_checkpoint(recipe, tmp_path, vigc_folder
     (folder / "trained_weights.safetensors").write_bytes(b"")
     path = recipe(model=str(folder))
     assert "merge_trained" in str(dry_run(path)) and str(dry_run(path)).endswith("not ready")
-    with pytest.raises(ValueError, match="holds only what was trained: vigc.trainer.merge_trained"):
+    with pytest.raises(ValueError, match=r"holds only what was trained: vigc.trainer.merge_trained"):
         train(path)
 
 
