@@ -553,6 +553,18 @@ def test_pictures_that_do_not_matter_are_noticed(vigc_folder, images, tmp_path, 
     assert trainer.image_use_before.true != pytest.approx(trainer.image_use_before.swapped, abs=1e-3)
 
 
+def test_the_check_of_pictures_survives_an_interruption(vigc_folder, images, tmp_path):
+    settings = {**STEPS, "image_use_rows": 6}
+    whole = make_trainer(vigc_folder, images, tmp_path / "whole", **settings)
+    whole.train()
+    before, after = whole.image_use_before, whole.image_use_after
+    assert before is not None and after is not None and before != after
+    for step in (1, 4):  # before the first evaluation, and behind it
+        resumed = make_trainer(vigc_folder, images, tmp_path / f"from-{step}", **settings)
+        resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+        assert (resumed.image_use_before, resumed.image_use_after) == (before, after)
+
+
 # Checkpoints and the end
 
 

@@ -18,6 +18,7 @@ from vigc.processing import VigcProcessor
 from .adapters import LoraSettings, merge_lora
 from .checkpoints import discard_trained, is_trained_only, lay_over, load_trained, save_trained
 from .mixture import VigcMixture, source_of
+from .record import RunRecord
 from .scoring import ImageUse
 from .vigc_config import VigcTrainingArguments, settings_said
 
@@ -36,8 +37,6 @@ class SavingTrainer(Trainer):
         trained_parameters: How many numbers they hold.
         lora: Settings of LoRA's layers, if the model has any.
         processor: The model's.
-        image_use_before: The check of pictures before training, if it was made.
-        image_use_after: The same after the first evaluation.
     """
 
     args: VigcTrainingArguments
@@ -47,10 +46,27 @@ class SavingTrainer(Trainer):
     trained_parameters: int
     lora: LoraSettings | None
     processor: VigcProcessor
-    image_use_before: ImageUse | None
-    image_use_after: ImageUse | None
     # Whether folders get the whole model; None: as `save_only_trained` says.
     _writes_whole: bool | None = None
+
+    @property
+    def record(self) -> RunRecord:
+        """What the run noted of itself."""
+        return next(one for one in self.callback_handler.callbacks if isinstance(one, RunRecord))
+
+    @property
+    def image_use_before(self) -> ImageUse | None:
+        """The check of pictures before training, if it was made."""
+        return self._image_use("before")
+
+    @property
+    def image_use_after(self) -> ImageUse | None:
+        """The same after the first evaluation."""
+        return self._image_use("after")
+
+    def _image_use(self, when: str) -> ImageUse | None:
+        measured = self.record.image_use.get(when)
+        return ImageUse(**measured) if measured else None
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         # The arguments are saved too, in a folder that may be published.

@@ -213,13 +213,14 @@ def image_use(true: torch.Tensor, swapped: torch.Tensor) -> ImageUse:
     return ImageUse(first.mean().item(), second.mean().item(), error, rows)
 
 
-def say_image_use(before: ImageUse, after: ImageUse | None) -> None:
+def say_image_use(before: ImageUse | None, after: ImageUse | None) -> None:
     """Warns if, after the first evaluation, the wrong picture costs nothing."""
     if after is None:
         return
+    earlier = f"before training {before.true:.4f} and {before.swapped:.4f}; " if before else ""
     text = (
-        f"loss with the true picture {after.true:.4f}, with another one {after.swapped:.4f} (before training "
-        f"{before.true:.4f} and {before.swapped:.4f}; {after.rows} rows)"
+        f"loss with the true picture {after.true:.4f}, with another one {after.swapped:.4f} ({earlier}{after.rows} "
+        "rows)"
     )
     if after.used:
         logger.info("Pictures are used: %s.", text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ from .data_collator import VigcDataCollator
 from .epochs import EpochCallback, epoch_sampler
 from .features import compute_features
 from .mixture import EvaluationPairs, Sample, VigcMixture
+from .record import RunRecord
 from .saving import UNNAMED, SavingTrainer
 from .scoring import (
     ImageUse,
@@ -100,8 +101,6 @@ class VigcTrainer(SavingTrainer):
         self.processor = processor
         self.collate = VigcDataCollator(processor) if data_collator is None else data_collator
         self.compute_written_metrics = compute_metrics
-        self.image_use_before: ImageUse | None = None
-        self.image_use_after: ImageUse | None = None
         self._micro_step = (-1, 0)  # optimizer step, and how many backward passes of it came before
         super().__init__(
             model=model,
@@ -117,6 +116,7 @@ class VigcTrainer(SavingTrainer):
                 f"generation_samples={args.generation_samples}: texts are written row by row, which weights sharded "
                 "over processes (FSDP) cannot serve. Set generation_samples=0."
             )
+        self.add_callback(RunRecord())
         self.add_callback(EpochCallback(self))
 
     def train(
@@ -241,11 +241,16 @@ class VigcTrainer(SavingTrainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As every Trainer's. After the first one of a training: says so if pictures make no difference."""
         metrics = super().evaluate(*args, **kwargs)
-        if self.is_in_train and self.image_use_before is not None and self.image_use_after is None:
-            self.image_use_after = self.measure_image_use()
+        if self.is_in_train and self.image_use_after is None:
+            self.note_image_use("after")
             if self.is_world_process_zero():
                 say_image_use(self.image_use_before, self.image_use_after)
         return metrics
+
+    def note_image_use(self, when: str) -> None:
+        """Measures the use of pictures, and keeps it in the run's record: "before" training, or "after" evaluating."""
+        if (measured := self.measure_image_use()) is not None:
+            self.record.image_use[when] = asdict(measured)
 
     def write(self, pairs: EvaluationPairs) -> list[WrittenRow]:
         """What the model writes about the sampled rows, each process a part of them; all processes get all."""
