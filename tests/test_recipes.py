@@ -334,6 +334,22 @@ def test_rows_are_held_out_with_their_pictures(recipe):
         load_data(read_recipe(recipe(validation_data="drop", validation_rows=100)))
 
 
+def test_damaged_pictures_of_evaluation_are_left_out(recipe, tmp_path, data_root, caplog):
+    for name in ("llava", "coco"):
+        shutil.copytree(data_root / name, tmp_path / "data" / name)
+    pictures = sorted((tmp_path / "data" / "coco" / "train2017").iterdir())
+    pictures[0].write_bytes(pictures[0].read_bytes()[:100])
+    entry = {"layout": "llava", "files": "llava/detail_23k.json", "images": "coco/train2017"}
+    path = recipe(data=[entry], validation_data=[entry], data_root=str(tmp_path / "data"))
+    assert "validation: 1 rows" in str(dry_run(path))
+    assert f"Left out of evaluation: picture '{pictures[0]}'" in caplog.text
+    trainer = train(path)
+    assert len(trainer.eval_dataset.rows) == 1 and trainer.record.unreadable == [[0, 0]]
+    pictures[1].write_bytes(b"")
+    with pytest.raises(ValueError, match="None of the 2 pictures of evaluation rows can be opened"):
+        load_data(read_recipe(path))
+
+
 def test_dataset_folders_are_read(recipe, tmp_path, data_root):
     training, _ = load_data(read_recipe(recipe()))
     training[1].to_parquet(tmp_path / "folder" / "train-00000.parquet")

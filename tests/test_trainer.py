@@ -159,6 +159,31 @@ def test_every_epoch_has_its_own_samples_after_resuming_too(vigc_folder, images,
     assert drawn == [(1, index) for index in range(4, 12)]  # what was seen before is not even opened
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_damaged_pictures_give_their_place_to_others(workers, vigc_folder, images, tmp_path, caplog):
+    shutil.copytree(images, tmp_path / "images")
+    damaged = sorted((tmp_path / "images").glob("*.png"))[1]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    settings = {"evaluated": False, "dataloader_num_workers": workers, **STEPS}
+    whole = make_trainer(vigc_folder, tmp_path / "images", tmp_path / "whole", **settings)
+    with caplog.at_level(logging.WARNING, "vigc"):
+        whole.train()
+    rows = [row for part in whole.train_dataset.rows for row in part if row["image"]["path"] == str(damaged)]
+    assert rows and caplog.text.count("Other rows are trained on in its place") == len(rows)
+    assert str(damaged) in caplog.text
+    assert f"pictures could not be opened: {len(rows)}." in (whole.save_final() / "README.md").read_text("utf-8")
+    resumed = make_trainer(vigc_folder, tmp_path / "images", tmp_path / "resumed", **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
+    assert digest(resumed.model.named_parameters()) == digest(whole.model.named_parameters())
+    assert sorted(resumed.record.unreadable) == sorted(whole.record.unreadable)
+    if workers:
+        for path in (tmp_path / "images").glob("*.png"):
+            path.write_bytes(b"")
+        hopeless = make_trainer(vigc_folder, tmp_path / "images", tmp_path / "hopeless", **settings)
+        with pytest.raises(ValueError, match=r"^20 rows of data set \d were tried in a row: picture .* is empty"):
+            hopeless.train()
+
+
 # Several processes
 
 
@@ -297,11 +322,22 @@ def test_the_vit_looks_at_each_picture_once(vigc_folder, images, tmp_path, monke
     again = make_trainer(vigc_folder, images, tmp_path / "again", image_features=str(tmp_path / "features"), **settings)
     again.train()
     assert sum(seen) == 2 and digest(again.model.named_parameters()) == weights[1]
+    # A picture that cannot be opened has no features, and is not looked at again.
+    shutil.copytree(images, tmp_path / "images")
+    damaged = sorted((tmp_path / "images").glob("*.png"))[1]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    settings |= {"image_features": str(tmp_path / "features")}
+    for count in (distinct - 1, 0):
+        seen.clear()
+        less = make_trainer(vigc_folder, tmp_path / "images", tmp_path / f"less-{count}", **settings)
+        less.train()
+        assert sum(seen) == count and len(less.record.unreadable) == 2
+    del settings["image_features"]
     # Another ViT finds nothing of this one's.
     other = make_trainer(vigc_folder, images, tmp_path / "other", image_features=str(tmp_path / "features"), **settings)
     other.model.vision_model.post_layernorm.bias.data += 1
     other.train()
-    assert len(list((tmp_path / "features").iterdir())) == 2
+    assert len(list((tmp_path / "features").iterdir())) == 3
 
 
 @pytest.mark.parametrize(("size", "width"), [("7b", 4096), ("13b", 5120)])

@@ -92,6 +92,16 @@ class EpochCallback(TrainerCallback):
         elif saved := recorded(cast("dict[str, Any]", state.stateful_callbacks)):
             record.go_on(saved)
 
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Says which pictures could not be opened."""
+        self._trainer.note_unreadable()
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The same, and tells the other processes."""
+        self._trainer.note_unreadable(share=True)
+
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

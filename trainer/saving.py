@@ -193,6 +193,7 @@ class SavingTrainer(Trainer):
             steps=self.state.global_step,
             epochs=self.state.epoch or 0,
             figures=self._figures(),
+            unreadable=len(self.record.unreadable),
             image_use=asdict(measured) if measured else None,
         )
 

@@ -25,7 +25,7 @@ from .adapters import LoraSettings, choose_trained
 from .checkpoints import is_trained_only, last_complete
 from .data_collator import VigcDataCollator
 from .epochs import epoch_sampler
-from .mixture import EvaluationPairs, VigcMixture, readable
+from .mixture import EvaluationPairs, VigcMixture, openable, readable
 from .recipe import DataEntry, Recipe, read_recipe
 from .scoring import WrittenRow, check_metric
 from .vigc_config import VigcTrainingArguments
@@ -141,7 +141,10 @@ def dry_run(
 
 
 def load_data(plan: Recipe) -> tuple[list[datasets.Dataset], list[datasets.Dataset]]:
-    """Training and validation rows of each data set, held-out rows taken out of the training ones."""
+    """Training and validation rows of each data set, held-out rows taken out of the training ones.
+
+    Pictures of validation rows are opened here: those that cannot be leave out their rows, with a warning.
+    """
     training = [readable(_load(entry), index) for index, entry in enumerate(plan.data)]
     validation = [readable(_load(entry), index) for index, entry in enumerate(plan.validation_data)]
     if plan.validation_rows > 0:
@@ -159,7 +162,7 @@ def load_data(plan: Recipe) -> tuple[list[datasets.Dataset], list[datasets.Datas
             for side, indices in zip(sides, places, strict=True):
                 side += [rows.select(indices)] if indices else []
         training, validation = sides[0], validation + sides[1]
-    return training, validation
+    return training, [openable(rows) for rows in validation]
 
 
 def load_model(name: str, args: VigcTrainingArguments, revision: str | None = None) -> VigcForConditionalGeneration:

@@ -19,13 +19,14 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
+from vigc.processing.images import ImageError
 
 from .adapters import LoraSettings, choose_trained, hold_frozen_in, quantized
 from .checkpoints import last_complete, weights_fingerprint
 from .data_collator import VigcDataCollator
 from .epochs import EpochCallback, epoch_sampler
 from .features import compute_features
-from .mixture import EvaluationPairs, Sample, VigcMixture
+from .mixture import EvaluationPairs, Sample, VigcMixture, open_row_image
 from .record import RunRecord
 from .saving import UNNAMED, SavingTrainer
 from .scoring import (
@@ -145,7 +146,13 @@ class VigcTrainer(SavingTrainer):
             core, quiet = self.accelerator.unwrap_model(self.model), bool(self.args.disable_tqdm)
             kept = (self.args.image_features, self.train_dataset)
             compute_features(*kept, core, self.processor, self.accelerator, quiet)
-        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        try:
+            return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        except (ValueError, RuntimeError) as error:
+            if not str(error).startswith("Caught ") or "in DataLoader worker" not in str(error):
+                raise
+            # torch hands on the worker's traceback as the message: what was wrong is its last line.
+            raise ValueError(str(error).rstrip().splitlines()[-1].partition(": ")[2]) from error
 
     # Data and steps
 
@@ -197,6 +204,28 @@ class VigcTrainer(SavingTrainer):
         if not return_outputs and self.label_smoother is None:
             inputs = {**inputs, "skip_logits": True}
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def note_unreadable(self, share: bool = False) -> None:
+        """Warns of rows whose pictures could not be opened, and keeps them in the run's record.
+
+        Args:
+            share: Between processes, all of which have to ask.
+        """
+        if not isinstance(self.train_dataset, VigcMixture):
+            return
+        record, rows = self.record, self.train_dataset.rows
+        for part, row in self.train_dataset.unreadable():
+            if [part, row] in record.unreadable:
+                continue
+            record.unreadable.append([part, row])
+            try:
+                open_row_image(rows[part][row])
+                reason = "opens now, but did not when it was drawn"
+            except ImageError as error:
+                reason = str(error)
+            logger.warning("Row %d of data set %d: %s. Other rows are trained on in its place.", row, part, reason)
+        if share:
+            record.unreadable = sorted({tuple(place): place for place in gather_object(record.unreadable)}.values())
 
     # Evaluation
 
