@@ -315,7 +315,10 @@ def test_train_writes_a_model_and_goes_on(recipe, tmp_path, vigc_folder, data_ro
     assert (
         again.exit_code == 2 and "already holds checkpoint-2: go on with --resume_from_checkpoint last" in again.output
     )
-    trainer = train(path, ["--resume_from_checkpoint", "last", "--max_steps", "3"])
+    other = run(path, "--resume_from_checkpoint", "last", "--max_steps", "3")
+    assert other.exit_code == 2 and "learning_rate was 0.001 and is 3e-05" in other.output
+    rates = ["--learning_rate", "1e-3", "--min_learning_rate", "1e-4"]
+    trainer = train(path, ["--resume_from_checkpoint", "last", "--max_steps", "3", *rates])
     assert trainer.state.global_step == 3
     with pytest.raises(ValueError, match="resume_from_checkpoint='nowhere' is not a folder"):
         train(path, ["--resume_from_checkpoint", "nowhere"])

@@ -184,6 +184,31 @@ def test_damaged_pictures_give_their_place_to_others(workers, vigc_folder, image
             hopeless.train()
 
 
+def test_a_checkpoint_of_another_run_is_refused_with_the_difference(vigc_folder, images, tmp_path, caplog):
+    run = {"folder": vigc_folder, "images": images, "output": tmp_path, "evaluated": False, **STEPS}
+    make_trainer(**run, max_steps=2).train()
+    others = {
+        r"seed was 42 and is 7": {"seed": 7},
+        r"prefix_probability was 0.5 and is 0.25": {"mixture": {"prefix_probability": 0.25}},
+        r"batch was 4 and is 8": {"gradient_accumulation_steps": 2},
+        r"data\[1\]: rows was 4 and is 3": {"rows": ("okvqa", 3)},
+        r"other run: data\[1\]: texts was '\w+' and is '\w+'. Go on": {"rows": ("okvqa", 4, 5)},
+    }
+    for said, change in others.items():
+        rows = change.pop("rows", None)
+        other = make_trainer(**run, max_steps=3, **change)
+        if rows:
+            samples = {"seed": 42, "samples_per_epoch": 12, "image_size": (56, 56), "prefix_probability": 0.5}
+            other.train_dataset = VigcMixture([rows_of(images, "detail", 8), rows_of(images, *rows)], **samples)
+        with pytest.raises(ValueError, match=said):
+            other.train(resume_from_checkpoint=True)
+    longer = make_trainer(**run, max_steps=3)
+    with caplog.at_level(logging.WARNING, "vigc"):
+        longer.train(resume_from_checkpoint=True)
+    assert longer.state.global_step == 3
+    assert "follows another schedule than before" in caplog.text and "max_steps was 2 and is 3" in caplog.text
+
+
 # Several processes
 
 
@@ -636,7 +661,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(vigc_folder, images, tmp_pat
         with pytest.raises(ValueError, match=r"lacks 1 of the \d+ weights .* such as language_projection.weight"):
             load()
     other = make_trainer(vigc_folder, images, run, evaluated=False, **STEPS, train_ln_vision=True, max_steps=2)
-    with pytest.raises(ValueError, match=r"they differ in 2, such as vision_model.post_layernorm.bias. Give"):
+    with pytest.raises(ValueError, match=r"checkpoint-1 is of another run: train_ln_vision was False and is True"):
         other.train(resume_from_checkpoint=str(run / "checkpoint-1"))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,25 +100,18 @@ def save_trained(
         model.generation_config.save_pretrained(folder)
 
 
-def lay_over(model: VigcForConditionalGeneration, folder: str | Path, trained: Collection[str] | None = None) -> None:
+def lay_over(model: VigcForConditionalGeneration, folder: str | Path) -> None:
     """Loads trained weights into a model that has their layers.
 
     Args:
         model: Changed in place.
         folder: Of trained weights.
-        trained: Names of what the model trains, where that goes on from here.
 
     Raises:
-        ValueError: The file lacks weights that were trained, or others are trained than it holds; a weight is not in
-            the model or has another shape there.
+        ValueError: The file lacks weights that were trained; or one is not in the model, or has another shape there.
     """
     path = Path(folder) / WEIGHTS
     expected = set(_description(folder)["trained"])
-    if trained is not None and (other := expected ^ set(trained)):
-        raise ValueError(
-            f"{path} is of a run that trained {len(expected)} weights, this one trains {len(trained)}: they differ in "
-            f"{len(other)}, such as {min(other)}. Give freeze_policy, train_ln_vision and LoRA as they were."
-        )
     weights = dict(model.named_parameters())
     with safe_open(path, "pt") as file, torch.no_grad():
         names = list(file.keys())

@@ -89,8 +89,12 @@ class EpochCallback(TrainerCallback):
         if state.global_step == 0:
             record.go_on({"image_use": {}, "unreadable": []})
             self._trainer.note_image_use("before")
-        elif saved := recorded(cast("dict[str, Any]", state.stateful_callbacks)):
+            return
+        states = cast("dict[str, Any]", state.stateful_callbacks)
+        if saved := recorded(states):
             record.go_on(saved)
+        else:
+            states[type(record).__name__] = record.state()  # HF's Trainer writes only those that it has read
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Says which pictures could not be opened."""

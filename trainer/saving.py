@@ -94,14 +94,14 @@ class SavingTrainer(Trainer):
         if self.is_fsdp_enabled or not is_trained_only(resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
-            lay_over(self.accelerator.unwrap_model(self.model), resume_from_checkpoint, self.trained)
+            lay_over(self.accelerator.unwrap_model(self.model), resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         best = str(self.state.best_model_checkpoint)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled or not is_trained_only(best):
             super()._load_best_model()
         else:
-            lay_over(self.accelerator.unwrap_model(self.model), best, self.trained)
+            lay_over(self.accelerator.unwrap_model(self.model), best)
 
     def save_final(self, output_dir: str | Path | None = None) -> Path:
         """Writes the trained model with its processor and card: whole, LoRA merged, unless `final_weights="trained"`.

@@ -27,7 +27,7 @@ from .data_collator import VigcDataCollator
 from .epochs import EpochCallback, epoch_sampler
 from .features import compute_features
 from .mixture import EvaluationPairs, Sample, VigcMixture, open_row_image
-from .record import RunRecord
+from .record import RunRecord, check_same_run, describe_run
 from .saving import UNNAMED, SavingTrainer
 from .scoring import (
     ImageUse,
@@ -129,7 +129,8 @@ class VigcTrainer(SavingTrainer):
         """As every Trainer's; `resume_from_checkpoint=True` takes the last checkpoint that was written to its end.
 
         Raises:
-            ValueError: With True, if there is none; or metric_for_best_model is no figure of an evaluation.
+            ValueError: With True, if there is none; the checkpoint is of a run with other data or settings; or
+                metric_for_best_model is no figure of an evaluation.
         """
         if resume_from_checkpoint is True:
             last = last_complete(str(self.args.output_dir))
@@ -139,12 +140,18 @@ class VigcTrainer(SavingTrainer):
                 )
             resume_from_checkpoint = str(last)
         self._micro_step = (-1, 0)
+        core = self.accelerator.unwrap_model(self.model)
+        run = describe_run(
+            self.args, self.train_dataset, self.base_weights or getattr(core.config, "_commit_hash", None)
+        )
+        if resume_from_checkpoint:
+            check_same_run(resume_from_checkpoint, run)
+        self.record.run = run
         if isinstance(self.eval_dataset, EvaluationPairs) and self.args.eval_strategy != "no":
             metric, writes = self.args.metric_for_best_model, self.args.generation_samples > 0
             check_metric(metric, self.eval_dataset, writes, self.compute_written_metrics)
         if self.args.image_features is not None:
-            core, quiet = self.accelerator.unwrap_model(self.model), bool(self.args.disable_tqdm)
-            kept = (self.args.image_features, self.train_dataset)
+            kept, quiet = (self.args.image_features, self.train_dataset), bool(self.args.disable_tqdm)
             compute_features(*kept, core, self.processor, self.accelerator, quiet)
         try:
             return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
