@@ -212,11 +212,17 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(vigc_folder,
 # Several processes
 
 
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+ACCELERATE = (
+    "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+    "--mixed_precision", "no", "--dynamo_backend", "no",
+)  # fmt: skip
+
+
 def test_two_processes_train_as_one(vigc_folder, images, tmp_path):
     options = {"folder": vigc_folder, "images": images, "dropout": False, "save_strategy": "no",
                "load_best_model_at_end": False, "generation_samples": 3, "eval_max_new_tokens": 12}  # fmt: skip
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    two = in_own_process(*launcher, **options, output=tmp_path / "two", per_device_train_batch_size=2)
+    two = in_own_process(*TORCHRUN, **options, output=tmp_path / "two", per_device_train_batch_size=2)
     assert two.returncode == 0, two.stderr
     one = make_trainer(output=tmp_path / "one", **{**options, "per_device_train_batch_size": 4})
     one.train()
@@ -228,6 +234,32 @@ def test_two_processes_train_as_one(vigc_folder, images, tmp_path):
     assert_close(torch.tensor(shared["losses"]), torch.tensor(losses), atol=1e-5, rtol=0)
     for name, value in shared["eval"].items():
         assert_close(value, metrics[name], atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_as_they_would_have(vigc_folder, images, tmp_path):
+    options = {"folder": vigc_folder, "images": images, "evaluated": False, "mixture": {"samples_per_epoch": 13},
+               "per_device_train_batch_size": 2, **STEPS, **GROUPED}  # fmt: skip
+    whole = in_own_process(*TORCHRUN, **options, output=tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    checkpoint = tmp_path / "whole" / "checkpoint-3"
+    resumed = in_own_process(*TORCHRUN, **options, output=tmp_path / "resumed", resume=str(checkpoint))
+    assert resumed.returncode == 0, resumed.stderr
+    first, second = result_of(tmp_path / "whole"), result_of(tmp_path / "resumed")
+    assert first["processes"] == second["processes"] == 2 and len(first["losses"]) > 3
+    assert second["weights"] == first["weights"] and second["losses"] == first["losses"]
+
+
+@pytest.mark.slow
+def test_accelerate_starts_the_same_run(vigc_folder, images, tmp_path):
+    """As documented: `--multi_gpu` with `use_cpu` starts the processes on CPUs, where `--cpu` would start one."""
+    options = {"folder": vigc_folder, "images": images, "evaluated": False, "save_strategy": "no", "max_steps": 3,
+               "per_device_train_batch_size": 2}  # fmt: skip
+    for name, launcher in (("torchrun", TORCHRUN), ("accelerate", ACCELERATE)):
+        done = in_own_process(*launcher, **options, output=tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    torchrun, accelerate = result_of(tmp_path / "torchrun"), result_of(tmp_path / "accelerate")
+    assert accelerate["processes"] == 2 and accelerate == torchrun
 
 
 @pytest.mark.slow
