@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from training import digest, file_digest, load_model, make_trainer, rows_of
-from transformers import TrainerCallback, masking_utils
+from transformers import TrainerCallback, TrainingArguments, masking_utils
 
 from vigc.convert_config import PRESETS, vigc_config
 from vigc.convert_keys import to_transformers
@@ -207,6 +208,11 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(vigc_folder,
         longer.train(resume_from_checkpoint=True)
     assert longer.state.global_step == 3
     assert "follows another schedule than before" in caplog.text and "max_steps was 2 and is 3" in caplog.text
+    # A new setting of ours decides steps unless it is named here.
+    ours = {item.name for item in fields(VigcTrainingArguments)} - {item.name for item in fields(TrainingArguments)}
+    free = {"augment", "image_features", "save_only_trained", "final_weights", "generation_samples",
+            "eval_max_new_tokens", "image_use_rows"}  # fmt: skip
+    assert ours - free <= longer.record.run.keys()
 
 
 # Several processes
