@@ -46,6 +46,7 @@ def write_trained_model_card(
     figures: Mapping[str, Any],
     image_use: Mapping[str, float] | None,
     base_revision: str | None = None,
+    unreadable: int = 0,
 ) -> Path:
     """Writes `folder/README.md` for a model at the end of its training.
 
@@ -61,6 +62,7 @@ def write_trained_model_card(
         figures: Of the evaluation that the weights belong to, by name ("eval_loss", ...).
         image_use: If measured, the loss with the `true` and with `swapped` pictures, of how many `rows`.
         base_revision: The commit of `base`, where that came from the Hub.
+        unreadable: How many rows were not trained on because their pictures could not be opened.
     """
     base, name, measured = _public_name(base), folder.resolve().name, _measured(figures)
     training = {
@@ -73,6 +75,7 @@ def write_trained_model_card(
         "epochs": epochs,
         "figures": measured,
         "image_use": image_use,
+        "unreadable": unreadable,
     }
     return _write(folder, _metadata(name, base, measured), name=name, whole=whole, conversion=None, training=training)
 

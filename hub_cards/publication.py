@@ -26,7 +26,15 @@ from .hub_calls import PushError
 CARD = "README.md"
 _PLAN, _FINISHED = "_vigc/plan.json", "_vigc/finished.json"
 # Of one machine, or what a Trainer needs to go on and nobody else.
-_STAYS = ("_vigc/locks/*", "_vigc/hashes/*", "*.tmp", "checkpoint-*/*", "runs/*", "*__pycache__/*")
+_STAYS = (
+    "_vigc/locks/*",
+    "_vigc/hashes/*",
+    "*.tmp",
+    "checkpoint-*/*",
+    "trainer_state.json",
+    "runs/*",
+    "*__pycache__/*",
+)
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 # What readers of a dataset or model go through by pattern: a file of these that is gone here is gone there.
 _OWNED = {

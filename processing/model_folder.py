@@ -9,14 +9,14 @@ from pathlib import Path
 _SAMPLE_BYTES = 4096
 
 
-def folder_fingerprint(folder: Path) -> str:
-    """16 hexadecimal digits that change with the files of a model folder.
+def folder_fingerprint(folder: Path, pattern: str = "**/*") -> str:
+    """16 hexadecimal digits that change with the files of a model folder, or with those that match `pattern`.
 
     Small files count in full. Of weights, tens of gigabytes, the size and 64 samples count, header included: training
     moves every weight a little, so that no other model has the same ones.
     """
     digest = hashlib.sha256()
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.glob(pattern) if path.is_file())
     for name in names:
         path = folder / name
         if name.startswith(".") or path.suffix == ".md":

@@ -38,6 +38,17 @@ def push_trainer(folder, repo, images, output, final_weights="whole"):
     return result
 
 
+def push_training(folder, repo, recipe):
+    """`vigc train` with push_to_hub."""
+    from typer.testing import CliRunner
+
+    from vigc.cli import app
+
+    options = ["--model", folder, "--push_to_hub", "true", "--hub_model_id", repo]
+    done = CliRunner().invoke(app, ["train", recipe, *options])
+    return {"exit_code": done.exit_code, "output": done.output}
+
+
 def push_command(folder, repo, *options):
     """`vigc push` with what it prints."""
     from typer.testing import CliRunner
@@ -50,7 +61,8 @@ def push_command(folder, repo, *options):
 
 def push(folder, repo, how="folder", **given):
     if how != "folder":
-        return {"model": push_model, "trainer": push_trainer, "command": push_command}[how](folder, repo, **given)
+        ways = {"model": push_model, "trainer": push_trainer, "training": push_training, "command": push_command}
+        return ways[how](folder, repo, **given)
     slept, said = [], []
     time.sleep = slept.append
     try:

@@ -13,7 +13,7 @@ from datasets import Dataset
 from PIL import Image, ImageChops
 from training import LONG, rows_of
 
-from vigc.processing import GENERATED_FEATURES, INSTRUCTION_TYPES, ImageError, parse_pair
+from vigc.processing import GENERATED_FEATURES, INSTRUCTION_TYPES, parse_pair
 from vigc.trainer import EvaluationPairs, VigcDataCollator, VigcMixture
 from vigc.trainer.augment import augmented, crop_box
 from vigc.trainer.epochs import EpochSampler
@@ -248,5 +248,5 @@ def test_data_that_cannot_be_trained_on_is_refused(images, rows, tmp_path):
     damaged = Dataset.from_list(
         [generated_row(images, image={"bytes": None, "path": str(broken)})], features=GENERATED_FEATURES
     )
-    with pytest.raises(ImageError, match=r"broken\.png"):
+    with pytest.raises(ValueError, match=r"20 rows of data set 0 .*broken\.png"):
         VigcMixture([damaged])[0, 0]

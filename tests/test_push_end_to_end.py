@@ -10,7 +10,7 @@ from pathlib import Path
 import datasets
 import pyarrow.parquet as pq
 import pytest
-from hub_server import Hub
+from hub_server import WRITE, Hub
 from huggingface_hub import DatasetCard, ModelCard
 from PIL import Image
 from safetensors.torch import load
@@ -141,6 +141,31 @@ def test_model_and_trainer_push_the_card_of_vigc_push(pusher, vigc_folder, parit
     assert done["same"] and not any(name == "model.safetensors" for name in hub.repo("ada/five", "models").states()[-1])
     with pytest.raises(ValueError, match="neither a folder here nor a model on the Hub"):
         load_trained("ada/absent")
+
+
+def test_a_training_run_publishes_its_end(pusher, vigc_folder, parity_dir, tmp_path):
+    hub = pusher.hub
+    hub.repos.clear()
+    pictures = sorted((parity_dir / "images").glob("*.png"))
+    turns = [{"from": "human", "value": "<image>\nWhat is this?"}, {"from": "gpt", "value": "A shape."}]
+    entries = [{"id": str(index), "image": path.name, "conversations": turns} for index, path in enumerate(pictures)]
+    (tmp_path / "detail_23k.json").write_text(json.dumps(entries), encoding="utf-8")
+    layout = {"layout": "llava", "files": str(tmp_path / "detail_23k.json"), "images": str(pictures[0].parent)}
+    settings = {
+        "data": [layout], "output_dir": str(tmp_path / "run"), "eval_strategy": "no", "load_best_model_at_end": False,
+        "num_train_epochs": 2, "warmup_steps": 0, "use_cpu": True, "report_to": "none", "disable_tqdm": True,
+        "per_device_train_batch_size": 4, "hub_token": WRITE,
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(json.dumps(settings), encoding="utf-8")
+    done = pusher(vigc_folder, "ada/six", how="training", recipe=str(tmp_path / "recipe.yaml"))
+    assert done["exit_code"] == 0, done["output"]
+    repo = hub.repo("ada/six", "models")
+    assert repo.private and len([state for state in repo.states() if state]) == 1  # once, and no checkpoint before
+    files = repo.states()[-1]
+    assert not {"training_args.bin", "trainer_state.json"} & files.keys() and b"A VIGC model" in files["README.md"]
+    assert not any(WRITE.encode() in data for data in files.values())
+    weights, written = load(files["model.safetensors"]), (tmp_path / "run" / "model.safetensors").read_bytes()
+    assert files["model.safetensors"] == written and "query_tokens" in weights
 
 
 def test_the_hub_answers_in_parts():

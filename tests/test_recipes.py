@@ -122,7 +122,7 @@ def test_published_recipes_hold_the_paper_s_values(path):
         assert args.freeze_policy == "paper" and args.lora_rank == 0
     else:
         assert (args.lora_rank, args.lora_alpha, args.lora_dropout) == (8, 16, 0.1)
-        assert args.freeze_policy == ("all" if path.stem == "okvqa" else "paper")
+        assert args.freeze_policy == ("paper" if path.stem.startswith("llava") else "all")
     written = path.read_text(encoding="utf-8")
     assert str(path.relative_to(ROOT)) in written, "its commands name another recipe"
 
@@ -194,7 +194,27 @@ def test_values_and_overrides(recipe):
             ["--learning_rate", "fast"],
             r"recipe.yaml: argument --learning_rate/--learning-rate: invalid float value: 'fast'",
         ),
-        ({}, ["--learning_rats", "1"], r"learning_rats"),
+        ({}, ["--learning_rats", "1"], r"--learning_rats is not known: did you mean 'learning_rate'\?"),
+        ({}, ["--wobble=1"], r"--wobble is not known: it is neither part of a recipe nor a training argument"),
+        ({}, ["learning_rate=1e-4"], r"'learning_rate=1e-4' belongs to no argument: .* --learning_rate VALUE"),
+        ({"output_dir": "drop"}, [], r"'output_dir' is missing"),
+        ({"data_root": None}, [], r"data_root=None is not a text"),
+        ({"model": 7}, [], r"model=7 is not a text"),
+        ({"validation_rows": True}, [], r"validation_rows=True is not a whole number"),
+        ({"validation_rows": 2.5}, [], r"validation_rows=2.5 is not a whole number"),
+        ({"num_train_epochs": [1]}, [], r"num_train_epochs=\[1\] should be a number"),
+        ({"num_train_epochs": 0}, [], r"num_train_epochs=0 should be above 0"),
+        ({"per_device_train_batch_size": 2.5}, [], r"per_device_train_batch_size=2.5 should be a whole number"),
+        ({"per_device_train_batch_size": 0}, [], r"per_device_train_batch_size=0 should be at least 1"),
+        ({"augment": 1}, [], r"augment=1 should be true or false"),
+        ({"lora_targets": [1]}, [], r"lora_targets=\[1\] should be a list of texts"),
+        ({"learning_rate": 0}, [], r"learning_rate=0 should be above 0"),
+        ({"learning_rate": -1}, [], r"learning_rate=-1 should be above 0"),
+        ({"data": [{"layout": "llava", "files": 5, "images": "b"}]}, [], r"data\[0\]: files=5 should be a text or"),
+        ({"data": [{"layout": "llava", "files": "a", "images": 5}]}, [], r"data\[0\]: images=5 is not a text"),
+        ({"data": [{"dataset": "a", "weight": "abc"}]}, [], r"data\[0\]: weight='abc' should be a number"),
+        ({"data": [{"dataset": "a", "weight": -1}]}, [], r"data\[0\]: weight=-1 should be a number, 0 or more"),
+        ({"data": [{"layout": "llava", "files": "a", "images": "b", "type": "poem"}]}, [], r"\]: type='poem' is not"),
         ({}, ["--model"], r"--model needs a value"),
         ({}, ["--data", "x"], r"--data cannot be given on the command line"),
     ],
@@ -202,6 +222,15 @@ def test_values_and_overrides(recipe):
 def test_mistakes_are_named(changes, overrides, message, recipe):
     with pytest.raises(ValueError, match=message):
         read_recipe(recipe(**changes), overrides)
+
+
+def test_values_as_yaml_reads_them(recipe):
+    path = recipe(eval_strategy=False, save_strategy=False, load_best_model_at_end=False, tasks="vic", learning_rate=1,
+                  lora_rank=2, lora_targets="q_proj", data=[{"dataset": "a", "weight": "1e-1"}])  # fmt: skip
+    plan = read_recipe(path)
+    args = plan.arguments
+    assert (args.eval_strategy, args.save_strategy) == ("no", "no") and args.lora_targets == ["q_proj"]
+    assert args.tasks == ["vic"] and plan.data[0].weight == 0.1
 
 
 def test_files_that_are_no_recipe(tmp_path):
@@ -231,6 +260,44 @@ def test_a_dry_run_lists_all_that_is_missing(recipe):
     assert wrong.exit_code == 2 and "prefix_probability=2.0 should be between 0 and 1" in wrong.output
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"metric_for_best_model": "losss"},
+            r"metric_for_best_model='losss' .* did you mean 'loss'\? There are loss, ",
+        ),
+        ({"metric_for_best_model": "eval_well_formed"}, r"'eval_well_formed' is no figure of an evaluation"),
+        ({"train_sampling_strategy": "sequential"}, r"train_sampling_strategy='sequential': a mixture is drawn"),
+        ({"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"powr": 2}}, r"lr_scheduler_type=.*powr"),
+    ],
+)
+def test_a_dry_run_finds_what_would_stop_the_run(changes, message, recipe):
+    with pytest.raises(ValueError, match=message):
+        dry_run(recipe(**changes))
+
+
+def test_figures_of_one_s_own_may_choose_the_best_epoch(recipe):
+    path = recipe(metric_for_best_model="answered", generation_samples=2)
+    figures = {"compute_metrics": lambda written: {"answered": sum(bool(row.given_answer) for row in written)}}
+    assert str(dry_run(path, **figures)).endswith("ready to train")
+    with pytest.raises(ValueError, match=r"'answered' is no figure .* There are loss, .*, well_formed\."):
+        train(path)
+
+
+def test_training_does_not_start_from_a_checkpoint(recipe, tmp_path, vigc_folder):
+    folder = tmp_path / "checkpoint-1"
+    folder.mkdir()
+    for name in ("config.json", "generation_config.json"):
+        shutil.copy(vigc_folder / name, folder / name)
+    VigcProcessor.from_pretrained(vigc_folder).save_pretrained(folder)
+    (folder / "trained_weights.safetensors").write_bytes(b"")
+    path = recipe(model=str(folder))
+    assert "merge_trained" in str(dry_run(path)) and str(dry_run(path)).endswith("not ready")
+    with pytest.raises(ValueError, match=r"holds only what was trained: vigc.trainer.merge_trained"):
+        train(path)
+
+
 def test_train_writes_a_model_and_goes_on(recipe, tmp_path, vigc_folder, data_root):
     settings = {"save_strategy": "steps", "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1}
     path = recipe(**settings)
@@ -248,7 +315,10 @@ def test_train_writes_a_model_and_goes_on(recipe, tmp_path, vigc_folder, data_ro
     assert (
         again.exit_code == 2 and "already holds checkpoint-2: go on with --resume_from_checkpoint last" in again.output
     )
-    trainer = train(path, ["--resume_from_checkpoint", "last", "--max_steps", "3"])
+    other = run(path, "--resume_from_checkpoint", "last", "--max_steps", "3")
+    assert other.exit_code == 2 and "learning_rate was 0.001 and is 3e-05" in other.output
+    rates = ["--learning_rate", "1e-3", "--min_learning_rate", "1e-4"]
+    trainer = train(path, ["--resume_from_checkpoint", "last", "--max_steps", "3", *rates])
     assert trainer.state.global_step == 3
     with pytest.raises(ValueError, match="resume_from_checkpoint='nowhere' is not a folder"):
         train(path, ["--resume_from_checkpoint", "nowhere"])
@@ -265,6 +335,22 @@ def test_rows_are_held_out_with_their_pictures(recipe):
     assert sum(map(len, validation)) == 3
     with pytest.raises(ValueError, match=r"validation_rows=100 leaves .*questions.json none of its 2 rows to train on"):
         load_data(read_recipe(recipe(validation_data="drop", validation_rows=100)))
+
+
+def test_damaged_pictures_of_evaluation_are_left_out(recipe, tmp_path, data_root, caplog):
+    for name in ("llava", "coco"):
+        shutil.copytree(data_root / name, tmp_path / "data" / name)
+    pictures = sorted((tmp_path / "data" / "coco" / "train2017").iterdir())
+    pictures[0].write_bytes(pictures[0].read_bytes()[:100])
+    entry = {"layout": "llava", "files": "llava/detail_23k.json", "images": "coco/train2017"}
+    path = recipe(data=[entry], validation_data=[entry], data_root=str(tmp_path / "data"))
+    assert "validation: 1 rows" in str(dry_run(path))
+    assert f"Left out of evaluation: picture '{pictures[0]}'" in caplog.text
+    trainer = train(path)
+    assert len(trainer.eval_dataset.rows) == 1 and trainer.record.unreadable == [[0, 0]]
+    pictures[1].write_bytes(b"")
+    with pytest.raises(ValueError, match="None of the 2 pictures of evaluation rows can be opened"):
+        load_data(read_recipe(path))
 
 
 def test_dataset_folders_are_read(recipe, tmp_path, data_root):

@@ -6,16 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT
+from huggingface_hub import ModelCard
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from training import digest, file_digest, load_model, make_trainer, rows_of
-from transformers import TrainerCallback, masking_utils
+from transformers import TrainerCallback, TrainingArguments, masking_utils
 
 from vigc.convert_config import PRESETS, vigc_config
 from vigc.convert_keys import to_transformers
@@ -36,6 +38,7 @@ from vigc.trainer.vigc_config import learning_rate_factor
 
 SCRIPT = ROOT / "tests" / "training.py"
 LAST = "trained_weights.safetensors"
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 @pytest.fixture(scope="module")
@@ -157,14 +160,75 @@ def test_every_epoch_has_its_own_samples_after_resuming_too(vigc_folder, images,
     assert drawn == [(1, index) for index in range(4, 12)]  # what was seen before is not even opened
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_damaged_pictures_give_their_place_to_others(workers, vigc_folder, images, tmp_path, caplog):
+    shutil.copytree(images, tmp_path / "images")
+    damaged = sorted((tmp_path / "images").glob("*.png"))[1]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    settings = {"evaluated": False, "dataloader_num_workers": workers, **STEPS}
+    whole = make_trainer(vigc_folder, tmp_path / "images", tmp_path / "whole", **settings)
+    with caplog.at_level(logging.WARNING, "vigc"):
+        whole.train()
+    rows = [row for part in whole.train_dataset.rows for row in part if row["image"]["path"] == str(damaged)]
+    assert rows and caplog.text.count("Other rows are trained on in its place") == len(rows)
+    assert str(damaged) in caplog.text
+    assert f"pictures could not be opened: {len(rows)}." in (whole.save_final() / "README.md").read_text("utf-8")
+    resumed = make_trainer(vigc_folder, tmp_path / "images", tmp_path / "resumed", **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
+    assert digest(resumed.model.named_parameters()) == digest(whole.model.named_parameters())
+    assert sorted(resumed.record.unreadable) == sorted(whole.record.unreadable)
+    if workers:
+        for path in (tmp_path / "images").glob("*.png"):
+            path.write_bytes(b"")
+        hopeless = make_trainer(vigc_folder, tmp_path / "images", tmp_path / "hopeless", **settings)
+        with pytest.raises(ValueError, match=r"^20 rows of data set \d were tried in a row: picture .* is empty"):
+            hopeless.train()
+
+
+def test_a_checkpoint_of_another_run_is_refused_with_the_difference(vigc_folder, images, tmp_path, caplog):
+    run = {"folder": vigc_folder, "images": images, "output": tmp_path, "evaluated": False, **STEPS}
+    make_trainer(**run, max_steps=2).train()
+    others = {
+        r"seed was 42 and is 7": {"seed": 7},
+        r"prefix_probability was 0.5 and is 0.25": {"mixture": {"prefix_probability": 0.25}},
+        r"batch was 4 and is 8": {"gradient_accumulation_steps": 2},
+        r"data\[1\]: rows was 4 and is 3": {"rows": ("okvqa", 3)},
+        r"other run: data\[1\]: texts was '\w+' and is '\w+'. Go on": {"rows": ("okvqa", 4, 5)},
+    }
+    for said, change in others.items():
+        rows = change.pop("rows", None)
+        other = make_trainer(**run, max_steps=3, **change)
+        if rows:
+            samples = {"seed": 42, "samples_per_epoch": 12, "image_size": (56, 56), "prefix_probability": 0.5}
+            other.train_dataset = VigcMixture([rows_of(images, "detail", 8), rows_of(images, *rows)], **samples)
+        with pytest.raises(ValueError, match=said):
+            other.train(resume_from_checkpoint=True)
+    longer = make_trainer(**run, max_steps=3)
+    with caplog.at_level(logging.WARNING, "vigc"):
+        longer.train(resume_from_checkpoint=True)
+    assert longer.state.global_step == 3
+    assert "follows another schedule than before" in caplog.text and "max_steps was 2 and is 3" in caplog.text
+    # A new setting of ours decides steps unless it is named here.
+    ours = {item.name for item in fields(VigcTrainingArguments)} - {item.name for item in fields(TrainingArguments)}
+    free = {"augment", "image_features", "save_only_trained", "final_weights", "generation_samples",
+            "eval_max_new_tokens", "image_use_rows"}  # fmt: skip
+    assert ours - free <= longer.record.run.keys()
+
+
 # Several processes
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+ACCELERATE = (
+    "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+    "--mixed_precision", "no", "--dynamo_backend", "no",
+)  # fmt: skip
 
 
 def test_two_processes_train_as_one(vigc_folder, images, tmp_path):
     options = {"folder": vigc_folder, "images": images, "dropout": False, "save_strategy": "no",
                "load_best_model_at_end": False, "generation_samples": 3, "eval_max_new_tokens": 12}  # fmt: skip
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    two = in_own_process(*launcher, **options, output=tmp_path / "two", per_device_train_batch_size=2)
+    two = in_own_process(*TORCHRUN, **options, output=tmp_path / "two", per_device_train_batch_size=2)
     assert two.returncode == 0, two.stderr
     one = make_trainer(output=tmp_path / "one", **{**options, "per_device_train_batch_size": 4})
     one.train()
@@ -176,6 +240,32 @@ def test_two_processes_train_as_one(vigc_folder, images, tmp_path):
     assert_close(torch.tensor(shared["losses"]), torch.tensor(losses), atol=1e-5, rtol=0)
     for name, value in shared["eval"].items():
         assert_close(value, metrics[name], atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_as_they_would_have(vigc_folder, images, tmp_path):
+    options = {"folder": vigc_folder, "images": images, "evaluated": False, "mixture": {"samples_per_epoch": 13},
+               "per_device_train_batch_size": 2, **STEPS, **GROUPED}  # fmt: skip
+    whole = in_own_process(*TORCHRUN, **options, output=tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    checkpoint = tmp_path / "whole" / "checkpoint-3"
+    resumed = in_own_process(*TORCHRUN, **options, output=tmp_path / "resumed", resume=str(checkpoint))
+    assert resumed.returncode == 0, resumed.stderr
+    first, second = result_of(tmp_path / "whole"), result_of(tmp_path / "resumed")
+    assert first["processes"] == second["processes"] == 2 and len(first["losses"]) > 3
+    assert second["weights"] == first["weights"] and second["losses"] == first["losses"]
+
+
+@pytest.mark.slow
+def test_accelerate_starts_the_same_run(vigc_folder, images, tmp_path):
+    """As documented: `--multi_gpu` with `use_cpu` starts the processes on CPUs, where `--cpu` would start one."""
+    options = {"folder": vigc_folder, "images": images, "evaluated": False, "save_strategy": "no", "max_steps": 3,
+               "per_device_train_batch_size": 2}  # fmt: skip
+    for name, launcher in (("torchrun", TORCHRUN), ("accelerate", ACCELERATE)):
+        done = in_own_process(*launcher, **options, output=tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    torchrun, accelerate = result_of(tmp_path / "torchrun"), result_of(tmp_path / "accelerate")
+    assert accelerate["processes"] == 2 and accelerate == torchrun
 
 
 @pytest.mark.slow
@@ -318,11 +408,22 @@ def test_the_vit_looks_at_each_picture_once(vigc_folder, images, tmp_path, monke
     again = make_trainer(vigc_folder, images, tmp_path / "again", image_features=str(tmp_path / "features"), **settings)
     again.train()
     assert sum(seen) == 2 and digest(again.model.named_parameters()) == weights[1]
+    # A picture that cannot be opened has no features, and is not looked at again.
+    shutil.copytree(images, tmp_path / "images")
+    damaged = sorted((tmp_path / "images").glob("*.png"))[1]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    settings |= {"image_features": str(tmp_path / "features")}
+    for count in (distinct - 1, 0):
+        seen.clear()
+        less = make_trainer(vigc_folder, tmp_path / "images", tmp_path / f"less-{count}", **settings)
+        less.train()
+        assert sum(seen) == count and len(less.record.unreadable) == 2
+    del settings["image_features"]
     # Another ViT finds nothing of this one's.
     other = make_trainer(vigc_folder, images, tmp_path / "other", image_features=str(tmp_path / "features"), **settings)
     other.model.vision_model.post_layernorm.bias.data += 1
     other.train()
-    assert len(list((tmp_path / "features").iterdir())) == 2
+    assert len(list((tmp_path / "features").iterdir())) == 3
 
 
 @pytest.mark.parametrize(("size", "width"), [("7b", 4096), ("13b", 5120)])
@@ -516,12 +617,28 @@ def test_written_texts_reach_the_caller(vigc_folder, images, tmp_path):
         assert row.given_answer is not None and (row.question is None) == (row.draft is None)
 
 
-def test_the_best_epoch_is_kept(vigc_folder, images, tmp_path):
-    class Ruin(TrainerCallback):
-        def on_epoch_begin(self, args, state, control, model=None, **kwargs):
-            if state.epoch >= 1:
-                torch.nn.init.normal_(model.language_projection.weight)
+class Ruin(TrainerCallback):
+    """Makes every epoch but the first a bad one."""
 
+    def on_epoch_begin(self, args, state, control, model=None, **kwargs):
+        if state.epoch >= 1:
+            torch.nn.init.normal_(model.language_projection.weight)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"metric_for_best_model": "loss_vic"}, {"load_best_model_at_end": False}],
+    ids=["another metric", "the last epoch"],
+)
+def test_the_card_s_figures_are_of_the_weights_beside_it(settings, vigc_folder, images, tmp_path):
+    trainer = make_trainer(vigc_folder, images, tmp_path, callbacks=[Ruin()], **settings)
+    trainer.train()
+    results = ModelCard.load(trainer.save_final() / "README.md").data.eval_results
+    said = {result.metric_name: result.metric_value for result in results or []}
+    assert said["loss"] == pytest.approx(trainer.evaluate()["eval_loss"], abs=1e-5)
+
+
+def test_the_best_epoch_is_kept(vigc_folder, images, tmp_path):
     trainer = make_trainer(vigc_folder, images, tmp_path, num_train_epochs=3, save_total_limit=1, callbacks=[Ruin()])
     trainer.train()
     losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
@@ -558,6 +675,18 @@ def test_pictures_that_do_not_matter_are_noticed(vigc_folder, images, tmp_path, 
     assert trainer.image_use_before.true != pytest.approx(trainer.image_use_before.swapped, abs=1e-3)
 
 
+def test_the_check_of_pictures_survives_an_interruption(vigc_folder, images, tmp_path):
+    settings = {**STEPS, "image_use_rows": 6}
+    whole = make_trainer(vigc_folder, images, tmp_path / "whole", **settings)
+    whole.train()
+    before, after = whole.image_use_before, whole.image_use_after
+    assert before is not None and after is not None and before != after
+    for step in (1, 4):  # before the first evaluation, and behind it
+        resumed = make_trainer(vigc_folder, images, tmp_path / f"from-{step}", **settings)
+        resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+        assert (resumed.image_use_before, resumed.image_use_after) == (before, after)
+
+
 # Checkpoints and the end
 
 
@@ -580,6 +709,40 @@ def test_trained_weights_load_over_their_base(vigc_folder, images, tmp_path):
         load_trained(checkpoint, base=tmp_path / "gone")
     with pytest.raises(ValueError, match=r"has no trained_weights.safetensors: a whole model"):
         load_trained(vigc_folder)
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(vigc_folder, images, tmp_path):
+    run = tmp_path / "run"
+    make_trainer(vigc_folder, images, run, evaluated=False, **STEPS, max_steps=2).train()
+    weights = load_file(run / "checkpoint-2" / LAST)
+    del weights["language_projection.weight"]
+    save_file(weights, run / "checkpoint-2" / LAST)
+    resumed = make_trainer(vigc_folder, images, run, evaluated=False, **STEPS, max_steps=3)
+    for load in (lambda: load_trained(run / "checkpoint-2"), lambda: resumed.train(resume_from_checkpoint=True)):
+        with pytest.raises(ValueError, match=r"lacks 1 of the \d+ weights .* such as language_projection.weight"):
+            load()
+    other = make_trainer(vigc_folder, images, run, evaluated=False, **STEPS, train_ln_vision=True, max_steps=2)
+    with pytest.raises(ValueError, match=r"checkpoint-1 is of another run: train_ln_vision was False and is True"):
+        other.train(resume_from_checkpoint=str(run / "checkpoint-1"))
+
+
+def test_trained_weights_know_their_base_again(vigc_folder, images, tmp_path, caplog):
+    shutil.copytree(vigc_folder, tmp_path / "base")
+    settings = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    make_trainer(tmp_path / "base", images, tmp_path / "run", evaluated=False, **settings).train()
+    checkpoint = tmp_path / "run" / "checkpoint-1"
+    shutil.copytree(tmp_path / "base", tmp_path / "moved")
+    load_trained(checkpoint, base=tmp_path / "moved")
+    load_trained(checkpoint)
+    assert "was trained over" not in caplog.text
+    weights = load_file(tmp_path / "base" / "model.safetensors")
+    weights["language_model.lm_head.weight"] += 1
+    save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"checkpoint-1 was trained over weights .* that .*base does not hold .*base="):
+        load_trained(checkpoint)
+    with caplog.at_level(logging.WARNING, "vigc"):
+        load_trained(checkpoint, base=tmp_path / "base")
+    assert "another model than was trained" in caplog.text
 
 
 def test_the_final_folder_is_a_model(vigc_folder, images, processor, tmp_path):
@@ -646,8 +809,11 @@ def test_only_what_was_trained_can_be_the_end(vigc_folder, images, tmp_path):
     folder = trainer.save_final(tmp_path / "final")
     assert (folder / LAST).exists() and not (folder / "model.safetensors").exists()
     assert 'load_trained("final", base="vigc-parity")' in (folder / "README.md").read_text(encoding="utf-8")
-    whole = make_trainer(vigc_folder, images, tmp_path / "whole", evaluated=False, save_only_trained=False)
+    settings = {"save_only_trained": False, "final_weights": "trained"}  # whole checkpoints on the way there
+    whole = make_trainer(vigc_folder, images, tmp_path / "whole", evaluated=False, **settings)
     whole.train()
+    loaded, _ = load_trained(whole.save_final(tmp_path / "end"))
+    assert digest(loaded.named_parameters()) == digest(trainer.model.named_parameters())
     model = VigcForConditionalGeneration.from_pretrained(tmp_path / "whole" / "checkpoint-6")
     assert digest(model.named_parameters()) == digest(trainer.model.named_parameters())
 
@@ -663,6 +829,61 @@ def test_frozen_parts_may_be_held_in_half_precision(vigc_folder, images, tmp_pat
     assert len(losses) == 6 and all(0 < loss < 12 for loss in losses)
 
 
+def half_precision(folder, images, output, **settings):
+    """A short run as the recipes of large models are: small steps, and what is frozen held in bfloat16."""
+    rates = {"learning_rate": 3e-5, "min_learning_rate": 1e-5, "warmup_learning_rate": 1e-6}
+    trainer = make_trainer(
+        folder, images, output, bf16=True, frozen_dtype="bfloat16", evaluated=False, save_strategy="epoch",
+        num_train_epochs=1, **rates, **settings,
+    )  # fmt: skip
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora_rank": 4}], ids=["paper", "lora"])
+def test_half_precision_leaves_no_trace_in_the_final_model(settings, vigc_folder, images, tmp_path):
+    trainer = half_precision(vigc_folder, images, tmp_path / "run", **settings)
+    final = load_file(trainer.save_final(tmp_path / "final") / "model.safetensors")
+    assert not (tmp_path / "final" / LAST).exists()
+    base = load_file(vigc_folder / "model.safetensors")
+    changed = {name for name in base if not torch.equal(final[name], base[name])}
+    assert final.keys() == base.keys() and {weight.dtype for weight in final.values()} == {torch.float32}
+    assert not any(name.startswith("vision_model") for name in changed)
+    names = {name.replace("base_layer.", "") for name, _ in trainer.model.named_parameters()} & base.keys()
+    layers = {name for name in names if name.startswith("language_model") and name.split(".")[-2] in PROJECTIONS}
+    if not settings:
+        assert not any(name.startswith("language_model") for name in changed)
+        return
+    assert changed >= layers and not {name for name in changed if name.startswith("language_model")} - layers
+    trained = load_file(tmp_path / "run" / "checkpoint-3" / LAST)
+    for name in layers:
+        layer = name.removesuffix(".weight")
+        small, large = (trained[f"{layer}.lora_{part}.default.weight"] for part in "AB")
+        # As loud as in training: in bfloat16, nearly all of these sums would be what they were.
+        assert_close(final[name], base[name] + 16 / 4 * large @ small, rtol=1e-6, atol=1e-9)
+    # Over a base in half precision, one rounding.
+    load_model(vigc_folder).to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    merge_trained(tmp_path / "run" / "checkpoint-3", tmp_path / "merged", base=tmp_path / "half")
+    merged, half = (load_file(tmp_path / name / "model.safetensors") for name in ("merged", "half"))
+    for name in layers:
+        layer = name.removesuffix(".weight")
+        small, large = (trained[f"{layer}.lora_{part}.default.weight"] for part in "AB")
+        assert torch.equal(merged[name], (half[name].float() + 16 / 4 * large @ small).bfloat16())
+
+
+def test_a_model_changed_since_it_was_loaded_is_written_as_it_is(vigc_folder, images, tmp_path, caplog):
+    trainer = make_trainer(
+        vigc_folder, images, tmp_path, bf16=True, frozen_dtype="bfloat16", evaluated=False, save_strategy="no"
+    )
+    torch.nn.init.ones_(trainer.model.language_model.lm_head.weight)
+    with caplog.at_level(logging.WARNING, "vigc"):
+        folder = trainer.save_final(tmp_path / "final")
+    assert "is not that of" in caplog.text
+    final = load_file(folder / "model.safetensors")
+    assert (final["language_model.lm_head.weight"] == 1).all()
+    assert {weight.dtype for weight in final.values()} == {torch.float32}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -672,6 +893,8 @@ def test_frozen_parts_may_be_held_in_half_precision(vigc_folder, images, tmp_pat
         ({"lora_rank": 2, "save_only_trained": False}, r"save_only_trained=False with LoRA"),
         ({"load_in_4bit": True}, r"set lora_rank too"),
         ({"load_in_4bit": True, "lora_rank": 2}, r"final_weights='whole' with load_in_4bit"),
+        ({"push_to_hub": True, "hub_strategy": "every_save"}, r"hub_strategy='every_save': checkpoints, .* use 'end'"),
+        ({"final_weights": "wholly"}, r"final_weights='wholly' is not known: use 'whole', 'trained'"),
         ({"frozen_dtype": "int8"}, r"frozen_dtype='int8' is not known"),
         ({"frozen_dtype": "bfloat16"}, r"without mixed precision: set bf16=True"),
         ({"tasks": ["vqa"]}, r"tasks=\['vqa'\]: give 'vig', 'vic' or both"),

@@ -74,7 +74,10 @@ def choose_trained(
 
 
 def add_lora(model: VigcForConditionalGeneration, lora: LoraSettings) -> None:
-    """Puts LoRA's layers, which change nothing yet, into the language model; `ValueError` if it has no such layers."""
+    """Puts LoRA's layers, which change nothing yet, into the language model; `ValueError` if it has no such layers.
+
+    They are in float32 whatever the model is in: their steps are small.
+    """
     from peft import LoraConfig, inject_adapter_in_model
 
     names = {name.rsplit(".", 1)[-1] for name, part in model.language_model.named_modules() if hasattr(part, "weight")}
@@ -92,15 +95,27 @@ def add_lora(model: VigcForConditionalGeneration, lora: LoraSettings) -> None:
         target_modules=rf"language_model\..*\.({'|'.join(lora.targets)})",
     )
     inject_adapter_in_model(config, model)
+    for name, weight in model.named_parameters():
+        if ".lora_" in name:
+            weight.data = weight.data.float()
 
 
 def merge_lora(model: VigcForConditionalGeneration) -> None:
-    """Adds LoRA's products to the weights they belong to and takes its layers out; a model without is left as it is."""
+    """Adds LoRA's products to the weights they belong to and takes its layers out; a model without is left as it is.
+
+    Sums are made in float32 and rounded once, to what the weights are held in.
+    """
     layers = [(name, part) for name, part in model.named_modules() if hasattr(part, "lora_A")]
     for name, layer in layers:
+        merged = layer.get_base_layer()
+        dtype = merged.weight.dtype
+        if dtype.is_floating_point:  # weights of 4 bits are PEFT's own matter
+            layer.float()
         layer.merge()
+        if dtype.is_floating_point:
+            merged.to(dtype)
         parent, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, layer.get_base_layer())
+        setattr(model.get_submodule(parent), attribute, merged)
     # Left by PEFT on the model it worked on.
     for attribute in ("peft_config", "_hf_peft_config_loaded"):
         model.__dict__.pop(attribute, None)

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
+from vigc.processing.model_folder import folder_fingerprint
 
 from .adapters import LoraSettings, add_lora, merge_lora
 
@@ -32,6 +33,18 @@ DESCRIPTION = "trained_weights.json"
 def is_trained_only(folder: str | Path) -> bool:
     """Whether a folder holds what was trained, and nothing else."""
     return (Path(folder) / WEIGHTS).is_file()
+
+
+def weights_fingerprint(base: str) -> str | None:
+    """What tells the weights of a model folder from others; None for a name on the Hub, whose commit does."""
+    there = Path(base).is_dir() and any(Path(base).glob("model*.safetensors"))
+    return folder_fingerprint(Path(base), "model*.safetensors") if there else None
+
+
+def discard_trained(folder: Path) -> None:
+    """Takes the files of trained weights out of a folder that has become a whole model."""
+    for name in (WEIGHTS, DESCRIPTION):
+        (folder / name).unlink()
 
 
 def last_complete(output_dir: str | Path) -> Path | None:
@@ -56,6 +69,7 @@ def save_trained(
     state: Mapping[str, torch.Tensor],
     *,
     base: str,
+    base_weights: str | None = None,
     lora: LoraSettings | None,
 ) -> None:
     """Writes trained weights, what they belong to, and the model's configuration.
@@ -65,6 +79,7 @@ def save_trained(
         model: The model; its frozen weights are only named.
         state: The trained weights by their names.
         base: Name or folder of the model it started from.
+        base_weights: Of a folder: its [`weights_fingerprint`] when training started.
         lora: Settings of LoRA's layers, if it has any.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,8 +88,10 @@ def save_trained(
     description = {
         "base": base,
         "base_revision": getattr(model.config, "_commit_hash", None),
+        "base_weights": base_weights,
         "lora": lora.to_dict() if lora else None,
         "trained_parameters": sum(weight.numel() for weight in tensors.values()),
+        "trained": sorted(tensors),
         "from_base": sorted(_parts(name for name, _ in model.named_parameters() if name not in tensors)),
     }
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
@@ -86,13 +103,23 @@ def save_trained(
 def lay_over(model: VigcForConditionalGeneration, folder: str | Path) -> None:
     """Loads trained weights into a model that has their layers.
 
+    Args:
+        model: Changed in place.
+        folder: Of trained weights.
+
     Raises:
-        ValueError: A weight is not in the model or has another shape there.
+        ValueError: The file lacks weights that were trained; or one is not in the model, or has another shape there.
     """
     path = Path(folder) / WEIGHTS
+    expected = set(_description(folder)["trained"])
     weights = dict(model.named_parameters())
     with safe_open(path, "pt") as file, torch.no_grad():
         names = list(file.keys())
+        if lost := expected - set(names):
+            raise ValueError(
+                f"{path} lacks {len(lost)} of the {len(expected)} weights that were trained, such as {min(lost)}: it "
+                "was changed since. Take another checkpoint."
+            )
         unknown = [name for name in names if name not in weights]
         if unknown:
             raise ValueError(
@@ -120,13 +147,15 @@ def load_trained(
         kwargs: For `from_pretrained` of the base, such as `dtype`.
 
     Raises:
-        ValueError: The folder is none of these; or the base is not there, and the error says what it should bring.
+        ValueError: The folder is none of these, or lacks weights; or the base is not there, or no longer has the
+            weights it had; the error says what it should bring.
     """
     folder = _folder_of(folder)
     if not is_trained_only(folder):
         raise ValueError(f"{folder} has no {WEIGHTS}: a whole model is loaded with from_pretrained.")
     description = _description(folder)
     where = str(base or description["base"])
+    _check_base(folder, where, description, chosen=base is not None)
     if base is None:
         kwargs = {"revision": description.get("base_revision"), **kwargs}
     try:
@@ -149,6 +178,16 @@ def merge_trained(folder: str | Path, output: str | Path, *, base: str | Path | 
     model, processor = load_trained(folder, base=base, **kwargs)
     model.save_pretrained(output)
     processor.save_pretrained(output)
+
+
+def _check_base(folder: Path, where: str, description: dict[str, Any], *, chosen: bool) -> None:
+    then, now = description["base_weights"], weights_fingerprint(where)
+    if then is None or now is None or then == now:
+        return
+    said = f"{folder} was trained over weights ({then}) that {where} does not hold ({now})"
+    if not chosen:
+        raise ValueError(f"{said}: bring them back, or say with base= which model it shall be laid over.")
+    logger.warning("%s: what comes of laying it over them is another model than was trained.", said)
 
 
 def _folder_of(name: str | Path) -> Path:

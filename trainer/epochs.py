@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .mixture import VigcMixture
+from .record import recorded
 
 
 class EpochSampler(torch.utils.data.Sampler):
@@ -71,7 +72,7 @@ def epoch_sampler(mixture: VigcMixture, args: TrainingArguments) -> EpochSampler
 
 
 class EpochCallback(TrainerCallback):
-    """Tells the sampler which epoch begins, and checks the use of pictures before the first.
+    """Tells the sampler which epoch begins, checks the use of pictures before the first, and reads what a run noted.
 
     Args:
         trainer: A [`VigcTrainer`].
@@ -83,9 +84,27 @@ class EpochCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measures the use of pictures, unless training goes on."""
+        """Measures the use of pictures, or, where training goes on, takes what was measured."""
+        record = self._trainer.record
         if state.global_step == 0:
-            self._trainer.image_use_before = self._trainer.measure_image_use()
+            record.go_on({"image_use": {}, "unreadable": []})
+            self._trainer.note_image_use("before")
+            return
+        states = cast("dict[str, Any]", state.stateful_callbacks)
+        if saved := recorded(states):
+            record.go_on(saved)
+        else:
+            states[type(record).__name__] = record.state()  # HF's Trainer writes only those that it has read
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Says which pictures could not be opened."""
+        self._trainer.note_unreadable()
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The same, and tells the other processes."""
+        self._trainer.note_unreadable(share=True)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -22,8 +22,12 @@ from tqdm.auto import tqdm
 
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
+from vigc.processing.images import ImageError
 
 from .mixture import VigcMixture, open_row_image
+
+# What `done.bin` says of a picture.
+_DONE, _UNREADABLE = 1, 2
 
 _BATCH = 32  # pictures at a time: the ViT alone, without gradients, takes little memory
 
@@ -77,11 +81,19 @@ class ImageFeatures:
         return len(self) * math.prod(self.shape) * self.dtype.itemsize
 
     def of(self, image: Mapping[str, Any]) -> torch.Tensor:
-        """A picture's features, float (patches + 1, vision width), by its undecoded form."""
+        """A picture's features, float (patches + 1, vision width), by its undecoded form.
+
+        Raises:
+            ImageError: It could not be opened when features were computed.
+        """
         if self._tensor is None:
+            self._done = self._marks("r")
             # Copy on write: torch warns of memory that it may not write to.
             self._tensor = torch.from_numpy(self._open("c")).view(self.dtype).view(len(self), *self.shape)
-        return self._tensor[self._places[_key(image)]]
+        place = self._places[_key(image)]
+        if self._done[place] == _UNREADABLE:
+            raise ImageError(image["path"] or "of a row", "could not be opened when features were computed")
+        return self._tensor[place]
 
     def fill(
         self,
@@ -102,23 +114,35 @@ class ImageFeatures:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self._open("r+")
-        done = _mapped(self.folder / "done.bin", (len(self),), np.bool_, "r+")
+        done = self._marks("r+")
         missing = [place for place in range(share[0], len(self), share[1]) if not done[place]]
         sources = list(self._first.values())
         label = f"ViT features ({self.size / 1e9:,.1f} GB)"
         with tqdm(total=len(missing), desc=label, unit="picture", disable=True if quiet else None) as bar:
             for start in range(0, len(missing), batch_size):
                 batch = missing[start : start + batch_size]
-                images = [open_row_image(self._rows[part][index]) for part, index in map(sources.__getitem__, batch)]
-                values = processor(images=images, return_tensors="pt")["pixel_values"]
+                images = {}
+                for place in batch:
+                    part, index = sources[place]
+                    try:
+                        images[place] = open_row_image(self._rows[part][index])
+                    except ImageError:  # said by who draws it
+                        done[place] = _UNREADABLE
+                bar.update(len(batch))
+                if not images:
+                    continue
+                values = processor(images=list(images.values()), return_tensors="pt")["pixel_values"]
                 features = embed(values).to("cpu", self.dtype).contiguous()
-                file[batch] = features.view(len(batch), -1).view(torch.uint8).numpy()
+                file[list(images)] = features.view(len(images), -1).view(torch.uint8).numpy()
                 # Marked when they are on the disk: whoever dies in between does these again.
                 file.flush()
-                done[batch] = True
+                done[list(images)] = _DONE
                 done.flush()
-                bar.update(len(batch))
         return len(missing)
+
+    def _marks(self, mode: str) -> np.memmap:
+        """What is known of each picture, uint8 (pictures,): 0, `_DONE` or `_UNREADABLE`."""
+        return _mapped(self.folder / "done.bin", (len(self),), np.uint8, mode)
 
     def _open(self, mode: str) -> np.memmap:
         """The file, uint8 (pictures, bytes of one)."""

@@ -6,6 +6,7 @@ any number of loader workers and processes.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from PIL import Image
 
 from vigc.modeling_vigc.sentences_vigc import UnitRule
 from vigc.processing import open_image, pair_text
+from vigc.processing.images import ImageError
 from vigc.processing.instructions_vigc import instruction_type
 
 from .augment import augmented
@@ -27,8 +29,12 @@ from .augment import augmented
 if TYPE_CHECKING:
     from .features import ImageFeatures
 
+logger = logging.getLogger(__name__)
+
 _COLUMNS = ("image", "type", "question")
 _SENTENCES = UnitRule()
+# Rows that are tried in the place of one whose picture cannot be opened, before all are given up.
+_TRIES = 20
 
 
 @dataclass(slots=True)
@@ -58,7 +64,8 @@ class VigcMixture(torch.utils.data.Dataset):
     """Training samples, addressed by (epoch, index).
 
     An epoch holds `samples_per_epoch` samples in random order, each data set's share of them given by its weight.
-    Every row of a data set is drawn as VIG and as VIC once before any is drawn again, across the ends of epochs.
+    Every row of a data set is drawn as VIG and as VIC once before any is drawn again, across the ends of epochs. Where
+    a picture cannot be opened, another row of the data set, which (seed, epoch, index) decides too, takes its place.
 
     Args:
         rows: Data sets with the columns of `TRAIN_FEATURES` or `GENERATED_FEATURES`.
@@ -103,6 +110,8 @@ class VigcMixture(torch.utils.data.Dataset):
         # Set by who has computed them, and then what samples bring instead of pictures.
         self.features: ImageFeatures | None = None
         self.counts = _shares(self.samples_per_epoch, self.weights)
+        # Marked by whichever process met them: loader workers share this memory.
+        self._unreadable = [torch.zeros(size, dtype=torch.bool).share_memory_() for size in sizes]
         self._plan: tuple[int, np.ndarray] | None = None
         self._lengths: list[np.ndarray] | None = None
 
@@ -111,9 +120,21 @@ class VigcMixture(torch.utils.data.Dataset):
 
     def __getitem__(self, place: tuple[int, int]) -> Sample:
         epoch, index = place
-        part, row, task = self.plan(epoch)[index]
+        part, row, task = (int(number) for number in self.plan(epoch)[index])
         rng = Random(f"{self.seed}/{epoch}/{index}")
-        return self._sample(self.rows[part][int(row)], self.tasks[task], rng)
+        for attempt in range(_TRIES):
+            try:
+                return self._sample(self.rows[part][row], self.tasks[task], rng)
+            except ImageError as error:
+                last = error
+                self._unreadable[part][row] = True
+                rng = Random(f"{self.seed}/{epoch}/{index}/{attempt}")
+                row = rng.randrange(len(self.rows[part]))
+        raise ValueError(f"{_TRIES} rows of data set {part} were tried in a row: {last}. Are the pictures still there?")
+
+    def unreadable(self) -> list[tuple[int, int]]:
+        """(data set, row) of the rows met so far whose pictures could not be opened."""
+        return [(part, int(row)) for part, rows in enumerate(self._unreadable) for row in rows.nonzero().ravel()]
 
     def plan(self, epoch: int) -> np.ndarray:
         """What an epoch is made of, int64 (samples, 3): data set, row, task."""
@@ -229,6 +250,29 @@ def open_row_image(row: Mapping[str, Any]) -> Image.Image:
     """The picture of an undecoded row; raises `ImageError` with its name."""
     image = row["image"]
     return open_image(image["path"] if image["bytes"] is None else image["bytes"], name=image["path"])
+
+
+def openable(rows: datasets.Dataset) -> datasets.Dataset:
+    """Undecoded rows without those whose picture cannot be opened; each such picture is said in a warning.
+
+    Raises:
+        ValueError: None can.
+    """
+    good, kept = {}, []
+    for index, image in enumerate(rows["image"]):
+        key = image["path"] if image["bytes"] is None else index
+        if key not in good:
+            try:
+                open_row_image({"image": image})
+            except ImageError as error:
+                logger.warning("Left out of evaluation: %s", error)
+                good[key] = False
+            else:
+                good[key] = True
+        kept += [index] if good[key] else []
+    if not kept:
+        raise ValueError(f"None of the {len(rows)} pictures of evaluation rows can be opened: is this their folder?")
+    return rows if len(kept) == len(rows) else rows.select(kept)
 
 
 def source_of(rows: datasets.Dataset) -> str:

@@ -15,16 +15,19 @@ learning_rate: 3.0e-5
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from types import UnionType
+from typing import Any, Literal, NoReturn, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
 from transformers.trainer_utils import IntervalStrategy
 
 from vigc.processing.annotations import LAYOUTS
+from vigc.processing.instructions_vigc import INSTRUCTION_TYPES
 
 from .vigc_config import VigcTrainingArguments
 
@@ -109,17 +112,18 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     arguments = [item.name for item in fields(VigcTrainingArguments) if item.init]
     for name in values:
         if name not in own and name not in arguments:
-            near = difflib.get_close_matches(str(name), [*own, *arguments], n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "it is neither part of a recipe nor a training argument."
-            raise ValueError(f"{path}: {name!r} is not known: {hint}")
+            raise ValueError(f"{path}: {name!r} is not known: {_meant(str(name), [*own, *arguments])}")
     given, rest = _own_overrides(list(overrides))
     settings = {**own, **{name: value for name, value in values.items() if name in own}, **given}
     if not settings["model"]:
         raise ValueError(f"{path}: 'model' is missing: name the folder of the model that training starts from.")
-    try:
-        rows = int(settings["validation_rows"])
-    except (TypeError, ValueError):
-        raise ValueError(f"{path}: validation_rows={settings['validation_rows']!r} is not a whole number.") from None
+    if not values.get("output_dir") and not any(word.startswith(("--output_dir", "--output-dir")) for word in rest):
+        # HF's own default would be taken without a word.
+        raise ValueError(f"{path}: 'output_dir' is missing: name the folder that the trained model is written to.")
+    for name in ("model", "revision", "data_root"):
+        if not isinstance(settings[name], str) and not (name == "revision" and settings[name] is None):
+            raise ValueError(f"{path}: {name}={settings[name]!r} is not a text: write it in quotes.")
+    rows = _whole_number(path, "validation_rows", settings["validation_rows"])
     data = _entries(path, "data", settings["data"], Path(settings["data_root"]))
     if not data:
         raise ValueError(f"{path}: 'data' is missing: list at least one data set.")
@@ -170,12 +174,61 @@ def _own_overrides(overrides: list[str]) -> tuple[dict[str, str], list[str]]:
 def _arguments(path: Path, values: Mapping[str, Any], overrides: list[str]) -> VigcTrainingArguments:
     parser = _Parser(cast(Any, VigcTrainingArguments), allow_abbrev=False)
     # YAML reads 3e-5 as text; argparse converts defaults that are text as if they had been typed.
-    parser.set_defaults(**values)
+    hints = get_type_hints(VigcTrainingArguments)
+    parser.set_defaults(**{name: _as_typed(f"{path}: {name}", value, hints[name]) for name, value in values.items()})
     try:
-        (arguments,) = parser.parse_args_into_dataclasses(args=overrides)
+        arguments, unknown = parser.parse_args_into_dataclasses(args=overrides, return_remaining_strings=True)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
+    if unknown:
+        name = unknown[0].removeprefix("--").partition("=")[0].replace("-", "_")
+        if not unknown[0].startswith("--"):
+            raise ValueError(f"{unknown[0]!r} belongs to no argument: they are given as --{name} VALUE.")
+        raise ValueError(f"{unknown[0].partition('=')[0]} is not known: {_meant(name, hints)}")
     return arguments
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else "it is neither part of a recipe nor a training argument."
+
+
+def _as_typed(place: str, value: Any, hint: Any) -> Any:
+    """A value of the file as a field of this type takes it; texts may still turn out to be no numbers.
+
+    Raises:
+        ValueError: It is of another type.
+    """
+    options = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
+    kinds = [get_origin(option) or option for option in options]
+    if value is False and place.endswith("_strategy"):
+        return "no"  # which YAML reads as False
+    if isinstance(value, str):
+        return [value] if list in kinds and str not in kinds else value
+    fits = any(type(value) is kind for kind in kinds) or (type(value) is int and float in kinds)
+    fits = fits or any(value is one for option in options if get_origin(option) is Literal for one in get_args(option))
+    if isinstance(value, list) and list[str] in options:
+        fits = all(isinstance(one, str) for one in value)
+    if not fits:
+        names = {
+            bool: "true or false",
+            int: "a whole number",
+            float: "a number",
+            str: "a text",
+            list: "a list of texts",
+        }
+        wanted = " or ".join(dict.fromkeys(names[kind] for kind in kinds if kind in names)) or str(hint)
+        raise ValueError(f"{place}={value!r} should be {wanted}.")
+    return value
+
+
+def _whole_number(path: Path, name: str, value: Any) -> int:
+    try:
+        if isinstance(value, (bool, float)):
+            raise TypeError
+        return int(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{path}: {name}={value!r} is not a whole number.") from None
 
 
 def _entries(path: Path, key: str, values: Any, root: Path) -> tuple[DataEntry, ...]:
@@ -193,8 +246,15 @@ def _entry(place: str, value: dict[str, Any], root: Path) -> DataEntry:
         raise ValueError(f"{place}: {unknown[0]!r} is not known: a data set has {', '.join(names)}.")
     if (value.get("dataset") is None) == (value.get("layout") is None):
         raise ValueError(f"{place}: give either 'dataset' (a folder of rows) or 'layout' with 'files' and 'images'.")
-    files = value.get("files", ())
+    files = value.get("files") or ()
     files = [files] if isinstance(files, str) else files
+    if not isinstance(files, (list, tuple)) or not all(isinstance(file, str) for file in files):
+        raise ValueError(f"{place}: files={files!r} should be a text or a list of texts: the names of files.")
+    for name in (name for name in names if name not in ("files", "weight")):
+        if not isinstance(value.get(name), (str, type(None))):
+            raise ValueError(f"{place}: {name}={value[name]!r} is not a text: write it in quotes.")
+    if value.get("type") is not None and value["type"] not in INSTRUCTION_TYPES:
+        raise ValueError(f"{place}: type={value['type']!r} is not known: use one of {', '.join(INSTRUCTION_TYPES)}.")
     if value.get("layout") is not None:
         if value["layout"] not in LAYOUTS:
             raise ValueError(f"{place}: layout {value['layout']!r} is not known: use one of {', '.join(LAYOUTS)}.")
@@ -202,8 +262,20 @@ def _entry(place: str, value: dict[str, Any], root: Path) -> DataEntry:
             raise ValueError(f"{place}: a layout needs 'files' and 'images'.")
     kept = {name: entry for name, entry in value.items() if entry is not None}
     kept |= {"files": tuple(str(root / file) for file in files)}
+    if "weight" in kept:
+        kept["weight"] = _weight(place, kept["weight"])
     if "images" in kept:
         kept["images"] = str(root / kept["images"])
     if "dataset" in kept and (root / kept["dataset"]).exists():
         kept["dataset"] = str(root / kept["dataset"])
     return DataEntry(**kept)
+
+
+def _weight(place: str, value: Any) -> float:
+    try:
+        weight = math.nan if isinstance(value, bool) else float(value)  # YAML reads 1e-1 as text
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"{place}: weight={value!r} should be a number, 0 or more.")
+    return weight

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from vigc.modeling_vigc import VigcForConditionalGeneration
-from vigc.processing import VigcProcessor
+from vigc.processing import VigcProcessor, pair_text
 
 from .mixture import EvaluationPairs, answers_of, open_row_image
 
@@ -101,6 +102,46 @@ def losses_by_group(sums: np.ndarray, groups: np.ndarray, names: Sequence[str]) 
     return figures
 
 
+def check_metric(
+    name: str | None,
+    pairs: EvaluationPairs,
+    generated: bool,
+    compute_metrics: Callable[[list[WrittenRow]], dict[str, float]] | None = None,
+) -> None:
+    """Looks for `metric_for_best_model` among an evaluation's figures, before a first epoch is spent on it.
+
+    Args:
+        name: With or without "eval_".
+        pairs: What is evaluated on.
+        generated: Whether texts are written in an evaluation.
+        compute_metrics: The caller's; asked for its names, about rows as a perfect model would write them, where the
+            name is none of ours.
+
+    Raises:
+        ValueError: It is none of them; all are listed.
+    """
+    wanted = (name or "loss").removeprefix("eval_")
+    types = pairs.rows["type"]
+    groups = [f"loss_{group}" for group in pairs.groups]
+    tasks = [f"loss_{task}" for task in pairs.tasks] if len(groups) > len(pairs.tasks) else []
+    known = ["loss", *tasks, *groups, *(["well_formed"] if generated else [])]
+    if generated and compute_metrics is not None and wanted not in known:
+        known += compute_metrics([_written_well(pairs.rows[index], index) for index in map(types.index, set(types))])
+    if wanted not in known:
+        near = difflib.get_close_matches(wanted, known, n=1)
+        raise ValueError(
+            f"metric_for_best_model={name!r} is no figure of an evaluation: "
+            + (f"did you mean {near[0]!r}? " if near else "")
+            + f"There are {', '.join(known)}."
+        )
+
+
+def _written_well(row: Mapping[str, Any], index: int) -> WrittenRow:
+    question, answers = row["question"], answers_of(row)
+    text = pair_text(question, answers[0])
+    return WrittenRow(index, row["type"], question, answers, text, question, answers[0], answers[0], answers[0])
+
+
 @torch.no_grad()
 def write_rows(
     model: VigcForConditionalGeneration,
@@ -172,13 +213,14 @@ def image_use(true: torch.Tensor, swapped: torch.Tensor) -> ImageUse:
     return ImageUse(first.mean().item(), second.mean().item(), error, rows)
 
 
-def say_image_use(before: ImageUse, after: ImageUse | None) -> None:
+def say_image_use(before: ImageUse | None, after: ImageUse | None) -> None:
     """Warns if, after the first evaluation, the wrong picture costs nothing."""
     if after is None:
         return
+    earlier = f"before training {before.true:.4f} and {before.swapped:.4f}; " if before else ""
     text = (
-        f"loss with the true picture {after.true:.4f}, with another one {after.swapped:.4f} (before training "
-        f"{before.true:.4f} and {before.swapped:.4f}; {after.rows} rows)"
+        f"loss with the true picture {after.true:.4f}, with another one {after.swapped:.4f} ({earlier}{after.rows} "
+        "rows)"
     )
     if after.used:
         logger.info("Pictures are used: %s.", text)

@@ -14,6 +14,7 @@ from typing import Any
 
 import datasets
 import torch
+from transformers import Trainer, get_scheduler
 
 from vigc.hub_cards.revisions import commit_of
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
@@ -21,11 +22,12 @@ from vigc.processing import VigcProcessor
 from vigc.processing.annotations import read_annotations
 
 from .adapters import LoraSettings, choose_trained
-from .checkpoints import last_complete
+from .checkpoints import is_trained_only, last_complete
 from .data_collator import VigcDataCollator
-from .mixture import EvaluationPairs, VigcMixture, readable
+from .epochs import epoch_sampler
+from .mixture import EvaluationPairs, VigcMixture, openable, readable
 from .recipe import DataEntry, Recipe, read_recipe
-from .scoring import WrittenRow
+from .scoring import WrittenRow, check_metric
 from .vigc_config import VigcTrainingArguments
 from .vigc_trainer import VigcTrainer
 
@@ -50,7 +52,7 @@ def train(
     *,
     compute_metrics: Callable[[list[WrittenRow]], dict[str, float]] | None = None,
 ) -> VigcTrainer:
-    """Trains as a recipe says and writes the model to its `output_dir`.
+    """Trains as a recipe says, writes the model to its `output_dir`, and with `push_to_hub` publishes it.
 
     Args:
         recipe: A YAML file, see [`~vigc.trainer.recipe`].
@@ -64,6 +66,8 @@ def train(
     plan = read_recipe(recipe, overrides)
     args = plan.arguments
     checkpoint = _checkpoint(args)
+    if problem := _model_problem(plan.model):
+        raise ValueError(problem)
     training, validation = load_data(plan)
     pinned: dict[str, Any] = {"revision": commit_of(plan.model, plan.revision)}
     processor = VigcProcessor.from_pretrained(plan.model, **pinned)
@@ -76,13 +80,26 @@ def train(
         compute_metrics=compute_metrics,
     )
     trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_final()
     trainer.save_state()
+    if args.push_to_hub:
+        trainer.push_to_hub()  # which writes it first
+    else:
+        trainer.save_final()
     return trainer
 
 
-def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> DryRun:
+def dry_run(
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    compute_metrics: Callable[[list[WrittenRow]], dict[str, float]] | None = None,
+) -> DryRun:
     """Checks a recipe to the last path without training: arguments, files, every entry of them, pictures, one batch.
+
+    Args:
+        recipe: A YAML file.
+        overrides: As of [`train`].
+        compute_metrics: As of [`train`].
 
     Raises:
         ValueError: The recipe itself, or an entry of its data, is wrong. Paths that are not there are listed in the
@@ -104,8 +121,7 @@ def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> DryRun:
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
         report.problems.append(f"model {plan.model!r}: {reason}")
-    if Path(plan.model).is_dir() and not any(Path(plan.model).glob("*.safetensors*")):
-        report.problems.append(f"model {plan.model!r}: the folder has no *.safetensors")
+    report.problems += [problem] if (problem := _model_problem(plan.model)) else []
     if report.problems:
         return report
     training, validation = load_data(plan)
@@ -115,13 +131,20 @@ def dry_run(recipe: str | Path, overrides: Sequence[str] = ()) -> DryRun:
     report.lines.append(f"validation: {sum(map(len, validation)):,} rows")
     report.lines.append(_model_said(config, plan.arguments))
     report.lines.append(_steps_said(plan.arguments, len(samples)))
+    _check_settings(plan.arguments, samples)
+    if validation and plan.arguments.eval_strategy != "no":
+        pairs, writes = EvaluationPairs(validation, plan.arguments.tasks), plan.arguments.generation_samples > 0
+        check_metric(plan.arguments.metric_for_best_model, pairs, writes, compute_metrics)
     batch = VigcDataCollator(processor)([samples[0, index] for index in range(min(2, len(samples)))])
     report.lines.append("first samples: " + ", ".join(f"{name} {tuple(one.shape)}" for name, one in batch.items()))
     return report
 
 
 def load_data(plan: Recipe) -> tuple[list[datasets.Dataset], list[datasets.Dataset]]:
-    """Training and validation rows of each data set, held-out rows taken out of the training ones."""
+    """Training and validation rows of each data set, held-out rows taken out of the training ones.
+
+    Pictures of validation rows are opened here: those that cannot be leave out their rows, with a warning.
+    """
     training = [readable(_load(entry), index) for index, entry in enumerate(plan.data)]
     validation = [readable(_load(entry), index) for index, entry in enumerate(plan.validation_data)]
     if plan.validation_rows > 0:
@@ -139,7 +162,7 @@ def load_data(plan: Recipe) -> tuple[list[datasets.Dataset], list[datasets.Datas
             for side, indices in zip(sides, places, strict=True):
                 side += [rows.select(indices)] if indices else []
         training, validation = sides[0], validation + sides[1]
-    return training, validation
+    return training, [openable(rows) for rows in validation]
 
 
 def load_model(name: str, args: VigcTrainingArguments, revision: str | None = None) -> VigcForConditionalGeneration:
@@ -229,6 +252,34 @@ def _checkpoint(args: VigcTrainingArguments) -> str | None:
     return str(asked)
 
 
+def _model_problem(name: str) -> str | None:
+    """Why training cannot start from a folder; None for one that looks whole, and for names on the Hub."""
+    if not Path(name).is_dir() or any(Path(name).glob("model*.safetensors*")):
+        return None
+    if is_trained_only(name):
+        return (
+            f"model {name!r} holds only what was trained: vigc.trainer.merge_trained({name!r}, FOLDER) writes the "
+            "whole model, which can be trained on."
+        )
+    return f"model {name!r}: the folder has no model*.safetensors"
+
+
+def _check_settings(args: VigcTrainingArguments, samples: VigcMixture) -> None:
+    """Makes what the Trainer makes of settings alone; `ValueError` or `ImportError` where one of them cannot be."""
+    epoch_sampler(samples, args)
+    Trainer.get_optimizer_cls_and_kwargs(args)
+    if args.lr_scheduler_type != "cosine":
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
+        total = _steps(args, len(samples))[1]
+        given = {"num_warmup_steps": args.get_warmup_steps(total), "num_training_steps": total}
+        try:
+            get_scheduler(
+                args.lr_scheduler_type, optimizer, scheduler_specific_kwargs=args.lr_scheduler_kwargs, **given
+            )
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"lr_scheduler_type={args.lr_scheduler_type!r}: {error}") from error
+
+
 def _absent(entry: DataEntry) -> list[str]:
     if entry.dataset is not None:
         # A name without a folder may be one of the Hub's; only the loading itself can tell.
@@ -250,9 +301,15 @@ def _model_said(config: VigcConfig, args: VigcTrainingArguments) -> str:
     return f"model: {trained:,} of {sum(weight.numel() for weight in weights):,} parameters are trained"
 
 
-def _steps_said(args: VigcTrainingArguments, samples: int) -> str:
+def _steps(args: VigcTrainingArguments, samples: int) -> tuple[int, int, int]:
+    """Optimizer steps of an epoch, and in all, and the samples of one."""
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     steps = math.ceil(samples / batch)
     total = args.max_steps if args.max_steps > 0 else math.ceil(steps * args.num_train_epochs)
+    return steps, total, batch
+
+
+def _steps_said(args: VigcTrainingArguments, samples: int) -> str:
+    steps, total, batch = _steps(args, samples)
     shared = f" over {args.world_size} processes" if args.world_size > 1 else " on one process"
     return f"steps: {steps:,} per epoch of {samples:,} samples, {total:,} in all, batch {batch}{shared}"

@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
 FREEZE_POLICIES = ("paper", "none", "all")
+FINAL_WEIGHTS = ("whole", "trained")
 
 
 @dataclass
@@ -91,6 +92,9 @@ class VigcTrainingArguments(TrainingArguments):
     )
     augment: bool = field(default=True, metadata={"help": "Random resized crop and mirror of training pictures."})
     min_crop: float = field(default=0.5, metadata={"help": "The smallest share of a picture's area that is cropped."})
+    hub_strategy: str = field(
+        default="end", metadata={"help": "With push_to_hub: 'end' publishes the finished model, and no checkpoint."}
+    )
     image_features: str | None = field(
         default=None,
         metadata={
@@ -104,7 +108,7 @@ class VigcTrainingArguments(TrainingArguments):
     final_weights: str = field(
         default="whole",
         metadata={"help": "At the end write the 'whole' model, LoRA merged, or what was 'trained'.",
-                  "choices": ("whole", "trained")},
+                  "choices": FINAL_WEIGHTS},
     )  # fmt: skip
     generation_samples: int = field(
         default=64, metadata={"help": "Rows that an evaluation writes texts for; 0: losses only."}
@@ -132,62 +136,78 @@ class VigcTrainingArguments(TrainingArguments):
             )
 
     def _check(self) -> None:
-        def refuse(wrong: bool, message: str) -> None:
-            if wrong:
-                raise ValueError(message)
-
-        refuse(
+        _refuse(
             self.freeze_policy not in FREEZE_POLICIES,
             f"freeze_policy={self.freeze_policy!r} is not known: use {', '.join(map(repr, FREEZE_POLICIES))}.",
         )
-        refuse(
+        _refuse(
             self.freeze_policy == "all" and not self.lora_rank,
             "freeze_policy='all' without LoRA trains nothing: set lora_rank, or use freeze_policy='paper'.",
         )
-        refuse(
+        _refuse(
             self.load_in_4bit and not self.lora_rank,
             "load_in_4bit=True is for QLoRA: weights of 4 bits cannot be trained, set lora_rank too.",
         )
-        refuse(
+        _refuse(
             self.lora_rank > 0 and self.freeze_policy == "none",
             "freeze_policy='none' trains every weight: LoRA on top is of no use, set lora_rank=0 or another policy.",
         )
-        refuse(
-            self.lora_rank > 0 and not self.save_only_trained,
-            "save_only_trained=False with LoRA: its checkpoints hold what is trained, the final model is merged. "
-            "Leave save_only_trained=True.",
-        )
-        refuse(
-            self.load_in_4bit and self.final_weights == "whole",
-            "final_weights='whole' with load_in_4bit=True would merge LoRA into rounded weights: use "
-            "final_weights='trained', and merge_trained over the full base afterwards.",
-        )
-        refuse(
+        _refuse(
             self.frozen_dtype not in (None, "bfloat16", "float16"),
             f"frozen_dtype={self.frozen_dtype!r} is not known: use 'bfloat16', 'float16' or nothing.",
         )
-        refuse(
+        _refuse(
             self.frozen_dtype is not None and not (self.bf16 or self.fp16),
             f"frozen_dtype={self.frozen_dtype!r} without mixed precision: set bf16=True (or fp16=True) too.",
         )
-        refuse(
+        _refuse(
             self.image_features is not None and self.augment,
             f"image_features={self.image_features!r} with augment=True: a picture that is cut anew every time has no "
             "features to keep. Set augment=False, or image_features=None.",
         )
-        refuse(
+        _refuse(
             self.image_features is not None and (self.freeze_policy == "none" or self.train_ln_vision),
             f"image_features={self.image_features!r}, but the ViT is trained: its outputs change with every step. Set "
             "freeze_policy='paper' and train_ln_vision=False, or image_features=None.",
         )
-        refuse(
+        _refuse(
             not self.tasks or not set(self.tasks) <= {"vig", "vic"} or len(set(self.tasks)) < len(self.tasks),
             f"tasks={self.tasks!r}: give 'vig', 'vic' or both.",
         )
+        self._check_what_is_written()
         self._check_numbers()
 
+    def _check_what_is_written(self) -> None:
+        _refuse(
+            self.lora_rank > 0 and not self.save_only_trained,
+            "save_only_trained=False with LoRA: its checkpoints hold what is trained, the final model is merged. "
+            "Leave save_only_trained=True.",
+        )
+        _refuse(
+            self.final_weights not in FINAL_WEIGHTS,
+            f"final_weights={self.final_weights!r} is not known: use {', '.join(map(repr, FINAL_WEIGHTS))}.",
+        )
+        _refuse(
+            self.load_in_4bit and self.final_weights == "whole",
+            "final_weights='whole' with load_in_4bit=True would merge LoRA into rounded weights: use "
+            "final_weights='trained', and merge_trained over the full base afterwards.",
+        )
+        _refuse(
+            self.push_to_hub and self.hub_strategy != "end",
+            f"hub_strategy={str(self.hub_strategy)!r}: checkpoints, which are no whole models, are not published; use "
+            "'end', which publishes the finished model.",
+        )
+
     def _check_numbers(self) -> None:
+        for name in ("learning_rate", "num_train_epochs"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} should be above 0.")
         ranges: dict[str, tuple[Any, float, float]] = {
+            "per_device_train_batch_size": (self.per_device_train_batch_size, 1, math.inf),
+            "per_device_eval_batch_size": (self.per_device_eval_batch_size, 1, math.inf),
+            "gradient_accumulation_steps": (self.gradient_accumulation_steps, 1, math.inf),
+            "weight_decay": (self.weight_decay, 0, math.inf),
+            "lora_alpha": (self.lora_alpha, 1, math.inf),
             "prefix_probability": (self.prefix_probability, 0, 1),
             "min_crop": (self.min_crop, 0.01, 1),
             "lora_rank": (self.lora_rank, 0, math.inf),
@@ -202,6 +222,11 @@ class VigcTrainingArguments(TrainingArguments):
             if not low <= value <= high:
                 limit = f"between {low} and {high}" if high < math.inf else f"at least {low}"
                 raise ValueError(f"{name}={value} should be {limit}.")
+
+
+def _refuse(wrong: bool, message: str) -> None:
+    if wrong:
+        raise ValueError(message)
 
 
 def learning_rate_factor(step: int, *, total: int, warmup: int, start: float, end: float) -> float:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,22 +14,25 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from transformers import Trainer, set_seed
+from transformers import set_seed
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
-from vigc.hub_cards import push_folder, write_trained_model_card
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
+from vigc.processing.images import ImageError
 
-from .adapters import LoraSettings, choose_trained, hold_frozen_in, merge_lora, quantized
-from .checkpoints import is_trained_only, last_complete, lay_over, save_trained
+from .adapters import LoraSettings, choose_trained, hold_frozen_in, quantized
+from .checkpoints import last_complete, weights_fingerprint
 from .data_collator import VigcDataCollator
 from .epochs import EpochCallback, epoch_sampler
 from .features import compute_features
-from .mixture import EvaluationPairs, Sample, VigcMixture, source_of
+from .mixture import EvaluationPairs, Sample, VigcMixture, open_row_image
+from .record import RunRecord, check_same_run, describe_run
+from .saving import UNNAMED, SavingTrainer
 from .scoring import (
     ImageUse,
     WrittenRow,
+    check_metric,
     image_use,
     losses_by_group,
     row_losses,
@@ -39,12 +41,12 @@ from .scoring import (
     say_image_use,
     write_rows,
 )
-from .vigc_config import VigcTrainingArguments, learning_rate_factor, settings_said
+from .vigc_config import VigcTrainingArguments, learning_rate_factor
 
 logger = logging.getLogger(__name__)
 
 
-class VigcTrainer(Trainer):
+class VigcTrainer(SavingTrainer):
     """Trains VIG and VIC as the paper does: a [`~transformers.Trainer`] that knows what is frozen and what is written.
 
     ```python
@@ -95,13 +97,11 @@ class VigcTrainer(Trainer):
             hold_frozen_in(model, getattr(torch, args.frozen_dtype))
         if quantized(model):
             model._hf_peft_config_loaded = True  # what the Trainer asks before it trains over 4-bit weights
-        self.base = str(model.config._name_or_path or "(unnamed)")
+        self.base = str(model.config._name_or_path or UNNAMED)
+        self.base_weights = weights_fingerprint(self.base)
         self.processor = processor
         self.collate = VigcDataCollator(processor) if data_collator is None else data_collator
         self.compute_written_metrics = compute_metrics
-        self.image_use_before: ImageUse | None = None
-        self.image_use_after: ImageUse | None = None
-        self._writes_whole = False
         self._micro_step = (-1, 0)  # optimizer step, and how many backward passes of it came before
         super().__init__(
             model=model,
@@ -117,6 +117,7 @@ class VigcTrainer(Trainer):
                 f"generation_samples={args.generation_samples}: texts are written row by row, which weights sharded "
                 "over processes (FSDP) cannot serve. Set generation_samples=0."
             )
+        self.add_callback(RunRecord())
         self.add_callback(EpochCallback(self))
 
     def train(
@@ -128,7 +129,8 @@ class VigcTrainer(Trainer):
         """As every Trainer's; `resume_from_checkpoint=True` takes the last checkpoint that was written to its end.
 
         Raises:
-            ValueError: With True, if there is none.
+            ValueError: With True, if there is none; the checkpoint is of a run with other data or settings; or
+                metric_for_best_model is no figure of an evaluation.
         """
         if resume_from_checkpoint is True:
             last = last_complete(str(self.args.output_dir))
@@ -138,11 +140,26 @@ class VigcTrainer(Trainer):
                 )
             resume_from_checkpoint = str(last)
         self._micro_step = (-1, 0)
+        core = self.accelerator.unwrap_model(self.model)
+        run = describe_run(
+            self.args, self.train_dataset, self.base_weights or getattr(core.config, "_commit_hash", None)
+        )
+        if resume_from_checkpoint:
+            check_same_run(resume_from_checkpoint, run)
+        self.record.run = run
+        if isinstance(self.eval_dataset, EvaluationPairs) and self.args.eval_strategy != "no":
+            metric, writes = self.args.metric_for_best_model, self.args.generation_samples > 0
+            check_metric(metric, self.eval_dataset, writes, self.compute_written_metrics)
         if self.args.image_features is not None:
-            core, quiet = self.accelerator.unwrap_model(self.model), bool(self.args.disable_tqdm)
-            kept = (self.args.image_features, self.train_dataset)
+            kept, quiet = (self.args.image_features, self.train_dataset), bool(self.args.disable_tqdm)
             compute_features(*kept, core, self.processor, self.accelerator, quiet)
-        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        try:
+            return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        except (ValueError, RuntimeError) as error:
+            if not str(error).startswith("Caught ") or "in DataLoader worker" not in str(error):
+                raise
+            # torch hands on the worker's traceback as the message: what was wrong is its last line.
+            raise ValueError(str(error).rstrip().splitlines()[-1].partition(": ")[2]) from error
 
     # Data and steps
 
@@ -195,6 +212,28 @@ class VigcTrainer(Trainer):
             inputs = {**inputs, "skip_logits": True}
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
+    def note_unreadable(self, share: bool = False) -> None:
+        """Warns of rows whose pictures could not be opened, and keeps them in the run's record.
+
+        Args:
+            share: Between processes, all of which have to ask.
+        """
+        if not isinstance(self.train_dataset, VigcMixture):
+            return
+        record, rows = self.record, self.train_dataset.rows
+        for part, row in self.train_dataset.unreadable():
+            if [part, row] in record.unreadable:
+                continue
+            record.unreadable.append([part, row])
+            try:
+                open_row_image(rows[part][row])
+                reason = "opens now, but did not when it was drawn"
+            except ImageError as error:
+                reason = str(error)
+            logger.warning("Row %d of data set %d: %s. Other rows are trained on in its place.", row, part, reason)
+        if share:
+            record.unreadable = sorted({tuple(place): place for place in gather_object(record.unreadable)}.values())
+
     # Evaluation
 
     def prediction_step(
@@ -238,11 +277,16 @@ class VigcTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As every Trainer's. After the first one of a training: says so if pictures make no difference."""
         metrics = super().evaluate(*args, **kwargs)
-        if self.is_in_train and self.image_use_before is not None and self.image_use_after is None:
-            self.image_use_after = self.measure_image_use()
+        if self.is_in_train and self.image_use_after is None:
+            self.note_image_use("after")
             if self.is_world_process_zero():
                 say_image_use(self.image_use_before, self.image_use_after)
         return metrics
+
+    def note_image_use(self, when: str) -> None:
+        """Measures the use of pictures, and keeps it in the run's record: "before" training, or "after" evaluating."""
+        if (measured := self.measure_image_use()) is not None:
+            self.record.image_use[when] = asdict(measured)
 
     def write(self, pairs: EvaluationPairs) -> list[WrittenRow]:
         """What the model writes about the sampled rows, each process a part of them; all processes get all."""
@@ -294,104 +338,3 @@ class VigcTrainer(Trainer):
             sums.append(self._row_losses(model, batch).cpu())
         model.train(training)
         return torch.cat(sums)
-
-    # Saving
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        # The arguments are saved too, in a folder that may be published.
-        token, self.args.hub_token = self.args.hub_token, None
-        try:
-            self._save_weights(output_dir, state_dict)
-        finally:
-            self.args.hub_token = token
-
-    def _save_weights(self, output_dir: str | None, state_dict: dict | None) -> None:
-        if not self.args.save_only_trained or self._writes_whole:
-            super()._save(output_dir, state_dict)
-            return
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or str(self.args.output_dir))
-        model = self.accelerator.unwrap_model(self.model)
-        state = model.state_dict() if state_dict is None else state_dict
-        trained = {name: weight for name, weight in state.items() if name in self.trained}
-        save_trained(folder, model, trained, base=self.base, lora=self.lora)
-        self.processor.save_pretrained(folder)
-        torch.save(self.args, folder / "training_args.bin")
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.is_fsdp_enabled or not is_trained_only(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            lay_over(self.accelerator.unwrap_model(self.model), resume_from_checkpoint)
-
-    def _load_best_model(self) -> None:
-        best = str(self.state.best_model_checkpoint)
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not is_trained_only(best):
-            super()._load_best_model()
-        else:
-            lay_over(self.accelerator.unwrap_model(self.model), best)
-
-    def save_final(self, output_dir: str | Path | None = None) -> Path:
-        """Writes the trained model with its processor and card: whole, LoRA merged, unless `final_weights="trained"`.
-
-        Merging ends the training of LoRA's layers.
-        """
-        folder = Path(output_dir or str(self.args.output_dir))
-        if self.args.final_weights == "whole":
-            if self.lora is not None:
-                if self.is_fsdp_enabled:
-                    raise ValueError("LoRA cannot be merged while weights are sharded: set final_weights='trained'.")
-                merge_lora(self.accelerator.unwrap_model(self.model))
-            self._writes_whole = True
-            self.save_model(str(folder))
-            self._writes_whole = False
-        else:
-            self.save_model(str(folder))
-        if self.args.should_save:
-            self.write_card(folder)
-        return folder
-
-    def push_to_hub(
-        self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Writes the trained model with its card and publishes the folder as `vigc push` does, private by default.
-
-        Raises:
-            ValueError: A revision, or what would change the card, is given.
-            PushError: Something keeps it from the Hub; the model is in `output_dir`.
-        """
-        if revision is not None or kwargs:
-            raise ValueError(f"push_to_hub publishes main, with our card: drop {', '.join(['revision', *kwargs])}.")
-        folder, args = self.save_final(), self.args
-        if not self.is_world_process_zero():
-            return None
-        repo = self.hub_model_id or args.hub_model_id or folder.resolve().name
-        public = not (args.hub_private_repo if private is None else private)
-        return push_folder(folder, repo, public=public, token=token or args.hub_token, message=commit_message)
-
-    def write_card(self, folder: Path) -> Path:
-        """The model's card: what it was trained on, how, and the figures of the best or last evaluation."""
-        evaluations = [entry for entry in self.state.log_history if "eval_loss" in entry]
-        best = [entry for entry in evaluations if entry["eval_loss"] == self.state.best_metric]
-        dataset, measured = self.train_dataset, self.image_use_after or self.image_use_before
-        parts = zip(dataset.rows, dataset.counts, strict=True) if isinstance(dataset, VigcMixture) else ()
-        return write_trained_model_card(
-            folder,
-            base=self.base,
-            base_revision=getattr(self.accelerator.unwrap_model(self.model).config, "_commit_hash", None),
-            whole=self.args.final_weights == "whole",
-            data=[(source_of(rows), len(rows), count) for rows, count in parts],
-            settings=settings_said(self.args),
-            trained_parameters=self.trained_parameters,
-            steps=self.state.global_step,
-            epochs=self.state.epoch or 0,
-            figures=(best or evaluations or [{}])[-1],
-            image_use=asdict(measured) if measured else None,
-        )
