@@ -275,6 +275,17 @@ def test_dataset_folders_are_read(recipe, tmp_path, data_root):
     assert "4 rows, 6 samples per epoch" in str(report) and "4 rows, 3 samples per epoch" in str(report)
 
 
+def test_folders_of_one_name_keep_their_rows_apart(recipe, tmp_path):
+    training, _ = load_data(read_recipe(recipe()))
+    folders = [tmp_path / "first" / "rows", tmp_path / "second" / "rows"]
+    for folder, rows in zip(folders, training, strict=True):
+        rows.to_parquet(folder / "train.parquet")
+        readme = "---\nconfigs:\n- config_name: default\n  data_files: train.parquet\n---\n"
+        (folder / "README.md").write_text(readme, encoding="utf-8")
+    found, _ = load_data(read_recipe(recipe(data=[{"dataset": str(folder)} for folder in folders])))
+    assert [rows["question"][:] for rows in found] == [rows["question"][:] for rows in training]
+
+
 def test_what_is_trained_is_not_rounded_on_loading(vigc_folder, tmp_path):
     args = VigcTrainingArguments(
         output_dir=str(tmp_path), bf16=True, use_cpu=True, frozen_dtype="bfloat16", eval_strategy="no",

@@ -19,6 +19,7 @@ from vigc.hub_cards.revisions import commit_of
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 from vigc.processing.annotations import read_annotations
+from vigc.processing.loading import load_rows
 
 from .adapters import LoraSettings, choose_trained
 from .checkpoints import last_complete
@@ -182,7 +183,7 @@ def mixture(plan: Recipe, rows: list[datasets.Dataset], processor: VigcProcessor
 
 def _load(entry: DataEntry) -> datasets.Dataset:
     if entry.dataset is not None:
-        return datasets.load_dataset(entry.dataset, entry.config, split=entry.split, revision=entry.revision)
+        return load_rows(entry.dataset, entry.config, split=entry.split, revision=entry.revision)
     rows, _ = read_annotations(
         list(entry.files),
         str(entry.images),
