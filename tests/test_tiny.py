@@ -1,6 +1,7 @@
 """The recipe of vigc-tiny: its rows are the processor's, its stages run and leave a model folder that works."""
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -169,14 +170,31 @@ def test_sizes_are_those_of_the_plan(recipe):
     assert processor.encode_prompts(["Where is the boat?"])["input_ids"].eq(model.config.image_token_index).sum() == 2
 
 
+def committed(folder, message):
+    """The new commit of a repository, as a card names it."""
+    git = ["git", "-C", str(folder), "-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+    subprocess.run([*git, "add", "--all"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", message], check=True)
+    return subprocess.run([*git, "describe", "--always"], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def test_the_build_runs_from_end_to_end_and_goes_on_where_it_was(tmp_path):
-    output, kept = tmp_path / "tiny", tmp_path / "kept"
-    command = [sys.executable, str(RECIPE / "train.py"), "--quick", "--scenes", "6", "--threads", "1"]
+    output, kept, recipe = tmp_path / "tiny", tmp_path / "kept", tmp_path / "repository" / "tiny"
+    shutil.copytree(RECIPE, recipe, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["git", "init", "--quiet", str(recipe.parent)], check=True)
+    commit = committed(recipe.parent, "The recipe")
+    command = [sys.executable, "-B", str(recipe / "train.py"), "--quick", "--scenes", "6", "--threads", "1"]
     command += ["--output", str(output), "--checkpoints", str(kept)]
     environment = {**os.environ, "PYTHONWARNINGS": "default"}
-    first = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert first.returncode == 0, first.stderr
-    assert "| well-formed |" in first.stdout
+    with open(tmp_path / "errors", "w+") as errors:
+        first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+        said = first.stdout.readline()
+        later = committed(recipe.parent, "While it is built")
+        said += first.communicate()[0]
+    assert first.returncode == 0, (tmp_path / "errors").read_text()
+    assert "| well-formed |" in said
+    card = (output / "README.md").read_text(encoding="utf-8")
+    assert f"commit {commit}," in card and later not in card
     weights = (output / "model.safetensors").read_bytes()
     before, after = (load_file(kept / f"{stage}.safetensors") for stage in ("c2", "e"))
     moved = {name.split(".")[0] for name in before if not before[name].equal(after[name])}

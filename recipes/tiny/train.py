@@ -250,6 +250,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     short = Stage(3, 8, 1e-3)
     plan = Plan(200, *[short] * 6) if arguments.quick else PLAN
+    # Asked before the work, during which the repository may move on.
+    commit = _commit()
     plan = replace(plan, prefixes=arguments.prefixes)
     model, processor = build(plan, arguments.seed, arguments.checkpoints)
     # The figures are those of the weights as they are saved.
@@ -259,12 +261,17 @@ def main() -> None:
     model.half().save_pretrained(arguments.output)
     processor.save_pretrained(arguments.output)
     (arguments.output / "figures.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    card = _card(model, plan, arguments, table(results), time.monotonic() - start)
+    card = _card(model, plan, arguments, table(results), commit, time.monotonic() - start)
     (arguments.output / "README.md").write_text(card, encoding="utf-8")
 
 
 def _card(
-    model: VigcForConditionalGeneration, plan: Plan, arguments: argparse.Namespace, figures: str, seconds: float
+    model: VigcForConditionalGeneration,
+    plan: Plan,
+    arguments: argparse.Namespace,
+    figures: str,
+    commit: str,
+    seconds: float,
 ) -> str:
     template = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
     stages = [(name, value) for name, value in vars(plan).items() if isinstance(value, Stage)]
@@ -276,7 +283,7 @@ def _card(
         seed=arguments.seed,
         prefixes=plan.prefixes,
         version=__version__,
-        commit=_commit(),
+        commit=commit,
         minutes=seconds / 60,
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads",
         stages="\n".join(f"- {name}: {stage.steps} x {stage.batch} at {stage.rate:g}" for name, stage in stages),
