@@ -8,13 +8,12 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from measure import RATES
-from study_measure import FIRST_WORDS, SPLITS
+from study_measure import CONDITIONS, FIRST_WORDS, SPLITS
 from study_plots import save_plots
 from study_statistics import Estimate, Results
 from train import _commit
 
 TEMPLATE = Path(__file__).with_name("study_page.md")
-CONDITIONS = ("VIG", "VIC", "VIC, instruction", "IQF", "IQF, instruction", "VIG, wrong", "VIC, wrong")
 
 
 def write_report(results: Path, folder: Path, planned: Sequence[tuple[str, str, int]] = ()) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from measure import RATES
-from study_measure import COUNTS
+from study_measure import CONDITIONS, COUNTS
 
 ROUNDS = 2000
 INTERVAL = (2.5, 97.5)
@@ -87,12 +87,18 @@ class Results:
         folder: Of the files that the study's runs leave.
 
     Raises:
-        ValueError: It holds none.
+        ValueError: It holds none, or one that a condition was not measured for.
     """
 
     def __init__(self, folder: Path) -> None:
         self.models: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+        results = []
+        for path in sorted(folder.glob("*.json")):
+            result = json.loads(path.read_text(encoding="utf-8"))
+            lacking = [name for name in CONDITIONS if name not in result["typical"]["descriptions"]]
+            if lacking:
+                raise ValueError(f"{path} lacks {', '.join(lacking)}: run the study again, which measures what is new.")
+            results.append(result)
         for result in sorted(results, key=lambda result: result["pipeline"] != "base"):
             self.models.setdefault((result["pipeline"], result["recipe"]), []).append(result)
         for pipeline in {pipeline for pipeline, _ in self.models}:

@@ -120,6 +120,30 @@ def test_descriptions_in_any_order_say_the_same(recipe, pictures):
     assert reordered == {"detail"}
 
 
+@pytest.mark.parametrize("any_order", [True, False])
+def test_longer_descriptions_say_the_same_in_three_sentences_for_each_object(any_order, recipe, pictures):
+    import random
+
+    from vigc.processing import parse_pair
+    from vigc.scenes import check
+
+    data = recipe["data"]
+    rows = [data.question_row(pictures, index, 5, {"detail": 1.0}) for index in range(12)]
+    rows += [row for row in rows_of(recipe, pictures) if row.target.startswith(" Question:")]
+    changed = set()
+    for row in rows:
+        scene = pictures.scenes[row.scene]
+        plain = data.reordered(row, random.Random(2)) if any_order else row
+        longer = data.spelled_out(plain, scene)
+        answer = parse_pair(longer.target).answer if row.target.startswith(" Question:") else longer.target
+        report = check(answer, scene, row.pair.question)
+        assert not report.mistakes and answer == longer.pair.answer
+        if row.pair.type == "detail":
+            assert not report.missed and answer.count(".") == 1 + 3 * len(scene.objects)
+        changed |= {row.pair.type} if longer != plain else set()
+    assert changed == {"detail"}
+
+
 @pytest.mark.parametrize("alike", [True, False])
 def test_batches_hold_one_type_if_the_plan_says_so(alike, recipe, pictures, tiny_processor):
     from dataclasses import replace

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from data import Encoder, Pictures, TextRow, instruction_row, prefixed, question_row, reordered
+from data import Encoder, Pictures, TextRow, instruction_row, prefixed, question_row, reordered, spelled_out
 from measure import Subject, all_figures, table
 from model import QUERIES, WIDTH, build_model, build_processor
 from safetensors.torch import load_model, save_model
@@ -60,6 +60,7 @@ class Plan:
         next_only: Such a row's target is the next sentence alone.
         alike: A batch of pairs or of descriptions holds one type, and so less padding.
         any_order: Descriptions name the objects in a random order, in all stages with texts.
+        longer: Descriptions give each object three sentences instead of one, in all stages with texts.
         queries: The Q-Former's.
         width: Of the ViT, the Q-Former and the language model.
     """
@@ -75,6 +76,7 @@ class Plan:
     next_only: bool = False
     alike: bool = False
     any_order: bool = False
+    longer: bool = False
     queries: int = QUERIES
     width: int = WIDTH
 
@@ -113,6 +115,8 @@ def build(
         if saved is not None and saved.exists():
             load_model(model, str(saved))
         else:
+            if name != "a" and pictures.embeds is None:
+                pictures.embed(model.eval())
             # Each stage draws the same, whether those before it ran or were loaded.
             set_seed(seed)
             model.train()
@@ -124,8 +128,6 @@ def build(
         if name == "a":
             # From here on the ViT stays as it is, so that it has to look at each picture once only.
             model.vision_model.requires_grad_(False)
-            if pictures.embeds is None:
-                pictures.embed(model.eval())
         clock.lap(f"stage {name}")
     return model.eval(), processor
 
@@ -183,7 +185,9 @@ def _long_row(
         alike = plan.alike and shares is DESCRIBING
         shares = {("detail", "complex", "detail")[turn % 3]: 1.0} if alike else shares
         row = question_row(encoder.pictures, index, seed, shares)
-    return reordered(row, random.Random(f"order:{seed}:{index}")) if plan.any_order else row
+    if plan.any_order:
+        row = reordered(row, random.Random(f"order:{seed}:{index}"))
+    return spelled_out(row, encoder.pictures.scenes[row.scene]) if plan.longer else row
 
 
 def _correct(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
@@ -246,12 +250,12 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Builds, measures, saves."""
     arguments = make_parser().parse_args()
+    # Asked before the work, during which the repository may move on.
+    commit = _commit()
     start = time.monotonic()
     torch.set_num_threads(arguments.threads)
     short = Stage(3, 8, 1e-3)
     plan = Plan(200, *[short] * 6) if arguments.quick else PLAN
-    # Asked before the work, during which the repository may move on.
-    commit = _commit()
     plan = replace(plan, prefixes=arguments.prefixes)
     model, processor = build(plan, arguments.seed, arguments.checkpoints)
     # The figures are those of the weights as they are saved.
