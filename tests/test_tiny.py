@@ -194,6 +194,27 @@ def test_sizes_are_those_of_the_plan(recipe):
     assert processor.encode_prompts(["Where is the boat?"])["input_ids"].eq(model.config.image_token_index).sum() == 2
 
 
+def test_the_embedded_model_reaches_its_targets_and_needs_the_picture(recipe):
+    from vigc.modeling_vigc import VigcForConditionalGeneration
+    from vigc.processing import VigcProcessor
+    from vigc.scenes import VIGC_TINY, sample_scenes
+
+    measure, scenes = recipe["measure"], 100
+    model = VigcForConditionalGeneration.from_pretrained(VIGC_TINY, dtype=torch.float32).eval()
+    subject = measure.Subject(model, VigcProcessor.from_pretrained(VIGC_TINY))
+    found = measure.figures(subject, sample_scenes(measure.HELD_OUT_SEED, scenes))
+    missed = {}
+    for name, (least, most) in measure.TARGETS.items():
+        value, target = found["true"][name], most if least is None else least
+        # A share of so few scenes may be two standard errors away from that of all.
+        chance = 2 * (target * (100 - target) / scenes) ** 0.5
+        if value < target - chance if most is None else value > target + chance:
+            missed[name] = (value, target)
+        if name != "well-formed" and abs(value - found["wrong"][name]) < 10:
+            missed[f"{name}, wrong picture"] = (value, found["wrong"][name])
+    assert not missed
+
+
 def committed(folder, message):
     """The new commit of a repository, as a card names it."""
     git = ["git", "-C", str(folder), "-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
