@@ -58,6 +58,7 @@ def _said(results: Results) -> dict[str, Any]:
         "description": lambda recipe, split, condition, figure, pipeline="base": results.description(
             (pipeline, recipe), split, condition, figure
         ),
+        "controlled": [model for model in results.models if results.measured(model, "IQF, wrong")],
         "conversation": lambda recipe, split, condition: results.conversation(("base", recipe), split, condition),
         "said": said,
     }
@@ -82,6 +83,8 @@ def table(results: Results) -> str:
         if model not in results.models:
             continue
         for condition in CONDITIONS:
+            if not results.measured(model, condition):
+                continue
             cells = []
             for name in RATES:
                 pair = [results.description(model, split, condition, name).estimate() for split in SPLITS]
