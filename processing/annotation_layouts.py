@@ -201,13 +201,13 @@ def _direct_answers(record: dict[str, Any]) -> list[Any]:
     if answers:
         return _answers(answers, "direct_answers")
     choices, correct = record.get("choices"), record.get("correct_choice_idx")
-    whole = isinstance(correct, int) and not isinstance(correct, bool)
-    if not isinstance(choices, list) or not whole or not 0 <= correct < len(choices):
-        raise LayoutError(
-            f"'direct_answers' is {short(answers)} and 'correct_choice_idx' {short(correct)} names none of the "
-            f"'choices' {short(choices)}: an entry without an answer cannot be trained on."
-        )
-    return _answers([choices[correct]], "choices")
+    index = correct if isinstance(correct, int) and not isinstance(correct, bool) else -1
+    if isinstance(choices, list) and 0 <= index < len(choices):
+        return _answers([choices[index]], "choices")
+    raise LayoutError(
+        f"'direct_answers' is {short(answers)} and 'correct_choice_idx' {short(correct)} names none of the "
+        f"'choices' {short(choices)}: an entry without an answer cannot be trained on."
+    )
 
 
 def _without_answers(record: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
@@ -270,7 +270,7 @@ class _Reading:
         )
 
 
-def _is_id(value: Any) -> bool:
+def _is_id(value: Any) -> TypeGuard[int | str]:
     """Whether it can name a question; True would name that of 1."""
     return isinstance(value, (int, str)) and not isinstance(value, bool)
 
