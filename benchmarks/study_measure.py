@@ -5,6 +5,8 @@ Counts are kept by scene, so that intervals can be computed, and paired, long af
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from vigc.scenes.checker import check
 from vigc.scenes.world import Scene, sample_scenes
 
 SPLITS = {"typical": False, "unusual": True}
+# How a description comes about; "wrong" is with another scene's picture.
+CONDITIONS = ("VIG", "VIC", "VIC, instruction", "IQF", "IQF, instruction", "VIG, wrong", "VIC, wrong", "IQF, wrong")
 # What of a description is kept by scene, in the order of its row.
 COUNTS = ("texts", "false", "mentions", "hallucinated", "sound", "kinds", "covered", "color", "size", "place")
 # Descriptions are told apart up to this sentence; the opening is number 0.
@@ -41,38 +45,51 @@ class FirstWords(LogitsProcessor):
         return scores
 
 
-def measure(subject: Subject, scenes: int) -> dict[str, Any]:
-    """All counts of a model on as many typical and unusual scenes."""
+def measure(subject: Subject, scenes: int, kept: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All counts of a model on as many typical and unusual scenes.
+
+    Args:
+        subject: The model.
+        scenes: How many of each sort.
+        kept: What was measured of it before; only descriptions in further conditions are added.
+    """
     result: dict[str, Any] = {}
     for split, unusual in SPLITS.items():
         world = sample_scenes(HELD_OUT_SEED, scenes, unusual)
         embeds = subject.embed(world)
-        result[split] = {
-            "direct": probe_figures(subject, world, embeds),
-            "descriptions": descriptions(subject, world, embeds),
-            "conversations": conversations(subject, world, embeds),
-        }
+        found = dict(kept[split]) if kept else {}
+        described = found.get("descriptions", {})
+        found["descriptions"] = described | descriptions(subject, world, embeds, set(CONDITIONS) - set(described))
+        if not kept:
+            found["direct"] = probe_figures(subject, world, embeds)
+            found["conversations"] = conversations(subject, world, embeds)
+        result[split] = found
     return result
 
 
-def descriptions(subject: Subject, scenes: list[Scene], embeds: torch.Tensor) -> dict[str, Any]:
+def descriptions(
+    subject: Subject, scenes: list[Scene], embeds: torch.Tensor, conditions: Collection[str] = CONDITIONS
+) -> dict[str, Any]:
     """By condition, what each scene's description says right and wrong; "wrong" ones saw another scene's picture."""
     tasks = ["detail"] * len(scenes)
-    pairs, other = subject.pairs(embeds, tasks), subject.pairs(embeds.roll(1, 0), tasks)
-    questions = pairs["questions"]
+    true = cache(lambda: subject.pairs(embeds, tasks))
+    wrong = cache(lambda: subject.pairs(embeds.roll(1, 0), tasks))
 
     def vic(steps: int, prompt: str) -> list[str | None]:
-        return subject.answer(embeds, questions, "detail", steps, prompt)
+        return subject.answer(embeds, true()["questions"], "detail", steps, prompt)
 
-    return {
-        "VIG": _described(scenes, pairs["drafts"], questions),
-        "VIC": _described(scenes, pairs["answers"], questions),
-        "VIC, instruction": _described(scenes, vic(0, "instruction"), questions),
-        "IQF": _described(scenes, vic(-1, "question"), questions),
-        "IQF, instruction": _described(scenes, vic(-1, "instruction"), questions),
-        "VIG, wrong": _described(scenes, other["drafts"], other["questions"]),
-        "VIC, wrong": _described(scenes, other["answers"], other["questions"]),
+    texts: dict[str, Callable[[], list[str | None]]] = {
+        "VIG": lambda: true()["drafts"],
+        "VIC": lambda: true()["answers"],
+        "VIC, instruction": lambda: vic(0, "instruction"),
+        "IQF": lambda: vic(-1, "question"),
+        "IQF, instruction": lambda: vic(-1, "instruction"),
+        "VIG, wrong": lambda: wrong()["drafts"],
+        "VIC, wrong": lambda: wrong()["answers"],
+        "IQF, wrong": lambda: subject.answer(embeds.roll(1, 0), wrong()["questions"], "detail", -1),
     }
+    asked = {name: wrong if name.endswith("wrong") else true for name in conditions}
+    return {name: _described(scenes, texts[name](), asked[name]()["questions"]) for name in CONDITIONS if name in asked}
 
 
 def _described(scenes: list[Scene], texts: list[str | None], questions: list[str | None]) -> dict[str, Any]:

@@ -8,13 +8,12 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from measure import RATES
-from study_measure import FIRST_WORDS, SPLITS
+from study_measure import CONDITIONS, FIRST_WORDS, SPLITS
 from study_plots import save_plots
 from study_statistics import Estimate, Results
 from train import _commit
 
 TEMPLATE = Path(__file__).with_name("study_page.md")
-CONDITIONS = ("VIG", "VIC", "VIC, instruction", "IQF", "IQF, instruction", "VIG, wrong", "VIC, wrong")
 
 
 def write_report(results: Path, folder: Path, planned: Sequence[tuple[str, str, int]] = ()) -> Path:
@@ -59,6 +58,7 @@ def _said(results: Results) -> dict[str, Any]:
         "description": lambda recipe, split, condition, figure, pipeline="base": results.description(
             (pipeline, recipe), split, condition, figure
         ),
+        "controlled": [model for model in results.models if results.measured(model, "IQF, wrong")],
         "conversation": lambda recipe, split, condition: results.conversation(("base", recipe), split, condition),
         "said": said,
     }
@@ -83,6 +83,8 @@ def table(results: Results) -> str:
         if model not in results.models:
             continue
         for condition in CONDITIONS:
+            if not results.measured(model, condition):
+                continue
             cells = []
             for name in RATES:
                 pair = [results.description(model, split, condition, name).estimate() for split in SPLITS]

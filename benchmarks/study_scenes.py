@@ -16,7 +16,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ import torch  # noqa: E402
 from data import Pictures  # noqa: E402
 from measure import Subject  # noqa: E402
 from stages import Stage  # noqa: E402
-from study_measure import measure  # noqa: E402
+from study_measure import CONDITIONS, SPLITS, measure  # noqa: E402
 from study_report import write_report  # noqa: E402
 from train import UNUSUAL, Plan, build  # noqa: E402
 
@@ -53,6 +53,7 @@ PIPELINES = {
     "2 queries": replace(BASE, queries=2),
     "strong prior": replace(BASE, language=Stage(900, 32, 2e-3), looking=Stage(250, 128, 1.5e-3)),
     "any order": replace(BASE, any_order=True),
+    "longer text": replace(BASE, longer=True),
 }
 # What VIC is trained on in the stages D and E; they start from the same C2.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -84,6 +85,7 @@ LINEAGES = (
     Lineage("2 queries", 0, ("paper", "prefix")),
     Lineage("strong prior", 0, ("paper", "prefix")),
     Lineage("any order", 0, ("paper", "prefix")),
+    Lineage("longer text", 0, ("paper", "prefix")),
 )
 
 
@@ -100,6 +102,8 @@ def plan_of(pipeline: str, recipe: str, quick: bool) -> Plan:
 def run(lineage: Lineage, work: Path, scenes: int, quick: bool) -> str:
     """Trains and measures the models of a lineage, less those whose results are there.
 
+    A result from before a condition was added is completed, from the model's stages.
+
     Raises:
         ValueError: A result there is of another plan or of other scenes.
     """
@@ -112,8 +116,8 @@ def run(lineage: Lineage, work: Path, scenes: int, quick: bool) -> str:
             plan = plan_of(lineage.pipeline, recipe, quick)
             setting = {"pipeline": lineage.pipeline, "recipe": recipe, "seed": lineage.seed, "scenes": scenes}
             result = result_file(work, lineage, recipe)
-            if result.exists():
-                _check_same(result, {**setting, "plan": asdict(plan)})
+            kept = _kept(result, {**setting, "plan": asdict(plan)})
+            if kept and all(kept[split]["descriptions"].keys() >= set(CONDITIONS) for split in SPLITS):
                 continue
             start = time.process_time()
             pictures = pictures or Pictures.sample(lineage.seed, plan.pictures, UNUSUAL)
@@ -121,8 +125,10 @@ def run(lineage: Lineage, work: Path, scenes: int, quick: bool) -> str:
             if quick:
                 model.generation_config.max_new_tokens = 12
             trained = time.process_time()
-            counts = measure(Subject(model, processor), scenes)
+            counts = measure(Subject(model, processor), scenes, kept)
             seconds = {"training": trained - start, "measuring": time.process_time() - trained}
+            for name, before in kept.get("cpu_seconds", {}).items():
+                seconds[name] += before
             _write(result, {**setting, "plan": asdict(plan), "cpu_seconds": seconds, **counts})
     return lineage.name
 
@@ -138,8 +144,7 @@ def _stages(folder: Path, plan: Plan, recipe: str) -> Path:
     stages.mkdir(exist_ok=True)
     note = folder / "plan.json"
     shared = {name: value for name, value in asdict(plan).items() if name not in ("prefixes", "next_only")}
-    if note.exists():
-        _check_same(note, shared)
+    _kept(note, shared)
     _write(note, shared)
     for name in SHARED_STAGES:
         found = sorted(folder.glob(f"*/{name}.safetensors"))
@@ -149,12 +154,20 @@ def _stages(folder: Path, plan: Plan, recipe: str) -> Path:
     return stages
 
 
-def _check_same(path: Path, expected: dict[str, Any]) -> None:
+def _kept(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
+    """What a file of this study holds, a plan filled up with what was the only way when it was written."""
+    if not path.exists():
+        return {}
     found = json.loads(path.read_text(encoding="utf-8"))
-    differing = [name for name, value in expected.items() if found.get(name) != value]
+    later = {field.name: field.default for field in fields(Plan) if field.default is not MISSING}
+    if "plan" in found:
+        found["plan"] = {**later, **found["plan"]}
+    compared = found if "plan" in found else {**later, **found}
+    differing = [name for name, value in expected.items() if compared.get(name) != value]
     if differing:
-        told = "; ".join(f"{name} was {found.get(name)}, now {expected[name]}" for name in differing)
+        told = "; ".join(f"{name} was {compared.get(name)}, now {expected[name]}" for name in differing)
         raise ValueError(f"{path} is of another study ({told}): remove its folder, or give another --work.")
+    return found
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from measure import RATES
-from study_measure import COUNTS
+from study_measure import COUNTS, SPLITS
 
 ROUNDS = 2000
 INTERVAL = (2.5, 97.5)
@@ -106,6 +106,10 @@ class Results:
             common = {run["seed"] for run in self.models[one]} & {run["seed"] for run in self.models[other]}
             for model in (one, other):
                 self.models[model] = [run for run in self.models[model] if run["seed"] in common]
+
+    def measured(self, model: tuple[str, str], condition: str) -> bool:
+        """Whether all seeds of a model were measured in it; some are older than the last condition."""
+        return all(condition in seed[split]["descriptions"] for seed in self.models[model] for split in SPLITS)
 
     def description(self, model: tuple[str, str], split: str, condition: str, figure: str) -> Share:
         """One of `RATES`."""

@@ -12,6 +12,7 @@ from .questions import Benchmark, DataSettings, Question, Unit
 from .results import Results, compare_results, read_eval_results
 from .review_file import JudgeError, JudgeUnavailableError, ReviewConflictError
 from .runner import evaluate
+from .written import written_figures
 
 __all__ = [
     "BENCHMARKS",
@@ -41,4 +42,5 @@ __all__ = [
     "read_reviews",
     "read_rules",
     "relative_scores",
+    "written_figures",
 ]

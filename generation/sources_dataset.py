@@ -10,9 +10,10 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import load_dataset, load_dataset_builder
+from datasets import load_dataset_builder
 
 from vigc.processing.images import ImageError, Picture, load_picture
+from vigc.processing.loading import files_state, load_rows
 
 from .addresses import Addresses, is_address
 from .errors import GenerationError, TryAgainError, asking_the_hub, is_hub_away
@@ -28,7 +29,7 @@ class DatasetRows:
     """The rows of a dataset with a column of pictures.
 
     Parquet is read in place, a row group at a time: nothing is downloaded or copied as a whole, and any shard of a job
-    finds its rows at once. Other forms are loaded by `load_dataset`, which keeps them on disk.
+    finds its rows at once. Other forms are loaded by `datasets`, which keeps a copy on disk.
 
     Args:
         path: A parquet file, a folder, or a name on the Hub.
@@ -78,8 +79,10 @@ class DatasetRows:
             self.table = _ParquetRows([str(file) for file in found[split]])
             self._origin = [list(map(str, entry)) for entry in found[split].origin_metadata]
         else:
-            self.table = _LoadedRows(load_dataset(path, subset, split=split, revision=revision))
-            self._origin = [[self.table.fingerprint]]
+            self.table = _LoadedRows(load_rows(path, subset, split=split, revision=revision))
+            # What `datasets` calls the fingerprint of a folder stays the same when its files change.
+            changes = found and Path(path).is_dir()
+            self._origin = [[files_state(found[split]) if changes else self.table.fingerprint]]
 
     @property
     def name(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -90,7 +90,7 @@ def loss_alone(
         parts = zip(hidden.split(_AT_A_TIME), targets.split(_AT_A_TIME), strict=True)
         losses = [checkpoint(loss_of, *part, count, use_reentrant=False) for part in parts]
         loss = torch.stack(losses).sum()
-    return InstructBlipForConditionalGenerationModelOutput(loss=loss)
+    return InstructBlipForConditionalGenerationModelOutput(loss=cast(Any, loss))
 
 
 def forbid_image(model: Any, logits: torch.Tensor) -> None:

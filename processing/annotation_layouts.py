@@ -116,9 +116,10 @@ def read_stable_llava(entry: Any) -> Iterator[Pair]:
     record = _object(entry)
     image = _text(record, "image")
     asked, raw = _text(record, "question"), _text(record, "answer")
-    question, answer = unmarked(asked), raw.strip()
-    if not question:
-        raise LayoutError(f"'question' is {short(asked)}, which asks nothing.")
+    question, answer = unmarked(asked), unmarked(raw)
+    if not question or not answer:
+        which, value = ("question", asked) if not question else ("answer", raw)
+        raise LayoutError(f"{which!r} is {short(value)}, which says nothing.")
     rest = {**record, "question": None, "answer": None}
     human, gpt = {"value": around(asked, question)}, {"value": around(raw, answer)}
     extra = {"layout": "stable-llava", "record": rest, "human": human, "gpt": gpt}
@@ -200,12 +201,13 @@ def _direct_answers(record: dict[str, Any]) -> list[Any]:
     if answers:
         return _answers(answers, "direct_answers")
     choices, correct = record.get("choices"), record.get("correct_choice_idx")
-    if not isinstance(choices, list) or not isinstance(correct, int) or not 0 <= correct < len(choices):
-        raise LayoutError(
-            f"'direct_answers' is {short(answers)} and 'correct_choice_idx' {short(correct)} names none of the "
-            f"'choices' {short(choices)}: an entry without an answer cannot be trained on."
-        )
-    return _answers([choices[correct]], "choices")
+    index = correct if isinstance(correct, int) and not isinstance(correct, bool) else -1
+    if isinstance(choices, list) and 0 <= index < len(choices):
+        return _answers([choices[index]], "choices")
+    raise LayoutError(
+        f"'direct_answers' is {short(answers)} and 'correct_choice_idx' {short(correct)} names none of the "
+        f"'choices' {short(choices)}: an entry without an answer cannot be trained on."
+    )
 
 
 def _without_answers(record: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
@@ -200,7 +200,7 @@ class _Reading:
         read_two = read_vqa(self.layout, match[0] if match else None)
         for index, entry in enumerate(stream_entries(questions, "questions")):
             question_id = entry.get("question_id") if isinstance(entry, dict) else None
-            annotation = annotations.pop(question_id, None) if isinstance(question_id, (int, str)) else None
+            annotation = annotations.pop(question_id, None) if _is_id(question_id) else None
             if annotation is None:
                 reason = f"'question_id' {question_id!r} has no annotation in {annotated}, or occurs twice."
                 raise AnnotationError(questions, reason, index)
@@ -217,7 +217,7 @@ class _Reading:
         annotations: dict[int | str, Any] = {}
         for index, entry in enumerate(stream_entries(path, "annotations")):
             question_id = entry.get("question_id") if isinstance(entry, dict) else None
-            if isinstance(question_id, bool) or not isinstance(question_id, (int, str)) or question_id in annotations:
+            if not _is_id(question_id) or question_id in annotations:
                 raise AnnotationError(path, f"'question_id' is {question_id!r}: each annotation needs its own.", index)
             annotations[question_id] = entry
         return annotations
@@ -230,7 +230,7 @@ class _Reading:
             if not Path(path).is_relative_to(os.path.normpath(self.images)):
                 raise LayoutError(f"the picture {name!r} does not lie under {self.images}: give a relative name.")
             if folder not in self.folders:
-                self.folders[folder] = frozenset(os.listdir(folder)) if os.path.isdir(folder) else frozenset()
+                self.folders[folder] = _files_in(folder)
             if file in self.folders[folder]:
                 return Path(path)
         return None
@@ -268,6 +268,19 @@ class _Reading:
             names,
             ", ..." if len(self.missing) > 5 else "",
         )
+
+
+def _is_id(value: Any) -> TypeGuard[int | str]:
+    """Whether it can name a question; True would name that of 1."""
+    return isinstance(value, (int, str)) and not isinstance(value, bool)
+
+
+def _files_in(folder: str) -> frozenset[str]:
+    """The names of a folder's files, none if it is no folder."""
+    if not os.path.isdir(folder):
+        return frozenset()
+    with os.scandir(folder) as entries:
+        return frozenset(entry.name for entry in entries if not entry.is_dir())
 
 
 def _type_of(path: Path) -> str:

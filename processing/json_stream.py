@@ -133,6 +133,9 @@ class JsonReader:
                 if not self._fill():
                     raise self._wrong(f"is not valid JSON ({error.msg}): get the file again.", error.pos) from error
                 continue
+            except ValueError as error:
+                # Python makes no integer of more than 4,300 digits, which none of these files has.
+                raise self._wrong(f"holds no sound number ({error}): correct it.") from error
             except RecursionError as error:
                 raise self._wrong("is nested too deeply to be one of these files.") from error
             # What was read may end within a number, "12" of "12.5": one is whole when something else follows it.

@@ -84,7 +84,7 @@ def llava_pairs(entry: Any) -> list[LlavaPair]:
     record = {**entry, "conversations": None}
     pairs = []
     for turn, (before, human, gpt) in enumerate(found):
-        question, answer = unmarked(human["value"]), gpt["value"].strip()
+        question, answer = unmarked(human["value"]), unmarked(gpt["value"])
         if not question or not answer:
             which, value = ("question", human["value"]) if not question else ("answer", gpt["value"])
             raise LayoutError(f"the {which} of pair {turn} in 'conversations' is {short(value)}, which says nothing")

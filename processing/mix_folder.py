@@ -14,11 +14,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, concatenate_datasets, load_dataset
+from datasets import Dataset, concatenate_datasets
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from .annotations import LAYOUTS, read_annotations
 from .images import ImageError, load_picture
+from .loading import load_rows
 from .mixing import MIX_FEATURES, MixError, add_rows, content_fingerprint, replace_rows, training_rows
 from .rows import TRAIN_FEATURES
 
@@ -78,7 +79,7 @@ class Source:
 
     def _loaded(self, path: str) -> Dataset:
         try:
-            return load_dataset(path, split=self.split)  # nosec B615: rows, no code
+            return load_rows(path, split=self.split)
         except (OSError, ValueError, DatasetNotFoundError, DatasetGenerationError) as error:
             raise MixError(f"{path!r} cannot be read as a dataset: {str(error).strip().splitlines()[0]}") from error
 

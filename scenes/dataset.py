@@ -181,7 +181,7 @@ def _write_dataset(folder: Path, rows: int, seed: int, unusual: float) -> None:
     from vigc.processing import TRAIN_FEATURES
 
     shards: dict[str, int] = dict.fromkeys(TYPES, 0)
-    counts: dict[str, int] = dict.fromkeys(TYPES, 0)
+    sizes = {name: _Size() for name in TYPES}
     waiting: dict[str, list[dict[str, Any]]] = {name: [] for name in TYPES}
 
     def write(name: str) -> None:
@@ -189,18 +189,19 @@ def _write_dataset(folder: Path, rows: int, seed: int, unusual: float) -> None:
             return
         (folder / name).mkdir(exist_ok=True)
         shard = Dataset.from_list(waiting[name], features=TRAIN_FEATURES)
-        shard.to_parquet(folder / name / f"train-{shards[name]:05d}.parquet")
+        path = folder / name / f"train-{shards[name]:05d}.parquet"
+        shard.to_parquet(path)
+        sizes[name] += _Size(len(shard), shard.data.nbytes, path.stat().st_size)
         shards[name] += 1
         waiting[name].clear()
 
     for row in iterate_rows(rows, seed, unusual):
         waiting[row.pair.type].append(_train_row(row))
-        counts[row.pair.type] += 1
         if len(waiting[row.pair.type]) == _ROWS_IN_SHARD:
             write(row.pair.type)
     for name in TYPES:
         write(name)
-    card = _card({name: count for name, count in counts.items() if count}, seed, unusual)
+    card = _card({name: size for name, size in sizes.items() if size.rows}, seed, unusual)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -233,17 +234,33 @@ Made by `vigc scenes --output DIR --rows {total} --seed {seed} --layout dataset 
 """
 
 
-def _card(counts: dict[str, int], seed: int, unusual: float) -> str:
-    """README with the configurations, and their sizes, without which `datasets` serves a stale cache."""
-    total = sum(counts.values())
-    files = {"default": "'*/train-*.parquet'", **{name: f"{name}/train-*.parquet" for name in counts}}
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """Of some rows: how many, their bytes in memory and on disk."""
+
+    rows: int = 0
+    num_bytes: int = 0
+    download_bytes: int = 0
+
+    def __add__(self, other: _Size) -> _Size:
+        return _Size(
+            self.rows + other.rows, self.num_bytes + other.num_bytes, self.download_bytes + other.download_bytes
+        )
+
+
+def _card(sizes: dict[str, _Size], seed: int, unusual: float) -> str:
+    """README with the configurations, and their sizes, by which `datasets` tells two folders of one name apart."""
+    total = sum(sizes.values(), _Size())
+    files = {"default": "'*/train-*.parquet'", **{name: f"{name}/train-*.parquet" for name in sizes}}
     head = ["license: cc0-1.0", "configs:"]
     for name, path in files.items():
         head += [f"- config_name: {name}", "  data_files:", "  - split: train", f"    path: {path}"]
     head.insert(3, "  default: true")
     head.append("dataset_info:")
-    for name, count in {"default": total, **counts}.items():
-        head += [f"- config_name: {name}", "  splits:", "  - name: train", f"    num_examples: {count}"]
-    rows = "\n".join(f"| {name} | {count} |" for name, count in counts.items())
-    text = _CARD.format(rows=rows, total=total, seed=seed, unusual=unusual)
+    for name, size in {"default": total, **sizes}.items():
+        head += [f"- config_name: {name}", "  splits:", "  - name: train"]
+        head += [f"    num_bytes: {size.num_bytes}", f"    num_examples: {size.rows}"]
+        head += [f"  download_size: {size.download_bytes}", f"  dataset_size: {size.num_bytes}"]
+    rows = "\n".join(f"| {name} | {size.rows} |" for name, size in sizes.items())
+    text = _CARD.format(rows=rows, total=total.rows, seed=seed, unusual=unusual)
     return "\n".join(["---", *head, "---", text])

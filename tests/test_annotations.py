@@ -187,6 +187,7 @@ DAMAGED = [
         r"'conversations\[1\].value' is ' '",
     ),
     ("llava", {**LLAVA, "conversations": [{"from": "human", "value": "<image>\n"}, TURNS[1]]}, r"which says nothing"),
+    ("llava", {**LLAVA, "conversations": [TURNS[0], {"from": "gpt", "value": "<image>"}]}, r"which says nothing"),
     ("vigc", {"image": "000000000009.jpg", "answer": ["a"]}, r"has no 'question', only 'image', 'answer'"),
     ("vigc", {**VIGC, "answer": []}, r"'answer' is \[\]: at least one"),
     ("vigc", {**VIGC, "answer": ["a", 3]}, r"'answer' is \['a', 3\], but a list of texts"),
@@ -194,7 +195,9 @@ DAMAGED = [
     ("vigc-aokvqa", {**VIGC, "direct_answers": ["a"]}, r"has no 'image_path'"),
     ("aokvqa", {**AOKVQA, "image_id": "9"}, r"'image_id' is '9', but a whole number"),
     ("aokvqa", {**AOKVQA, "correct_choice_idx": 2}, r"'correct_choice_idx' 2 names none of the 'choices' \['a', 'b'\]"),
+    ("aokvqa", {**AOKVQA, "correct_choice_idx": True}, r"'correct_choice_idx' True names none of the 'choices'"),
     ("stable-llava", {"image": "000000000009.jpg", "question": "<image>", "answer": "a"}, r"'question' is '<image>'"),
+    ("stable-llava", {"image": "000000000009.jpg", "question": "What?", "answer": "<image>"}, r"'answer' is '<image>'"),
 ]
 
 
@@ -212,6 +215,28 @@ def test_damaged_fields_are_refused_with_file_and_entry(layout, entry, message, 
     with pytest.raises(AnnotationError, match=message) as caught:
         read_annotations(path, pictures / "train2017", layout=layout, type="detail")
     assert caught.value.index == 1 and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("image", [".", "animal", "animal/"])
+def test_a_folder_is_no_picture(image, pictures, tmp_path):
+    path = tmp_path / "detail.json"
+    path.write_text(json.dumps([{**LLAVA, "image": "animal/0.jpg"}, {**LLAVA, "image": image}]), encoding="utf-8")
+    rows, missing = read_annotations(path, pictures / "stable", layout="llava")
+    assert rows["image_id"] == ["0"]
+    assert [(one.index, one.image) for one in missing] == [(1, image)]
+
+
+@pytest.mark.parametrize("layout", ["llava", "stable-llava"])
+@pytest.mark.parametrize("answer", ["<image>\nThat.", " That. <image>", "That <image> one."])
+def test_an_answer_holds_no_mark_of_the_picture(layout, answer, pictures, tmp_path):
+    turns = [TURNS[0], {**TURNS[1], "value": answer}]
+    entry = {"image": "000000000009.jpg", "question": "<image>\nWhat?", "answer": answer}
+    entry = {**LLAVA, "conversations": turns} if layout == "llava" else entry
+    path = tmp_path / "detail.json"
+    path.write_text(json.dumps([entry]), encoding="utf-8")
+    rows, _ = read_annotations(path, pictures / "train2017", layout=layout)
+    assert rows["answers"] == [["That one." if "one" in answer else "That."]]
+    assert list(source_records(rows.remove_columns("image"))) == [entry]
 
 
 def damaged_pair(tmp_path, change):
@@ -236,6 +261,10 @@ def damaged_pair(tmp_path, change):
             lambda q, a: a.append(a[0]),
             r"annotations.json, entry 2: 'question_id' is 251: each annotation needs its own",
         ),
+        (
+            lambda q, a: (q[0].update(question_id=True), a[1].update(question_id=1)),
+            r"questions.json, entry 0: 'question_id' True has no annotation",
+        ),
         (lambda q, a: a[1].update(image_id=10), r"questions.json, entry 0: 'image_id' is 9, but 10 in the annotations"),
         (lambda q, a: a[1].update(answers=["x"]), r"questions.json, entry 0: 'answers' of its annotation is \['x'\]"),
         (lambda q, a: a[1]["answers"][0].pop("answer"), r"entry 0: 'answers' is \[None, 'orange'"),
@@ -257,6 +286,7 @@ def test_two_files_that_do_not_belong_together(change, message, pictures, tmp_pa
         ("[1, ]", r"entry 1: a ',' ends the list"),
         ("[1] x", r"goes on with 'x'"),
         ("[" * 100_000, r"entry 0: is nested too deeply"),
+        (f'[1, {{"id": {"9" * 5_000}}}]', r"damaged.json, line 1, entry 1: holds no sound number"),
     ],
 )
 def test_damaged_json_is_refused(text, message, tmp_path):

@@ -16,9 +16,11 @@ import evaluate
 import pytest
 from conftest import FIXTURES, ROOT
 
+from vigc.evaluation import written_figures
 from vigc.evaluation.metrics.chair import chair
 from vigc.evaluation.metrics.mmbench import mmbench
 from vigc.evaluation.metrics.vqa_accuracy import vqa_accuracy
+from vigc.trainer.scoring import WrittenRow
 
 FOLDER = ROOT / "evaluation" / "metrics"
 NAMES = sorted(path.name for path in FOLDER.iterdir() if (path / "README.md").exists())
@@ -347,3 +349,28 @@ def test_llava_relative_score_by_hand():
 def test_inputs_of_the_wrong_shape_are_refused(name, inputs, reason):
     with pytest.raises(ValueError, match=reason):
         load(name).compute(**inputs)
+
+
+# What a model in training writes
+
+
+def written(type, references, given=None, draft=None, answer=None):
+    return WrittenRow(0, type, "What?", references, "", draft and "What?", draft, answer, given)
+
+
+def test_written_texts_give_the_figures_of_their_types():
+    people = ["red"] * 3 + ["dark red"] * 7
+    rows = [
+        written("okvqa", people, given="Red."),  # what three of ten people said
+        written("aokvqa", people, given="dark red"),
+        written("vqav2", ["two"], given="2"),  # the only answer there is
+        written("okvqa", ["two"], given=None),
+        written("detail", ["A cat."], draft="A cat.", answer="A  cat."),
+        written("complex", ["A cat."], draft="A dog.", answer="A cat."),
+        written("conversation", ["A cat."]),  # no pair
+        written("conversation", ["A cat."], draft="A dog.", answer="A dog."),
+    ]
+    figures = written_figures(rows)
+    assert figures == {"vqa_accuracy": pytest.approx((0.9 + 1 + 1 + 0) / 4), "edit_rate": pytest.approx(1 / 3)}
+    assert set(written_figures(rows[:4])) == {"vqa_accuracy"} and set(written_figures(rows[4:])) == {"edit_rate"}
+    assert written_figures([written("detail", ["A cat."])]) == {}

@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from vigc.cli import app
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
+from vigc.processing.loading import load_rows
+from vigc.scenes import VIGC_TINY, write_scenes
 from vigc.trainer import VigcTrainer, VigcTrainingArguments, dry_run, train
 from vigc.trainer.recipe import read_recipe
 from vigc.trainer.train import load_data, load_model
@@ -324,6 +326,27 @@ def test_train_writes_a_model_and_goes_on(recipe, tmp_path, vigc_folder, data_ro
         train(path, ["--resume_from_checkpoint", "nowhere"])
 
 
+def test_an_evaluation_says_how_well_the_model_writes(tmp_path):
+    folder = tmp_path / "scenes"
+    write_scenes(folder, rows=24, seed=7, layout="dataset")
+    # Short answers, in words that the model does not have.
+    short = load_rows(str(folder), "conversation").map(lambda row: {"type": "okvqa", "answers": ["xylophone"] * 10})
+    short.select(range(4)).to_parquet(tmp_path / "short" / "train.parquet")
+    values = {
+        "model": str(VIGC_TINY), "output_dir": str(tmp_path / "run"), "data": [{"dataset": str(folder)}],
+        "validation_data": [{"dataset": str(folder), "config": "detail"}, {"dataset": str(tmp_path / "short")}],
+        **QUICK, "max_steps": 1, "generation_samples": 12, "eval_max_new_tokens": 60,
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    result = run(tmp_path / "recipe.yaml")
+    assert result.exit_code == 0, result.output
+    state = json.loads((tmp_path / "run" / "trainer_state.json").read_text(encoding="utf-8"))
+    (figures,) = [entry for entry in state["log_history"] if "eval_loss" in entry]
+    assert figures["eval_well_formed"] > 0.5 and figures["eval_vqa_accuracy"] == 0
+    assert 0 <= figures["eval_edit_rate"] <= 1
+    assert "edit_rate" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+
+
 def test_rows_are_held_out_with_their_pictures(recipe):
     plan = read_recipe(recipe(validation_data="drop", validation_rows=3))
     training, validation = load_data(plan)
@@ -359,6 +382,17 @@ def test_dataset_folders_are_read(recipe, tmp_path, data_root):
     data = [{"dataset": str(tmp_path / "folder"), "weight": 2}, {"dataset": str(tmp_path / "folder"), "weight": 1}]
     report = dry_run(recipe(data=data, samples_per_epoch=9))
     assert "4 rows, 6 samples per epoch" in str(report) and "4 rows, 3 samples per epoch" in str(report)
+
+
+def test_folders_of_one_name_keep_their_rows_apart(recipe, tmp_path):
+    training, _ = load_data(read_recipe(recipe()))
+    folders = [tmp_path / "first" / "rows", tmp_path / "second" / "rows"]
+    for folder, rows in zip(folders, training, strict=True):
+        rows.to_parquet(folder / "train.parquet")
+        readme = "---\nconfigs:\n- config_name: default\n  data_files: train.parquet\n---\n"
+        (folder / "README.md").write_text(readme, encoding="utf-8")
+    found, _ = load_data(read_recipe(recipe(data=[{"dataset": str(folder)} for folder in folders])))
+    assert [rows["question"][:] for rows in found] == [rows["question"][:] for rows in training]
 
 
 def test_what_is_trained_is_not_rounded_on_loading(vigc_folder, tmp_path):

@@ -1,12 +1,17 @@
 """The columns of our datasets, and ids that depend on the right things."""
 
 import io
+import shutil
+from functools import partial
 
 import pyarrow as pa
+import pytest
 from datasets import Dataset, Features
 from PIL import Image
 
 from vigc.processing import GENERATED_FEATURES, TRAIN_FEATURES, row_id
+from vigc.processing.loading import load_rows
+from vigc.processing.mix_folder import Source
 from vigc.processing.rows import is_edited, to_messages
 
 
@@ -59,3 +64,40 @@ def test_white_space_is_no_edit():
     assert is_edited("One. Two.", "One. Three.")
     assert is_edited(None, "One.")
     assert not is_edited(None, "")
+
+
+README = """---
+configs:
+- config_name: default
+  data_files: "*/train.parquet"
+- config_name: detail
+  data_files: detail/train.parquet
+---
+"""
+
+
+def dataset_folder(folder, *answers):
+    """As others publish them: configurations, and nothing about sizes."""
+    for kind, answer in zip(("conversation", "detail"), answers, strict=True):
+        (folder / kind).mkdir(parents=True)
+        row = {name: None for name in TRAIN_FEATURES} | {"type": kind, "question": "What?", "answers": [answer]}
+        Dataset.from_list([row], features=TRAIN_FEATURES).to_parquet(folder / kind / "train.parquet")
+    (folder / "README.md").write_text(README, encoding="utf-8")
+    return str(folder)
+
+
+@pytest.mark.parametrize("reader", [load_rows, lambda path: Source((path,)).read()], ids=["load_rows", "vigc mix"])
+def test_no_folder_is_read_for_another_or_as_it_was(tmp_path, reader):
+    def read(folder):
+        return [answer for answers in reader(folder)["answers"] for answer in answers]
+
+    one = dataset_folder(tmp_path / "one" / "rows", "A", "B")
+    other = dataset_folder(tmp_path / "other" / "rows", "C", "D")
+    assert (read(one), read(other)) == (["A", "B"], ["C", "D"])
+    detail = partial(load_rows, name="detail")
+    assert [detail(folder)["answers"][0] for folder in (one, other)] == [["B"], ["D"]]
+    shutil.rmtree(one)
+    assert read(dataset_folder(tmp_path / "one" / "rows", "E", "F")) == ["E", "F"]
+    assert read(one) == ["E", "F"]
+    with pytest.raises(ValueError, match="nothing"):
+        load_rows(one, "nothing")

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ from vigc.scenes import (
     write_scenes,
 )
 from vigc.scenes.checker import SORTS
-from vigc.scenes.dataset import coco_instances
+from vigc.scenes.dataset import coco_instances, iterate_rows
 from vigc.scenes.language import NUMBERS, PLACES, TOPICS, TYPES, describe
 from vigc.scenes.render import _SHAPES, CELL_SIZE, PICTURE_SIZE, _sprite
 from vigc.scenes.vocabulary import words_of
@@ -325,7 +326,7 @@ def test_dataset_layout(tmp_path):
 
     write_scenes(tmp_path / "out", rows=11, seed=4, layout="dataset", unusual=0.5)
     truth = read_truth(tmp_path / "out" / "scenes.jsonl")
-    rows = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    rows = load_dataset(str(tmp_path / "out"), split="train")
     assert len(rows) == 11
     assert set(rows.features) == set(TRAIN_FEATURES)
     assert Counter(rows["type"]) == {"conversation": 4, "detail": 4, "complex": 3}
@@ -333,8 +334,28 @@ def test_dataset_layout(tmp_path):
         scene = truth[row["image_id"]]
         assert row["image"].convert("RGB").tobytes() == render(scene).image.tobytes()
         assert not check(row["answers"][0], scene, row["question"]).mistakes
-    details = load_dataset(str(tmp_path / "out"), "detail", split="train", cache_dir=str(tmp_path / "cache"))
+    details = load_dataset(str(tmp_path / "out"), "detail", split="train")
     assert set(details["type"]) == {"detail"}
+
+
+def test_a_dataset_is_read_as_it_is_now(tmp_path, caplog):
+    from datasets import load_dataset
+
+    def read(folder, config=None):
+        rows = load_dataset(str(tmp_path / folder), config, split="train")
+        return rows["answers"][:]
+
+    def expected(seed, type=None):
+        return [[row.pair.answer] for row in iterate_rows(9, seed) if type in (None, row.pair.type)]
+
+    for folder, seed in (("one/rows", 0), ("other/rows", 1), ("again/rows", 2)):
+        write_scenes(tmp_path / folder, rows=9, seed=seed, layout="dataset")
+        assert sorted(read(folder)) == sorted(expected(seed))
+        assert read(folder, "detail") == expected(seed, "detail")
+    shutil.rmtree(tmp_path / "one")
+    write_scenes(tmp_path / "one" / "rows", rows=9, seed=3, layout="dataset")
+    assert sorted(read("one/rows")) == sorted(expected(3))
+    assert "malformed" not in caplog.text
 
 
 def test_coco_file_agrees_with_the_renderer():

@@ -150,6 +150,33 @@ def test_datasets_are_read_in_place(root, tmp_path, form):
     assert found["id3"]["image"]["bytes"] == (root / "000000000003.png").read_bytes()
 
 
+def test_pictures_of_a_folder_written_again_are_the_new_ones(root, tmp_path):
+    def folder(place, *numbers):
+        data = tmp_path / place / "data"
+        (data / "train").mkdir(parents=True)
+        for number in numbers:
+            shutil.copy(root / f"{number:012d}.png", data / "train")
+        readme = "---\nconfigs:\n- config_name: default\n  data_files: train/*.png\n---\n"
+        (data / "README.md").write_text(readme, encoding="utf-8")
+        return data
+
+    def pictures(data, output):
+        generate_dataset(data, tmp_path / output, format="dataset", **job())
+        return [row["image"]["bytes"] for row in rows_of(tmp_path / output)]
+
+    def bytes_of(*numbers):
+        return [(root / f"{number:012d}.png").read_bytes() for number in numbers]
+
+    one, other = folder("one", 0, 1), folder("other", 2, 3)
+    assert pictures(one, "a") == bytes_of(0, 1)
+    assert pictures(other, "b") == bytes_of(2, 3)
+    shutil.rmtree(one)
+    folder("one", 4, 5)
+    assert pictures(one, "c") == bytes_of(4, 5)
+    with pytest.raises(GenerationError, match="origin"):
+        pictures(one, "a")
+
+
 def test_what_others_train_and_test_on_is_left_out(root, tmp_path):
     (tmp_path / "ids.txt").write_text("COCO_val2014_000000000001.jpg\n")
     (tmp_path / "llava.json").write_text(json.dumps([{"id": "000000000002", "image": "000000000002.jpg"}]))

@@ -43,17 +43,27 @@ def test_the_command_runs_and_does_nothing_twice(tmp_path, study):
     page = (tmp_path / "docs" / "study.md").read_text(encoding="utf-8")
     plots = sorted(path.name for path in (tmp_path / "docs").glob("*.png"))
     assert plots and all(plot in page for plot in plots)
+    assert "IQF likewise:\n  base, next sentence " in page
 
     results = sorted((tmp_path / "work" / "results").glob("*.json"))
     assert [path.name for path in results] == [f"base-0-{name}.json" for name in ("next-sentence", "paper", "prefix")]
     counts = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in results}
     times = {path.name: path.stat().st_mtime_ns for path in results}
+    # As it was when one condition less was measured, and the plan had one field less.
+    before = json.loads(results[0].read_text(encoding="utf-8"))
+    for split in ("typical", "unusual"):
+        del before[split]["descriptions"]["IQF, wrong"]
+    del before["plan"]["longer"]
+    results[0].write_text(json.dumps(before), encoding="utf-8")
+    page = study["study_report"].write_report(results[0].parent, tmp_path / "before").read_text(encoding="utf-8")
+    assert "IQF likewise, where it was measured:\n  base, paper " in page and "| paper | IQF, wrong |" in page
+    assert "base, next sentence " not in page.split("IQF likewise")[1].split("Mean of")[0]
     results[-1].unlink()
     again = run(tmp_path, "--scenes", "3")
     assert again.returncode == 0, again.stderr
     for path in results:
         redone = json.loads(path.read_text(encoding="utf-8"))
-        assert (path.stat().st_mtime_ns == times[path.name]) == (path != results[-1])
+        assert (path.stat().st_mtime_ns == times[path.name]) == (path not in (results[0], results[-1]))
         for found in (redone, counts[path.name]):
             found.pop("cpu_seconds")
         assert redone == counts[path.name]

@@ -1,6 +1,7 @@
 """The recipe of vigc-tiny: its rows are the processor's, its stages run and leave a model folder that works."""
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -119,6 +120,30 @@ def test_descriptions_in_any_order_say_the_same(recipe, pictures):
     assert reordered == {"detail"}
 
 
+@pytest.mark.parametrize("any_order", [True, False])
+def test_longer_descriptions_say_the_same_in_three_sentences_for_each_object(any_order, recipe, pictures):
+    import random
+
+    from vigc.processing import parse_pair
+    from vigc.scenes import check
+
+    data = recipe["data"]
+    rows = [data.question_row(pictures, index, 5, {"detail": 1.0}) for index in range(12)]
+    rows += [row for row in rows_of(recipe, pictures) if row.target.startswith(" Question:")]
+    changed = set()
+    for row in rows:
+        scene = pictures.scenes[row.scene]
+        plain = data.reordered(row, random.Random(2)) if any_order else row
+        longer = data.spelled_out(plain, scene)
+        answer = parse_pair(longer.target).answer if row.target.startswith(" Question:") else longer.target
+        report = check(answer, scene, row.pair.question)
+        assert not report.mistakes and answer == longer.pair.answer
+        if row.pair.type == "detail":
+            assert not report.missed and answer.count(".") == 1 + 3 * len(scene.objects)
+        changed |= {row.pair.type} if longer != plain else set()
+    assert changed == {"detail"}
+
+
 @pytest.mark.parametrize("alike", [True, False])
 def test_batches_hold_one_type_if_the_plan_says_so(alike, recipe, pictures, tiny_processor):
     from dataclasses import replace
@@ -169,14 +194,52 @@ def test_sizes_are_those_of_the_plan(recipe):
     assert processor.encode_prompts(["Where is the boat?"])["input_ids"].eq(model.config.image_token_index).sum() == 2
 
 
+def test_the_embedded_model_reaches_its_targets_and_needs_the_picture(recipe):
+    from vigc.modeling_vigc import VigcForConditionalGeneration
+    from vigc.processing import VigcProcessor
+    from vigc.scenes import VIGC_TINY, sample_scenes
+
+    measure, scenes = recipe["measure"], 100
+    model = VigcForConditionalGeneration.from_pretrained(VIGC_TINY, dtype=torch.float32).eval()
+    subject = measure.Subject(model, VigcProcessor.from_pretrained(VIGC_TINY))
+    found = measure.figures(subject, sample_scenes(measure.HELD_OUT_SEED, scenes))
+    missed = {}
+    for name, (least, most) in measure.TARGETS.items():
+        value, target = found["true"][name], most if least is None else least
+        # A share of so few scenes may be two standard errors away from that of all.
+        chance = 2 * (target * (100 - target) / scenes) ** 0.5
+        if value < target - chance if most is None else value > target + chance:
+            missed[name] = (value, target)
+        if name != "well-formed" and abs(value - found["wrong"][name]) < 10:
+            missed[f"{name}, wrong picture"] = (value, found["wrong"][name])
+    assert not missed
+
+
+def committed(folder, message):
+    """The new commit of a repository, as a card names it."""
+    git = ["git", "-C", str(folder), "-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+    subprocess.run([*git, "add", "--all"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", message], check=True)
+    return subprocess.run([*git, "describe", "--always"], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def test_the_build_runs_from_end_to_end_and_goes_on_where_it_was(tmp_path):
-    output, kept = tmp_path / "tiny", tmp_path / "kept"
-    command = [sys.executable, str(RECIPE / "train.py"), "--quick", "--scenes", "6", "--threads", "1"]
+    output, kept, recipe = tmp_path / "tiny", tmp_path / "kept", tmp_path / "repository" / "tiny"
+    shutil.copytree(RECIPE, recipe, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["git", "init", "--quiet", str(recipe.parent)], check=True)
+    commit = committed(recipe.parent, "The recipe")
+    command = [sys.executable, "-B", str(recipe / "train.py"), "--quick", "--scenes", "6", "--threads", "1"]
     command += ["--output", str(output), "--checkpoints", str(kept)]
     environment = {**os.environ, "PYTHONWARNINGS": "default"}
-    first = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert first.returncode == 0, first.stderr
-    assert "| well-formed |" in first.stdout
+    with open(tmp_path / "errors", "w+") as errors:
+        first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+        said = first.stdout.readline()
+        later = committed(recipe.parent, "While it is built")
+        said += first.communicate()[0]
+    assert first.returncode == 0, (tmp_path / "errors").read_text()
+    assert "| well-formed |" in said
+    card = (output / "README.md").read_text(encoding="utf-8")
+    assert f"commit {commit}," in card and later not in card
     weights = (output / "model.safetensors").read_bytes()
     before, after = (load_file(kept / f"{stage}.safetensors") for stage in ("c2", "e"))
     moved = {name.split(".")[0] for name in before if not before[name].equal(after[name])}

@@ -20,6 +20,7 @@ from vigc.hub_cards.revisions import commit_of
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 from vigc.processing.annotations import read_annotations
+from vigc.processing.loading import load_rows
 
 from .adapters import LoraSettings, choose_trained
 from .checkpoints import is_trained_only, last_complete
@@ -205,7 +206,7 @@ def mixture(plan: Recipe, rows: list[datasets.Dataset], processor: VigcProcessor
 
 def _load(entry: DataEntry) -> datasets.Dataset:
     if entry.dataset is not None:
-        return datasets.load_dataset(entry.dataset, entry.config, split=entry.split, revision=entry.revision)
+        return load_rows(entry.dataset, entry.config, split=entry.split, revision=entry.revision)
     rows, _ = read_annotations(
         list(entry.files),
         str(entry.images),
@@ -272,10 +273,9 @@ def _check_settings(args: VigcTrainingArguments, samples: VigcMixture) -> None:
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
         total = _steps(args, len(samples))[1]
         given = {"num_warmup_steps": args.get_warmup_steps(total), "num_training_steps": total}
+        own: Any = args.lr_scheduler_kwargs
         try:
-            get_scheduler(
-                args.lr_scheduler_type, optimizer, scheduler_specific_kwargs=args.lr_scheduler_kwargs, **given
-            )
+            get_scheduler(args.lr_scheduler_type, optimizer, scheduler_specific_kwargs=own, **given)
         except (TypeError, ValueError) as error:
             raise ValueError(f"lr_scheduler_type={args.lr_scheduler_type!r}: {error}") from error
 

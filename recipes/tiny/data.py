@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 from vigc.processing import INSTRUCTION_TYPES, VigcProcessor, pair_text
-from vigc.scenes.language import NUMBERS, TOPICS, TYPES, Pair, probes, write_pair
+from vigc.scenes.language import NUMBERS, TOPICS, TYPES, Pair, describe, probes, with_article, write_pair
 from vigc.scenes.render import render
 from vigc.scenes.world import CELLS, COLORS, KINDS, MAX_OF_A_KIND, SIZES, Scene, SceneObject, sample_scenes
 
@@ -173,7 +173,33 @@ def reordered(row: TextRow, rng: random.Random) -> TextRow:
         return row
     opening, *mentions = _sentences(row.pair.answer)
     rng.shuffle(mentions)
-    answer = " ".join([opening, *mentions])
+    return _answered(row, [opening, *mentions])
+
+
+def spelled_out(row: TextRow, scene: Scene) -> TextRow:
+    """The row with three sentences for each object of a description: where it is, its size, its color.
+
+    Args:
+        row: Of any type; only descriptions change.
+        scene: What it is about.
+    """
+    if row.pair.type != "detail":
+        return row
+    opening, *mentions = _sentences(row.pair.answer)
+    sentences = [opening]
+    for mention in mentions:
+        # The longest, since a ball is the beginning of a balloon.
+        named = [item for item in scene.objects if describe(item) in mention.lower()]
+        item = max(named, key=lambda item: len(item.kind))
+        thing, bare = describe(item), with_article(item.kind)
+        mention = mention.replace(thing, bare).replace(thing.capitalize(), bare.capitalize())
+        sentences += [mention, f"It is {item.size}.", f"It is {item.color}."]
+    return _answered(row, sentences)
+
+
+def _answered(row: TextRow, sentences: list[str]) -> TextRow:
+    """The row of VIG's or VIC's with these sentences as its answer."""
+    answer = " ".join(sentences)
     target = answer if row.target == row.pair.answer else pair_text(row.pair.question, answer)
     return replace(row, target=target, pair=replace(row.pair, answer=answer))
 

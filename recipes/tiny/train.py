@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from data import Encoder, Pictures, TextRow, instruction_row, prefixed, question_row, reordered
+from data import Encoder, Pictures, TextRow, instruction_row, prefixed, question_row, reordered, spelled_out
 from measure import Subject, all_figures, table
 from model import QUERIES, WIDTH, build_model, build_processor
 from safetensors.torch import load_model, save_model
@@ -65,6 +65,7 @@ class Plan:
         next_only: Such a row's target is the next sentence alone.
         alike: A batch of pairs or of descriptions holds one type, and so less padding.
         any_order: Descriptions name the objects in a random order, in all stages with texts.
+        longer: Descriptions give each object three sentences instead of one, in all stages with texts.
         queries: The Q-Former's.
         width: Of the ViT, the Q-Former and the language model.
     """
@@ -81,6 +82,7 @@ class Plan:
     next_only: bool = False
     alike: bool = False
     any_order: bool = False
+    longer: bool = False
     queries: int = QUERIES
     width: int = WIDTH
 
@@ -123,6 +125,8 @@ def build(
         if saved is not None and saved.exists():
             load_model(model, str(saved))
         else:
+            if name != "a" and pictures.embeds is None:
+                pictures.embed(model.eval())
             # Each stage draws the same, whether those before it ran or were loaded.
             set_seed(seed)
             model.train()
@@ -134,8 +138,6 @@ def build(
         if name == "a":
             # From here on the ViT stays as it is, so that it has to look at each picture once only.
             model.vision_model.requires_grad_(False)
-            if pictures.embeds is None:
-                pictures.embed(model.eval())
         clock.lap(f"stage {name}")
     return model.eval(), processor
 
@@ -193,7 +195,9 @@ def _long_row(
         alike = plan.alike and shares is DESCRIBING
         shares = {("detail", "complex", "detail")[turn % 3]: 1.0} if alike else shares
         row = question_row(encoder.pictures, index, seed, shares)
-    return reordered(row, random.Random(f"order:{seed}:{index}")) if plan.any_order else row
+    if plan.any_order:
+        row = reordered(row, random.Random(f"order:{seed}:{index}"))
+    return spelled_out(row, encoder.pictures.scenes[row.scene]) if plan.longer else row
 
 
 def _ask(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
@@ -273,6 +277,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Builds, measures, saves."""
     arguments = make_parser().parse_args()
+    # Asked before the work, during which the repository may move on.
+    commit = _commit()
     start = time.monotonic()
     torch.set_num_threads(arguments.threads)
     short = Stage(3, 8, 1e-3)
@@ -286,12 +292,17 @@ def main() -> None:
     model.half().save_pretrained(arguments.output)
     processor.save_pretrained(arguments.output)
     (arguments.output / "figures.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    card = _card(model, plan, arguments, table(results), time.monotonic() - start)
+    card = _card(model, plan, arguments, table(results), commit, time.monotonic() - start)
     (arguments.output / "README.md").write_text(card, encoding="utf-8")
 
 
 def _card(
-    model: VigcForConditionalGeneration, plan: Plan, arguments: argparse.Namespace, figures: str, seconds: float
+    model: VigcForConditionalGeneration,
+    plan: Plan,
+    arguments: argparse.Namespace,
+    figures: str,
+    commit: str,
+    seconds: float,
 ) -> str:
     template = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
     stages = [(name, value) for name, value in vars(plan).items() if isinstance(value, Stage)]
@@ -303,7 +314,7 @@ def _card(
         seed=arguments.seed,
         prefixes=plan.prefixes,
         version=__version__,
-        commit=_commit(),
+        commit=commit,
         minutes=seconds / 60,
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads",
         stages="\n".join(f"- {name}: {stage.steps} x {stage.batch} at {stage.rate:g}" for name, stage in stages),

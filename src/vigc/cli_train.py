@@ -17,16 +17,17 @@ DryRun = Annotated[
 
 def train(context: typer.Context, recipe: Recipe, dry_run: DryRun = False) -> None:
     """Train a model as a recipe says; any training argument can follow, such as --learning_rate 1e-4."""
+    from vigc.evaluation import written_figures
     from vigc.trainer import dry_run as check
     from vigc.trainer import train as run
 
     try:
         if not dry_run:
-            trainer = run(recipe, context.args)
+            trainer = run(recipe, context.args, compute_metrics=written_figures)
             if trainer.is_world_process_zero():
                 say(f"Model: {trainer.args.output_dir}")
             return
-        result = check(recipe, context.args)
+        result = check(recipe, context.args, compute_metrics=written_figures)
     except (ValueError, OSError, ImportError) as error:
         fail("train", error)
     say(str(result))

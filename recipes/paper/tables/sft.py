@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from datasets import Dataset, load_dataset
+from datasets import Dataset
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer, TrlParser
+
+from vigc.processing.loading import load_rows
 
 
 @dataclass
@@ -88,8 +90,7 @@ def problems(settings: Settings, args: SFTConfig) -> list[str]:
 
 def read_data(folder: str) -> Dataset:
     """The chats to train on."""
-    rows = load_dataset(folder, split="train")  # nosec B615: a folder
-    return rows.select_columns(["images", "messages"])
+    return load_rows(folder).select_columns(["images", "messages"])
 
 
 def main(arguments: list[str]) -> None:
