@@ -221,6 +221,19 @@ def test_torn_state_is_made_again(place):
     assert content(place / "out") == before
 
 
+def test_a_list_of_inputs_that_was_cut_or_altered_is_written_again(place):
+    make_inputs(place)
+    generate(place, place / "out")
+    before = content(place / "out")
+    listed = place / "out" / ledger.INPUTS
+    whole = listed.read_bytes()
+    for torn in (whole[:-40], whole[:-1], whole.replace(b"p8.png", b"p0.png")):
+        listed.write_bytes(torn)
+        (place / "out" / ledger.SHARDS / "00002.json").unlink()
+        assert not generate(place, place / "out").idle
+        assert content(place / "out") == before
+
+
 def test_overwriting_goes_on_with_the_same_job(place):
     make_inputs(place)
     generate(place, place / "out", rank=0, world_size=2)
