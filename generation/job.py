@@ -143,9 +143,10 @@ def _is_done(folder: Path, plan: dict[str, Any], shard: int) -> bool:
     return record is not None and record.fingerprint == plan["fingerprint"]
 
 
-def missing_shards(folder: Path, plan: dict[str, Any]) -> int:
-    """How many shards are not finished."""
-    return sum(not _is_done(folder, plan, shard) for shard in range(plan["inputs"]["shards"]))
+def missing_shards(folder: Path, plan: dict[str, Any], shards: Iterable[int] | None = None) -> int:
+    """How many shards are not finished, of all or of some."""
+    asked = range(plan["inputs"]["shards"]) if shards is None else shards
+    return sum(not _is_done(folder, plan, shard) for shard in asked)
 
 
 def finish(folder: Path, plan: dict[str, Any], write: Callable[[], dict[str, int]]) -> bool:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ from faults import content, make_inputs
 from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 
-from vigc.generation import BusyError, ConflictError, TryAgainError, generate_dataset, ledger, locks
+from vigc.generation import BusyError, ConflictError, GenerateJob, TryAgainError, generate_dataset, ledger, locks
 from vigc.generation.attempts import is_endless, is_same_question
+from vigc.running import do_job
 
 
 @pytest.fixture
@@ -184,6 +186,25 @@ def test_a_share_that_is_not_the_last_says_what_is_missing(place):
     assert summary.missing == 2 and not (place / "out" / "README.md").exists()
     assert generate(place, place / "out", rank=0, world_size=2).missing == 0
     assert (place / "out" / "README.md").exists()
+
+
+def test_a_shard_that_another_process_holds_is_no_success(place, capsys):
+    make_inputs(place)
+    out = place / "out"
+    generate(place, out, rank=1, world_size=3)
+    job = GenerateJob(
+        **{"images": place / "pictures", "model": ScriptedModel(), "processor": ScriptedProcessor()},
+        **{"types": ["conversation", "detail"], "shard_size": 4, "batch_size": 2},
+    )
+    with locks.hold(out, "shard-00002") as free:
+        assert free and do_job("generate", lambda: job, out) == 5
+        told = capsys.readouterr()
+        assert "another process holds 1 shard of this share" in told.err and "1 shard still to be written" in told.out
+        assert not (out / ledger.CARD).exists()
+        # A rank answers for its own share alone.
+        assert do_job("generate", lambda: replace(job, rank=0, world_size=2), out) == 5
+        assert do_job("generate", lambda: replace(job, rank=1, world_size=2), out) == 3
+    assert do_job("generate", lambda: job, out) == 3 and (out / ledger.CARD).exists()
 
 
 # Asking again
