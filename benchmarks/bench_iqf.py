@@ -7,6 +7,9 @@
 `eta_dec` is tokens kept per token decoded (rows x steps, beams counted). `eta_fwd` is the fewest tokens the language
 model has to read and write for the same texts, per token that it does (rows x places, padding and beams counted). Both
 are the same on every machine; seconds are not, and are compared within a round only.
+
+The loop always writes VIG's draft answer. "without drafts" the engine writes the question alone before VIC answers it
+(`iqf_draft=False`): questions and answers stay the same.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +34,14 @@ from models import SIZES, build, pictures
 
 from vigc.modeling_vigc import VigcRequest
 
-# Beams, repetition penalty, and whether the engine checks drafts first.
-DECODINGS = {"greedy": (1, 1.0, False), "beam5": (5, 1.5, False), "greedy, drafts": (1, 1.0, True)}
+# Beams and repetition penalty.
+DECODINGS = {"greedy": (1, 1.0), "beam5": (5, 1.5)}
+# What the engine does in other ways.
+WAYS: dict[str, dict[str, Any]] = {
+    "as the loop": {},
+    "drafts verified": {"verify_drafts": True},
+    "without drafts": {"iqf_draft": False},
+}
 # As released, less what only the release records: the first VIC call written out in full.
 SETTINGS = {"iqf_preset": "original", "iqf_full_record": False}
 # (question, VIG's text, what the VIC calls kept)
@@ -52,11 +62,12 @@ class Cost:
 
 @dataclass
 class Cell:
-    """All runs of one decoding at one batch size."""
+    """All runs of one decoding at one batch size in one way; ways share the baseline's."""
 
     decoding: str
     batch: int
-    baseline: list[Cost] = field(default_factory=list)
+    way: str
+    baseline: list[Cost]
     engine: list[Cost] = field(default_factory=list)
     kept: int = 0
     floor: int = 0
@@ -163,7 +174,7 @@ def floor(processor: Any, task: str, rows: list[Texts]) -> tuple[int, int]:
     kept = least = 0
     for question, text, sentences in rows:
         prompt = processor.instruction(task)
-        calls = [(prompt, count(text) + 1)]  # VIG's text and its end of sequence
+        calls = [(prompt, count(text) + (not text.endswith("Answer:")))]  # VIG's text and its end of sequence
         if question is not None:
             prompt = processor.vic_prompt(question, task, "instruction")
             for sentence in sentences:
@@ -182,30 +193,38 @@ def measure(args: argparse.Namespace) -> list[Cell]:
     images = pictures(args.images, args.size, args.seed)
     pixels = processor(images=images, return_tensors="pt")["pixel_values"].to(model.device, model.dtype)
     meter = Meter(model)
-    cells = [Cell(name, batch) for name in args.decodings for batch in args.batches]
+    groups = []
+    for name in args.decodings:
+        ways = [way for way in args.ways if name == "greedy" or "verify_drafts" not in WAYS[way]]
+        for batch in args.batches:
+            costs: list[Cost] = []
+            groups.append([Cell(name, batch, way, costs) for way in ways])
     for number in range(args.rounds):
-        for cell in cells:
-            beams, penalty, verify = DECODINGS[cell.decoding]
+        for cells in groups:
+            name, batch = cells[0].decoding, cells[0].batch
+            beams, penalty = DECODINGS[name]
             loop = AuthorsLoop(model, processor, beams=beams, penalty=penalty)
-
-            def baseline(loop: AuthorsLoop = loop, batch: int = cell.batch) -> list[Texts]:
-                return run_loop(loop, pixels, args.task, batch)
-
-            decoding = {"num_beams": beams, "repetition_penalty": penalty, "verify_drafts": verify}
-
-            def ours(decoding: dict[str, Any] = decoding, batch: int = cell.batch) -> list[Texts]:
-                return run_engine(model, processor, pixels, args.task, batch, **decoding)
-
-            theirs = _timed(meter, beams, baseline, cell.baseline)
-            rows = _timed(meter, beams, ours, cell.engine)
-            cell.kept, cell.floor = floor(processor, args.task, rows)
-            cell.different = sum(one != other for one, other in zip(theirs, rows, strict=True))
+            theirs = _timed(meter, beams, partial(run_loop, loop, pixels, args.task, batch), cells[0].baseline)
+            for cell in cells[:: -1 if number % 2 else 1]:
+                decoding = {"num_beams": beams, "repetition_penalty": penalty, **WAYS[cell.way]}
+                work = partial(run_engine, model, processor, pixels, args.task, batch, **decoding)
+                rows = _timed(meter, beams, work, cell.engine)
+                cell.kept, cell.floor = floor(processor, args.task, rows)
+                cell.different = different(theirs, rows)
+            seconds = ", ".join(f"{cell.way} {cell.engine[-1].seconds:.1f} s" for cell in cells)
             print(
-                f"round {number + 1}, {cell.decoding} at {cell.batch}: {cell.baseline[-1].seconds:.1f} s, "
-                f"{cell.engine[-1].seconds:.1f} s",
-                flush=True,
+                f"round {number + 1}, {name} at {batch}: {cells[0].baseline[-1].seconds:.1f} s; {seconds}", flush=True
             )
-    return cells
+    return [cell for cells in groups for cell in cells]
+
+
+def different(theirs: list[Texts], ours: list[Texts]) -> int:
+    """How many rows differ: in the question, in what VIG wrote (as far as it was asked to), in a kept sentence."""
+    count = 0
+    for one, other in zip(theirs, ours, strict=True):
+        drafted = not other[1].endswith("Answer:")
+        count += one != other if drafted else (one[0], one[2]) != (other[0], other[2])
+    return count
 
 
 def _timed(meter: Meter, beams: int, work: Callable[[], list[Texts]], costs: list[Cost]) -> list[Texts]:
@@ -219,27 +238,23 @@ def figures(cells: list[Cell]) -> list[dict[str, Any]]:
     """A line of the table for each cell, and for the engine's greedy search against the loop as it was released."""
     lines = []
     pairs = [(cell, cell) for cell in cells]
-    by_name = {(cell.decoding, cell.batch): cell for cell in cells}
-    pairs += [
-        (by_name["beam5", cell.batch], cell)
-        for cell in cells
-        if cell.decoding == "greedy" and ("beam5", cell.batch) in by_name
-    ]
+    loops = {cell.batch: cell for cell in cells if cell.decoding == "beam5"}
+    pairs += [(loops[cell.batch], cell) for cell in cells if cell.decoding == "greedy" and cell.batch in loops]
     for theirs, ours in pairs:
         base, engine = theirs.baseline[-1], ours.engine[-1]
         ratios = [one.seconds / other.seconds for one, other in zip(theirs.baseline, ours.engine, strict=True)]
         lines.append(
             {
-                "engine": ours.decoding,
+                "engine": f"{ours.decoding}, {ours.way}",
                 "loop": theirs.decoding,
                 "batch": ours.batch,
                 "times faster": statistics.median(ratios),
                 "lowest": min(ratios),
                 "row-steps": base.decoded / engine.decoded,
                 "eta_dec": ours.kept / engine.decoded,
-                "eta_dec loop": theirs.kept / base.decoded,
+                "eta_dec loop": ours.kept / base.decoded,
                 "eta_fwd": ours.floor / engine.forwards,
-                "eta_fwd loop": theirs.floor / base.forwards,
+                "eta_fwd loop": ours.floor / base.forwards,
                 "ViT": engine.vit,
                 "ViT loop": base.vit,
                 "MB": engine.peak,
@@ -268,6 +283,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--decodings", choices=DECODINGS, nargs="+", default=list(DECODINGS))
+    parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS), help="of the engine")
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--task", default="detail")

@@ -68,6 +68,8 @@ class CorrectJob(JobSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if "iqf_draft" in self.given:
+            raise GenerationError("iqf_draft has no effect on given questions, for which VIG writes nothing: drop it.")
         if self.type is not None and self.type not in INSTRUCTION_TYPES:
             raise GenerationError(
                 f"Type {self.type!r} is not known: use one of {', '.join(INSTRUCTION_TYPES)}, or none."

@@ -54,7 +54,8 @@ class Figures:
                 self.sentences[min(position, _POSITIONS)] += 1
                 self.sentences_changed[min(position, _POSITIONS)] += bool(step["changed"])
         for name, counted in self.words.items():
-            counted[len((row[name] or "").split())] += 1
+            if row[name] is not None:
+                counted[len(row[name].split())] += 1
         for name, scored in self.scores.items():
             value = (row["scores"] or {}).get(name)
             if value is not None and math.isfinite(value):

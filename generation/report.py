@@ -42,6 +42,8 @@ def write_report(dataset: Path, *, max_rows: int = MAX_ROWS) -> Path:
     types = plan["configuration"]["types"]
     figures, drawn, pictures = _count(dataset, types, max(1, max_rows))
     total = sum(figures.values(), Figures())
+    configuration = plan["configuration"]
+    compared = configuration["correct"] and configuration.get("iqf", {}).get("iqf_draft", True)
     set_aside = ledger.read_quarantine(dataset)
     texts = [record for record in set_aside if record["kind"] == "text"]
     files = [record | {"path": printable(record["path"])} for record in set_aside if record["kind"] != "text"]
@@ -51,7 +53,8 @@ def write_report(dataset: Path, *, max_rows: int = MAX_ROWS) -> Path:
         types=types,
         figures={kind: counted.shown() for kind, counted in figures.items()},
         total=total.shown(),
-        charts=total.charts(plan["configuration"]["correct"]),
+        compared=compared,
+        charts=total.charts(compared),
         sunburst=total.questions_chart(),
         first_words=total.first_words(),
         pictures_read=pictures,
@@ -141,8 +144,8 @@ def _chosen_rows(dataset: Path, kind: str, drawn: set[str]) -> Iterator[dict[str
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    draft, answer = row["draft"] or "", row["answer"]
-    before, after = word_differences(draft, answer)
+    draft, answer = row["draft"], row["answer"]
+    before, after = word_differences(answer if draft is None else draft, answer)
     trace = [step for step in row["trace"] or [] if step["sentence"]]
     scores = row["scores"] or {}
     return {

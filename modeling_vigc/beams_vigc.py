@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from .decoding_vigc import Decoding, Text, Written
+from .sentences_vigc import MarkRule, UnitRule
 
 _NEVER = -1e9
 
@@ -47,14 +48,14 @@ class BeamSearch:
 
     Args:
         decoding: The settings; `decoding.beams` hypotheses are kept.
-        until_unit: Whether only the first unit is wanted.
+        until: If only the first unit is wanted, by which rule.
     """
 
-    def __init__(self, decoding: Decoding, until_unit: bool) -> None:
-        self.decoding, self.until_unit = decoding, until_unit
+    def __init__(self, decoding: Decoding, until: UnitRule | MarkRule | None) -> None:
+        self.decoding, self.until = decoding, until
         beams = decoding.beams
         self.keep = max(2, 1 + len(decoding.stop_ids)) * beams
-        self.running = [_Hypothesis(Text(until_unit)) for _ in range(beams)]
+        self.running = [_Hypothesis(Text(until)) for _ in range(beams)]
         self.scores = torch.full((beams,), _NEVER)
         self.scores[0] = 0.0
         self.finished = _Finished(torch.full((beams,), _NEVER), [None] * beams)
@@ -80,7 +81,7 @@ class BeamSearch:
         full = all(self.finished.texts) and self.decoding.config.early_stopping is True
         if not self.improvable or full or bool(hit.all()):
             self.outcome = self._best()
-        elif self.until_unit and self._agreed():
+        elif self.until is not None and self._agreed(self.until):
             self.outcome = self._written(self.running[0].text, "unit")
         return [item.parent for item in self.running]
 
@@ -129,14 +130,10 @@ class BeamSearch:
         worst = self.finished.scores.min() if all(self.finished.texts) else torch.tensor(_NEVER)
         return bool(best > worst)
 
-    def _agreed(self) -> bool:
+    def _agreed(self, rule: UnitRule | MarkRule) -> bool:
         for item in self.running:
-            last = item.text.ids[-1]
-            if item.unit is None and (item.text.undecided or last in self.decoding.enders):
-                decoded = self.decoding.decode(item.text.ids).lstrip()
-                item.text.undecided = self.decoding.rule.undecided(decoded)
-                end = self.decoding.rule.end(decoded, complete=False)
-                item.unit = None if end is None else decoded[:end].strip()
+            if item.unit is None:
+                item.unit = self.decoding.unit_of(item.text)
         units = {item.unit for item in self.running}
         if len(units) > 1 or None in units:
             return False
@@ -144,7 +141,7 @@ class BeamSearch:
         if best is None:
             return True
         text = self._written(best.text, "").text
-        end = self.decoding.rule.end(text, complete=True)
+        end = rule.end(text, complete=True)
         return end is not None and text[:end].strip() in units
 
     def _best(self) -> Written:

@@ -21,7 +21,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from .sentences_vigc import UnitRule
+from .sentences_vigc import MarkRule, UnitRule
 
 # These ask which ids there are, or nothing, but not how many: rows of different lengths can go together, the shorter
 # ones filled up with an id that they hold already.
@@ -58,11 +58,11 @@ class Text:
     """The text of one row while it is being written.
 
     Args:
-        until_unit: Whether it is over at the end of its first unit.
+        until: Where it is over before its end: behind its first unit by this rule.
         seed: Of what is drawn; with the place in the text it decides each draw.
     """
 
-    until_unit: bool
+    until: UnitRule | MarkRule | None = None
     seed: int = 0
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -78,7 +78,6 @@ class Decoding:
         model: A VIGC or InstructBLIP model with a decoder-only language model.
         processor: Holds the language model's `tokenizer`.
         config: The settings, complete (see `GenerationMixin._prepare_generation_config`).
-        rule: Where a unit ends.
         logits_processor: The caller's own, after those that `config` asks for.
     """
 
@@ -87,10 +86,9 @@ class Decoding:
         model: Any,
         processor: Any,
         config: GenerationConfig,
-        rule: UnitRule,
         logits_processor: Sequence[LogitsProcessor] = (),
     ) -> None:
-        self.rule, self.tokenizer = rule, processor.tokenizer
+        self.tokenizer = processor.tokenizer
         self.config = copy.deepcopy(config)
         # Older stock configurations do not say it.
         named = model.config.image_token_index
@@ -99,8 +97,7 @@ class Decoding:
         self.beams: int = config.num_beams or 1
         eos = config.eos_token_id if config.eos_token_id is not None else self.tokenizer.eos_token_id
         self.stop_ids = set(eos if isinstance(eos, list) else [eos])
-        pieces = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
-        self.enders = {index for index, piece in enumerate(pieces) if piece and rule.may_end(piece)}
+        self._enders: dict[UnitRule | MarkRule, set[int]] = {}
         # transformers' own penalty would count prompts, or spare as many generated ids as a prompt has padding; as in
         # the release it counts what this call wrote.
         penalty, self.config.repetition_penalty = self.config.repetition_penalty, 1.0
@@ -166,16 +163,28 @@ class Decoding:
             if math.isfinite(text.logprobs[-1]):  # else it tells why this is the end
                 text.logprobs.pop()
             text.stop = "eos"
-        elif text.until_unit and (text.undecided or token in self.enders) and self._unit_ended(text):
+        elif text.until is not None and self.unit_of(text) is not None:
             text.stop = "unit"
         elif len(text.ids) >= self.max_new_tokens:
             text.stop = "length"
         return bool(text.stop)
 
-    def _unit_ended(self, text: Text) -> bool:
+    def unit_of(self, text: Text) -> str | None:
+        """The first unit of a text that is to be cut, once its last id ends it whatever follows; else None."""
+        assert text.until is not None
+        if not text.undecided and text.ids[-1] not in self._enders_of(text.until):
+            return None
         decoded = self.decode(text.ids).lstrip()
-        text.undecided = self.rule.undecided(decoded)
-        return self.rule.end(decoded, complete=False) is not None
+        text.undecided = text.until.undecided(decoded)
+        end = text.until.end(decoded, complete=False)
+        return None if end is None else decoded[:end].strip()
+
+    def _enders_of(self, rule: UnitRule | MarkRule) -> set[int]:
+        """The ids that can bring the end of a unit."""
+        if rule not in self._enders:
+            pieces = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
+            self._enders[rule] = {index for index, piece in enumerate(pieces) if piece and rule.may_end(piece)}
+        return self._enders[rule]
 
     def written(self, text: Text) -> Written:
         """A text that is over."""

@@ -19,6 +19,7 @@ from .beams_vigc import BeamSearch
 from .cache_vigc import LaneCache
 from .decoding_vigc import Decoding, Text, Written, image_features
 from .drafts_vigc import Drafts
+from .sentences_vigc import MarkRule, UnitRule
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ class Call:
         prompt: For the Q-Former and the language model alike.
         image_embeds: float (patches + 1, vision width), the ViT's output.
         decoding: How.
-        until_unit: Whether it is over at the end of its first unit.
+        until: Where it is over before its end: behind its first unit by this rule.
         seed: For sampling.
         draft: What is expected to be written, if anything is.
     """
@@ -45,7 +46,7 @@ class Call:
     prompt: str
     image_embeds: torch.Tensor
     decoding: Decoding
-    until_unit: bool = False
+    until: UnitRule | MarkRule | None = None
     seed: int = 0
     draft: str | None = None
 
@@ -160,10 +161,10 @@ class Engine:
         fresh = []
         for (row, call), prompt in zip(calls, prompts, strict=True):
             beams, lane = call.decoding.beams, len(self.lengths)
-            text = Text(call.until_unit, call.seed)
+            text = Text(call.until, call.seed)
             slot = _Slot(call, row, list(range(lane, lane + beams)), text, prompt_length=len(prompt))
             if beams > 1:
-                slot.search = BeamSearch(call.decoding, call.until_unit)
+                slot.search = BeamSearch(call.decoding, call.until)
             else:
                 at_most = call.decoding.max_new_tokens - 1
                 slot.draft = self.drafts.propose(call.draft, len(self.slots) + len(calls), at_most)

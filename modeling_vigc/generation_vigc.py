@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 
 from .decoding_vigc import Decoding, Written
 from .engine_vigc import Call, Row
-from .sentences_vigc import UnitRule
+from .sentences_vigc import MarkRule, UnitRule
 
 # What a processor's output carries beside the tensors.
 PROCESSOR_ENTRIES = ("mode", "task", "questions")
@@ -42,6 +42,8 @@ class IqfSettings:
             "{instruction} Question: {question} Answer:".
         iqf_split: "safe" sentence ends spare decimals and abbreviations; "original" ones are the first ".".
         iqf_full_record: Whether the first call is written out in full, for `answers_given_question`.
+        iqf_draft: Whether VIG writes its answer too. Without it VIG is over with its question, which saves about half
+            of all words; there is no draft then to compare VIC's answer with.
 
     Raises:
         ValueError: A value that is none of these.
@@ -54,6 +56,7 @@ class IqfSettings:
     iqf_prompt: str = "question"
     iqf_split: str = "safe"
     iqf_full_record: bool = False
+    iqf_draft: bool = True
 
     def __post_init__(self) -> None:
         allowed: dict[str, tuple[Any, ...]] = {
@@ -62,7 +65,7 @@ class IqfSettings:
             "iqf_prompt": ("question", "instruction"),
             "iqf_split": ("safe", "original"),
         }
-        allowed |= dict.fromkeys(("iqf_keep_tail", "iqf_full_record"), (True, False))
+        allowed |= dict.fromkeys(("iqf_keep_tail", "iqf_full_record", "iqf_draft"), (True, False))
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not known: use {' or '.join(map(repr, values))}.")
@@ -126,7 +129,7 @@ class Pair:
         task: The type of instruction, if one was named.
         question: Written or given; None where VIG's text is not a pair.
         prompt: The last prompt with what was written to it.
-        draft: VIG's answer.
+        draft: VIG's answer; None without `iqf_draft`.
         draft_units: Its sentences or paragraphs.
         answer: The answer after VIC; None where VIG's text is not a pair.
         step: How many VIC calls there were.
@@ -231,31 +234,44 @@ def converse(
     if request.mode == "vig":
         row.prompt = row.instruction = processor.instruction(request.task)
         seed = _step_seed(request.seed, 0)
-        _read_pair(row, (yield Call(row.prompt, request.image_embeds, decoding, seed=seed)), processor, settings)
+        until = MarkRule(processor.answer_mark) if request.correct and not settings.iqf_draft else None
+        written = yield Call(row.prompt, request.image_embeds, decoding, until, seed)
+        if until is not None:
+            _cut(written, until, decoding)
+        _read_pair(row, written, processor, settings, with_draft=until is None)
         if row.reason is not None or not request.correct:
             row.answer = row.draft if row.reason is None else None
             return request, row
     row.prompt = processor.vic_prompt(row.question, row.task, settings.iqf_prompt)
     while not row.done:
         seed = _step_seed(request.seed, row.step + 1)
-        until_unit = not _whole(row, settings)
-        draft = _expected(row, until_unit, settings)
-        written = yield Call(row.prompt, request.image_embeds, decoding, until_unit, seed, draft)
+        until = None if _whole(row, settings) else settings.rule
+        draft = _expected(row, until is not None, settings)
+        written = yield Call(row.prompt, request.image_embeds, decoding, until, seed, draft)
         row.follows = written.accepted != 0
         _advance(row, written, decoding, settings)
         row.follows |= row.step == 1 and settings.iqf_full_record  # from now on there is a better draft
     return request, row
 
 
-def _read_pair(row: Pair, written: Written, processor: Any, settings: IqfSettings) -> None:
-    """VIG's text: a question and a draft, or the reason why there is none."""
+def _cut(written: Written, rule: MarkRule, decoding: Decoding) -> None:
+    """Takes off what stands behind the unit: a beam search goes on until its beams agree on that, and on no more."""
+    end = rule.end(written.text, complete=True)
+    if end is not None:
+        written.text = written.text[:end]
+        count = decoding.kept_tokens(written, written.text)
+        del written.ids[count:], written.logprobs[count:]
+
+
+def _read_pair(row: Pair, written: Written, processor: Any, settings: IqfSettings, with_draft: bool) -> None:
+    """VIG's text: a question and, if asked for, a draft, or the reason why there is none."""
     pair = processor.parse_pair(written.text)
     row.vig_text, row.draft_logprob = written.text, _mean(written.logprobs)
-    row.question, row.draft, row.reason = pair.question, pair.answer, pair.reason
+    row.question, row.draft, row.reason = pair.question, pair.answer if with_draft else None, pair.reason
     if pair.question == "" and settings.iqf_prompt == "question":
         row.reason = "the question is empty"
-    if pair.answer is not None:
-        row.draft_units = settings.rule.split_all(pair.answer)
+    if row.draft is not None:
+        row.draft_units = settings.rule.split_all(row.draft)
 
 
 def _expected(row: Pair, until_unit: bool, settings: IqfSettings) -> str | None:

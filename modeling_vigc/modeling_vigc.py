@@ -332,7 +332,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
         settings = IqfSettings.resolve(self.generation_config, iqf)
         rest = {name: value for name, value in given.items() if name not in iqf}
         config = self._correcting_config(settings, rest)
-        return Decoding(self, processor, config, settings.rule, logits_processor or ()), settings
+        return Decoding(self, processor, config, logits_processor or ()), settings
 
     def _correcting_config(self, settings: IqfSettings, kwargs: dict[str, Any]) -> GenerationConfig:
         """The decoding settings of a correction. All of `kwargs` must be known and have an effect."""

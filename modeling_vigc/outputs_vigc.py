@@ -19,7 +19,7 @@ class VigcGenerateOutput(ModelOutput):
         sequences: int64 (B, T), the prompt's ids and those of the final text: "Question: ... Answer: ..." where the
             question was written too, else the answer.
         questions: The question, written or given; None where VIG's text is not a pair.
-        drafts: VIG's answer; None where the question was given or there is none.
+        drafts: VIG's answer; None where the question was given, there is none, or `iqf_draft` is off.
         answers: The answer after VIC; None where VIG's text is not a pair.
         trace: For each VIC call `{"sentence", "changed", "logprob", "stop"}`: the text it kept; whether that differs
             from the draft's text at this place (None without a draft); the mean log-probability of its tokens, natural
@@ -32,7 +32,7 @@ class VigcGenerateOutput(ModelOutput):
         answer_lists: With `iqf_unit="paragraph"` what each call kept, and "" for calls that were not needed any more,
             as the release records it; else empty.
         answers_given_question: The first VIC call's whole text, with `iqf_full_record`, else None.
-        draft_logprobs: Mean log-probability of the tokens of VIG's text (question and draft).
+        draft_logprobs: Mean log-probability of the tokens of VIG's text (question and draft, as far as written).
         answer_logprobs: Mean log-probability of the tokens of the answer, each under the call that wrote it.
     """
 

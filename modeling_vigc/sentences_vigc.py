@@ -89,3 +89,27 @@ class UnitRule:
         if piece.startswith("<0x"):
             return True
         return "\n" in piece if self.unit == "paragraph" else any(mark in piece for mark in ".!?…。！？")
+
+
+@dataclass(frozen=True)
+class MarkRule:
+    """Where a text is cut behind a mark; otherwise as [`UnitRule`].
+
+    Args:
+        mark: Such as "Answer:".
+    """
+
+    mark: str
+
+    def end(self, text: str, complete: bool) -> int | None:
+        """Index behind the first mark, or None if there is none."""
+        at = text.find(self.mark)
+        return None if at < 0 else at + len(self.mark)
+
+    def undecided(self, text: str) -> bool:
+        """A mark that is there is an end, whatever follows."""
+        return False
+
+    def may_end(self, piece: str) -> bool:
+        """Whether a vocabulary piece can bring the mark's last character."""
+        return piece.startswith("<0x") or self.mark[-1] in piece

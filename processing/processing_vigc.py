@@ -10,7 +10,7 @@ import torch
 from transformers import BatchFeature, InstructBlipProcessor
 from transformers.image_utils import make_flat_list_of_images
 
-from .instructions_vigc import QuestionAnswer, instruction_type, parse_pair
+from .instructions_vigc import ANSWER_MARK, QuestionAnswer, instruction_type, parse_pair
 
 # An image and a user turn become the question as VIC knows it; an assistant turn becomes what is to be learnt. A text
 # in the middle of a chat is joined with a space, as the released loop joins the prompt and the answer so far.
@@ -180,6 +180,11 @@ class VigcProcessor(InstructBlipProcessor):
     def instruction(self, task: str) -> str:
         """What VIG is asked for a pair of type `task`."""
         return instruction_type(task).prompt
+
+    @property
+    def answer_mark(self) -> str:
+        """What stands between the question and the answer of a pair."""
+        return ANSWER_MARK
 
     def parse_pair(self, text: str) -> QuestionAnswer:
         """See [`~vigc.processing.parse_pair`]."""

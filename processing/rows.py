@@ -72,5 +72,5 @@ def to_messages(question: str, answer: str) -> list[dict[str, str]]:
 
 
 def is_edited(draft: str | None, answer: str) -> bool:
-    """Whether correction changed a word; white space does not count."""
-    return (draft or "").split() != answer.split()
+    """Whether correction changed a word of the draft, if there is one; white space does not count."""
+    return draft is not None and draft.split() != answer.split()

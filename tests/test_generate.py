@@ -211,6 +211,18 @@ def test_without_correction_the_answer_is_the_draft(made, pictures, model, proce
     assert "not corrected" in (tmp_path / "drafts" / "README.md").read_text(encoding="utf-8")
 
 
+def test_questions_alone_have_the_same_answers_and_no_drafts(made, pictures, model, processor, tmp_path):
+    folder = tmp_path / "answers"
+    generate_dataset(pictures, folder, model=model, processor=processor, settings={"iqf_draft": False})
+    answers, corrected = texts_of(folder), texts_of(made[0])
+    assert answers.keys() == corrected.keys()
+    for key, (question, draft, answer) in answers.items():
+        assert draft is None and (question, answer) == (corrected[key][0], corrected[key][2])
+    assert "No drafts were written" in (folder / "README.md").read_text(encoding="utf-8")
+    page = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert "without drafts" in page and "Answers edited" not in page and "<del>" not in page
+
+
 def test_settings_reach_the_model_and_the_hash(pictures, model, processor, tmp_path):
     settings = {"iqf_steps": 1, "iqf_keep_tail": False, "iqf_full_record": True, "num_beams": 2}
     job = {"model": model, "processor": processor, "types": ["complex"], "limit": 2}

@@ -264,3 +264,18 @@ def test_the_released_prompt_needs_the_type_of_given_questions(model, processor,
         model.generate(**inputs, processor=processor, iqf_preset="original")
     inputs = processor(images=images[:1], text="What can you see?", task="conversation", return_tensors="pt")
     assert model.generate(**inputs, processor=processor, iqf_preset="original", return_dict_in_generate=True).answers[0]
+
+
+def test_without_drafts_answers_stay_the_same_and_less_is_written(model, processor, images):
+    """VIG is over with its question: greedy, and with beams, whose best question is known before the best draft."""
+    for beams in (1, 3):
+        with Counter(model) as whole:
+            drafted = run(model, processor, images, num_beams=beams)
+        with Counter(model) as short:
+            out = run(model, processor, images, num_beams=beams, iqf_draft=False)
+        assert out.drafts == [None] * 6 and all(text.endswith("Answer:") for text in out.vig_texts)
+        assert out.questions == drafted.questions and out.answers == drafted.answers
+        assert all(step["changed"] is None for row in out.trace for step in row)
+        assert short.decoded < 0.8 * whole.decoded
+    plain = run(model, processor, images, iqf_draft=False, correct=False)
+    assert plain.sequences.shape[0] == 6

@@ -16,7 +16,6 @@ from vigc.convert_keys import to_transformers
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.modeling_vigc.decoding_vigc import Decoding, image_features
 from vigc.modeling_vigc.engine_vigc import Call, Engine
-from vigc.modeling_vigc.sentences_vigc import UnitRule
 
 TASKS = {"conv": "conversation", "desc": "detail", "comp": "complex"}
 DECODINGS = {
@@ -175,7 +174,7 @@ def test_gradients(vigc_folder, processor, images, meta, expected):
 def write(model, processor, prompts, embeds, **decoding):
     """What the engine writes to each prompt, all of them at once."""
     config, _ = model._prepare_generation_config(GenerationConfig(**decoding))
-    settings = Decoding(model, processor, config, UnitRule(split="original"))
+    settings = Decoding(model, processor, config)
 
     def row(place):
         return place, (yield Call(prompts[place], embeds[place], settings))

@@ -115,9 +115,12 @@ def _print_rows(preview: Preview, sample: ShardOutput) -> None:
     say(f"\nRows that the model writes ({made})")
     for row in preview.rows:
         say(f"\n  {row['type']}, {line(row['image_id'])}")
-        before, after = word_differences(row["draft"] or "", row["answer"])
-        answer = _marked(after, "{+", "+}") if before != after else "as drafted"
-        for name, text in (("question", row["question"]), ("draft", _marked(before, "[-", "-]")), ("answer", answer)):
+        texts = {"question": row["question"], "answer": row["answer"]}
+        if row["draft"] is not None:
+            before, after = word_differences(row["draft"], row["answer"])
+            answer = _marked(after, "{+", "+}") if before != after else "as drafted"
+            texts = {"question": row["question"], "draft": _marked(before, "[-", "-]"), "answer": answer}
+        for name, text in texts.items():
             say(fill(line(text), 110, initial_indent=f"    {name:<10}", subsequent_indent=" " * 14))
     aside = [f"{record['path']}: {record['reason']}" for record in sample.skipped + sample.rejects]
     if aside:

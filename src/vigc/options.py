@@ -142,6 +142,9 @@ IqfSplit = Annotated[
 IqfFullRecord = Annotated[
     bool | None, option("Also write the first VIC answer in full, into `extra`.", rich_help_panel=_IQF)
 ]
+IqfDraft = Annotated[
+    bool | None, option("Whether VIG writes a draft, or its question alone: half the words.", rich_help_panel=_IQF)
+]
 
 
 @dataclass(kw_only=True)
@@ -191,6 +194,7 @@ class DecodingOptions:
     iqf_prompt: IqfPrompt = None
     iqf_split: IqfSplit = None
     iqf_full_record: IqfFullRecord = None
+    iqf_draft: IqfDraft = None
 
     def settings(self) -> dict[str, Any]:
         """Those that were given."""
