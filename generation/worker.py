@@ -267,6 +267,8 @@ class Worker:
             "type": kind,
             "instruction": self.processor.instruction(kind),
             "text": draft.text,
+            # What is wrong may be with VIC's text, and not with VIG's.
+            **({} if draft.answer is None else {"answer": draft.answer}),
             "reason": reason,
             "attempts": 1 if reason == NOT_FINITE else self.retries + 1,
         }

@@ -318,6 +318,23 @@ def test_texts_that_are_no_pairs_are_tried_again_and_then_set_aside(place):
     assert set(again) - {None} <= {2, 3} and any(again)
 
 
+def test_an_answer_without_end_is_set_aside_with_what_it_says(place):
+    class Repeating(ScriptedModel):
+        def generate(self, *given, **named):
+            output = super().generate(*given, **named)
+            output["answers"] = ["It is " + "the cat " * 30 for _ in output["answers"]]
+            return output
+
+    make_inputs(place, count=4)
+    summary = generate(place, place / "out", model=Repeating(malformed=0))
+    records = [record for record in ledger.read_quarantine(place / "out") if record["kind"] == "text"]
+    assert summary.rows == 0 and len(records) == summary.images * 2
+    for record in records:
+        assert record["reason"] == "the answer repeats itself without end"
+        assert record["text"].startswith("Question: What is ") and record["answer"] == "It is " + "the cat " * 30
+    assert "the cat the cat the cat" in (place / "out" / ledger.REPORT).read_text()
+
+
 def test_questions_about_a_picture_are_all_different(place):
     make_inputs(place)
     summary = generate(place, place / "out", questions=4, dedup=True, model=ScriptedModel(malformed=0))
