@@ -49,7 +49,7 @@ class Figures:
         """Counts a row."""
         self.rows += 1
         self.changed += is_edited(row["draft"], row["answer"])
-        for position, step in enumerate(row["trace"] or [], start=1):
+        for position, step in enumerate(shown_steps(row), start=1):
             if step["changed"] is not None:
                 self.sentences[min(position, _POSITIONS)] += 1
                 self.sentences_changed[min(position, _POSITIONS)] += bool(step["changed"])
@@ -131,6 +131,11 @@ class Figures:
             if words:
                 counted[words[0]] += count
         return sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:most]
+
+
+def shown_steps(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The steps that stand for a sentence: one that wrote none does where it left out what the draft had."""
+    return [step for step in row["trace"] or [] if step["sentence"] or step["changed"]]
 
 
 def reasons(records: Iterable[dict[str, Any]], *, examples: int) -> list[dict[str, Any]]:

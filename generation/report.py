@@ -20,7 +20,7 @@ from vigc.processing.rows import is_edited
 
 from . import ledger
 from .differences import word_differences
-from .figures import COLUMNS, Figures, reasons
+from .figures import COLUMNS, Figures, reasons, shown_steps
 from .sources import printable
 
 MAX_ROWS = 1_500
@@ -146,7 +146,7 @@ def _chosen_rows(dataset: Path, kind: str, drawn: set[str]) -> Iterator[dict[str
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     draft, answer = row["draft"], row["answer"]
     before, after = word_differences(answer if draft is None else draft, answer)
-    trace = [step for step in row["trace"] or [] if step["sentence"]]
+    trace = shown_steps(row)
     scores = row["scores"] or {}
     return {
         "type": row["type"],

@@ -100,7 +100,7 @@ def test_figures_are_those_of_the_rows(tmp_path):
     words = plain(html)
     assert "Pictures 4" in words and "Rows 7" in words
     assert "Answers edited 43&thinsp;% 3 of 7" in words
-    assert "Sentences edited 14&thinsp;% 3 of 21" in words
+    assert "Sentences edited 21&thinsp;% 3 of 14" in words, "a step that wrote nothing is no sentence"
     assert "detail 3 100&thinsp;% 7.0 → 7.0 −0.50 → −0.25" in words
     assert "vigc-7b" in words and "photos" in words and "0123456789abcdef" in words and "cc0-1.0" in words
     page = Page(html)
@@ -116,6 +116,17 @@ def test_edits_are_marked_word_by_word(tmp_path):
     assert [attributes.get("class") for attributes in page.all("li")][-2:] == ["edited", None]
     kept = Page(make(tmp_path / "kept", [row(0, answer="A red cat sleeps.\nIt is small.")]))
     assert "del" not in kept.texts and "ins" not in kept.texts
+
+
+def test_a_step_that_left_the_draft_s_rest_out_counts_as_an_edit(tmp_path):
+    trace = [
+        {"sentence": "A red cat sleeps.", "changed": False, "logprob": -0.25, "stop": "unit"},
+        {"sentence": "", "changed": True, "logprob": None, "stop": "eos"},
+    ]
+    html = make(tmp_path, [row(0, answer="A red cat sleeps.", trace=trace)])
+    assert "Sentences edited 50&thinsp;% 1 of 2" in plain(html) and "2 steps, 1 edited" in plain(html)
+    assert "(the rest of the draft was left out)" in html
+    assert "sentence 2: 1 of 1 (100.0%)" in html
 
 
 @pytest.mark.parametrize(
