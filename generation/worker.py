@@ -88,7 +88,7 @@ class Worker:
         self.fitting = Fitting()
         self.writing = Writing(model, processor, slots=slots, correct=self.correct, fitting=self.fitting)
         given = configuration["short_answers"]
-        self.short = ShortAnswers(model, processor, self.settings, **given) if given else None
+        self.short = ShortAnswers(model, processor, configuration["decoding"], **given) if given else None
 
     def prepare(self, image: Any) -> torch.Tensor:
         """A picture's pixels, float (1, 3, H, W)."""
