@@ -128,7 +128,7 @@ def _words(text: str) -> set[str]:
 class Fitting:
     """Runs work on as many rows at a time as memory allows; what did not fit once is not tried again.
 
-    `halved` counts how often a batch was cut.
+    `halved` counts how often a batch was cut. `most` is what fitted since; None forgets it.
     """
 
     def __init__(self) -> None:

@@ -275,7 +275,12 @@ def test_too_little_memory_halves_the_batch_and_keeps_the_rows(place):
     generate(place, place / "b", batch_size=4, model=ScriptedModel(fits=1))
     files = [sorted(path.glob("*/train-*.parquet")) for path in (place / "a", place / "b")]
     assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
-    assert sum(record.halved for record in ledger.shard_records(place / "b")) > 0
+    assert [record.halved for record in ledger.shard_records(place / "b")] == [2, 2, 2], "4 to 2 to 1, in every shard"
+    resumed, whole = place / "resumed" / "data", place / "whole" / "data"
+    generate(place, whole, batch_size=4, model=ScriptedModel(fits=1))
+    for share in ({"rank": 1, "world_size": 3}, {}):
+        generate(place, resumed, batch_size=4, model=ScriptedModel(fits=1), **share)
+    assert content(resumed) == content(whole)
     with pytest.raises(TryAgainError, match="Memory does not suffice for one picture"):
         generate(place, place / "c", model=ScriptedModel(fits=0))
 
