@@ -145,7 +145,7 @@ class JobSettings(ABC):
             "score": self.score,
             **effective_settings(model.generation_config, self.given, self.corrects),
         }
-        job = {
+        job: dict[str, Any] = {
             "batch_size": self.batch_size,
             "shard_size": self.shard_size,
             "limit": self.limit,
@@ -154,6 +154,9 @@ class JobSettings(ABC):
             **collection.facts,
             "dedup": selection.dedup,
         }
+        root = getattr(collection, "root", None)
+        if self.store == "path" and root is not None:  # it is in the rows, then
+            job["root"] = os.path.realpath(root)
         return make_plan(
             self.kind, configuration, settings=self.given, source=collection.name, license=self.license, job=job
         )
