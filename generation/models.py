@@ -37,7 +37,7 @@ class ModelFacts:
 
     Args:
         name: Its Hub name, or its folder's name (a path says more about a machine than about a model).
-        revision: The Hub's commit, or a fingerprint: of the folder's files, of the weights of a model given as an object.
+        revision: The Hub's commit, or a fingerprint: of the folder's files, or of the weights of a model object.
         dtype: What its weights are loaded in: "float32", "bfloat16" or "float16".
         device: Where it is to run.
         generation_config: The decoding settings that are saved with it.
