@@ -55,7 +55,7 @@ def commit(folder: Path, plan: dict[str, Any], shard: int, sources: list[Source]
         inputs=sum(1 + len(source.same or ()) for source in sources),
         images=output.images,
         duplicates=output.duplicates,
-        skipped=sum(1 + len(aside.get("same", ())) for aside in output.skipped),
+        skipped=sum(map(ledger.inputs_of, output.skipped)),
         dropped=output.dropped,
         bare=output.bare,
         halved=output.halved,
@@ -81,7 +81,9 @@ def commit(folder: Path, plan: dict[str, Any], shard: int, sources: list[Source]
 
 
 def _reasons(output: ShardOutput) -> list[tuple[str, str, int]]:
-    counts = Counter((UNREADABLE, aside["reason"]) for aside in output.skipped)
+    counts: Counter[tuple[str, str]] = Counter()
+    for aside in output.skipped:
+        counts[UNREADABLE, aside["reason"]] += ledger.inputs_of(aside)
     counts.update((NO_PAIR, aside["reason"]) for aside in output.rejects)
     return [(kind, reason, count) for (kind, reason), count in sorted(counts.items())]
 

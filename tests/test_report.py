@@ -1,16 +1,22 @@
 """The report page: true figures, marked edits, and nothing that a text or a file name could make it do."""
 
 import base64
+import errno
 import hashlib
 import io
+import json
+import os
 import re
 from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
+from scripted import ScriptedModel, ScriptedProcessor
+from typer.testing import CliRunner
 
-from vigc.generation import GenerationError, ledger, write_report
+from vigc.cli import app
+from vigc.generation import GenerationError, correct_dataset, generate_dataset, ledger, write_report
 from vigc.generation.charts import histogram
 from vigc.generation.differences import word_differences
 from vigc.generation.figures import Figures
@@ -239,6 +245,27 @@ def test_what_was_set_aside_is_counted_by_reason(tmp_path):
     assert counts == ["30", "1"], "reasons that differ in a number are one"
     codes = [text for text in page.texts["code"] if text.endswith(".jpg")]
     assert len(codes) == 21 and "10 more are in the folder quarantine." in "".join(page.texts["p"])
+
+
+def test_copies_of_a_broken_file_are_counted_as_everywhere(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (5, 5)).save(tmp_path / "pictures" / "good.png")
+    for name in ("a", "b", "c"):
+        (tmp_path / "pictures" / f"{name}.png").write_bytes(b"no picture")
+    job = {"model": ScriptedModel(malformed=0), "processor": ScriptedProcessor(), "types": ["detail"], "dedup": True}
+    summary = generate_dataset(tmp_path / "pictures", tmp_path / "out", **job)
+    words = plain((tmp_path / "out" / ledger.REPORT).read_text())
+    assert summary.set_aside == 3 and "Set aside 3 3 files, 0 texts" in words and "and 2 exact copies of it" in words
+    card = (tmp_path / "out" / ledger.CARD).read_text()
+    assert "Files that could not be read: 3" in card and re.search(r"\| *3 *\|", card)
+
+
+def test_ever_new_reasons_take_bounded_room(tmp_path, monkeypatch):
+    monkeypatch.setattr("vigc.generation.figures._MOST_REASONS", 5)
+    records = [{"kind": "image", "path": "x", "reason": f"is {'a' * n}"} for n in range(40)]
+    page = Page(make(tmp_path, [row(0)], records=records))
+    assert [text for text in page.texts["b"] if text in ("1", "35")] == ["35", *["1"] * 5]
+    assert "15 more are in the folder quarantine." in "".join(page.texts["p"])
 
 
 # Charts
