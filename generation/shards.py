@@ -64,6 +64,7 @@ def commit(folder: Path, plan: dict[str, Any], shard: int, sources: list[Source]
         reasons=_reasons(output),
     )
     _check(record, output)
+    _check_texts(shard, plan, sources, output)
     for kind, figures in record.types.items():
         rows = [row for row in output.rows if row["type"] == kind]
         if rows:
@@ -98,6 +99,18 @@ def _check(record: ShardRecord, output: ShardOutput) -> None:
         raise RuntimeError(f"Shard {record.shard} has rows of the types {lost}, which the plan does not name.")
     if len({row["id"] for row in output.rows}) < len(output.rows):
         raise RuntimeError(f"Shard {record.shard} has two rows of one id.")
+
+
+def _check_texts(shard: int, plan: dict[str, Any], sources: list[Source], output: ShardOutput) -> None:
+    """Every text that was asked for must have ended somewhere, too."""
+    if plan["kind"] == "correct":
+        asked = sum(len(source.pairs or ()) for source in sources)
+        asked -= sum(aside.get("pairs", 0) for aside in output.skipped)
+    else:
+        asked = output.images * len(plan["configuration"]["types"]) * plan["configuration"]["questions"]
+    ended = len(output.rows) + len(output.rejects) + output.dropped
+    if ended != asked:
+        raise RuntimeError(f"Shard {shard} was asked for {asked} texts, but {ended} came out of it.")
 
 
 @dataclass

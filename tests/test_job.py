@@ -17,7 +17,17 @@ from faults import content, make_inputs
 from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 
-from vigc.generation import BusyError, ConflictError, GenerateJob, TryAgainError, generate_dataset, ledger, locks
+from vigc.generation import (
+    BusyError,
+    ConflictError,
+    GenerateJob,
+    TryAgainError,
+    correct_dataset,
+    generate_dataset,
+    ledger,
+    locks,
+)
+from vigc.generation import job as jobs
 from vigc.generation.attempts import is_endless, is_same_question
 from vigc.running import do_job
 
@@ -58,6 +68,21 @@ def rows_of(folder):
     import pyarrow.parquet as pq
 
     return [row for file in sorted(folder.glob("*/train-*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
+class Repeating(ScriptedModel):
+    """Answers without end what holds these words."""
+
+    def __init__(self, words=""):
+        super().__init__(malformed=0)
+        self.words = words
+
+    def generate(self, *given, **named):
+        output = super().generate(*given, **named)
+        for row, question in enumerate(output["questions"]):
+            if self.words in question:
+                output["answers"][row] = "It is " + "the cat " * 30
+        return output
 
 
 # Dying
@@ -228,6 +253,39 @@ def test_other_inputs_are_refused(place):
         generate(place, place / "out")
 
 
+@pytest.mark.parametrize("part", ["rows", "rejects", "skipped"])
+@pytest.mark.parametrize("kind", ["generate", "correct"])
+def test_a_shard_that_lost_a_text_is_not_committed(place, monkeypatch, kind, part):
+    root = make_inputs(place)
+    commit = jobs.commit
+
+    def lossy(folder, plan, shard, sources, output):
+        if lost := getattr(output, part):
+            lost.pop()
+        return commit(folder, plan, shard, sources, output)
+
+    def run():
+        if kind == "generate":
+            return generate(place, place / "out", model=ScriptedModel(malformed=2))
+        given = {"model": Repeating("Why 1"), "processor": ScriptedProcessor(), "shard_size": 4}
+        return correct_dataset(place / "llava.json", place / "out", image_root=root, **given)
+
+    monkeypatch.setattr(jobs, "commit", lossy)
+    unit = "took in" if part == "skipped" else "was asked for"
+    with pytest.raises(RuntimeError, match=rf"Shard \d {unit} \d+ (inputs|texts), but \d+ came out of it"):
+        run()
+    monkeypatch.undo()
+    assert run().set_aside
+
+
+def test_a_conversation_that_is_set_aside_is_named(place):
+    root = make_inputs(place)
+    given = {"model": ScriptedModel(), "processor": ScriptedProcessor(), "shard_size": 4}
+    correct_dataset(place / "llava.json", place / "out", image_root=root, **given)
+    (record,) = ledger.read_quarantine(place / "out")
+    assert (record["path"], record["conversation_id"], record["pairs"]) == ("p3.png", "3", 2)
+
+
 def test_torn_state_is_made_again(place):
     make_inputs(place)
     generate(place, place / "out")
@@ -324,14 +382,8 @@ def test_texts_that_are_no_pairs_are_tried_again_and_then_set_aside(place):
 
 
 def test_an_answer_without_end_is_set_aside_with_what_it_says(place):
-    class Repeating(ScriptedModel):
-        def generate(self, *given, **named):
-            output = super().generate(*given, **named)
-            output["answers"] = ["It is " + "the cat " * 30 for _ in output["answers"]]
-            return output
-
     make_inputs(place, count=4)
-    summary = generate(place, place / "out", model=Repeating(malformed=0))
+    summary = generate(place, place / "out", model=Repeating())
     records = [record for record in ledger.read_quarantine(place / "out") if record["kind"] == "text"]
     assert summary.rows == 0 and len(records) == summary.images * 2
     for record in records:
