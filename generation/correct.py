@@ -23,7 +23,7 @@ from .loading import Item, Loader
 from .models import WritingModel
 from .plan import Selection
 from .run import run_job
-from .scoring import visual_dependencies
+from .scoring import mean_logprobs, visual_dependencies
 from .settings import JobSettings, row_constants
 from .shards import MakeShard, ShardOutput
 from .sources import Collection, Source
@@ -252,16 +252,14 @@ class Corrector:
     def _score(self, drafts: Sequence[Draft], embeds: torch.Tensor) -> None:
         good = [place for place, draft in enumerate(drafts) if draft.fault() is None]
         if good:
-            scores = visual_dependencies(
-                self.model,
-                self.processor,
-                embeds[torch.tensor(good, device=embeds.device)],
-                [str(drafts[place].question) for place in good],
-                [str(drafts[place].answer) for place in good],
-                [self.task] * len(good),
-            )
-            for place, score in zip(good, scores, strict=True):
-                drafts[place].dependency = score
+            seen = embeds[torch.tensor(good, device=embeds.device)]
+            asked, tasks = [str(drafts[place].question) for place in good], [self.task] * len(good)
+            answers, given = ([str(getattr(drafts[place], name)) for place in good] for name in ("answer", "draft"))
+            scores = visual_dependencies(self.model, self.processor, seen, asked, answers, tasks)
+            # Of an answer that others wrote, no score was there before.
+            logprobs = mean_logprobs(self.model, self.processor, seen, asked, given, tasks)
+            for place, score, logprob in zip(good, scores, logprobs, strict=True):
+                drafts[place].dependency, drafts[place].draft_logprob = score, logprob
 
     def _id(self, item: Item, pair: dict[str, Any]) -> str:
         # Several conversations may be about one picture.
@@ -285,7 +283,7 @@ class Corrector:
             "messages": to_messages(pair["question"], answer),
             "trace": draft.trace if draft else [],
             "scores": {
-                "draft_logprob": None,
+                "draft_logprob": draft.draft_logprob if draft else None,
                 "answer_logprob": draft.answer_logprob if draft else None,
                 "visual_dependency": draft.dependency if draft else None,
             },

@@ -40,7 +40,8 @@ class JobSettings(ABC):
         shard_size: Inputs per parquet file, which is also what an interruption costs at most.
         seed: Decides, with a row's id, what is drawn where decoding samples.
         retries: How often a text that is no pair is drawn again before it is set aside.
-        score: Whether to compute `visual_dependency`, two more passes over each answer.
+        score: Whether to compute `visual_dependency`, two more passes over each answer; of given drafts `draft_logprob`
+            too, one pass over each.
         store: "embed" puts pictures into the rows, "path" the paths of their files.
         overwrite: Replace another dataset in the folder, or a finished one; an unfinished job of these settings goes
             on.
