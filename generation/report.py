@@ -57,6 +57,7 @@ def write_report(dataset: Path, *, max_rows: int = MAX_ROWS) -> Path:
         figures={kind: counted.shown() for kind, counted in figures.items()},
         total=total.shown(),
         compared=compared,
+        given=plan.get("kind") == "correct",  # whose questions and drafts are not the model's
         charts=total.charts(compared),
         sunburst=total.questions_chart(),
         first_words=total.first_words(),

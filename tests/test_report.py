@@ -268,6 +268,17 @@ def test_ever_new_reasons_take_bounded_room(tmp_path, monkeypatch):
     assert "15 more are in the folder quarantine." in "".join(page.texts["p"])
 
 
+def test_a_correction_s_page_says_whose_the_drafts_are(tmp_path):
+    talk = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "A thing."}]
+    Image.new("RGB", (5, 5)).save(tmp_path / "a.png")
+    (tmp_path / "theirs.json").write_text(json.dumps([{"id": 1, "image": "a.png", "conversations": talk}]))
+    job = {"model": ScriptedModel(), "processor": ScriptedProcessor()}
+    correct_dataset(tmp_path / "theirs.json", tmp_path / "out", **job)
+    words = plain((tmp_path / "out" / ledger.REPORT).read_text())
+    assert "Corrected dataset" in words and "A model wrote these answers and nobody" in words
+    assert "Questions and drafts from theirs , answered again by scripted , sentence by sentence" in words
+
+
 # Charts
 
 
