@@ -279,6 +279,19 @@ def test_a_correction_s_page_says_whose_the_drafts_are(tmp_path):
     assert "Questions and drafts from theirs , answered again by scripted , sentence by sentence" in words
 
 
+def test_a_full_disk_is_said_and_not_thrown(tmp_path, monkeypatch):
+    make(tmp_path, [row(0)])
+    before = (tmp_path / ledger.REPORT).read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert result.exit_code == 75 and "vigc report: [Errno 28] No space left" in result.stderr
+    assert (tmp_path / ledger.REPORT).read_bytes() == before
+
+
 # Charts
 
 
