@@ -11,6 +11,8 @@ from scripted import ScriptedModel, ScriptedProcessor
 
 from vigc.generation import correct_dataset
 from vigc.processing import export_dataset
+from vigc.processing.export import ExportError
+from vigc.processing.preferences import PreferenceRule
 
 CHAT = List({"role": Value("string"), "content": Value("string")})
 
@@ -39,8 +41,8 @@ def corrected(tmp_path, name, records, columns):
     return tmp_path / name, [reason for _, reason in summary.skipped]
 
 
-def exported(folder, layout):
-    return rows_of(export_dataset(folder, folder.with_name(f"{folder.name}-{layout}"), format=layout).output)
+def exported(folder, layout, **given):
+    return rows_of(export_dataset(folder, folder.with_name(f"{folder.name}-{layout}"), format=layout, **given).output)
 
 
 def test_a_corrected_chat_is_given_back_with_what_it_came_with(picture, tmp_path):
@@ -86,3 +88,12 @@ def test_preferences_and_ratings_are_corrected_or_set_aside(picture, tmp_path):
     edited, passed_on = exported(folder, "finevision")
     assert edited["relevance_ratings"] is None, "of texts that nobody rated"
     assert passed_on["texts"] == texts and (passed_on["relevance_ratings"], passed_on["relevance_min"]) == ([5, 4], 4)
+
+
+def test_without_scores_an_export_of_pairs_says_what_gives_some(picture, tmp_path):
+    records = [{"images": [picture], "messages": said(("user", "What?"), ("assistant", "A cat."))}]
+    folder, _ = corrected(tmp_path, "chat", records, {"messages": CHAT})
+    with pytest.raises(ExportError, match=r"1 has no logprob score.*`vigc correct --score` computes"):
+        exported(folder, "trl-dpo")
+    (pair,) = exported(folder, "trl-dpo", rule=PreferenceRule(score="none"))
+    assert pair["rejected"][0]["content"] == "A cat." and pair["chosen"][0]["content"].startswith("It is ")
