@@ -46,7 +46,7 @@ demo: $(if $(wildcard build/.installed-dev-*),$(DEV),$(RUN))  ## rendered scenes
 	@# 3: complete, but some texts were no pairs and were set aside, as a tiny model's sometimes are.
 	$(BIN)/vigc demo --output build/demo || [ $$? -eq 3 ]
 
-tiny: $(DEV)  ## train the embedded model anew, from nothing (about 50 minutes on two cores)
+tiny: $(DEV)  ## train the embedded model anew, from nothing (about 40 minutes on two cores)
 	$(BIN)/python recipes/tiny/train.py --output build/vigc-tiny --checkpoints build/vigc-tiny-stages --prefixes 0.3
 
 study: $(DEV)  ## train and measure the models of docs/study.md, and write that page

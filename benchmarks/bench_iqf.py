@@ -39,7 +39,7 @@ DECODINGS = {"greedy": (1, 1.0), "beam5": (5, 1.5)}
 # What the engine does in other ways.
 WAYS: dict[str, dict[str, Any]] = {
     "as the loop": {},
-    "drafts verified": {"verify_drafts": True},
+    "drafts verified": {"iqf_verify_drafts": True},
     "without drafts": {"iqf_draft": False},
 }
 # As released, less what only the release records: the first VIC call written out in full.
@@ -195,7 +195,7 @@ def measure(args: argparse.Namespace) -> list[Cell]:
     meter = Meter(model)
     groups = []
     for name in args.decodings:
-        ways = [way for way in args.ways if name == "greedy" or "verify_drafts" not in WAYS[way]]
+        ways = [way for way in args.ways if name == "greedy" or "iqf_verify_drafts" not in WAYS[way]]
         for batch in args.batches:
             costs: list[Cost] = []
             groups.append([Cell(name, batch, way, costs) for way in ways])

@@ -40,6 +40,7 @@ BASE = Plan(
     language=Stage(300, 32, 2e-3),
     looking=Stage(500, 128, 1.5e-3),
     talking=Stage(2200, 32, 1.5e-3),
+    asking=None,
     vigc=Stage(200, 32, 1e-3),
     counting=Stage(60, 32, 8e-4),
     alike=True,

@@ -266,12 +266,13 @@ class LocalJudge:
         max_tokens: int = 1024,
         trust_remote_code: bool = False,
     ) -> None:
-        import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from vigc.processing.devices import find_device
 
         name = os.fspath(model)
         origin = {"revision": revision, "trust_remote_code": trust_remote_code}
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+        place = find_device(device, JudgeError)
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(name, **origin)  # nosec B615: by `revision`
             loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **origin)  # nosec B615: by `revision`
@@ -280,7 +281,7 @@ class LocalJudge:
             raise JudgeError(f"the judge {name!r} cannot be loaded as a causal language model: {reason}") from error
         if not self._tokenizer.chat_template:
             raise JudgeError(f"the judge {name!r} has no chat template: give a chat model.")
-        self._model = loaded.eval().to(accelerator if device == "auto" else device)
+        self._model = loaded.eval().to(place)
         self._room = getattr(loaded.config, "max_position_embeddings", None)
         self._temperature, self._max_tokens = temperature, max_tokens
         version = revision or getattr(loaded.config, "_commit_hash", None)

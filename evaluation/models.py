@@ -16,6 +16,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
+from vigc.processing.devices import find_device
 from vigc.processing.model_folder import folder_fingerprint
 
 from .errors import EvaluationError
@@ -138,7 +139,7 @@ def load_answerer(
     name = os.fspath(model)
     if dtype not in DTYPES:
         raise EvaluationError(f"dtype {dtype!r} is not known: use one of {', '.join(DTYPES)}.")
-    place = _device(device)
+    place = find_device(device, EvaluationError)
     kind = torch.float32 if dtype == "auto" and place.type == "cpu" else dtype
     here = Path(name).is_dir()
     try:
@@ -195,16 +196,6 @@ def _placed(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
         else value
         for name, value in inputs.items()
     }
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found or torch.device("cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise EvaluationError(f"device {name!r} cannot be used: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:

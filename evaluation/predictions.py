@@ -21,21 +21,6 @@ _TEXTS = ("text", "prediction", "answer", "caption", "response")
 _IDS = ("question_id", "index", "image_id", "id")
 
 
-def atomic_write(path: Path, data: bytes) -> None:
-    """Writes a file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 class Journal:
     """A file of answers, a line each, that survives being killed: what is in it is never asked again.
 

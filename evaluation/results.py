@@ -12,10 +12,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
+from vigc.processing.atomic import atomic_write
+
 from .benchmarks import BENCHMARKS
 from .errors import EvaluationError
 from .intervals import CONFIDENCE, RESAMPLES, Difference, Figure, differences
-from .predictions import atomic_write
 from .questions import Benchmark, DataSettings, Unit, json_lines
 
 _VERSIONS = ("vigc", "transformers", "torch")

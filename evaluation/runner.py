@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
+from vigc.processing.atomic import atomic_write
 from vigc.processing.images import ImageError, open_image
 from vigc.processing.json_stream import AnnotationError
 
@@ -19,7 +20,7 @@ from .benchmarks import open_benchmark
 from .errors import ConflictError, EvaluationError
 from .intervals import with_intervals
 from .models import Answerer
-from .predictions import Journal, atomic_write, held, read_predictions
+from .predictions import Journal, held, read_predictions
 from .questions import Benchmark, DataSettings, Predictions, Question, digest_of
 from .results import Results, beside, write_results
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 from huggingface_hub.constants import is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -16,6 +17,8 @@ _NAMES = (
     *("ENOSPC", "EDQUOT", "EIO", "ENODEV", "ESTALE", "ETIMEDOUT"),
     *("EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "EBUSY", "ENOBUFS"),
 )
+# httpx's or httpx2's, whichever huggingface_hub is built on: the base of its transport errors.
+_HttpError = cast(type[Exception], next(base for base in HfHubHTTPError.__bases__ if not issubclass(base, OSError)))
 _PASSING = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
 
 
@@ -55,8 +58,26 @@ def is_hub_away(error: BaseException | None) -> bool:
             return True
         if isinstance(error, LocalEntryNotFoundError):  # neither reached nor in the cache
             return True
+        if isinstance(error, _HttpError) and not hasattr(error, "response"):  # no answer at all
+            return True
         error = error.__cause__ or error.__context__
     return False
+
+
+@contextmanager
+def asking_the_hub(what: str) -> Iterator[None]:
+    """What the Hub refuses, or why it does not answer, as a `GenerationError` that names what was asked for."""
+    try:
+        yield
+    except (HfHubHTTPError, _HttpError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if is_hub_away(error):
+            raise TryAgainError(
+                f"The Hub does not answer for {what!r} ({reason}): run the same command again later."
+            ) from error
+        raise GenerationError(
+            f"The Hub gives {what!r} no more ({reason}): see that it is there and that your token may read it."
+        ) from error
 
 
 @contextmanager

@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 
+from vigc.processing.devices import find_device
+
 from .errors import GenerationError, TryAgainError
 from .job import run_shard
-from .models import ModelFacts, effective_settings, find_device
+from .models import ModelFacts, effective_settings
 from .settings import JobSettings, written_by
 from .shards import MakeShard, ShardOutput
 from .sources import Source
@@ -104,7 +106,7 @@ class LocalExecutor:
 
     def device(self) -> torch.device:
         """What `--device` says."""
-        return find_device(self.job.device)
+        return find_device(self.job.device, GenerationError)
 
     def start(self, plan: dict[str, Any]) -> ShardWorker:
         """Loads the model, unless it is loaded."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,13 @@ from vigc.processing import INSTRUCTION_TYPES
 
 from .errors import GenerationError
 from .finish import Summary
-from .loading import Loader
-from .models import WritingModel
+from .pairs import PairWorker
 from .plan import Selection
 from .run import run_job
-from .settings import JobSettings, at_least, row_constants
-from .shards import MakeShard, ShardOutput
+from .settings import JobSettings, at_least
 from .short_answers import read_first_words, takes_short_answers
-from .sources import Collection, Folder, Source
+from .sources import Collection, Folder
 from .sources_json import Annotated, LlavaPictures
-from .worker import Worker, finish_reject, finish_row
 
 DEFAULT_TYPES = ("conversation", "detail", "complex")
 FORMATS = ("folder", "coco", "objects365", "dataset", "llava")
@@ -71,6 +68,7 @@ class GenerateJob(JobSettings):
     """
 
     kind = "generate"
+    worker_class = PairWorker
 
     images: str | os.PathLike[str]
     format: str = "folder"
@@ -104,7 +102,14 @@ class GenerateJob(JobSettings):
 
     def collection(self) -> Collection:
         """Opens the pictures."""
-        return open_collection(Path(self.images), self.format, self.image_root, subset=self.subset, split=self.split)
+        return open_collection(
+            Path(self.images),
+            self.format,
+            self.image_root,
+            subset=self.subset,
+            split=self.split,
+            urls=self.allow_urls,
+        )
 
     def selection(self) -> Selection:
         """The pictures, less those that are to be left out."""
@@ -127,23 +132,6 @@ class GenerateJob(JobSettings):
         words = None if self.first_words is None else read_first_words(Path(self.first_words))
         return {"count": self.answers, "threshold": self.answer_threshold, "first_words": words}
 
-    def maker(self, loaded: WritingModel, plan: dict[str, Any]) -> MakeShard:
-        """Writes about the pictures of a shard."""
-        worker = Worker(
-            loaded.model,
-            loaded.processor,
-            configuration=plan["configuration"],
-            settings=plan["settings"],
-            constants=row_constants(plan),
-            slots=self.batch_size,
-        )
-        loader = Loader(self.collection(), worker.prepare, self.batch_size, embed=self.store == "embed")
-
-        def make(sources: list[Source], say: Callable[[str], Any]) -> ShardOutput:
-            return _write_shard(worker, loader, sources, say)
-
-        return make
-
 
 def _check_types(types: Sequence[str]) -> None:
     if isinstance(types, str):
@@ -163,6 +151,7 @@ def open_collection(
     *,
     subset: str | None = None,
     split: str = "train",
+    urls: Sequence[str] = (),
 ) -> Collection:
     """The inputs of a job, by their format.
 
@@ -173,29 +162,11 @@ def open_collection(
     if format == "folder":
         return Folder(images)
     if format in ("coco", "objects365"):
-        return Annotated(images, root, format)
+        return Annotated(images, root, format, urls)
     if format == "llava":
-        return LlavaPictures(images, root)
+        return LlavaPictures(images, root, urls)
     if format == "dataset":
         from .sources_dataset import DatasetRows
 
-        return DatasetRows(str(images), subset=subset, split=split)
+        return DatasetRows(str(images), subset=subset, split=split, urls=urls)
     raise GenerationError(f"Format {format!r} is not known: use one of {', '.join(FORMATS)}.")
-
-
-def _write_shard(worker: Worker, loader: Loader, sources: list[Source], say: Callable[[str], Any]) -> ShardOutput:
-    output = ShardOutput()
-    halved, items = worker.fitting.halved, []
-    rows, rejects = [], []
-    for batch, work in worker.write(loader.batches(sources, output.skipped)):
-        rows += work.rows
-        rejects += work.rejects
-        output.dropped += work.dropped
-        items += batch
-        say(f"{len(items)} of {len(sources)} pictures")
-    # Only now is it known which pictures have copies.
-    output.rows = [finish_row(item, row) for item, row in rows]
-    output.rejects = [finish_reject(item, record) for item, record in rejects]
-    output.images, output.duplicates = len(items), sum(len(item.same) for item in items)
-    output.halved = worker.fitting.halved - halved
-    return output

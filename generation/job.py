@@ -71,7 +71,7 @@ def settle_plan(
             done = complete_plan(folder, plan, selection, write=False)
             old_finished = ledger.is_finished(folder, done["fingerprint"])
             try:
-                check_same(folder, done)
+                check_same(folder, done, selection.sources(folder))
             except GenerationError:
                 if not overwrite:
                     raise

@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vigc.hub_cards import TypeFigures
+from vigc.processing.atomic import atomic_write as atomic_write  # the one way; named on for the rest of the job
 from vigc.processing.rows import GENERATED_FEATURES
 
 from .errors import GenerationError
@@ -72,33 +72,6 @@ class ShardRecord:
     licenses: dict[str, int] = field(default_factory=dict)
     reasons: list[tuple[str, str, int]] = field(default_factory=list)
     files: dict[str, int] = field(default_factory=dict)
-
-
-def atomic_write(path: Path, data: bytes | Iterable[bytes]) -> None:
-    """Writes a file so that it is there whole or not at all, whenever the process or the machine dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            for part in (data,) if isinstance(data, bytes) else data:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def canonical_json(value: Any) -> str:

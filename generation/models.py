@@ -20,12 +20,14 @@ from vigc.hub_cards.revisions import commit_of
 from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGeneration
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, ORIGINAL_DECODING
 from vigc.processing import VigcProcessor
+from vigc.processing.devices import find_device
 from vigc.processing.model_folder import folder_fingerprint
 
 from .errors import GenerationError, TryAgainError, is_hub_away
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-
+# Settings that in float32 change how fast texts are written, and not which: a job may go on with others.
+SPEED_SETTINGS = ("iqf_verify_drafts",)
 # What is recorded of the decoding; anything else a caller gives is recorded too.
 _DECODING = ("num_beams", "repetition_penalty", "max_new_tokens", "do_sample")
 _SAMPLING = ("temperature", "top_p", "top_k")
@@ -145,7 +147,7 @@ def load_model(
     Raises:
         GenerationError: The model cannot be loaded, or is of another kind.
     """
-    place = find_device(device)
+    place = find_device(device, GenerationError)
     facts = describe_model(
         model, processor, device=place, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
     )
@@ -233,21 +235,6 @@ def _brought(name: str, reference: str, commit: str | None) -> Any:
     return get_class_from_dynamic_module(here, name, revision=commit)
 
 
-def find_device(name: str) -> torch.device:
-    """The device of a name; "auto" is an accelerator if there is one.
-
-    Raises:
-        GenerationError: There is no such device.
-    """
-    if name == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found or torch.device("cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise GenerationError(f"device {name!r} cannot be used: {_first_line(error)}") from error
-
-
 def _public_name(name: str) -> str:
     return Path(name).resolve().name if Path(name).is_dir() else name
 
@@ -284,12 +271,15 @@ def check_settings(settings: dict[str, Any], correct: bool) -> None:
 def effective_settings(config: GenerationConfig, settings: dict[str, Any], correct: bool) -> dict[str, dict[str, Any]]:
     """The decoding and `iqf` settings of a run, complete: the model's own with those that were given.
 
+    `SPEED_SETTINGS` are left out.
+
     Raises:
         GenerationError: A sampling setting without sampling.
     """
     given_iqf = {name: value for name, value in settings.items() if name in IQF_SETTINGS}
     given = {name: value for name, value in settings.items() if name not in IQF_SETTINGS}
-    iqf = asdict(IqfSettings.resolve(config, given_iqf)) if correct else {}
+    resolved = asdict(IqfSettings.resolve(config, given_iqf)) if correct else {}
+    iqf = {name: value for name, value in resolved.items() if name not in SPEED_SETTINGS}
     decoding = {name: getattr(config, name, None) for name in _DECODING}
     if iqf.get("iqf_preset") == "original":
         decoding.update(ORIGINAL_DECODING)

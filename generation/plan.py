@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -200,14 +201,23 @@ def check_readable(collection: Collection, sources: Iterator[Source]) -> None:
     raise GenerationError(f"None of {len(reasons)} pictures can be read: {'; '.join(reasons[:3])}{more}.")
 
 
-def check_same(folder: Path, plan: dict[str, Any]) -> None:
-    """Raises a `ConflictError` with the difference, if the folder's plan or a finished shard is of another job."""
+def check_same(folder: Path, plan: dict[str, Any], sources: Iterable[Source]) -> None:
+    """Raises a `ConflictError` with the difference, if the folder's plan or a finished shard is of another job.
+
+    Args:
+        folder: The dataset folder.
+        plan: Of the job that is asked for.
+        sources: Its inputs, which are only listed again where they are the difference.
+    """
     try:
         old = ledger.read_plan(folder)
     except GenerationError:  # torn: made again, unless shards tell of another job
         old = None
     if old is not None and old.get("fingerprint") != plan["fingerprint"]:
-        listed = "; ".join(_differences(old, plan)) or "it was made by another version of vigc"
+        found = _differences(old, plan)
+        if not found and old.get("inputs", {}).get("sha256") != plan["inputs"]["sha256"]:
+            found = [_changed_input(folder, sources)]
+        listed = "; ".join(found) or "it was made by another version of vigc"
         raise _conflict(folder, listed)
     others = [record.shard for record in ledger.shard_records(folder) if record.fingerprint != plan["fingerprint"]]
     if others:
@@ -230,9 +240,23 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         if before.get(name) != after.get(name) and name not in hashes:
             shown = name.split(".", 1)[1] if name.startswith(("configuration.", "job.")) else name
             found.append(f"{shown} was {_short(before.get(name))}, now {_short(after.get(name))}")
-    if not found and before.get("inputs.sha256") != after.get("inputs.sha256"):
-        found.append("the list of inputs changed (other names, order or annotations)")
     return found
+
+
+def _changed_input(folder: Path, sources: Iterable[Source]) -> str:
+    """The first input that is not as the folder's list has it, in words."""
+    with suppress(OSError, ValueError):  # the list is lost or torn
+        inputs = ledger.Inputs(folder / ledger.INPUTS)
+        listed = (record for shard in range(len(inputs)) for record in inputs[shard])
+        for before, source in zip(listed, sources, strict=False):
+            now = json.loads(json.dumps(source.to_record()))
+            if before != now and before["name"] != now["name"]:
+                return f"where {_short(before['name'])} was among the inputs is now {_short(now['name'])}"
+            for name in sorted(before.keys() | now.keys()):
+                if before.get(name) != now.get(name):
+                    what = f"the {name} of {_short(now['name'])}"
+                    return f"{what} was {_short(before.get(name))}, now {_short(now.get(name))}"
+    return "the list of inputs changed (other names, order or annotations)"
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def preview_job(job: JobSettings, output: str | os.PathLike[str]) -> Preview:
         preview = Preview(folder, {})
         selection = _plan(job, executor, scratch, preview, whole=exists)
         if exists:
-            _look_into(folder, job, preview)
+            _look_into(folder, job, preview, selection.sources(scratch))
         inputs = ledger.Inputs(scratch / ledger.INPUTS)
         _count(folder, inputs, preview)
         if not preview.finished:
@@ -152,11 +153,11 @@ def _look(selection: Selection, scratch: Path, preview: Preview, shard_size: int
     preview.look_seconds = (time.monotonic() - started) / _LOOKED_AT * taken
 
 
-def _look_into(folder: Path, job: JobSettings, preview: Preview) -> None:
+def _look_into(folder: Path, job: JobSettings, preview: Preview, sources: Iterable[Source]) -> None:
     """Whether the job in the folder is this one."""
     finished = ledger.is_finished(folder, preview.plan["fingerprint"])
     try:
-        check_same(folder, preview.plan)
+        check_same(folder, preview.plan, sources)
     except ConflictError:
         if not job.overwrite:
             raise

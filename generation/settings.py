@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 
+from .addresses import check_hosts
 from .errors import GenerationError
-from .models import ModelFacts, WritingModel, check_settings, describe_model, effective_settings, load_model
+from .loading import Loader
+from .models import (
+    SPEED_SETTINGS,
+    ModelFacts,
+    WritingModel,
+    check_settings,
+    describe_model,
+    effective_settings,
+    load_model,
+)
 from .plan import Selection, make_plan
 from .shards import MakeShard
 from .sources import Collection
+from .worker import Worker
 
 ENGINES = ("local", "ray")
 
@@ -31,6 +44,8 @@ class JobSettings(ABC):
         trust_remote_code: Whether code that comes with the weights runs in place of vigc's own.
         settings: Decoding and `iqf_*` settings, as `model.generate` takes them, that are not the model's own.
         image_root: With a file that names pictures: the folder that the names are relative to; by default the file's.
+        allow_urls: Hosts that pictures are fetched from where the input has addresses (http, https) in place of files:
+            names, "*.example.org" for all below one, "*" for any public one. Without it addresses are set aside.
         subset: Of a dataset: its configuration.
         split: Of a dataset: its split.
         license: Licence of pictures that do not state their own.
@@ -55,6 +70,7 @@ class JobSettings(ABC):
     """
 
     kind: ClassVar[str]
+    worker_class: ClassVar[type[Worker]]
 
     model: Any
     processor: Any = None
@@ -64,6 +80,7 @@ class JobSettings(ABC):
     trust_remote_code: bool = False
     settings: dict[str, Any] | None = None
     image_root: str | os.PathLike[str] | None = None
+    allow_urls: Sequence[str] = ()
     subset: str | None = None
     split: str = "train"
     license: str = "unknown"
@@ -84,6 +101,7 @@ class JobSettings(ABC):
         for name in ("batch_size", "shard_size", "limit", "workers"):
             at_least(1, **{name: getattr(self, name)})
         at_least(0, retries=self.retries)
+        check_hosts(self.allow_urls)
         if self.store not in ("embed", "path"):
             raise GenerationError(f"store={self.store!r} is not known: use 'embed' or 'path'.")
         if self.engine not in ENGINES:
@@ -118,9 +136,11 @@ class JobSettings(ABC):
     def configuration(self) -> dict[str, Any]:
         """What decides what is written about a picture, beside the model, its decoding and the seed."""
 
-    @abstractmethod
     def maker(self, loaded: WritingModel, plan: dict[str, Any]) -> MakeShard:
         """Makes the output of a shard with a model."""
+        worker = self.worker_class(loaded, plan, self.given, self.batch_size)
+        loader = Loader(self.collection(), worker.prepare, self.batch_size, embed=self.store == "embed")
+        return partial(worker.make, loader)
 
     def describe_model(self, device: torch.device) -> ModelFacts:
         """What the plan says of the model, without loading it."""
@@ -154,12 +174,16 @@ class JobSettings(ABC):
             "device": model.device.type,
             **collection.facts,
             "dedup": selection.dedup,
+            **({"allow_urls": check_hosts(self.allow_urls)} if self.allow_urls else {}),
         }
         root = getattr(collection, "root", None)
         if self.store == "path" and root is not None:  # it is in the rows, then
             job["root"] = os.path.realpath(root)
+        settings = {name: value for name, value in self.given.items() if name not in SPEED_SETTINGS}
+        if model.dtype != "float32":  # then a word may depend on how many are read at a time, as on sizes of batches
+            job |= {name: self.given[name] for name in SPEED_SETTINGS if name in self.given}
         return make_plan(
-            self.kind, configuration, settings=self.given, source=collection.name, license=self.license, job=job
+            self.kind, configuration, settings=settings, source=collection.name, license=self.license, job=job
         )
 
 
@@ -174,13 +198,3 @@ def at_least(low: int, **counts: int | None) -> None:
     for name, value in counts.items():
         if value is not None and value < low:
             raise GenerationError(f"{name}={value} is too small: give at least {low}.")
-
-
-def row_constants(plan: dict[str, Any]) -> dict[str, str]:
-    """Columns that are the same in every row."""
-    return {
-        "source": plan["source"],
-        "license": plan["license"],
-        "model": plan["configuration"]["model"],
-        "config_hash": plan["config_hash"],
-    }

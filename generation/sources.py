@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from vigc.processing.images import PICTURE_SUFFIXES, ImageError, ImagePathError, Picture, load_picture
 
+from .addresses import Addresses, is_address
 from .errors import GenerationError
 from .objects import Boxes, unpack_objects
 
@@ -28,6 +29,7 @@ class Source:
         where: The number of the file and of the row in it, in a dataset of tables.
         same: Names of exact copies that are represented by this one.
         pairs: What is to be corrected: rows as their reader makes them, less the picture.
+        size: Bytes of the file when it was listed, where listing looks at files.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Source:
     where: list[int] | None = None
     same: list[str] | None = None
     pairs: list[dict[str, Any]] | None = None
+    size: int | None = None
 
     @property
     def objects(self) -> list[dict[str, Any]] | None:
@@ -90,12 +93,13 @@ class Files:
 
     Args:
         root: The folder that names of pictures are relative to.
+        urls: Hosts that pictures are fetched from, where an address stands in place of a name.
     """
 
     format = "folder"
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, urls: Sequence[str] = ()) -> None:
+        self.root, self.addresses = root, Addresses(urls)
         self._real_root = os.path.realpath(root)
 
     @property
@@ -109,14 +113,20 @@ class Files:
         return {"format": self.format}
 
     def open(self, source: Source) -> Picture:
-        """The picture, from a path that stays under the root."""
+        """The picture, from a path that stays under the root, or an address whose host was named."""
         if source.refused is not None:
             raise ImageError(shown(source.name), source.refused)
-        return load_picture(self.locate(source), name=shown(source.name))
+        path, name = self.locate(source), shown(source.name)
+        picture = load_picture(self.addresses.fetch(source.name) if path is None else path, name=name)
+        if source.size is not None and source.size != len(picture.original):
+            raise ImageError(
+                name, f"was changed since the job was planned ({source.size:,} bytes, now {len(picture.original):,})"
+            )
+        return picture
 
-    def locate(self, source: Source) -> str:
-        """The path of the file, resolved under the root."""
-        return confined(self._real_root, source.name)
+    def locate(self, source: Source) -> str | None:
+        """The path of the file, resolved under the root; None for an address."""
+        return None if is_address(source.name) else confined(self._real_root, source.name)
 
     def is_there(self) -> bool:
         """Whether the root can be seen: a share that is gone makes no picture unreadable."""
@@ -151,20 +161,23 @@ def list_images(images: Path) -> Sequence[Source]:
         GenerationError: There is nothing at `images`, no picture in it, or a sub-folder that cannot be listed.
     """
     if images.is_file():
-        return [Source(*_ids([images.name])[0])]
+        return [Source(*_ids([images.name])[0], size=images.stat().st_size)]
     if not images.is_dir():
         raise GenerationError(f"{str(images)!r} is neither a folder nor a file: give a folder of pictures.")
     links: set[str] = set()
-    names = sorted(_names(str(images), "", links))
-    if not names:
+    sizes = dict(sorted(_names(str(images), "", links)))
+    if not sizes:
         suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
         raise GenerationError(f"{str(images)!r} holds no picture: no file there ends in {suffixes}.")
     root = images.resolve()
-    return [Source(name, id_, _refusal(images / name, root) if name in links else None) for name, id_ in _ids(names)]
+    return [
+        Source(name, id_, _refusal(images / name, root) if name in links else None, size=sizes[name])
+        for name, id_ in _ids(list(sizes))
+    ]
 
 
-def _names(folder: str, prefix: str, links: set[str]) -> Iterator[str]:
-    """Names of the pictures under a folder. Its own walk: `os.walk` asks the disk once more about every file."""
+def _names(folder: str, prefix: str, links: set[str]) -> Iterator[tuple[str, int | None]]:
+    """Names and sizes of the pictures under a folder. Its own walk: the disk is asked once about a file."""
     below = []
     try:
         with os.scandir(folder) as entries:
@@ -176,7 +189,7 @@ def _names(folder: str, prefix: str, links: set[str]) -> Iterator[str]:
                         if _is_folder(entry):
                             continue
                         links.add(f"{prefix}{entry.name}")
-                    yield f"{prefix}{entry.name}"
+                    yield f"{prefix}{entry.name}", _size(entry)
     except OSError as error:
         # Left out, its pictures would be missing without a word.
         raise GenerationError(
@@ -184,6 +197,13 @@ def _names(folder: str, prefix: str, links: set[str]) -> Iterator[str]:
         ) from error
     for name in below:
         yield from _names(os.path.join(folder, name), f"{prefix}{name}/", links)
+
+
+def _size(entry: os.DirEntry[str]) -> int | None:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a link that leads nowhere, or a file that went away: the reason is given when its turn comes
+        return None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -209,8 +229,6 @@ def confined(real_root: str, name: str) -> str:
     """
     if not name or "\0" in name or not is_file_name(name):
         raise ImagePathError(shown(name), "is no file name: correct the annotation")
-    if "://" in name[:16] or name.startswith("data:"):
-        raise ImagePathError(shown(name), "is an address, not a file: download it first")
     parts = name.replace("\\", "/").split("/")
     if name[0] in "/\\" or ".." in parts or name[1:2] == ":":
         raise ImagePathError(shown(name), "is a path out of the folder of pictures: give one relative to it")

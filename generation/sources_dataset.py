@@ -14,11 +14,14 @@ from datasets import load_dataset, load_dataset_builder
 
 from vigc.processing.images import ImageError, Picture, load_picture
 
-from .errors import GenerationError, TryAgainError, is_hub_away
+from .addresses import Addresses, is_address
+from .errors import GenerationError, TryAgainError, asking_the_hub, is_hub_away
 from .objects import pack_objects
 from .sources import NoPictureError, Source, confined, distinct, printable
 
 _ID_COLUMNS = ("image_id", "id")
+# Of columns that datasets itself does not know for pictures: bytes, or texts that are paths or addresses.
+_PICTURES = ("image", "images", "image_url", "url", "URL")
 
 
 class DatasetRows:
@@ -32,15 +35,22 @@ class DatasetRows:
         subset: The dataset's configuration.
         split: Which split.
         revision: Commit, tag or branch on the Hub.
+        urls: Hosts that pictures are fetched from, where an address stands in place of a picture.
 
     Raises:
         GenerationError: It cannot be loaded, or has no column of pictures.
     """
 
     def __init__(
-        self, path: str, *, subset: str | None = None, split: str = "train", revision: str | None = None
+        self,
+        path: str,
+        *,
+        subset: str | None = None,
+        split: str = "train",
+        revision: str | None = None,
+        urls: Sequence[str] = (),
     ) -> None:
-        self.path, self.subset, self.split = path, subset, split
+        self.path, self.subset, self.split, self.addresses = path, subset, split, Addresses(urls)
         self.table: _ParquetRows | _LoadedRows
         try:
             self._open(path, subset, split, revision)
@@ -113,10 +123,14 @@ class DatasetRows:
             value = self.chosen(value or (), source.name)
         if value is None:
             raise NoPictureError(source.name, "has no picture: fill the row")
+        if isinstance(value, str):
+            value = {"path": value}
         if value.get("bytes") is not None:
             return load_picture(value["bytes"], name=source.name)
         if not value.get("path"):
             raise ImageError(source.name, "has neither bytes nor a path of a picture: fill the row")
+        if is_address(value["path"]):
+            return load_picture(self.addresses.fetch(value["path"]), name=source.name)
         path = Path(value["path"])
         if not path.is_absolute():
             root = Path(self.path).resolve()
@@ -167,18 +181,22 @@ class _ParquetRows:
 
     def read(self, columns: list[str]) -> Iterator[tuple[list[int], dict[str, Any]]]:
         for number in range(self.files):
-            file, index = self._file(number), 0
-            if not columns:
-                for index in range(file.metadata.num_rows):
-                    yield [number, index], {}
-                continue
-            for batch in file.iter_batches(columns=columns):
-                for row in batch.to_pylist():
-                    yield [number, index], row
-                    index += 1
+            with asking_the_hub(self._paths[number]):
+                yield from self._read(number, columns)
+
+    def _read(self, number: int, columns: list[str]) -> Iterator[tuple[list[int], dict[str, Any]]]:
+        file, index = self._file(number), 0
+        if not columns:
+            for index in range(file.metadata.num_rows):
+                yield [number, index], {}
+            return
+        for batch in file.iter_batches(columns=columns):
+            for row in batch.to_pylist():
+                yield [number, index], row
+                index += 1
 
     def row(self, number: int, index: int, column: str) -> Any:
-        with self._lock:
+        with self._lock, asking_the_hub(self._paths[number]):
             return self._row(number, index, column)
 
     def _row(self, number: int, index: int, column: str) -> Any:
@@ -220,9 +238,10 @@ def _image_column(features: Any, path: str) -> tuple[str, bool]:
             return name, False
         if isinstance(getattr(feature, "feature", None), datasets.Image):
             return name, True
-    for name in ("image", "images"):
+    for name in _PICTURES:
         feature = features.get(name)
         inner = getattr(feature, "feature", feature)
-        if isinstance(inner, dict) and "bytes" in inner:
+        named = isinstance(inner, datasets.Value) and inner.dtype in ("string", "large_string")
+        if named or (isinstance(inner, dict) and "bytes" in inner):
             return name, inner is not feature
     raise GenerationError(f"The dataset {path!r} has no column of pictures: its columns are {', '.join(features)}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from vigc.processing.json_stream import AnnotationError, read_rows
@@ -20,12 +20,13 @@ class Annotated(Files):
         annotations: The JSON file.
         root: The folder that its `file_name`s are relative to; Objects365 files may also lie in its patches.
         format: "coco", where the id is the file's name, or "objects365", where it is the digits after the last "_".
+        urls: As of [`Files`].
     """
 
-    def __init__(self, annotations: Path, root: Path, format: str = "coco") -> None:
+    def __init__(self, annotations: Path, root: Path, format: str = "coco", urls: Sequence[str] = ()) -> None:
         if not root.is_dir():
             raise GenerationError(f"{str(root)!r} is no folder: give the folder of the pictures as --image-root.")
-        super().__init__(root)
+        super().__init__(root, urls)
         self.annotations, self.format = annotations, format
 
     @property
@@ -55,14 +56,15 @@ class LlavaPictures(Files):
     Args:
         conversations: The JSON or JSON Lines file.
         root: The folder that its `image`s are relative to.
+        urls: As of [`Files`].
     """
 
     format = "llava"
 
-    def __init__(self, conversations: Path, root: Path) -> None:
+    def __init__(self, conversations: Path, root: Path, urls: Sequence[str] = ()) -> None:
         if not root.is_dir():
             raise GenerationError(f"{str(root)!r} is no folder: give the folder of the pictures as --image-root.")
-        super().__init__(root)
+        super().__init__(root, urls)
         self.conversations = conversations
 
     @property

@@ -29,14 +29,15 @@ class LlavaConversations(Files):
     Args:
         path: The JSON or JSON Lines file.
         root: The folder that its `image`s are relative to.
+        urls: As of [`Files`].
     """
 
     format = "llava"
 
-    def __init__(self, path: Path, root: Path) -> None:
+    def __init__(self, path: Path, root: Path, urls: Sequence[str] = ()) -> None:
         if not root.is_dir():
             raise GenerationError(f"{str(root)!r} is no folder: give the folder of the pictures as --image-root.")
-        super().__init__(root)
+        super().__init__(root, urls)
         self.path = path
 
     @property

@@ -1,34 +1,40 @@
-"""Pictures to rows: the part of the job that a model does."""
+"""Inputs to rows: the part of a job that a model does, whatever is asked about a picture."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS
-from vigc.processing.rows import row_id, to_messages
+from vigc.processing.rows import to_messages
 
-from .attempts import NOT_FINITE, Draft, Fitting, is_same_question
-from .loading import Item
-from .scoring import visual_dependencies
-from .short_answers import ShortAnswers, takes_short_answers
-from .sources import printable
-from .writing import Ask, Asking, Conversation, Writing
+from .attempts import NOT_FINITE, Draft, Fitting
+from .loading import Item, Loader
+from .models import WritingModel
+from .scoring import mean_logprobs, visual_dependencies
+from .shards import ShardOutput
+from .sources import Source, printable
+from .writing import Ask, Conversation, Writing
 
 # How a text is drawn where the settings themselves draw nothing: a second attempt stays close to the first, a second
 # question does not.
 AGAIN = {"do_sample": True, "num_beams": 1, "temperature": 0.7, "top_p": 0.9}
 ANOTHER = {"do_sample": True, "num_beams": 1, "temperature": 1.0, "top_p": 0.95}
 
+# Each score with how it is measured, and on which column.
+_MEASURES = {"visual_dependency": (visual_dependencies, "answer"), "draft_logprob": (mean_logprobs, "draft")}
+
 
 @dataclass
 class Work:
-    """What came of a batch of pictures, by picture and not by row: copies of a picture may still turn up.
+    """What came of a batch of inputs, by input and not by row: copies of a picture may still turn up.
 
     Args:
         rows: (input, row of `GENERATED_FEATURES`).
@@ -42,222 +48,215 @@ class Work:
 
 
 @dataclass(eq=False)
-class _Batch:
-    """Pictures that were opened together, and what was written about each under each type."""
-
-    items: list[Item]
-    embeds: torch.Tensor | None = None
-    drafts: dict[tuple[str, int], list[Draft]] = field(default_factory=dict)
-
-    def is_done(self, kinds: Sequence[str]) -> bool:
-        return len(self.drafts) == len(self.items) * len(kinds)
-
-
-class Worker:
-    """Writes the rows of a shard's pictures.
+class Batch:
+    """Inputs that were opened together.
 
     Args:
-        model: A VIGC model.
-        processor: Belongs to it.
-        configuration: All that decides what is written: `types`, `correct`, `seed`, `questions`, `retries`, `score`,
-            `short_answers`, `decoding`.
+        items: The inputs.
+        seen: Those of them that have a picture.
+        embeds: float (pictures, patches + 1, vision width), what the ViT saw in them, where it is needed.
+        asked: How many conversations there are about them.
+        drafts: What was written, by the conversation's name.
+    """
+
+    items: list[Item]
+    seen: list[Item]
+    embeds: torch.Tensor | None = None
+    asked: int = 0
+    drafts: dict[Any, list[Draft]] = field(default_factory=dict)
+
+
+class Worker(ABC):
+    """Makes the rows of a shard with one engine, whose slots stay full from one batch of inputs to the next.
+
+    Args:
+        loaded: The model.
+        plan: Of the job: `configuration` decides what is written.
         settings: Decoding and `iqf_*` settings that are not the model's own.
-        constants: Columns that are the same in every row: `source`, `license`, `model`, `config_hash`.
         slots: Texts written at a time.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        processor: Any,
-        *,
-        configuration: dict[str, Any],
-        settings: dict[str, Any],
-        constants: dict[str, str],
-        slots: int,
-    ) -> None:
-        self.model, self.processor = model, processor
-        self.kinds, self.correct = tuple(configuration["types"]), configuration["correct"]
-        self.seed, self.questions = configuration["seed"], configuration["questions"]
-        self.retries, self.score = configuration["retries"], configuration["score"]
+    inputs: ClassVar[str]  # what they are called while they are counted
+
+    def __init__(self, loaded: WritingModel, plan: dict[str, Any], settings: dict[str, Any], slots: int) -> None:
+        self.model, self.processor = loaded.model, loaded.processor
+        configuration = plan["configuration"]
+        self.seed, self.retries, self.scores = (configuration[name] for name in ("seed", "retries", "score"))
         self.samples = bool(configuration["decoding"].get("do_sample"))
-        self.settings = (
-            settings if self.correct else {name: settings[name] for name in settings if name not in IQF_SETTINGS}
-        )
-        self.constants = constants
+        correct = configuration["correct"]
+        self.settings = {name: settings[name] for name in settings if correct or name not in IQF_SETTINGS}
+        # Columns that are the same in every row.
+        self.constants = {name: plan[name] for name in ("source", "license", "config_hash")}
+        self.constants["model"] = configuration["model"]
         self.fitting = Fitting()
-        self.writing = Writing(model, processor, slots=slots, correct=self.correct, fitting=self.fitting)
-        given = configuration["short_answers"]
-        self.short = ShortAnswers(model, processor, configuration["decoding"], **given) if given else None
+        self.writing = Writing(self.model, self.processor, slots=slots, correct=correct, fitting=self.fitting)
+
+    @abstractmethod
+    def conversations(self, batch: Batch, pixels: torch.Tensor) -> list[Conversation]:
+        """What is to be asked about a batch, each under a key that is unique in it.
+
+        Args:
+            batch: The inputs.
+            pixels: float (pictures, 3, H, W).
+        """
+
+    @abstractmethod
+    def collect(self, batch: Batch) -> Work:
+        """Rows, records and counts from the drafts of a batch."""
 
     def prepare(self, image: Any) -> torch.Tensor:
         """A picture's pixels, float (1, 3, H, W)."""
         return self.processor(images=[image], return_tensors="pt")["pixel_values"]
 
+    def make(self, loader: Loader, sources: list[Source], say: Callable[[str], Any]) -> ShardOutput:
+        """All that comes of a shard's inputs; `say` is told in words how far it is."""
+        output, halved = ShardOutput(), self.fitting.halved
+        items: list[Item] = []
+        rows, rejects = [], []
+        for batch, work in self.write(loader.batches(sources, output.skipped)):
+            rows += work.rows
+            rejects += work.rejects
+            output.dropped += work.dropped
+            items += batch
+            say(f"{len(items)} of {len(sources)} {self.inputs}")
+        # Only now is it known which pictures have copies.
+        output.rows = [finish_row(item, row) for item, row in rows]
+        output.rejects = [finish_reject(item, record) for item, record in rejects]
+        output.bare = sum(item.image is None for item in items)
+        output.images, output.duplicates = len(items) - output.bare, sum(len(item.same) for item in items)
+        output.halved = self.fitting.halved - halved
+        return output
+
     def write(self, batches: Iterable[list[Item]]) -> Iterator[tuple[list[Item], Work]]:
-        """Rows of all types about each picture, and records of the texts that are no pairs.
+        """What comes of each batch.
 
         The engine goes on from one batch to the next without a break, so that batches may end out of their order; they
         are yielded in it.
         """
-        waiting: dict[int, _Batch] = {}
-        following = 0
-        for conversation, drafts in self.writing.run(self._conversations(batches, waiting)):
-            batch, kind, place = conversation.key
-            batch.drafts[kind, place] = drafts
-            while following in waiting and waiting[following].is_done(self.kinds):
-                done = waiting.pop(following)
-                following += 1
-                yield done.items, self._collect(done)
+        begun: deque[Batch] = deque()
+        for conversation, drafts in self.writing.run(self._begin(batches, begun)):
+            batch, key = conversation.key
+            batch.drafts[key] = drafts
+            yield from self._ended(begun)
+        yield from self._ended(begun)
 
-    def _conversations(self, batches: Iterable[list[Item]], waiting: dict[int, _Batch]) -> Iterator[list[Conversation]]:
-        """What is to be asked about each batch, once its pictures have passed the ViT."""
-        for number, items in enumerate(batches):
-            pixels = torch.cat([item.pixels for item in items if item.pixels is not None])
+    def _begin(self, batches: Iterable[list[Item]], begun: deque[Batch]) -> Iterator[list[Conversation]]:
+        for items in batches:
+            batch = Batch(items, [item for item in items if item.pixels is not None])
+            pixels = [item.pixels for item in batch.seen if item.pixels is not None]
             for item in items:
                 item.pixels = None
-            batch = waiting[number] = _Batch(items)
-            short = [kind for kind in self.kinds if self.short is not None and takes_short_answers(kind)]
-            if self.score or len(short) < len(self.kinds):
-                # All that depends on the picture alone, once for all types.
-                batch.embeds = self._embed(pixels)
-            conversations = []
-            for kind in self.kinds:
-                written = self._write_short(kind, items, pixels) if kind in short else None
-                for place, item in enumerate(items):
-                    asking = self._ask(item, kind) if written is None else _known(written[place])
-                    embeds = pixels[place] if batch.embeds is None else batch.embeds[place]
-                    conversations.append(Conversation(asking, embeds, kind, (batch, kind, place)))
+            conversations = self.conversations(batch, torch.cat(pixels)) if pixels else []
+            for conversation in conversations:
+                conversation.key = batch, conversation.key
+            batch.asked = len(conversations)
+            begun.append(batch)
             yield conversations
 
+    def _ended(self, begun: deque[Batch]) -> Iterator[tuple[list[Item], Work]]:
+        while begun and len(begun[0].drafts) == begun[0].asked:
+            batch = begun.popleft()
+            yield batch.items, self.collect(batch)
+
     @torch.no_grad()
-    def _embed(self, pixels: torch.Tensor) -> torch.Tensor:
+    def embed(self, pixels: torch.Tensor) -> torch.Tensor:
+        """All that depends on the pictures alone, float (pictures, patches + 1, vision width)."""
         embed, to = self.model.get_image_embeds, (self.model.device, self.model.dtype)
         return torch.cat(self.fitting.run(len(pixels), lambda rows: embed(pixels[rows].to(*to))))
 
-    def _ask(self, item: Item, kind: str) -> Asking:
-        """Questions of one type about a picture: of each the first attempt that is a pair and asks something new.
+    def attempts(
+        self,
+        id_: str,
+        question: str | None = None,
+        given: str | None = None,
+        good: Callable[[Draft], bool] = lambda draft: draft.fault() is None,
+        another: bool = False,
+    ) -> Generator[Ask, Draft, Draft]:
+        """Has a draft written, and again while it is not good; where none is, the first one stands for all.
 
-        Where none is, the first attempt of all stands for it.
+        Args:
+            id_: The row's, which decides with the job's seed what is drawn.
+            question: To be answered; None has one written.
+            given: The answer to that question that there is already.
+            good: Whether a draft will do.
+            another: Whether it must not be what greedy search would write.
         """
-        asked: list[str] = []
-        drafts: list[Draft] = []
-        for index in range(self.questions):
-            id_ = row_id(item.digest, kind, self.constants["config_hash"], index)
-            draft: Draft | None = None
-            for attempt in range(self.retries + 1):
-                settings = dict(self.settings)
-                if not self.samples and (attempt or index):
-                    settings |= ANOTHER if index else AGAIN
-                other = yield Ask(row_seed(self.seed, f"{id_}/{attempt}" if attempt else id_), settings)
-                other.attempt = attempt
-                good = other.fault() is None and not is_same_question(str(other.question), asked)
-                if draft is None or good:
-                    draft = other
-                if good or draft.fault() == NOT_FINITE:  # which no other draw puts right
-                    break
-            assert draft is not None
-            if draft.fault() is None:
-                draft.repeats = is_same_question(str(draft.question), asked)
-                if not draft.repeats:
-                    asked.append(str(draft.question))
-            drafts.append(draft)
-        return drafts
-
-    def _write_short(self, kind: str, items: Sequence[Item], pixels: torch.Tensor) -> dict[int, list[Draft]]:
-        """Questions with several short answers, the same one of every picture at a time; the drafts by picture."""
-        asking = {place: self._ask(item, kind) for place, item in enumerate(items)}
-        wanted = {place: next(row) for place, row in asking.items()}
-        found: dict[int, list[Draft]] = {}
-        while wanted:
-            settings = next(iter(wanted.values())).settings
-            places = [place for place, ask in wanted.items() if ask.settings == settings]
-            seeds = [wanted.pop(place).seed for place in places]
-            for place, draft in zip(places, self._short(kind, pixels[places], seeds, settings), strict=True):
-                try:
-                    wanted[place] = asking[place].send(draft)
-                except StopIteration as end:
-                    found[place] = end.value
-        return found
+        chosen: Draft | None = None
+        for attempt in range(self.retries + 1):
+            settings = dict(self.settings)
+            if not self.samples and (attempt or another):
+                settings |= ANOTHER if another else AGAIN
+            draft = yield Ask(row_seed(self.seed, f"{id_}/{attempt}" if attempt else id_), settings, question, given)
+            draft.attempt = attempt
+            will_do = good(draft)
+            if chosen is None or will_do:
+                chosen = draft
+            if will_do or chosen.fault() == NOT_FINITE:  # which no other draw puts right
+                break
+        assert chosen is not None
+        return chosen
 
     @torch.no_grad()
-    def _short(self, kind: str, pixels: torch.Tensor, seeds: list[int], settings: dict[str, Any]) -> list[Draft]:
-        assert self.short is not None
-        write, to = self.short.write, (self.model.device, self.model.dtype)
-        parts = self.fitting.run(len(seeds), lambda rows: write(kind, pixels[rows].to(*to), seeds[rows], settings))
-        return [draft for part in parts for draft in part]
+    def score(self, name: str, rows: Sequence[dict[str, Any]], embeds: torch.Tensor, task: str | None) -> None:
+        """Measures texts once more, into the rows.
 
-    def _collect(self, batch: _Batch) -> Work:
-        """Rows, records and counts from the drafts of a batch."""
-        work = Work()
-        for kind in self.kinds:
-            for index in range(self.questions):
-                good = []
-                for place, item in enumerate(batch.items):
-                    draft = batch.drafts[kind, place][index]
-                    id_ = row_id(item.digest, kind, self.constants["config_hash"], index)
-                    fault = draft.fault()
-                    if fault is not None:
-                        work.rejects.append((item, self._reject(id_, kind, item, draft, fault)))
-                    elif draft.repeats:
-                        work.dropped += 1
-                    else:
-                        good.append(place)
-                        work.rows.append((item, self._row(id_, kind, index, item, draft)))
-                if self.score and good:
-                    self._score(work.rows[-len(good) :], kind, batch, good)
-        return work
-
-    @torch.no_grad()
-    def _score(self, rows: list[tuple[Item, dict[str, Any]]], kind: str, batch: _Batch, places: list[int]) -> None:
-        """How much the answers owe to the picture, into the rows."""
+        Args:
+            name: The score: "visual_dependency" of the answers, or "draft_logprob" of drafts that have none yet.
+            rows: B rows.
+            embeds: float (B, patches + 1, vision width).
+            task: The type of their questions, or None.
+        """
+        measure, column = _MEASURES[name]
 
         def scores(part: slice) -> list[float]:
-            assert batch.embeds is not None
-            asked = [str(row["question"]) for _, row in rows[part]]
-            answered = [str(row["answer"]) for _, row in rows[part]]
-            embeds = batch.embeds[places[part]]
-            return visual_dependencies(self.model, self.processor, embeds, asked, answered, [kind] * len(asked))
+            asked = [str(row["question"]) for row in rows[part]]
+            texts = [str(row[column]) for row in rows[part]]
+            return measure(self.model, self.processor, embeds[part], asked, texts, [task] * len(asked))
 
         parts = self.fitting.run(len(rows), scores)
-        for (_, row), score in zip(rows, [score for part in parts for score in part], strict=True):
-            row["scores"]["visual_dependency"] = score
+        for row, score in zip(rows, [score for part in parts for score in part], strict=True):
+            row["scores"][name] = score
 
-    def _row(self, id_: str, kind: str, index: int, item: Item, draft: Draft) -> dict[str, Any]:
-        question, answer = str(draft.question), str(draft.answer)
-        extra: dict[str, Any] = {}
-        if draft.full_answer is not None:
-            extra["answer_given_question"] = draft.full_answer
-        if draft.attempt:
-            extra["attempt"] = draft.attempt + 1
+    def row(
+        self, id_: str, kind: str, item: Item, texts: tuple[str, str | None, str], written: Draft | None, **columns: Any
+    ) -> dict[str, Any]:
+        """A row of `GENERATED_FEATURES`.
+
+        Args:
+            id_: Its id.
+            kind: Its type.
+            item: The input that it is about.
+            texts: Question, draft and answer.
+            written: What the model wrote, if it wrote anything.
+            columns: Those in which kinds of jobs differ.
+        """
+        question, draft, answer = texts
         return {
             "id": id_,
             "image": item.image,
             "image_id": item.source.image_id,
             "type": kind,
-            "question_index": index,
-            "instruction": self.processor.instruction(kind),
+            "question_index": 0,
+            "instruction": None,
             "question": question,
-            "draft": draft.draft,
+            "draft": draft,
             "answer": answer,
             "messages": to_messages(question, answer),
-            "trace": draft.trace,
+            "trace": written.trace if written else [],
             "scores": {
-                "draft_logprob": draft.draft_logprob,
-                "answer_logprob": draft.answer_logprob,
+                "draft_logprob": written.draft_logprob if written else None,
+                "answer_logprob": written.answer_logprob if written else None,
                 "visual_dependency": None,
             },
-            "answers": draft.answers,
-            "weights": draft.weights,
-            "objects": item.source.objects,
-            "conversation_id": None,
-            "turn": None,
-            "extra": extra or None,
+            **dict.fromkeys(("answers", "weights", "objects", "conversation_id", "turn", "extra")),
             **self.constants,
-            **({"license": item.source.license} if item.source.license else {}),
+            **columns,
         }
 
-    def _reject(self, id_: str, kind: str, item: Item, draft: Draft, reason: str) -> dict[str, Any]:
+    def reject(
+        self, id_: str, kind: str, item: Item, instruction: str, written: Draft, reason: str, **columns: Any
+    ) -> dict[str, Any]:
+        """The record of a text that is no pair; arguments as of `row`."""
         return {
             "kind": "text",
             "id": id_,
@@ -265,27 +264,22 @@ class Worker:
             "image_id": item.source.image_id,
             "sha256": item.digest,
             "type": kind,
-            "instruction": self.processor.instruction(kind),
-            "text": draft.text,
+            "instruction": instruction,
+            "text": written.text,
             # What is wrong may be with VIC's text, and not with VIG's.
-            **({} if draft.answer is None else {"answer": draft.answer}),
+            **({} if written.answer in (None, written.text) else {"answer": written.answer}),
+            **columns,
             "reason": reason,
             "attempts": 1 if reason == NOT_FINITE else self.retries + 1,
         }
 
 
-def _known(drafts: list[Draft]) -> Asking:
-    """Nothing is to be asked: the drafts are there."""
-    return drafts
-    yield
-
-
 def finish_row(item: Item, row: dict[str, Any]) -> dict[str, Any]:
     """A row as it is stored, with the names of all exact copies of its picture."""
-    extra = dict(row["extra"] or {})
-    if item.same:
-        extra["same_picture"] = [printable(name) for name in item.same]
-    return {**row, "extra": json.dumps(extra, ensure_ascii=True) if extra else None}
+    if not item.same:
+        return row
+    extra = {**json.loads(row["extra"] or "{}"), "same_picture": [printable(name) for name in item.same]}
+    return {**row, "extra": json.dumps(extra, ensure_ascii=True)}
 
 
 def finish_reject(item: Item, record: dict[str, Any]) -> dict[str, Any]:

@@ -22,11 +22,13 @@ class Ask:
         seed: Of what is drawn.
         settings: Decoding and `iqf_*` settings that are not the model's own.
         question: To be answered; None has one written.
+        given: The answer to that question that there is already.
     """
 
     seed: int
     settings: dict[str, Any] = field(default_factory=dict)
     question: str | None = None
+    given: str | None = None
 
 
 # All that is asked about a picture under one type, one draft after the other.
@@ -141,6 +143,7 @@ class Writing:
                 self.correct,
                 ask.settings,
                 conversation,
+                ask.given,
             )
         )
 

@@ -21,11 +21,10 @@ class Drafts:
 
     Args:
         tokenizer: The language model's.
-        on: Whether drafts are checked at all.
     """
 
-    def __init__(self, tokenizer: Any, on: bool) -> None:
-        self.tokenizer, self.on = tokenizer, on
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
         self.share, self.passed = 0.5, 0
 
     def propose(self, text: str | None, lanes: int, at_most: int) -> list[int]:
@@ -36,7 +35,7 @@ class Drafts:
             lanes: Texts being written at the time.
             at_most: Longest draft.
         """
-        if not self.on or not text or at_most < 1:
+        if not text or at_most < 1:
             return []
         if self.share < lanes / (lanes + _LANES):
             self.passed += 1

@@ -40,7 +40,7 @@ class Call:
         decoding: How.
         until: Where it is over before its end: behind its first unit by this rule.
         seed: For sampling.
-        draft: What is expected to be written, if anything is.
+        draft: What is expected to be written, to be read first where that pays; None if it is not to be.
     """
 
     prompt: str
@@ -86,13 +86,12 @@ class Engine:
         model: A VIGC model, or any InstructBLIP with a decoder-only language model.
         processor: Makes prompts into ids (`encode_prompts`).
         max_slots: Calls written at a time; with beams, each takes as many places in the batch.
-        verify_drafts: Whether what a call is expected to write is read first, where that pays.
 
     Raises:
         ValueError: There is no slot.
     """
 
-    def __init__(self, model: Any, processor: Any, max_slots: int, verify_drafts: bool = False) -> None:
+    def __init__(self, model: Any, processor: Any, max_slots: int) -> None:
         if max_slots < 1:
             raise ValueError(f"max_slots={max_slots} is too small: give at least 1.")
         self.model, self.processor, self.max_slots = model, processor, max_slots
@@ -101,7 +100,7 @@ class Engine:
         attention = config._attn_implementation
         self.spoilt = False  # whether lanes may hold what is no number
         self.any_mask, self.added_mask = attention in _ANY_MASK, attention == "eager"
-        self.drafts = Drafts(processor.tokenizer, verify_drafts)
+        self.drafts = Drafts(processor.tokenizer)
         self.slots: list[_Slot] = []
         # For each lane: how many places are filled, and the token that comes next.
         self.lengths: list[int] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -278,12 +278,11 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
 
     def generate_stream(
         self,
-        requests: Iterable[VigcRequest | None],
+        requests: Iterable[VigcRequest | Mapping[str, Any] | None],
         processor: Any,
         max_slots: int = 32,
         generation_config: GenerationConfig | None = None,
         logits_processor: list[LogitsProcessor] | None = None,
-        verify_drafts: bool = False,
         **kwargs: Any,
     ) -> Iterator[tuple[VigcRequest, Pair]]:
         """Writes any number of rows, `max_slots` at a time; a row that ends makes room for the next one at once.
@@ -291,18 +290,17 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
         What is written together depends on the order of the requests alone, not on when they come.
 
         Args:
-            requests: What to write, taken as there is room for it. None stands for a request that is not known yet,
-                for callers whose requests depend on earlier rows; it must not come when all of those have ended.
+            requests: What to write, taken as there is room for it; a dict of a [`VigcRequest`]'s fields will do. None
+                stands for a request that is not known yet, for callers whose requests depend on earlier rows; it must
+                not come when all of those have ended.
             processor: The model's processor.
             max_slots: Texts written at a time; with beams each takes as many places in the batch.
             generation_config: Instead of the model's own.
             logits_processor: Own processors, called on rows that have the same number of ids.
-            verify_drafts: Whether VIC's sentences are first compared with those of the draft, many words at a time,
-                while that saves work. In float32 texts stay the same.
             kwargs: Decoding and `iqf_*` settings, as `generate` takes them.
 
         Yields:
-            Each request with its row, in the order in which rows end.
+            Each request, as a [`VigcRequest`], with its row, in the order in which rows end.
 
         Raises:
             ValueError: Settings that are unknown or contradict each other, or entries that are missing.
@@ -316,13 +314,15 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
                 if request is None:
                     yield None
                     continue
+                if isinstance(request, Mapping):
+                    request = VigcRequest(**request)
                 given = {**kwargs, **request.settings}
                 name = repr(sorted(given.items()))
                 if name not in known:
                     known[name] = self._correction(processor, given, logits_processor)
                 yield converse(request, processor, *known[name])
 
-        return Engine(self, processor, max_slots, verify_drafts).run(rows())
+        return Engine(self, processor, max_slots).run(rows())
 
     def _correction(
         self, processor: Any, given: dict[str, Any], logits_processor: list[LogitsProcessor] | None

@@ -6,7 +6,7 @@ import json
 import os
 import time
 
-from vigc.generation import finish, folder, generate, job, ledger, locks, shards, worker
+from vigc.generation import finish, folder, job, ledger, locks, shards, worker
 
 BUGS = {}
 
@@ -144,7 +144,7 @@ def counts_rows_of_the_process():
         row = finish_row(item, row)
         return {**row, "turn": next(counter)}
 
-    generate.finish_row = counted
+    worker.finish_row = counted
 
 
 @bug

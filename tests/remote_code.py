@@ -29,6 +29,14 @@ model = AutoModel.from_pretrained(folder, **trust)
 processor = AutoProcessor.from_pretrained(folder, **trust)
 result = {"loaded": rows(model, processor)}
 
+embeds = model.get_image_embeds(processor(images=images, return_tensors="pt")["pixel_values"])
+requests = [
+    {"image_embeds": row, "mode": "vig", "task": "detail", "key": place} for place, row in enumerate(embeds.detach())
+]
+written = dict(model.generate_stream(requests, processor, max_slots=2, iqf_verify_drafts=True))
+answers = {request.key: row.answer for request, row in written.items()}
+result["streamed"] = [answers[place] for place in range(len(requests))]
+
 pipe = pipeline("image-text-to-text", model=folder, **trust)
 corrects = {"generate_kwargs": {"processor": pipe.processor}, "return_full_text": False}
 result["pipeline"] = pipe(images=images[0], text=question, **corrects)[0]["generated_text"]

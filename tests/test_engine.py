@@ -2,19 +2,21 @@
 
 import random
 import sys
+from functools import cache
 
 import pytest
 import torch
 from conftest import ROOT
 
 from vigc.modeling_vigc import VigcRequest
+from vigc.processing import INSTRUCTION_TYPES
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from authors_loop import AuthorsLoop
 from models import build, pictures
 
-TYPES = ("conversation", "detail", "complex")
+TYPES = tuple(INSTRUCTION_TYPES)
 # The released loop, less the first VIC call in full.
 RELEASED = {"iqf_preset": "original", "iqf_full_record": False}
 
@@ -23,14 +25,15 @@ RELEASED = {"iqf_preset": "original", "iqf_full_record": False}
 def written():
     """A small model with random weights that writes sentences of many lengths, its processor, and pictures."""
     model, processor = build("tiny", seed=3)
-    pixels = processor(images=pictures(170, "tiny", seed=4), return_tensors="pt")["pixel_values"]
+    pixels = processor(images=pictures(84, "tiny", seed=4), return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         return model, processor, pixels, model.get_image_embeds(pixels)
 
 
 def rows_of(embeds, count, seed=0):
     """Requests for pairs about pictures, types in turn, in a random order."""
-    rows = [VigcRequest(embeds[index // 3], "vig", TYPES[index % 3], seed=index, key=index) for index in range(count)]
+    kinds = [(index // len(TYPES), TYPES[index % len(TYPES)]) for index in range(count)]
+    rows = [VigcRequest(embeds[at], "vig", kind, seed=index, key=index) for index, (at, kind) in enumerate(kinds)]
     random.Random(seed).shuffle(rows)
     return rows
 
@@ -40,12 +43,20 @@ def stream(written, requests, slots, **settings):
     return {request.key: row for request, row in model.generate_stream(requests, processor, slots, **settings)}
 
 
-def loop_of(written, count, batch=64, **settings):
+@pytest.fixture(scope="module")
+def loop_of(written):
+    """What the loop writes about as many rows; it is slow, and asked once for each of its settings."""
     model, processor, pixels, _ = written
-    loop, records = AuthorsLoop(model, processor, **settings), []
-    for start in range(0, count, batch):
-        keys = range(start, min(start + batch, count))
-        records += loop.run(pixels[[key // 3 for key in keys]], [TYPES[key % 3] for key in keys])
+
+    @cache
+    def records(count, batch=64, **settings):
+        loop, found = AuthorsLoop(model, processor, **settings), []
+        for start in range(0, count, batch):
+            keys = range(start, min(start + batch, count))
+            kinds = [TYPES[key % len(TYPES)] for key in keys]
+            found += loop.run(pixels[[key // len(TYPES) for key in keys]], kinds)
+        return found
+
     return records
 
 
@@ -62,52 +73,6 @@ def differences(written, rows, records):
             one, other = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (one, other))
             tokens += sum(a != b for a, b in zip(one, other, strict=False)) + abs(len(one) - len(other))
     return tokens, others
-
-
-FULL = [
-    pytest.param(500, penalty, prompt, slots, verify, marks=pytest.mark.slow)
-    for penalty, prompt, slots, verify in (
-        (1.0, "instruction", 8, False),
-        (1.0, "question", 3, True),
-        (1.5, "instruction", 8, False),
-        (1.5, "instruction", 1, True),
-    )
-]
-
-
-@pytest.mark.parametrize(
-    ("count", "penalty", "prompt", "slots", "verify"),
-    [(18, 1.0, "instruction", 5, False), (9, 1.5, "question", 2, True), *FULL],
-)
-def test_greedy_search_is_the_loop_s(written, count, penalty, prompt, slots, verify):
-    settings = {**RELEASED, "num_beams": 1, "repetition_penalty": penalty, "iqf_prompt": prompt}
-    rows = stream(written, rows_of(written[3], count), slots, verify_drafts=verify, **settings)
-    records = loop_of(written, count, penalty=penalty, prompt=prompt)
-    assert differences(written, rows, records) == (0, 0)
-    lengths = {len(step["sentence"].split()) for row in rows.values() for step in row.trace}
-    assert len(lengths) > 4 and sum(record.question is not None for record in records) > count * 0.6
-
-
-@pytest.mark.parametrize(("count", "slots"), [(4, 3), pytest.param(200, 8, marks=pytest.mark.slow)])
-def test_beam_search_is_the_loop_s(written, count, slots):
-    rows = stream(written, rows_of(written[3], count), slots, **RELEASED)
-    records = loop_of(written, count, batch=32, beams=5, penalty=1.5)
-    assert differences(written, rows, records) == (0, 0)
-
-
-@pytest.mark.parametrize("compositions", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_drawn_texts_depend_on_their_seeds_alone(written, compositions):
-    drawn = {"do_sample": True, "temperature": 1.3, "top_p": 0.95, "repetition_penalty": 1.2}
-    rows = rows_of(written[3], 12)
-    alone = {}
-    for row in rows:
-        alone |= stream(written, [row], 1, **drawn)
-    assert len({row.vig_text for row in alone.values()}) > 10
-    for number in range(compositions):
-        draw = random.Random(number)
-        some = draw.sample(rows, draw.randint(2, 12))
-        for key, row in stream(written, some, draw.randint(2, 8), **drawn).items():
-            assert (row.vig_text, row.answer) == (alone[key].vig_text, alone[key].answer)
 
 
 class Widths:
@@ -128,6 +93,54 @@ class Widths:
         self.hook.remove()
 
 
+FULL = [
+    pytest.param(500, penalty, "instruction", slots, verify, marks=pytest.mark.slow)
+    for penalty in (1.0, 1.5)
+    for slots, verify in ((8, False), (4, True))
+]
+
+
+@pytest.mark.parametrize(
+    ("count", "penalty", "prompt", "slots", "verify"),
+    [(18, 1.0, "question", 5, False), (12, 1.5, "instruction", 2, True), *FULL],
+)
+def test_greedy_search_is_the_loop_s(written, loop_of, count, penalty, prompt, slots, verify):
+    settings = {**RELEASED, "num_beams": 1, "repetition_penalty": penalty, "iqf_prompt": prompt}
+    with Widths(written[0]) as widths:
+        rows = stream(written, rows_of(written[3], count), slots, iqf_verify_drafts=verify, **settings)
+    records = loop_of(count, penalty=penalty, prompt=prompt)
+    assert differences(written, rows, records) == (0, 0)
+    texts = [row.vig_text for row in rows.values()]
+    sentences = [step["sentence"] for row in rows.values() for step in row.trace]
+    assert len({len(text.split()) for text in sentences}) > 4 and max(widths) == slots
+    assert sum(record.question is not None for record in records) > count * 0.6
+    # A token costs a step, but for the first of a call, which its prompt gives, and those that were read in a draft.
+    tokens = sum(len(written[1].tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts + sentences)
+    assert (sum(widths) < 0.9 * tokens) == verify
+
+
+@pytest.mark.parametrize(("count", "slots"), [(4, 3), pytest.param(200, 8, marks=pytest.mark.slow)])
+def test_beam_search_is_the_loop_s(written, loop_of, count, slots):
+    rows = stream(written, rows_of(written[3], count), slots, **RELEASED)
+    records = loop_of(count, batch=50, beams=5, penalty=1.5)
+    assert differences(written, rows, records) == (0, 0)
+
+
+@pytest.mark.parametrize("compositions", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_drawn_texts_depend_on_their_seeds_alone(written, compositions):
+    drawn = {"do_sample": True, "temperature": 1.3, "top_p": 0.95, "repetition_penalty": 1.2}
+    rows = rows_of(written[3], 12)
+    alone = {}
+    for row in rows:
+        alone |= stream(written, [row], 1, **drawn)
+    assert len({row.vig_text for row in alone.values()}) > 10
+    for number in range(compositions):
+        draw = random.Random(number)
+        some = draw.sample(rows, draw.randint(2, 12))
+        for key, row in stream(written, some, draw.randint(2, 8), **drawn).items():
+            assert (row.vig_text, row.answer) == (alone[key].vig_text, alone[key].answer)
+
+
 def test_slots_are_refilled(written):
     """Rows end in another order than they began in, and no more texts are written at a time than there are slots."""
     with Widths(written[0]) as widths:
@@ -143,7 +156,9 @@ def test_drafts_save_steps_where_they_are_right(written):
     found = {}
     for verify in (False, True):
         with Widths(written[0]) as widths:
-            rows = stream(written, requests, 1, iqf_prompt="instruction", iqf_full_record=True, verify_drafts=verify)
+            rows = stream(
+                written, requests, 1, iqf_prompt="instruction", iqf_full_record=True, iqf_verify_drafts=verify
+            )
         found[verify] = {key: (row.answer, [step["stop"] for step in row.trace]) for key, row in rows.items()}, widths
     assert found[True][0] == found[False][0]
     assert len(found[True][1]) < 0.95 * len(found[False][1])
@@ -191,4 +206,6 @@ def test_what_a_stream_cannot_do_is_said(written):
         list(model.generate_stream([VigcRequest(embeds[0], "plain")], processor, 2))
     with pytest.raises(ValueError, match="does not know colour"):
         list(model.generate_stream([VigcRequest(embeds[0], "vic", question="What?")], processor, 2, colour="red"))
+    with pytest.raises(TypeError, match="colour"):
+        list(model.generate_stream([{"image_embeds": embeds[0], "colour": "red"}], processor, 2))
     assert list(model.generate_stream([], processor, 2)) == []

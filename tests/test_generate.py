@@ -13,7 +13,7 @@ import pytest
 from datasets import Features, load_dataset
 from PIL import ExifTags, Image
 
-from vigc.generation import ConflictError, GenerationError, generate_dataset, ledger
+from vigc.generation import ConflictError, GenerationError, correct_dataset, generate_dataset, ledger
 from vigc.generation.models import folder_fingerprint, load_model
 from vigc.generation.sources import list_images
 from vigc.modeling_vigc import VigcForConditionalGeneration
@@ -185,6 +185,41 @@ def test_batches_and_shards_change_nothing(made, pictures, model, processor, tmp
         other = others[key]
         for name in ("image", "image_id", "question", "draft", "answer", "messages", "extra", "model"):
             assert row[name] == other[name]
+
+
+@pytest.mark.parametrize("settings", [{}, {"do_sample": True, "temperature": 1.5}], ids=["greedy", "drawn"])
+def test_corrections_depend_on_their_rows_alone_and_keep_slots_full(pictures, model, processor, tmp_path, settings):
+    ask = ("What can you see?", "What does the image show?", "What colour is it?")
+    entries = [
+        {
+            "id": index,
+            "image": path.name,
+            "conversations": [
+                turn
+                for question in ask[: index % 3 + 1]
+                for turn in ({"from": "human", "value": question}, {"from": "gpt", "value": "Two shapes. A red one."})
+            ],
+        }
+        for index, path in enumerate(sorted(pictures.glob("img_*.png")))
+    ]
+    del entries[2]["image"]
+    (tmp_path / "llava.json").write_text(json.dumps(entries))
+    widths, found = [], {}
+    note = model.language_model.register_forward_pre_hook(
+        lambda module, given, kwargs: widths.append(len(kwargs["input_ids"])) if "input_ids" in kwargs else None,
+        with_kwargs=True,
+    )
+    for slots, more in ((1, {}), (3, {"iqf_verify_drafts": True}), (8, {}), (3, {})):
+        widths.clear()
+        job = {"model": model, "processor": processor, "settings": {**settings, **more}, "batch_size": slots}
+        out = tmp_path / f"{slots}{len(more)}"
+        summary = correct_dataset(tmp_path / "llava.json", out, image_root=pictures, **job)
+        found[out.name] = {row["id"]: (row["question"], row["draft"], row["answer"]) for row in rows_of(out)}
+        assert summary.bare == 1 and max(widths) <= slots
+    note.remove()
+    assert all(rows == found["10"] for rows in found.values()) and len(found["10"]) == summary.rows
+    full = len(widths) - widths[::-1].index(3)
+    assert sum(width == 3 for width in widths[:full]) > 0.8 * full, "slots stay full from entry to entry"
 
 
 def test_sampling_depends_on_the_seed_and_the_row_alone(pictures, model, processor, tmp_path):

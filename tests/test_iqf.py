@@ -186,6 +186,51 @@ def test_nothing_is_decoded_past_the_unit(model, processor, images, split, ahead
     assert checked >= 5, "this model writes no pair about one picture at most"
 
 
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"iqf_preset": "original"},
+        {"iqf_preset": "original", "num_beams": 1},
+        {"iqf_unit": "paragraph", "iqf_full_record": True, "iqf_steps": -1},
+        {"do_sample": True, "temperature": 0.7, "row_seeds": [1, 2, 3, 4, 5, 6]},
+    ],
+    ids=lambda kwargs: "-".join(map(str, kwargs.values())) or "default",
+)
+def test_drafts_that_are_verified_change_no_word(model, processor, images, kwargs):
+    found, spent = [], []
+    for verify in (False, True):
+        with Counter(model) as count:
+            out = run(model, processor, images, iqf_verify_drafts=verify, **kwargs)
+        stops = [[(step["sentence"], step["stop"]) for step in trace] for trace in out.trace]
+        found.append((out.vig_texts, out.answers, out.whole_texts, out.answers_given_question, stops))
+        spent.append(count.decoded)
+    assert found[0] == found[1]
+    beams = kwargs == {"iqf_preset": "original"}
+    assert spent[1] == spent[0] if beams else spent[1] < spent[0], "the model repeats its drafts; beams are written"
+
+
+def test_an_answer_that_is_given_is_compared_and_verified(model, processor, images):
+    inputs = processor(images=images, text=["What can you see?"] * 6, return_tensors="pt")
+    answers = model.generate(**inputs, processor=processor, return_dict_in_generate=True).answers
+    embeds = model.get_image_embeds(inputs["pixel_values"]).detach()
+    decoded = {}
+    for given, verify in ((answers, True), (answers, False), (["No. Not so."] * 6, True)):
+        requests = [
+            {"image_embeds": row, "mode": "vic", "question": "What can you see?", "draft": draft, "key": place}
+            for place, (row, draft) in enumerate(zip(embeds, given, strict=True))
+        ]
+        with Counter(model) as count:
+            stream = model.generate_stream(requests, processor, 2, iqf_verify_drafts=verify)
+            rows = {request.key: row for request, row in stream}
+        assert [rows[place].answer for place in range(6)] == answers
+        assert [rows[place].draft for place in range(6)] == given
+        changed = {step["changed"] for row in rows.values() for step in row.trace[:1]}
+        assert changed == {given is not answers}
+        decoded[given is answers, verify] = count.decoded
+    assert decoded[True, True] < 0.8 * decoded[True, False] == 0.8 * decoded[False, True]
+
+
 def test_rows_do_not_influence_each_other(model, processor, images):
     """A row alone and in 50 random batches gives the same text."""
     alone = {
@@ -241,6 +286,7 @@ def test_bf16_and_eager(vigc_folder, model, processor, images):
         ({"iqf_steps": -2}, "iqf_steps=-2"),
         ({"iqf_unit": "word"}, "use 'sentence' or 'paragraph'"),
         ({"iqf_keep_tail": "False"}, "iqf_keep_tail='False'"),
+        ({"iqf_verify_drafts": "always"}, "iqf_verify_drafts='always'"),
         ({"row_seeds": [1]}, "2 pictures but 1 of row_seeds="),
         ({"mode": "vic", "questions": ["What?", ""]}, r"Question 1 is empty \(''\)"),
         ({"mode": "vic", "questions": None}, "questions= is missing"),

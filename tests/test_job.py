@@ -287,6 +287,43 @@ def test_a_conversation_that_is_set_aside_is_named(place):
     assert (record["path"], record["conversation_id"], record["pairs"]) == ("p3.png", "3", 2)
 
 
+def test_a_picture_that_changed_under_its_name_is_refused_by_name(place):
+    root = make_inputs(place, count=30)
+    generate(place, place / "one" / "data")
+    out = place / "two" / "data"
+    process = start(place, out, "delay=0.2")
+    while not list((out / ledger.SHARDS).glob("*.json")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    locks.clear(out, "")
+    before, kept = (root / "p9.png").read_bytes(), content(out)
+    Image.new("RGB", (60, 50), "red").save(root / "p9.png")
+    now = (root / "p9.png").stat().st_size
+    with pytest.raises(ConflictError, match=rf'the size of "p9\.png" was {len(before)}, now {now}'):
+        generate(place, out)
+    assert content(out) == kept, "what is there stays as it is"
+    (root / "p9.png").write_bytes(before)
+    generate(place, out)
+    assert content(out) == content(place / "one" / "data")
+
+
+def test_a_picture_that_changes_while_the_job_runs_is_set_aside(place):
+    root = make_inputs(place)
+    model = ScriptedModel()
+    before, write = (root / "p8.png").read_bytes(), model.generate
+
+    def change(*given, **more):
+        (root / "p8.png").write_bytes(before + b"more")
+        return write(*given, **more)
+
+    model.generate = change
+    generate(place, place / "out", model=model, batch_size=1, shard_size=2)
+    (record,) = [record for record in ledger.read_quarantine(place / "out") if record["path"] == "p8.png"]
+    assert record["reason"] == f"was changed since the job was planned ({len(before)} bytes, now {len(before) + 4})"
+
+
 def test_torn_state_is_made_again(place):
     make_inputs(place)
     generate(place, place / "out")
@@ -342,6 +379,18 @@ def test_too_little_memory_halves_the_batch_and_keeps_the_rows(place):
     assert content(resumed) == content(whole)
     with pytest.raises(TryAgainError, match="Memory does not suffice for one picture"):
         generate(place, place / "c", model=ScriptedModel(fits=0))
+
+
+def test_too_little_memory_costs_a_correction_nothing_but_time(place):
+    root = make_inputs(place)
+    job = {"image_root": root, "processor": ScriptedProcessor(), "batch_size": 4}
+    for name, fits in (("a", None), ("b", 1)):
+        correct_dataset(place / "llava.json", place / name, model=ScriptedModel(fits=fits), **job)
+    files = [sorted(path.glob("*/train-*.parquet")) for path in (place / "a", place / "b")]
+    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]] != []
+    assert sum(record.halved for record in ledger.shard_records(place / "b")) > 0
+    with pytest.raises(TryAgainError, match="Memory does not suffice for one picture"):
+        correct_dataset(place / "llava.json", place / "c", model=ScriptedModel(fits=0), **job)
 
 
 def test_the_machine_s_trouble_sets_no_picture_aside(place, monkeypatch):

@@ -43,6 +43,7 @@ OTHER = [
     ({"limit": 5}, "limit was null, now 5"),
     ({"license": "cc0-1.0"}, 'license was "unknown", now "cc0-1.0"'),
     ({"dedup": True}, "dedup was false, now true"),
+    ({"allow_urls": ["x.org"]}, 'allow_urls was null, now ["x.org"]'),
     ({"store": "path"}, 'images was "embed", now "path"'),
     ({"correct": False}, "correct was true, now false"),
     ({"model": "other"}, 'model was "scripted", now "other"'),
@@ -121,6 +122,24 @@ def test_no_setting_is_forgotten():
     known = {name for given, _ in OTHER for name in given} | HARMLESS | ELSEWHERE
     assert settings_of(GenerateJob) == known
     assert settings_of(CorrectJob) <= known | {"dataset", "type"}
+
+
+def test_a_setting_of_speed_alone_may_change(begun, tmp_path):
+    """In float32, where it decides no word; in less, a job goes on as it was begun."""
+    hurried = job(settings={"iqf_verify_drafts": True})
+    for name, run in (("out", generate_dataset), ("corrected", correct_dataset)):
+        shutil.copytree(begun / name, tmp_path / name)
+        share = {"image_root": begun / "pictures"} if name == "corrected" else {"types": ["conversation", "detail"]}
+        given = begun / ("llava.json" if name == "corrected" else "pictures")
+        assert run(given, tmp_path / name, **share, **hurried).resumed
+        run(given, tmp_path / "at once" / name, **share, **job())
+        assert committed(tmp_path / name) == committed(tmp_path / "at once" / name)
+    short, hurried["model"] = job(types=["detail"]), ScriptedModel(malformed=0)
+    short["model"].dtype = hurried["model"].dtype = torch.float16
+    out = tmp_path / "short"
+    generate_dataset(begun / "pictures", out, rank=1, world_size=2, **short)
+    said = refusal(out, generate_dataset, begun / "pictures", out, types=["detail"], **hurried)
+    assert "iqf_verify_drafts was null, now true" in said
 
 
 def test_a_correction_goes_on_with_the_same_settings_too(begun):

@@ -23,6 +23,10 @@ def test_the_same_tokens_with_and_without_vigc(result, model, processor, parity_
     assert result["loaded"] == {"ids": out.sequences.tolist(), "answers": out.answers}
 
 
+def test_a_stream_needs_no_class(result):
+    assert result["streamed"] == result["loaded"]["answers"]
+
+
 def test_saved_again_and_loaded_again(result):
     assert result["reloaded"] == result["loaded"]
 

@@ -124,19 +124,28 @@ def question_row(pictures: Pictures, index: int, seed: int, shares: dict[str, fl
     at = rng.randrange(len(pictures.scenes))
     scene = pictures.scenes[at]
     name = rng.choices(list(shares), list(shares.values()))[0]
-    if name in TOPICS:
-        pair = next(iter(probes(scene, rng, [name])), None) or probes(scene, rng, ["exists"])[0]
-    else:
-        pair = write_pair(scene, name, rng.getrandbits(32))
+    pair = _probe(scene, rng, name) if name in TOPICS else write_pair(scene, name, rng.getrandbits(32))
     return TextRow(at, pair.question, pair.answer, pair, focused=pair.type == "conversation")
 
 
-def instruction_row(pictures: Pictures, index: int, seed: int, types: Sequence[str] = TYPES) -> TextRow:
-    """An instruction of one of the types with a whole pair: VIG's job."""
+def _probe(scene: Scene, rng: random.Random, topic: str) -> Pair:
+    """A question about the topic, or about what exists where it does not fit the scene."""
+    return next(iter(probes(scene, rng, [topic])), None) or probes(scene, rng, ["exists"])[0]
+
+
+def instruction_row(
+    pictures: Pictures, index: int, seed: int, types: Sequence[str] = TYPES, shares: dict[str, float] | None = None
+) -> TextRow:
+    """An instruction of one of the types with a whole pair: VIG's job.
+
+    `shares` says how often each topic of `TOPICS` is drawn for a conversation; by default all alike.
+    """
     rng = random.Random(f"instruction:{seed}:{index}")
     at = rng.randrange(len(pictures.scenes))
     kind = INSTRUCTION_TYPES[rng.choice(types)]
     pair = write_pair(pictures.scenes[at], kind.name, rng.getrandbits(32))
+    if shares is not None and kind.name == "conversation":
+        pair = _probe(pictures.scenes[at], rng, rng.choices(list(shares), list(shares.values()))[0])
     prompt = kind.prompt if rng.random() < 0.5 else rng.choice(kind.paraphrases)
     return TextRow(at, prompt, pair_text(pair.question, pair.answer), pair, focused=False)
 

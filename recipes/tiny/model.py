@@ -6,7 +6,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from torch import nn
-from transformers import BertTokenizer, LlamaConfig, PreTrainedTokenizerFast
+from transformers import BertTokenizer, GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
@@ -102,9 +102,11 @@ def build_model(processor: VigcProcessor, seed: int, width: int = WIDTH) -> Vigc
     )
     model = VigcForConditionalGeneration(config)
     _initialise(model)
-    model.generation_config.update(
+    model.generation_config = GenerationConfig(
         num_beams=1,
+        do_sample=False,
         max_new_tokens=128,
+        iqf_preset="vigc",
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

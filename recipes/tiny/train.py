@@ -6,6 +6,7 @@ A   the ViT on dense labels of its patches, by heads that are discarded
 B   the language model on the texts alone
 C1  the Q-Former on what each query should find, by heads that are discarded
 C2  Q-Former and language model on questions with answers, descriptions and VIG's pairs
+C3  the same, mostly on what has to be chosen before it is looked up: VIG's questions, and what reasoning is about
 D   VIGC: ViT and language model frozen, VIG's and VIC's rows half each
 E   the same with more of VIC's questions, above all how many there are, which are learnt last
 """
@@ -41,6 +42,9 @@ PROBES = {"color": 1.0, "size": 0.7, "count": 1.0, "where": 1.5, "at": 1.5, "exi
 LOOKING = {**PROBES, "detail": 1.0, "complex": 0.5}
 COUNTING = {**PROBES, "count": 9.0}
 DESCRIBING = {"detail": 2.0, "complex": 1.0}
+REASONING = {"complex": 2.0, "detail": 1.0}
+# What VIG asks about: with all topics alike, the likeliest beginning is "How many", and then trees, seen or not.
+ASKING = {"color": 2.0, "size": 0.5, "count": 0.7, "where": 2.0, "at": 1.0, "exists": 0.5}
 UNUSUAL = 0.3
 
 
@@ -54,6 +58,7 @@ class Plan:
         language: Stage B.
         looking: Stage C1.
         talking: Stage C2; the language model learns at a third of its rate.
+        asking: Stage C3, if there is one; then VIG asks by `ASKING` in D and E too.
         vigc: Stage D.
         counting: Stage E.
         prefixes: Share of VIC's rows in D and E whose answer's first sentences stand in the prompt; 0 is the paper.
@@ -69,6 +74,7 @@ class Plan:
     language: Stage
     looking: Stage
     talking: Stage
+    asking: Stage | None
     vigc: Stage
     counting: Stage
     prefixes: float = 0.0
@@ -85,6 +91,7 @@ PLAN = Plan(
     language=Stage(300, 64, 2e-3),
     looking=Stage(600, 128, 1.2e-3),
     talking=Stage(1400, 64, 1e-3),
+    asking=Stage(600, 64, 8e-4),
     vigc=Stage(500, 64, 8e-4),
     counting=Stage(600, 64, 7e-4),
 )
@@ -108,7 +115,10 @@ def build(
     model = build_model(processor, seed, plan.width).to("cuda" if torch.cuda.is_available() else "cpu")
     encoder = Encoder(processor, pictures)
     clock.lap("pictures")
-    for name, stage in (("a", _see), ("b", _read), ("c1", _look), ("c2", _talk), ("d", _correct), ("e", _count)):
+    stages = {"a": _see, "b": _read, "c1": _look, "c2": _talk, "c3": _ask, "d": _correct, "e": _count}
+    if plan.asking is None:
+        del stages["c3"]
+    for name, stage in stages.items():
         saved = None if checkpoints is None else checkpoints / f"{name}.safetensors"
         if saved is not None and saved.exists():
             load_model(model, str(saved))
@@ -186,6 +196,21 @@ def _long_row(
     return reordered(row, random.Random(f"order:{seed}:{index}")) if plan.any_order else row
 
 
+def _ask(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
+    """Stage C3; the language model learns at half the rate."""
+    stage = plan.asking
+    assert stage is not None
+
+    def make(index: int) -> TextRow:
+        turn = index // stage.batch % 4
+        if turn % 2:
+            return question_row(encoder.pictures, index, seed + 4, REASONING if turn == 1 else PROBES)
+        types = ("complex", "complex", "detail") if turn else ("conversation",)
+        return instruction_row(encoder.pictures, index, seed + 4, types, ASKING)
+
+    train_together(model, encoder, make, stage, seed, language_rate=stage.rate / 2)
+
+
 def _correct(model: VigcForConditionalGeneration, encoder: Encoder, plan: Plan, seed: int) -> None:
     """Stage D: a batch of descriptions, of VIG's pairs, of questions, of VIG's pairs, and so on."""
     _train_vigc(model, encoder, plan, plan.vigc, (DESCRIBING, None, PROBES, None), seed + 2)
@@ -209,6 +234,8 @@ def _train_vigc(
     def make(index: int) -> TextRow:
         number = index // stage.batch
         shares = turns[number % len(turns)]
+        if shares is None and plan.asking is not None:
+            return instruction_row(encoder.pictures, index, seed, TYPES, ASKING)
         if shares is None:
             return _long_row(encoder, plan, index, seed, None, number // 2)
         row = _long_row(encoder, plan, index, seed, shares, number // len(turns))
@@ -249,7 +276,7 @@ def main() -> None:
     start = time.monotonic()
     torch.set_num_threads(arguments.threads)
     short = Stage(3, 8, 1e-3)
-    plan = Plan(200, *[short] * 6) if arguments.quick else PLAN
+    plan = Plan(200, *[short] * 7) if arguments.quick else PLAN
     plan = replace(plan, prefixes=arguments.prefixes)
     model, processor = build(plan, arguments.seed, arguments.checkpoints)
     # The figures are those of the weights as they are saved.

@@ -40,6 +40,14 @@ ImageRoot = Annotated[
     Path | None,
     option("The folder that file names in an annotation file are relative to.", rich_help_panel=_INPUT),
 ]
+AllowUrls = Annotated[
+    list[str] | None,
+    option(
+        "Fetch pictures whose names are addresses, from this host ('*.x.org': all below; '*': any public); repeatable.",
+        metavar="HOST",
+        rich_help_panel=_INPUT,
+    ),
+]
 Subset = Annotated[str | None, option("The configuration of a dataset.", rich_help_panel=_INPUT)]
 Split = Annotated[str, option("The split of a dataset.", rich_help_panel=_INPUT)]
 ExcludeIds = Annotated[
@@ -145,6 +153,10 @@ IqfFullRecord = Annotated[
 IqfDraft = Annotated[
     bool | None, option("Whether VIG writes a draft, or its question alone: half the words.", rich_help_panel=_IQF)
 ]
+IqfVerifyDrafts = Annotated[
+    bool | None,
+    option("Read what VIC is expected to write before it is written, while that saves time.", rich_help_panel=_IQF),
+]
 
 
 @dataclass(kw_only=True)
@@ -166,6 +178,7 @@ class JobOptions:
     workers: Workers = None
     dry_run: DryRun = False
     image_root: ImageRoot = None
+    allow_urls: AllowUrls = None
     subset: Subset = None
     split: Split = "train"
     model: Model = None
@@ -195,6 +208,7 @@ class DecodingOptions:
     iqf_split: IqfSplit = None
     iqf_full_record: IqfFullRecord = None
     iqf_draft: IqfDraft = None
+    iqf_verify_drafts: IqfVerifyDrafts = None
 
     def settings(self) -> dict[str, Any]:
         """Those that were given."""

@@ -60,7 +60,8 @@ def _shared(options: GenerateOptions | CorrectOptions) -> dict[str, Any]:
     """The settings of any job."""
     given = {item.name: getattr(options, item.name) for item in fields(JobOptions)}
     del given["output"], given["dry_run"]
-    return {**given, "model": given["model"] or default_model(), "settings": options.settings()}
+    given |= {"allow_urls": given["allow_urls"] or (), "model": given["model"] or default_model()}
+    return {**given, "settings": options.settings()}
 
 
 def do_job(command: str, job: Callable[[], JobSettings], output: Path, *, dry_run: bool = False) -> int:

@@ -1,0 +1,25 @@
+"""Where models run."""
+
+from __future__ import annotations
+
+import torch
+
+
+def find_device(name: str, error: type[ValueError] = ValueError) -> torch.device:
+    """The device of a name; "auto" is an accelerator if there is one.
+
+    Args:
+        name: "auto", "cpu", "cuda:1", ...
+        error: What is raised where there is no such device: a room's own kind, which knows its exit code.
+
+    Raises:
+        ValueError: There is no such device.
+    """
+    if name == "auto":
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as refused:
+        reason = (str(refused).strip() or type(refused).__name__).splitlines()[0]
+        raise error(f"device {name!r} cannot be used: {reason}") from refused
