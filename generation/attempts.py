@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -14,9 +14,11 @@ from .errors import TryAgainError
 
 T = TypeVar("T")
 
-# A text that ends in this many copies of its last words, this long in all, would have gone on for ever.
+# A text that ends in this many copies of its last words, this long in all, would have gone on for ever; so would one
+# of its last characters, where it has no words or was cut in one.
 _COPIES = 4
 _COPIED_WORDS = 12
+_COPIED_CHARACTERS = 100
 _LONGEST_PERIOD = 40
 
 # Share of words in common from which two questions ask the same.
@@ -91,13 +93,23 @@ class NumbersOnly(LogitsProcessor):
 
 
 def is_endless(text: str) -> bool:
-    """Whether a text ends in the same words over and over."""
+    """Whether a text ends in the same words, or characters, over and over."""
     words = text.split()
-    for period in range(1, min(_LONGEST_PERIOD, len(words) // _COPIES) + 1):
-        length = period * max(_COPIES, -(-_COPIED_WORDS // period))
-        if length > len(words):
+    # The limit on tokens cuts within a word, and not every repetition has words.
+    return (
+        _repeats(words, _COPIED_WORDS)
+        or _repeats(words[:-1], _COPIED_WORDS)
+        or _repeats(" ".join(words), _COPIED_CHARACTERS)
+    )
+
+
+def _repeats(parts: Sequence[str], least: int) -> bool:
+    """Whether copies of a few parts end a text, `least` parts in all."""
+    for period in range(1, min(_LONGEST_PERIOD, len(parts) // _COPIES) + 1):
+        length = period * max(_COPIES, -(-least // period))
+        if length > len(parts):
             continue
-        tail = words[-length:]
+        tail = parts[-length:]
         if tail[period:] == tail[:-period]:
             return True
     return False
@@ -116,7 +128,7 @@ def _words(text: str) -> set[str]:
 class Fitting:
     """Runs work on as many rows at a time as memory allows; what did not fit once is not tried again.
 
-    `halved` counts how often a batch was cut.
+    `halved` counts how often a batch was cut. `most` is what fitted since; None forgets it.
     """
 
     def __init__(self) -> None:

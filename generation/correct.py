@@ -22,8 +22,10 @@ from .sources import Collection
 def correct_dataset(dataset: str | os.PathLike[str], output: str | os.PathLike[str], **fields: Any) -> Summary:
     """Answers the questions of a dataset again with VIC: a copy with the old answer as `draft`, the new as `answer`.
 
-    Fields and layout of what was read are kept in `extra`, so that an export gives the same layout back. Entries
-    without picture are passed on as they are. All else is as in `generate_dataset`: the same folder, the same resuming.
+    An export in the layout that was read gives back what `extra` keeps: of a LLaVA entry every field, turn and id; of
+    TRL's columns `id`, `type` and the system message (and what was rejected, in `extra` alone); of FineVision's the
+    ratings, where the text is unchanged. Entries without picture are passed on as they are, those with several are set
+    aside. All else is as in `generate_dataset`: the same folder, the same resuming.
 
     Args:
         dataset: A LLaVA file (.json, .jsonl), or a dataset in TRL's or FineVision's columns: a parquet file, a folder

@@ -59,7 +59,9 @@ class CorrectionWorker(Worker):
                     rows.append(work.rows[-1][1])
         if self.scores and rows:
             assert batch.embeds is not None
-            self.score(rows, batch.embeds[places], self.task)
+            # Others wrote the drafts, so that they have no score yet.
+            for name in ("visual_dependency", "draft_logprob"):
+                self.score(name, rows, batch.embeds[places], self.task)
         return work
 
     def _compared(self, trace: list[dict[str, Any]], given: str) -> list[dict[str, Any]]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from vigc.processing.rows import is_edited
 
 from .charts import bars, histogram, sunburst
+from .ledger import inputs_of
 
 COLUMNS = ["id", "image_id", "question", "draft", "answer", "trace", "scores"]
 
 _POSITIONS = 10  # sentences from this one on are counted together
 _MOST_PHRASES = 50_000
 _LIMIT = 20.0  # scores are drawn up to here
+_MOST_REASONS = 1_000
+_OTHER_REASONS = "for other reasons, each of them rare"
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
@@ -49,7 +51,7 @@ class Figures:
         """Counts a row."""
         self.rows += 1
         self.changed += is_edited(row["draft"], row["answer"])
-        for position, step in enumerate(row["trace"] or [], start=1):
+        for position, step in enumerate(shown_steps(row), start=1):
             if step["changed"] is not None:
                 self.sentences[min(position, _POSITIONS)] += 1
                 self.sentences_changed[min(position, _POSITIONS)] += bool(step["changed"])
@@ -133,19 +135,40 @@ class Figures:
         return sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:most]
 
 
-def reasons(records: Iterable[dict[str, Any]], *, examples: int) -> list[dict[str, Any]]:
-    """What was set aside by its reason, the most frequent first: how often, and some of each.
+def shown_steps(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The steps that stand for a sentence: one that wrote none does where it left out what the draft had."""
+    return [step for step in row["trace"] or [] if step["sentence"] or step["changed"]]
 
-    Reasons that differ in a number alone are one.
+
+class SetAside:
+    """What was set aside, grouped by its reason; reasons that differ in a number alone are one.
+
+    Args:
+        examples: How many records of a group are kept.
     """
-    groups: dict[str, dict[str, Any]] = {}
-    for record in records:
+
+    def __init__(self, examples: int) -> None:
+        self.examples, self.count = examples, 0
+        self._groups: dict[str, dict[str, Any]] = {}
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Counts a record of the quarantine."""
         key = re.sub(r"\d[\d,.]*", "0", record["reason"])
-        group = groups.setdefault(key, {"reason": record["reason"], "count": 0, "records": []})
-        group["count"] += 1
-        if len(group["records"]) < examples:
-            group["records"].append(record)
-    return sorted(groups.values(), key=lambda group: -group["count"])
+        if key not in self._groups and len(self._groups) >= _MOST_REASONS:  # memory and page stay bounded
+            key = _OTHER_REASONS
+        named = _OTHER_REASONS if key == _OTHER_REASONS else record["reason"]
+        group = self._groups.setdefault(key, {"reason": named, "count": 0, "more": 0, "records": []})
+        inputs = inputs_of(record)
+        self.count += inputs
+        group["count"] += inputs
+        if len(group["records"]) < self.examples:
+            group["records"].append({**record, "copies": inputs - 1})
+        else:
+            group["more"] += inputs
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The groups, the most frequent reason first, each with its count and some of its records."""
+        return sorted(self._groups.values(), key=lambda group: -group["count"])
 
 
 def _mean(counts: Counter[float]) -> float | None:

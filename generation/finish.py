@@ -41,6 +41,7 @@ class Summary:
         malformed: (file, type, reason) of texts that are no pairs; the first thousand.
         samples: The first rows of each type, without their pictures.
         missing: How many shards other processes have still to write.
+        held: How many of those are of this process's own share, which another one works on.
         resumed: Whether the run went on with a job that was there.
         idle: Whether the job was finished before, so that nothing was done.
         seconds: How long it took, the loading of the model included.
@@ -60,6 +61,7 @@ class Summary:
     malformed: list[tuple[str, str, str]] = field(default_factory=list)
     samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     missing: int = 0
+    held: int = 0
     resumed: bool = False
     idle: bool = False
     seconds: float = 0.0

@@ -90,6 +90,8 @@ class GenerateJob(JobSettings):
         if self.answers and not any(takes_short_answers(kind) for kind in self.types):
             given = ", ".join(self.types)
             raise GenerationError(f"None of {given} has short answers: several are for okvqa, aokvqa, vqav2.")
+        if self.answers and not self.correct:
+            raise GenerationError("Several answers are VIC's: drop --answers, or let answers be corrected.")
         if not self.answers and (self.answer_threshold or self.first_words):
             raise GenerationError("A threshold and first words are for several answers: give --answers too.")
 

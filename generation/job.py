@@ -10,6 +10,7 @@ from typing import Any
 from . import ledger, locks
 from .errors import BusyError, GenerationError
 from .folder import check_output, remove_dataset, sweep
+from .loading import file_digest
 from .plan import Selection, check_readable, check_same, complete_plan
 from .shards import MakeShard, commit
 from .sources import Source
@@ -111,10 +112,8 @@ def _rebuilt(folder: Path, done: dict[str, Any], selection: Selection, plan: dic
 
 
 def _is_listed(folder: Path, plan: dict[str, Any]) -> bool:
-    try:
-        return len(ledger.Inputs(folder / ledger.INPUTS)) == plan["inputs"]["shards"]
-    except FileNotFoundError:
-        return False
+    """Whether the list of inputs is the plan's to the byte: a cut in its last line changes no count."""
+    return file_digest(folder / ledger.INPUTS) == plan["inputs"]["sha256"]
 
 
 def unfinished(
@@ -144,9 +143,10 @@ def _is_done(folder: Path, plan: dict[str, Any], shard: int) -> bool:
     return record is not None and record.fingerprint == plan["fingerprint"]
 
 
-def missing_shards(folder: Path, plan: dict[str, Any]) -> int:
-    """How many shards are not finished."""
-    return sum(not _is_done(folder, plan, shard) for shard in range(plan["inputs"]["shards"]))
+def missing_shards(folder: Path, plan: dict[str, Any], shards: Iterable[int] | None = None) -> int:
+    """How many shards are not finished, of all or of some."""
+    asked = range(plan["inputs"]["shards"]) if shards is None else shards
+    return sum(not _is_done(folder, plan, shard) for shard in asked)
 
 
 def finish(folder: Path, plan: dict[str, Any], write: Callable[[], dict[str, int]]) -> bool:

@@ -211,6 +211,11 @@ def write_quarantine(folder: Path, shard: int, records: Sequence[dict[str, Any]]
     return len(data)
 
 
+def inputs_of(record: dict[str, Any]) -> int:
+    """How many inputs a record of the quarantine speaks for: a file with its exact copies, or a text."""
+    return 1 if record["kind"] == "text" else 1 + len(record.get("same", ()))
+
+
 def read_quarantine(folder: Path) -> list[dict[str, Any]]:
     """What all shards set aside."""
     return list(iter_quarantine(folder))

@@ -156,6 +156,7 @@ class Loader:
             "reason": error.reason,
             "exception": type(error.__cause__ or error).__name__,
             **({"same": source.same} if source.same else {}),
+            **(_of_conversation(source.pairs) if source.pairs else {}),
         }
 
     def _digest(self, source: Source, error: ImageError) -> str | None:
@@ -164,6 +165,11 @@ class Loader:
             return None
         path = self.collection.locate(source)
         return file_digest(Path(path)) if path is not None else None
+
+
+def _of_conversation(pairs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Which conversation is set aside with a picture, and how many texts with it."""
+    return {"conversation_id": pairs[0].get("conversation_id"), "pairs": len(pairs)}
 
 
 def file_digest(path: Path) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +39,7 @@ class ModelFacts:
 
     Args:
         name: Its Hub name, or its folder's name (a path says more about a machine than about a model).
-        revision: The Hub's commit, or a fingerprint of the folder's files; None for a model given as an object.
+        revision: The Hub's commit, or a fingerprint: of the folder's files, or of the weights of a model object.
         dtype: What its weights are loaded in: "float32", "bfloat16" or "float16".
         device: Where it is to run.
         generation_config: The decoding settings that are saved with it.
@@ -96,7 +98,8 @@ def describe_model(
         if processor is None:
             raise GenerationError("A model object needs its processor: pass processor= too, or the model's folder.")
         name = str(model.config._name_or_path or type(model).__name__)
-        return ModelFacts(_public_name(name), None, _dtype_name(model.dtype), model.device, model.generation_config)
+        found = weights_fingerprint(model) if isinstance(model, torch.nn.Module) else None
+        return ModelFacts(_public_name(name), found, _dtype_name(model.dtype), model.device, model.generation_config)
     name = os.fspath(model)
     with _said_plainly(name):
         commit = commit_of(name, revision)
@@ -106,6 +109,20 @@ def describe_model(
     found = folder_fingerprint(Path(name)) if Path(name).is_dir() else commit
     remote_code = model_class is not VigcForConditionalGeneration
     return ModelFacts(_public_name(name), found, kind, device, generation_config, remote_code)
+
+
+def weights_fingerprint(model: torch.nn.Module) -> str:
+    """16 hexadecimal digits that change with the weights of a model in memory.
+
+    Of every tensor some 64 values count, for the reason that `folder_fingerprint` gives.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        if tensor.numel() and not tensor.is_meta:  # as a part is that lies on disk until it is needed
+            values = tensor.flatten()[:: -(-tensor.numel() // 64)]
+            digest.update(values.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def load_model(

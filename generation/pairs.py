@@ -28,7 +28,7 @@ class PairWorker(Worker):
         configuration = plan["configuration"]
         self.kinds, self.questions = tuple(configuration["types"]), configuration["questions"]
         given = configuration["short_answers"]
-        self.short = ShortAnswers(self.model, self.processor, self.settings, **given) if given else None
+        self.short = ShortAnswers(self.model, self.processor, configuration["decoding"], **given) if given else None
 
     def conversations(self, batch: Batch, pixels: torch.Tensor) -> list[Conversation]:
         """One for each type and picture; several short answers are written at once, and need no slot."""
@@ -106,7 +106,7 @@ class PairWorker(Worker):
                         rows.append(self._row(id_, kind, index, item, draft))
                 if self.scores and rows:
                     assert batch.embeds is not None
-                    self.score(rows, batch.embeds[good], kind)
+                    self.score("visual_dependency", rows, batch.embeds[good], kind)
                 work.rows += zip([batch.items[place] for place in good], rows, strict=True)
         return work
 

@@ -20,7 +20,7 @@ from vigc.processing.rows import is_edited
 
 from . import ledger
 from .differences import word_differences
-from .figures import COLUMNS, Figures, reasons
+from .figures import COLUMNS, Figures, SetAside, shown_steps
 from .sources import printable
 
 MAX_ROWS = 1_500
@@ -44,9 +44,12 @@ def write_report(dataset: Path, *, max_rows: int = MAX_ROWS) -> Path:
     total = sum(figures.values(), Figures())
     configuration = plan["configuration"]
     compared = configuration["correct"] and configuration.get("iqf", {}).get("iqf_draft", True)
-    set_aside = ledger.read_quarantine(dataset)
-    texts = [record for record in set_aside if record["kind"] == "text"]
-    files = [record | {"path": printable(record["path"])} for record in set_aside if record["kind"] != "text"]
+    files, texts = SetAside(_EXAMPLES), SetAside(_EXAMPLES)
+    for record in ledger.iter_quarantine(dataset):
+        if record["kind"] == "text":
+            texts.add(record)
+        else:
+            files.add(record | {"path": printable(record["path"])})
     page = _render(
         name=printable(dataset.resolve().name),
         plan=plan,
@@ -54,14 +57,15 @@ def write_report(dataset: Path, *, max_rows: int = MAX_ROWS) -> Path:
         figures={kind: counted.shown() for kind, counted in figures.items()},
         total=total.shown(),
         compared=compared,
+        given=plan.get("kind") == "correct",  # whose questions and drafts are not the model's
         charts=total.charts(compared),
         sunburst=total.questions_chart(),
         first_words=total.first_words(),
         pictures_read=pictures,
         cards=_cards(dataset, types, drawn, follow=plan.get("job", {}).get("images") == "path"),
-        files=reasons(files, examples=_EXAMPLES),
-        texts=reasons(texts, examples=_EXAMPLES),
-        set_aside={"files": len(files), "texts": len(texts)},
+        files=files.groups(),
+        texts=texts.groups(),
+        set_aside={"files": files.count, "texts": texts.count},
     )
     path = dataset / ledger.REPORT
     ledger.atomic_write(path, page.encode())
@@ -146,7 +150,7 @@ def _chosen_rows(dataset: Path, kind: str, drawn: set[str]) -> Iterator[dict[str
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     draft, answer = row["draft"], row["answer"]
     before, after = word_differences(answer if draft is None else draft, answer)
-    trace = [step for step in row["trace"] or [] if step["sentence"]]
+    trace = shown_steps(row)
     scores = row["scores"] or {}
     return {
         "type": row["type"],

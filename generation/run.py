@@ -35,14 +35,15 @@ def run_job(job: JobSettings, output: str | os.PathLike[str]) -> Summary:
         draft = job.plan(job.describe_model(executor.device()), selection)
         plan = jobs.settle_plan(folder, draft, selection, overwrite=job.overwrite, ready=lambda: executor.start(draft))
         idle = ledger.is_finished(folder, plan["fingerprint"]) and not jobs.missing_shards(folder, plan)
+        mine = range(job.rank, plan["inputs"]["shards"], job.world_size)
         if not idle:
-            mine = range(job.rank, plan["inputs"]["shards"], job.world_size)
             with tqdm(total=len(mine), desc="Shards", unit="shard", disable=None) as progress:
                 shards = jobs.unfinished(folder, plan, mine, progress.update)
                 for _ in executor.run(folder, plan, shards, progress.set_postfix_str):
                     progress.update()
         finished = jobs.finish(folder, plan, lambda: write_ending(folder, plan))
     summary = summarize(folder, plan, 0 if finished else jobs.missing_shards(folder, plan))
+    summary.held = jobs.missing_shards(folder, plan, mine) if summary.missing else 0
     summary.idle, summary.resumed = idle, existed and not idle
     summary.seconds = time.monotonic() - started
     return summary

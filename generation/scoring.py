@@ -1,4 +1,4 @@
-"""How much an answer owes to the picture."""
+"""How likely an answer is, and how much of that it owes to the picture."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def visual_dependencies(
     size = model.config.vision_config.image_size
     blank = torch.zeros(1, 3, size, size, device=image_embeds.device, dtype=model.dtype)
     blank_embeds = model.get_image_embeds(blank).expand_as(image_embeds)
-    seen = _mean_logprobs(model, processor, image_embeds, questions, answers, tasks)
-    unseen = _mean_logprobs(model, processor, blank_embeds, questions, answers, tasks)
+    seen = mean_logprobs(model, processor, image_embeds, questions, answers, tasks)
+    unseen = mean_logprobs(model, processor, blank_embeds, questions, answers, tasks)
     return [with_picture - without for with_picture, without in zip(seen, unseen, strict=True)]
 
 
-def _mean_logprobs(
+def mean_logprobs(
     model: Any,
     processor: Any,
     image_embeds: torch.Tensor,
@@ -44,6 +44,7 @@ def _mean_logprobs(
     answers: Sequence[str],
     tasks: Sequence[str | None],
 ) -> list[float]:
+    """Mean log-probability of each answer's tokens as VIC's, natural logarithm; arguments as above."""
     prompts = [processor.vic_prompt(question, task) for question, task in zip(questions, tasks, strict=True)]
     inputs = processor.encode_pairs(prompts, list(answers)).to(image_embeds.device)
     labels = inputs.pop("labels")[:, 1:]

@@ -55,7 +55,8 @@ class JobSettings(ABC):
         shard_size: Inputs per parquet file, which is also what an interruption costs at most.
         seed: Decides, with a row's id, what is drawn where decoding samples.
         retries: How often a text that is no pair is drawn again before it is set aside.
-        score: Whether to compute `visual_dependency`, two more passes over each answer.
+        score: Whether to compute `visual_dependency`, two more passes over each answer; of given drafts `draft_logprob`
+            too, one pass over each.
         store: "embed" puts pictures into the rows, "path" the paths of their files.
         overwrite: Replace another dataset in the folder, or a finished one; an unfinished job of these settings goes
             on.
@@ -165,7 +166,7 @@ class JobSettings(ABC):
             "score": self.score,
             **effective_settings(model.generation_config, self.given, self.corrects),
         }
-        job = {
+        job: dict[str, Any] = {
             "batch_size": self.batch_size,
             "shard_size": self.shard_size,
             "limit": self.limit,
@@ -175,6 +176,9 @@ class JobSettings(ABC):
             "dedup": selection.dedup,
             **({"allow_urls": check_hosts(self.allow_urls)} if self.allow_urls else {}),
         }
+        root = getattr(collection, "root", None)
+        if self.store == "path" and root is not None:  # it is in the rows, then
+            job["root"] = os.path.realpath(root)
         settings = {name: value for name, value in self.given.items() if name not in SPEED_SETTINGS}
         if model.dtype != "float32":  # then a word may depend on how many are read at a time, as on sizes of batches
             job |= {name: self.given[name] for name in SPEED_SETTINGS if name in self.given}

@@ -55,7 +55,7 @@ def commit(folder: Path, plan: dict[str, Any], shard: int, sources: list[Source]
         inputs=sum(1 + len(source.same or ()) for source in sources),
         images=output.images,
         duplicates=output.duplicates,
-        skipped=sum(1 + len(aside.get("same", ())) for aside in output.skipped),
+        skipped=sum(map(ledger.inputs_of, output.skipped)),
         dropped=output.dropped,
         bare=output.bare,
         halved=output.halved,
@@ -64,6 +64,7 @@ def commit(folder: Path, plan: dict[str, Any], shard: int, sources: list[Source]
         reasons=_reasons(output),
     )
     _check(record, output)
+    _check_texts(shard, plan, sources, output)
     for kind, figures in record.types.items():
         rows = [row for row in output.rows if row["type"] == kind]
         if rows:
@@ -81,7 +82,9 @@ def commit(folder: Path, plan: dict[str, Any], shard: int, sources: list[Source]
 
 
 def _reasons(output: ShardOutput) -> list[tuple[str, str, int]]:
-    counts = Counter((UNREADABLE, aside["reason"]) for aside in output.skipped)
+    counts: Counter[tuple[str, str]] = Counter()
+    for aside in output.skipped:
+        counts[UNREADABLE, aside["reason"]] += ledger.inputs_of(aside)
     counts.update((NO_PAIR, aside["reason"]) for aside in output.rejects)
     return [(kind, reason, count) for (kind, reason), count in sorted(counts.items())]
 
@@ -96,6 +99,18 @@ def _check(record: ShardRecord, output: ShardOutput) -> None:
         raise RuntimeError(f"Shard {record.shard} has rows of the types {lost}, which the plan does not name.")
     if len({row["id"] for row in output.rows}) < len(output.rows):
         raise RuntimeError(f"Shard {record.shard} has two rows of one id.")
+
+
+def _check_texts(shard: int, plan: dict[str, Any], sources: list[Source], output: ShardOutput) -> None:
+    """Every text that was asked for must have ended somewhere, too."""
+    if plan["kind"] == "correct":
+        asked = sum(len(source.pairs or ()) for source in sources)
+        asked -= sum(aside.get("pairs", 0) for aside in output.skipped)
+    else:
+        asked = output.images * len(plan["configuration"]["types"]) * plan["configuration"]["questions"]
+    ended = len(output.rows) + len(output.rejects) + output.dropped
+    if ended != asked:
+        raise RuntimeError(f"Shard {shard} was asked for {asked} texts, but {ended} came out of it.")
 
 
 @dataclass

@@ -32,7 +32,7 @@ class ShortAnswers:
     Args:
         model: A VIGC model.
         processor: Belongs to it.
-        settings: Decoding settings that are not the model's own; `iqf_*` ones have no effect here.
+        decoding: All decoding settings, resolved, so that what a preset says of them holds here too.
         count: At most so many answers to a question.
         threshold: Answers of a smaller weight are left out. The weight is `100 * p ** 3`, p being the geometric mean of
             the probabilities of the answer's tokens.
@@ -43,14 +43,14 @@ class ShortAnswers:
         self,
         model: Any,
         processor: Any,
-        settings: dict[str, Any],
+        decoding: dict[str, Any],
         *,
         count: int,
         threshold: float,
         first_words: dict[str, float] | None,
     ) -> None:
         self.model, self.processor = model, processor
-        self.settings = {name: value for name, value in settings.items() if not name.startswith("iqf_")}
+        self.decoding = {name: value for name, value in decoding.items() if value is not None}
         self.count, self.threshold, self.first_words = count, threshold, first_words
 
     def write(self, kind: str, pixels: torch.Tensor, seeds: list[int], settings: dict[str, Any]) -> list[Draft]:
@@ -60,7 +60,7 @@ class ShortAnswers:
             kind: The type of instruction.
             pixels: float (B, 3, H, W).
             seeds: One for each row: of the first word, and of what else is drawn.
-            settings: Decoding of the question.
+            settings: What is set otherwise for the question.
         """
         drafts = self._questions(kind, pixels, seeds, settings)
         asked = [place for place, draft in enumerate(drafts) if draft.fault() is None]
@@ -74,7 +74,7 @@ class ShortAnswers:
     def _questions(self, kind: str, pixels: torch.Tensor, seeds: list[int], settings: dict[str, Any]) -> list[Draft]:
         begun = [self._first_word(seed) for seed in seeds]
         instruction = self.processor.instruction(kind)
-        decoding = {name: value for name, value in settings.items() if not name.startswith("iqf_")}
+        decoding = self.decoding | {name: value for name, value in settings.items() if not name.startswith("iqf_")}
         # Plain decoding draws for a whole batch at a time; where it draws, rows go alone.
         size = 1 if decoding.get("do_sample") else len(seeds)
         texts: list[str] = []
@@ -99,9 +99,9 @@ class ShortAnswers:
 
     def _answers(self, kind: str, pixels: torch.Tensor, questions: list[str]) -> list[list[tuple[str, float]]]:
         """(answer, weight) of each beam, the heaviest first."""
-        beams = max(self.count, self.settings.get("num_beams") or 1, 2)
+        beams = max(self.count, self.decoding.get("num_beams") or 1, 2)
         decoding = {
-            **{name: value for name, value in self.settings.items() if name not in ("temperature", "top_p", "top_k")},
+            **{name: value for name, value in self.decoding.items() if name not in ("temperature", "top_p", "top_k")},
             "do_sample": False,
             "num_beams": beams,
             "num_return_sequences": beams,

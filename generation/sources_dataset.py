@@ -123,7 +123,7 @@ class DatasetRows:
         file, index = source.where or [0, 0]
         value = self.table.row(file, index, self.image_column)
         if self.several:
-            value = value[0] if value else None
+            value = self.chosen(value or (), source.name)
         if value is None:
             raise NoPictureError(source.name, "has no picture: fill the row")
         if isinstance(value, str):
@@ -141,6 +141,10 @@ class DatasetRows:
         elif not self.table.trusted:
             raise ImageError(source.name, "names a file by its whole path, which is not followed: embed the picture")
         return load_picture(path, name=source.name)
+
+    def chosen(self, pictures: Sequence[Any], name: str) -> Any:
+        """The first of a row's pictures, or None."""
+        return pictures[0] if pictures else None
 
     def locate(self, source: Source) -> str | None:
         """None: pictures lie in the dataset."""

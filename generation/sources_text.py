@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vigc.processing.export_layouts import rows_from_finevision, rows_from_trl
+from vigc.processing.images import ImageError
 from vigc.processing.json_stream import AnnotationError, is_text, read_rows
 from vigc.processing.llava import LayoutError, rows_from_llava
 
@@ -15,7 +16,11 @@ from .sources import Files, Source, printable
 from .sources_dataset import DatasetRows
 
 # What `rows_from_trl` and `rows_from_finevision` read, less the pictures.
-_COLUMNS = ("messages", "prompt", "completion", "chosen", "rejected", "texts", "image_id", "source", "license", "type")
+_COLUMNS = (
+    *("messages", "prompt", "completion", "chosen", "rejected", "texts"),
+    *("id", "image_id", "source", "license", "type"),
+    *(f"{name}_ratings" for name in ("relevance", "image_correspondence", "visual_dependency", "formatting")),
+)
 
 
 class LlavaConversations(Files):
@@ -78,10 +83,16 @@ class DatasetConversations(DatasetRows):
                     rows = rows_from_finevision(row, conversation_id=str(index), type="")
                 else:
                     rows = rows_from_trl(row, conversation_id=str(index), type="")
-            except (LayoutError, KeyError, TypeError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError) as error:  # of columns of other kinds, too
                 yield Source(label, label, f"is no conversation: {error}", where=place)
                 continue
             yield Source(label, str(row.get("image_id") or label), where=place, pairs=_pairs(rows))
+
+    def chosen(self, pictures: Sequence[Any], name: str) -> Any:
+        """The one picture of a row, or none: what is said about several is not corrected from the first."""
+        if len(pictures) > 1:
+            raise ImageError(name, f"has {len(pictures)} pictures, but VIC sees one: leave the row out")
+        return super().chosen(pictures, name)
 
 
 def _pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

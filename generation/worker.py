@@ -18,7 +18,7 @@ from vigc.processing.rows import to_messages
 from .attempts import NOT_FINITE, Draft, Fitting
 from .loading import Item, Loader
 from .models import WritingModel
-from .scoring import visual_dependencies
+from .scoring import mean_logprobs, visual_dependencies
 from .shards import ShardOutput
 from .sources import Source, printable
 from .writing import Ask, Conversation, Writing
@@ -27,6 +27,9 @@ from .writing import Ask, Conversation, Writing
 # question does not.
 AGAIN = {"do_sample": True, "num_beams": 1, "temperature": 0.7, "top_p": 0.9}
 ANOTHER = {"do_sample": True, "num_beams": 1, "temperature": 1.0, "top_p": 0.95}
+
+# Each score with how it is measured, and on which column.
+_MEASURES = {"visual_dependency": (visual_dependencies, "answer"), "draft_logprob": (mean_logprobs, "draft")}
 
 
 @dataclass
@@ -194,23 +197,25 @@ class Worker(ABC):
         return chosen
 
     @torch.no_grad()
-    def score(self, rows: Sequence[dict[str, Any]], embeds: torch.Tensor, task: str | None) -> None:
-        """How much the answers owe to the picture, into the rows.
+    def score(self, name: str, rows: Sequence[dict[str, Any]], embeds: torch.Tensor, task: str | None) -> None:
+        """Measures texts once more, into the rows.
 
         Args:
+            name: The score: "visual_dependency" of the answers, or "draft_logprob" of drafts that have none yet.
             rows: B rows.
             embeds: float (B, patches + 1, vision width).
             task: The type of their questions, or None.
         """
+        measure, column = _MEASURES[name]
 
         def scores(part: slice) -> list[float]:
             asked = [str(row["question"]) for row in rows[part]]
-            answered = [str(row["answer"]) for row in rows[part]]
-            return visual_dependencies(self.model, self.processor, embeds[part], asked, answered, [task] * len(asked))
+            texts = [str(row[column]) for row in rows[part]]
+            return measure(self.model, self.processor, embeds[part], asked, texts, [task] * len(asked))
 
         parts = self.fitting.run(len(rows), scores)
         for row, score in zip(rows, [score for part in parts for score in part], strict=True):
-            row["scores"]["visual_dependency"] = score
+            row["scores"][name] = score
 
     def row(
         self, id_: str, kind: str, item: Item, texts: tuple[str, str | None, str], written: Draft | None, **columns: Any
@@ -261,6 +266,8 @@ class Worker(ABC):
             "type": kind,
             "instruction": instruction,
             "text": written.text,
+            # What is wrong may be with VIC's text, and not with VIG's.
+            **({} if written.answer in (None, written.text) else {"answer": written.answer}),
             **columns,
             "reason": reason,
             "attempts": 1 if reason == NOT_FINITE else self.retries + 1,

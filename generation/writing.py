@@ -58,7 +58,7 @@ class Writing:
     Args:
         model: A VIGC model.
         processor: Belongs to it.
-        slots: Texts written at a time; fewer where memory does not suffice.
+        slots: Texts written at a time; fewer where memory does not suffice, until the end of a run.
         correct: Whether VIC follows VIG.
         fitting: Counts how often memory did not suffice.
     """
@@ -83,6 +83,8 @@ class Writing:
         begun: dict[VigcRequest, None] = {}  # in their order
         ended: deque[tuple[Conversation, list[Draft]]] = deque()
         more, broken = True, False
+        # Each time from the start: what a shard is made of, and what its record says, depends on no shard before it.
+        slots, self.fitting.most = self.slots, None
 
         def requests() -> Iterator[VigcRequest | None]:
             nonlocal more, broken
@@ -103,7 +105,7 @@ class Writing:
 
         while more or wanted or begun:
             try:
-                for request, row in self.model.generate_stream(requests(), self.processor, max_slots=self.slots):
+                for request, row in self.model.generate_stream(requests(), self.processor, max_slots=slots):
                     del begun[request]
                     self._go_on(request.key, _draft(row), wanted, ended)
                     while ended:
@@ -114,7 +116,7 @@ class Writing:
             if begun:  # outside of the handler, where the error no longer holds on to the memory
                 wanted.extendleft(reversed(begun))
                 begun.clear()
-                self.slots = self.fitting.halve(self.slots)
+                slots = self.fitting.halve(slots)
             while ended:
                 yield ended.popleft()
 

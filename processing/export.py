@@ -291,7 +291,10 @@ def _nothing(done: Exported, types: Sequence[str] | None) -> str:
         return f"the dataset holds no rows{which}: there is nothing to write."
     reasons = ", ".join(f"{count} {reason}" for reason, count in done.left_out.most_common())
     settings = "min_words, score, min_gain, keep_cuts"
-    return f"none of {done.rows} rows makes a preference pair ({reasons}): loosen the rule ({settings})."
+    said = f"none of {done.rows} rows makes a preference pair ({reasons}): loosen the rule ({settings})."
+    if any(reason.startswith("has no ") and reason.endswith(" score") for reason in done.left_out):
+        said += " `vigc correct --score` computes the scores of given drafts; with score 'none' none is asked for."
+    return said
 
 
 def _to_disk(file: Any) -> None:

@@ -35,8 +35,11 @@ Row = Mapping[str, Any]
 
 
 def sft_record(rows: Sequence[Row]) -> dict[str, Any]:
-    """A conversation as TRL's `SFTTrainer` takes it: its picture in `images`, all its turns in `messages`."""
-    return {"images": _images(rows), "messages": _chat(rows), **_origin(rows[0])}
+    """A conversation as TRL's `SFTTrainer` takes it: its picture in `images`, all its turns in `messages`.
+
+    One that was read from TRL's columns has its id, its type and its system message again.
+    """
+    return {"images": _images(rows), "messages": [*_system(rows[0]), *_chat(rows)], **_origin(rows[0])}
 
 
 def dpo_records(rows: Sequence[Row], rule: PreferenceRule) -> Iterator[dict[str, Any] | str]:
@@ -52,10 +55,11 @@ def dpo_records(rows: Sequence[Row], rule: PreferenceRule) -> Iterator[dict[str,
         _, rejected = to_messages(row["question"], row["draft"])
         yield {
             "images": _images(rows),
-            "prompt": [*_chat(rows[:turn]), asked],
+            "prompt": [*_system(row), *_chat(rows[:turn]), asked],
             "chosen": [chosen],
             "rejected": [rejected],
             **_origin(row),
+            **({"id": row["id"]} if row.get("id") else {}),  # its own: a conversation may make several pairs
         }
 
 
@@ -78,7 +82,8 @@ def finevision_record(rows: Sequence[Row]) -> dict[str, Any]:
 def rows_from_trl(record: Row, *, conversation_id: str, type: str | None = None) -> list[dict[str, Any]]:
     """Rows of a record for TRL: `messages`, `prompt` and `completion`, or `prompt`, `chosen` and `rejected`.
 
-    What was rejected becomes the `draft` of a conversation's last row.
+    What was rejected becomes the `draft` of a conversation's last row. Id, type, system message and rejected answer are
+    kept in `extra`.
 
     Args:
         record: The record, with `images` or `image`; contents as text or in typed parts.
@@ -89,14 +94,17 @@ def rows_from_trl(record: Row, *, conversation_id: str, type: str | None = None)
         LayoutError: The record is of another layout, has several pictures, or no question with an answer.
     """
     turns, rejected = _turns(record)
-    if turns and turns[0][0] == "system":
-        turns = turns[1:]
+    system = turns.pop(0)[1] if turns and turns[0][0] == "system" else None
     roles = [role for role, _ in turns]
     if not turns or roles != ["user", "assistant"] * (len(turns) // 2):
         raise LayoutError(f"its turns are those of {roles}, but 'user' and 'assistant' by turns are expected")
     texts = [{"user": asked[1], "assistant": said[1]} for asked, said in zip(turns[::2], turns[1::2], strict=True)]
     origin = {"type": record.get("type") or type, "source": record.get("source"), "license": record.get("license")}
     rows = _rows(record, texts, conversation_id, origin)
+    own = {"id": record.get("id"), "type": record.get("type"), "system": system, "rejected": rejected}
+    if kept := {name: str(value) for name, value in own.items() if value is not None}:
+        for row in rows:
+            row["extra"] = json.dumps({"layout": "trl", **kept})
     if rejected is not None:
         rows[-1] |= {"draft": rejected, "answer": rows[-1]["answers"][0]}
     return rows
@@ -114,8 +122,12 @@ def rows_from_finevision(
     if not texts:
         raise LayoutError(f"'texts' is {texts!r}, but a list of questions with answers is expected")
     rows = _rows(record, texts, conversation_id, {"type": type, "source": record.get("source"), "license": license})
+    rated = {name: record.get(f"{name}_ratings") or [None] * len(texts) for name in _RATINGS}
+    for name, ratings in rated.items():
+        if len(ratings) != len(texts):
+            raise LayoutError(f"'{name}_ratings' has {len(ratings)} numbers for {len(texts)} texts")
     for turn, (row, text) in enumerate(zip(rows, texts, strict=True)):
-        given = {name: (record.get(f"{name}_ratings") or [None] * len(texts))[turn] for name in _RATINGS}
+        given = {name: ratings[turn] for name, ratings in rated.items()}
         if any(rating is not None for rating in given.values()):
             row["extra"] = json.dumps({"layout": "finevision", "ratings": given, "rated": _digest(text)})
     return rows
@@ -129,6 +141,10 @@ def _rows(
         pictures = [record["image"]] if record.get("image") is not None else []
     if len(pictures) > 1:
         raise LayoutError(f"it has {len(pictures)} pictures, but a row holds one: leave it out")
+    for turn, text in enumerate(texts):
+        for said in (text["user"], text["assistant"]):
+            if not isinstance(said, str) or not said.strip():
+                raise LayoutError(f"pair {turn} has the text {said!r}, which says nothing")
     return [
         {
             "image": pictures[0] if pictures else None,
@@ -152,10 +168,13 @@ def _turns(record: Row) -> tuple[list[tuple[str, str]], str | None]:
     if record.get("prompt") is None or record.get(said) is None:
         names = ", ".join(map(repr, record)) or "nothing"
         raise LayoutError(f"it has {names}, but 'messages', or 'prompt' with 'completion' or 'chosen', is expected")
-    rejected = None
-    if said == "chosen":
-        ((_, rejected),) = _spoken(record["rejected"], "assistant")
-    return [*_spoken(record["prompt"], "user"), *_spoken(record[said], "assistant")], rejected
+    turns = [*_spoken(record["prompt"], "user"), *_spoken(record[said], "assistant")]
+    if said != "chosen":
+        return turns, None
+    rejected = _spoken(record["rejected"], "assistant")
+    if len(rejected) != 1:
+        raise LayoutError(f"'rejected' has {len(rejected)} messages, but the one answer that was is expected")
+    return turns, rejected[0][1]
 
 
 def _spoken(messages: Any, role: str) -> list[tuple[str, str]]:
@@ -178,8 +197,22 @@ def _chat(rows: Sequence[Row]) -> list[dict[str, str]]:
     return [message for row in rows for message in to_messages(row["question"], answer_of(row))]
 
 
+def _system(row: Row) -> list[dict[str, str]]:
+    said = _of_trl(row).get("system")
+    return [] if said is None else [{"role": "system", "content": said}]
+
+
 def _origin(row: Row) -> dict[str, Any]:
-    return {**{name: row.get(name) for name in _ORIGIN}, "id": row.get("id") or row.get("conversation_id")}
+    kept, origin = _of_trl(row), {name: row.get(name) for name in _ORIGIN}
+    origin["type"] = kept.get("type") or origin["type"]
+    origin["id"] = kept.get("id") or origin["id"] or row.get("conversation_id")
+    return origin
+
+
+def _of_trl(row: Row) -> dict[str, str]:
+    """What [`rows_from_trl`] kept of the record."""
+    extra = read_extra(row)
+    return extra if extra.get("layout") == "trl" else {}
 
 
 def _kept_ratings(row: Row, text: Mapping[str, str]) -> dict[str, int | None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from .metadata import without_jpeg_metadata, without_png_metadata
+from .metadata import has_more_scans, without_jpeg_metadata, without_png_metadata
 
 PICTURE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -23,6 +23,8 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # An RGB copy of the largest picture is 240 MB. Below Pillow's own warning limit, so that this one speaks.
 MAX_PIXELS = 80_000_000
 MAX_BYTES = 256 * 2**20
+# A progressive JPEG has about ten scans. Each is a pass over all pixels, however few bytes it takes.
+MAX_SCANS = 64
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -54,7 +56,7 @@ class ImagePathError(ImageError):
 
 
 class ImageSizeError(ImageError):
-    """More bytes or pixels than are safe to decode."""
+    """More bytes, pixels or passes over them than are safe to decode."""
 
 
 class ImageDataError(ImageError):
@@ -86,7 +88,7 @@ def open_image(source: str | os.PathLike[str] | bytes, *, name: str | None = Non
 
     Raises:
         ImageError: Not a regular file, empty, not of a known format, truncated or corrupt, or of more than
-            `MAX_BYTES` bytes or `MAX_PIXELS` pixels (checked before anything is decoded).
+            `MAX_BYTES` bytes, `MAX_PIXELS` pixels or `MAX_SCANS` scans (checked before anything is decoded).
     """
     name = name or _name(source)
     return _to_rgb(_decoded(_read(source, name), name), name)
@@ -166,6 +168,8 @@ def _decoded(data: bytes, name: str) -> Image.Image:
     if width * height > MAX_PIXELS:
         size = f"{width} x {height} = {width * height:,} pixels"
         raise ImageSizeError(name, f"has {size}, more than the limit of {MAX_PIXELS:,}: make it smaller")
+    if image.format in ("JPEG", "MPO") and has_more_scans(data, MAX_SCANS):
+        raise ImageSizeError(name, f"is drawn in more than the limit of {MAX_SCANS} scans: save it again")
     try:
         image.load()
     except MemoryError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from PIL import ExifTags, Image
@@ -46,30 +47,52 @@ def without_jpeg_metadata(data: bytes) -> bytes | None:
 
     What follows the first picture (a second one of an MPO file, a phone's video) goes as well.
     """
-    if not data.startswith(_SOI):
-        return None
-    kept, at = [_SOI], 2
+    kept = [_SOI]
+    for marker, segment in _segments(data):
+        kept.append(segment if marker in _BARE_MARKERS or segment == _EOI else _kept_segment(marker, segment))
+        if segment == _EOI:
+            return b"".join(kept)
+    return None
+
+
+def has_more_scans(data: bytes, most: int) -> bool:
+    """Whether a JPEG file's first picture has more scans than `most`, or so many that do not add up.
+
+    Each scan is a pass over all pixels, however few bytes it takes.
+    """
+    if data.count(bytes((0xFF, _SCAN))) <= most:  # thumbnails and videos included: then no walk is needed
+        return False
+    scans = 0
+    for marker, segment in _segments(data):
+        scans += marker == _SCAN
+        if scans > most or segment == _EOI:
+            return scans > most
+    return True
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(marker, bytes) of all that a JPEG file consists of, up to its end or where it does not add up."""
+    at = 2 if data.startswith(_SOI) else len(data)
     while at + 2 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF:  # fill
             at += 1
-        elif data[at : at + 2] == _EOI:
-            return b"".join([*kept, _EOI])
-        elif marker in _BARE_MARKERS:
-            kept.append(data[at : at + 2])
-            at += 2
-        else:
-            end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+            continue
+        if data[at : at + 2] == _EOI:
+            yield marker, _EOI
+            return
+        end = at + 2
+        if marker not in _BARE_MARKERS:
+            end += int.from_bytes(data[at + 2 : at + 4], "big")
             if marker == _SCAN:
                 after = _AFTER_SCAN.search(data, end)
                 if after is None:
-                    return None
+                    return
                 end = after.start()
             if end > len(data):
-                return None
-            kept.append(_kept_segment(marker, data[at:end]))
-            at = end
-    return None
+                return
+        yield marker, data[at:end]
+        at = end
 
 
 def _kept_segment(marker: int, segment: bytes) -> bytes:

@@ -227,6 +227,7 @@ def kill(folder, job, times, seed):
     reference, out, log = folder / "reference" / "data", folder / "work" / "data", folder / "log"
     child(folder, reference, job)
     expected = content(reference)
+    dearest = max(cost_of_shard(folder, job, shard, shards=3) for shard in range(3))
     failures, kills, calls = [], 0, []
     begun = time.monotonic()
     child(folder, folder / "timed" / "data", job, delay=0.004)
@@ -255,8 +256,20 @@ def kill(folder, job, times, seed):
             break
         if content(out) != expected:
             failures.append(f"after {died} kills: {difference(expected, content(out))} differ")
-        calls.append((died, sum(int(line.split()[1]) for line in log.read_text().splitlines())))
-    return {"kills": kills, "failures": failures, "calls": calls}
+        calls.append((died, rows_of_log(log)))
+    return {"kills": kills, "failures": failures, "calls": calls, "shard": dearest}
+
+
+def cost_of_shard(folder, job, shard, shards):
+    """Rows that are written for one of a job's shards, second attempts included."""
+    log = folder / "log of a shard"
+    log.unlink(missing_ok=True)
+    child(folder, folder / "shards" / str(shard), job, rank=shard, world_size=shards, log=str(log))
+    return rows_of_log(log)
+
+
+def rows_of_log(log):
+    return sum(int(line.split()[1]) for line in log.read_text().splitlines()) if log.exists() else 0
 
 
 def race(folder, job, rounds, bug=None):

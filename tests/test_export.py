@@ -385,13 +385,14 @@ def test_trl_and_back(tmp_path):
     back = rows_from_trl(chat, conversation_id="c")
     assert [(row["question"], row["answers"][0]) for row in back] == [(row["question"], row["answer"]) for row in rows]
     assert [row["turn"] for row in back] == [0, 1] and back[0]["image"] == rows[0]["image"]
-    assert sft_record(back) == {**chat, "id": "c"}
+    assert sft_record(back) == chat
     (row,) = rows_from_trl(pair, conversation_id="c")
     assert (row["question"], row["draft"], row["answer"]) == ("What is it?", "A dog.", "A cat.")
     parts = [{"type": "image"}, {"type": "text", "text": "What?"}]
     typed = {"image": 1, "prompt": [said("system", "Be brief."), said("user", parts)], "completion": "A cat."}
     (row,) = rows_from_trl(typed, conversation_id="c", type="detail")
     assert (row["question"], row["answers"], row["image"], row["type"]) == ("What?", ["A cat."], 1, "detail")
+    assert sft_record([row])["messages"] == [*typed["prompt"][:1], said("user", "What?"), said("assistant", "A cat.")]
     with pytest.raises(LayoutError, match="it has 'text', but 'messages'"):
         rows_from_trl({"text": "x"}, conversation_id="c")
     with pytest.raises(LayoutError, match=r"its turns are those of \['user', 'user'\]"):

@@ -232,6 +232,30 @@ def test_a_bomb_is_refused_before_it_is_decoded(kind, monkeypatch):
         open_image(bomb(kind))
 
 
+def with_scans(more: int) -> bytes:
+    """A progressive JPEG whose last scan, a few bytes, is repeated."""
+    data = encoded(scene(), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : data.rindex(b"\xff\xd9")]
+    return data[:-2] + more * last + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("odd", [(b"\xff\xd9", b"\xff\xd9"), (b"\xff\xd9", b""), (b"\xff\xda", b"\0\xff\xda")])
+def test_a_picture_of_ever_more_scans_is_refused_before_it_is_decoded(odd, monkeypatch):
+    data = with_scans(200).replace(*odd)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ImageError, match="more than the limit of 64 scans"):
+        open_image(data)
+
+
+def test_scans_of_a_picture_are_counted_and_nothing_else():
+    plain = open_image(encoded(scene(), "JPEG", progressive=True)).tobytes()
+    assert open_image(with_scans(50)).size == (48, 32)
+    video = b"\xff\xda" * 500
+    assert open_image(encoded(scene(), "JPEG", progressive=True) + video).tobytes() == plain, "a phone's video"
+    noted = encoded(scene(), "JPEG", progressive=True, comment=video)
+    assert load_picture(noted).image.tobytes() == plain and video not in load_picture(noted).data
+
+
 def test_limits_hold_for_less_than_bombs_too(monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 48 * 32 - 1)
     with pytest.raises(ImageError, match=r"48 x 32 = 1,536 pixels, more than the limit of 1,535"):

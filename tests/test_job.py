@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,19 @@ from faults import content, make_inputs
 from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 
-from vigc.generation import BusyError, ConflictError, TryAgainError, correct_dataset, generate_dataset, ledger, locks
+from vigc.generation import (
+    BusyError,
+    ConflictError,
+    GenerateJob,
+    TryAgainError,
+    correct_dataset,
+    generate_dataset,
+    ledger,
+    locks,
+)
+from vigc.generation import job as jobs
 from vigc.generation.attempts import is_endless, is_same_question
+from vigc.running import do_job
 
 
 @pytest.fixture
@@ -56,6 +68,21 @@ def rows_of(folder):
     import pyarrow.parquet as pq
 
     return [row for file in sorted(folder.glob("*/train-*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
+class Repeating(ScriptedModel):
+    """Answers without end what holds these words."""
+
+    def __init__(self, words=""):
+        super().__init__(malformed=0)
+        self.words = words
+
+    def generate(self, *given, **named):
+        output = super().generate(*given, **named)
+        for row, question in enumerate(output["questions"]):
+            if self.words in question:
+                output["answers"][row] = "It is " + "the cat " * 30
+        return output
 
 
 # Dying
@@ -98,9 +125,10 @@ def test_killed_at_random(place, job, times):
     found = faults(place, action="kill", job=job, times=times, seed=11)
     assert found["kills"] >= times and found["failures"] == []
     usual = min(rows for _, rows in found["calls"])
-    # What a kill costs: at most one shard, of four pictures with two types, each with its second attempts.
+    # What a kill costs: at most one shard, second attempts included.
+    assert 0 < found["shard"] < usual
     for died, rows in found["calls"]:
-        assert rows <= usual + died * 4 * 2 * 3, (died, rows)
+        assert rows <= usual + died * found["shard"], (died, rows, found["shard"])
 
 
 # Where each mistake shows, so that the sample needs few points; the full sweep below is not told.
@@ -186,6 +214,25 @@ def test_a_share_that_is_not_the_last_says_what_is_missing(place):
     assert (place / "out" / "README.md").exists()
 
 
+def test_a_shard_that_another_process_holds_is_no_success(place, capsys):
+    make_inputs(place)
+    out = place / "out"
+    generate(place, out, rank=1, world_size=3)
+    job = GenerateJob(
+        **{"images": place / "pictures", "model": ScriptedModel(), "processor": ScriptedProcessor()},
+        **{"types": ["conversation", "detail"], "shard_size": 4, "batch_size": 2},
+    )
+    with locks.hold(out, "shard-00002") as free:
+        assert free and do_job("generate", lambda: job, out) == 5
+        told = capsys.readouterr()
+        assert "another process holds 1 shard of this share" in told.err and "1 shard still to be written" in told.out
+        assert not (out / ledger.CARD).exists()
+        # A rank answers for its own share alone.
+        assert do_job("generate", lambda: replace(job, rank=0, world_size=2), out) == 5
+        assert do_job("generate", lambda: replace(job, rank=1, world_size=2), out) == 3
+    assert do_job("generate", lambda: job, out) == 3 and (out / ledger.CARD).exists()
+
+
 # Asking again
 
 
@@ -205,6 +252,39 @@ def test_other_inputs_are_refused(place):
     Image.new("RGB", (3, 3)).save(root / "new.png")
     with pytest.raises(ConflictError, match=r"inputs\.listed was 11, now 12"):
         generate(place, place / "out")
+
+
+@pytest.mark.parametrize("part", ["rows", "rejects", "skipped"])
+@pytest.mark.parametrize("kind", ["generate", "correct"])
+def test_a_shard_that_lost_a_text_is_not_committed(place, monkeypatch, kind, part):
+    root = make_inputs(place)
+    commit = jobs.commit
+
+    def lossy(folder, plan, shard, sources, output):
+        if lost := getattr(output, part):
+            lost.pop()
+        return commit(folder, plan, shard, sources, output)
+
+    def run():
+        if kind == "generate":
+            return generate(place, place / "out", model=ScriptedModel(malformed=2))
+        given = {"model": Repeating("Why 1"), "processor": ScriptedProcessor(), "shard_size": 4}
+        return correct_dataset(place / "llava.json", place / "out", image_root=root, **given)
+
+    monkeypatch.setattr(jobs, "commit", lossy)
+    unit = "took in" if part == "skipped" else "was asked for"
+    with pytest.raises(RuntimeError, match=rf"Shard \d {unit} \d+ (inputs|texts), but \d+ came out of it"):
+        run()
+    monkeypatch.undo()
+    assert run().set_aside
+
+
+def test_a_conversation_that_is_set_aside_is_named(place):
+    root = make_inputs(place)
+    given = {"model": ScriptedModel(), "processor": ScriptedProcessor(), "shard_size": 4}
+    correct_dataset(place / "llava.json", place / "out", image_root=root, **given)
+    (record,) = ledger.read_quarantine(place / "out")
+    assert (record["path"], record["conversation_id"], record["pairs"]) == ("p3.png", "3", 2)
 
 
 def test_a_picture_that_changed_under_its_name_is_refused_by_name(place):
@@ -258,6 +338,19 @@ def test_torn_state_is_made_again(place):
     assert content(place / "out") == before
 
 
+def test_a_list_of_inputs_that_was_cut_or_altered_is_written_again(place):
+    make_inputs(place)
+    generate(place, place / "out")
+    before = content(place / "out")
+    listed = place / "out" / ledger.INPUTS
+    whole = listed.read_bytes()
+    for torn in (whole[:-40], whole[:-1], whole.replace(b"p8.png", b"p0.png")):
+        listed.write_bytes(torn)
+        (place / "out" / ledger.SHARDS / "00002.json").unlink()
+        assert not generate(place, place / "out").idle
+        assert content(place / "out") == before
+
+
 def test_overwriting_goes_on_with_the_same_job(place):
     make_inputs(place)
     generate(place, place / "out", rank=0, world_size=2)
@@ -278,7 +371,12 @@ def test_too_little_memory_halves_the_batch_and_keeps_the_rows(place):
     generate(place, place / "b", batch_size=4, model=ScriptedModel(fits=1))
     files = [sorted(path.glob("*/train-*.parquet")) for path in (place / "a", place / "b")]
     assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
-    assert sum(record.halved for record in ledger.shard_records(place / "b")) > 0
+    assert [record.halved for record in ledger.shard_records(place / "b")] == [2, 2, 2], "4 to 2 to 1, in every shard"
+    resumed, whole = place / "resumed" / "data", place / "whole" / "data"
+    generate(place, whole, batch_size=4, model=ScriptedModel(fits=1))
+    for share in ({"rank": 1, "world_size": 3}, {}):
+        generate(place, resumed, batch_size=4, model=ScriptedModel(fits=1), **share)
+    assert content(resumed) == content(whole)
     with pytest.raises(TryAgainError, match="Memory does not suffice for one picture"):
         generate(place, place / "c", model=ScriptedModel(fits=0))
 
@@ -333,6 +431,17 @@ def test_texts_that_are_no_pairs_are_tried_again_and_then_set_aside(place):
     assert set(again) - {None} <= {2, 3} and any(again)
 
 
+def test_an_answer_without_end_is_set_aside_with_what_it_says(place):
+    make_inputs(place, count=4)
+    summary = generate(place, place / "out", model=Repeating())
+    records = [record for record in ledger.read_quarantine(place / "out") if record["kind"] == "text"]
+    assert summary.rows == 0 and len(records) == summary.images * 2
+    for record in records:
+        assert record["reason"] == "the answer repeats itself without end"
+        assert record["text"].startswith("Question: What is ") and record["answer"] == "It is " + "the cat " * 30
+    assert "the cat the cat the cat" in (place / "out" / ledger.REPORT).read_text()
+
+
 def test_questions_about_a_picture_are_all_different(place):
     make_inputs(place)
     summary = generate(place, place / "out", questions=4, dedup=True, model=ScriptedModel(malformed=0))
@@ -352,7 +461,16 @@ def test_questions_about_a_picture_are_all_different(place):
         ("the cat " * 20, True),
         ("A long way. " * 6, True),
         ("It begins well, " + "and then " * 30, True),
+        ("the cat " * 20 + "the c", True),
+        ("A dog. " * 30 + "A d", True),
+        ("A word that is long, and then a few more words than that " * 5 + "A wo", True),
+        ("ha" * 500, True),
+        ("What a cat" + "!" * 400, True),
+        ("\u732b\u304c\u3044\u308b\u3002" * 30 + "\u732b\u304c", True),
         ("no no no no", False),
+        ("1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20", False),
+        ("He shouts " + "ha" * 20 + "!", False),
+        ("A sign says: " + "-" * 40, False),
         ("There are a red cat, a blue cat, a green cat and a large cat on the mat.", False),
         ("", False),
     ],

@@ -166,6 +166,9 @@ def bad_inputs():
         bomb[16:24] = edge.to_bytes(4, "big") * 2
         bomb[29:33] = zlib.crc32(bytes(bomb[12:29])).to_bytes(4, "big")
         found[f"bomb {index}.png"] = (bytes(bomb), "more than the limit")
+    flat = encoded(Image.new("RGB", (64, 64)), "JPEG", progressive=True)
+    scan = flat[flat.rindex(b"\xff\xda") : -2]  # of a few bytes, and of a pass over all pixels
+    found["bomb of scans.jpg"] = (flat[:-2] + 5000 * scan + flat[-2:], "more than the limit of 64 scans")
     return found
 
 

@@ -13,9 +13,10 @@ from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 
 from vigc.generation import ConflictError, CorrectJob, GenerateJob, correct_dataset, generate_dataset, ledger
+from vigc.modeling_vigc import VigcForConditionalGeneration
 
 # Parameters that decide who works and where, and not what is written.
-HARMLESS = {"processor", "overwrite", "rank", "world_size", "engine", "workers", "image_root", "trust_remote_code"}
+HARMLESS = {"processor", "overwrite", "rank", "world_size", "engine", "workers", "trust_remote_code"}
 
 OTHER = [
     ({"types": ["detail"]}, 'types was ["conversation", "detail"], now ["detail"]'),
@@ -52,7 +53,17 @@ OTHER = [
     ({"format": "llava", "images": "llava.json"}, 'format was "folder", now "llava"'),
 ]
 # Tested below, where they have an effect; for another device, another device is needed.
-ELSEWHERE = {"answers", "answer_threshold", "first_words", "subset", "split", "dtype", "revision", "device"}
+ELSEWHERE = {
+    "answers",
+    "answer_threshold",
+    "first_words",
+    "subset",
+    "split",
+    "dtype",
+    "revision",
+    "device",
+    "image_root",
+}
 
 
 def job(**given):
@@ -182,3 +193,26 @@ def test_a_model_read_otherwise_is_another(vigc_folder, parity_dir, tmp_path):
     config.write_text(config.read_text() + "\n")
     job["model"] = tmp_path / "model" / vigc_folder.name
     assert "revision was" in refusal(tmp_path / "out", generate_dataset, *words, **job)
+
+
+def test_a_model_object_with_other_weights_is_another(parity_dir, vigc_folder, processor, tmp_path):
+    model = VigcForConditionalGeneration.from_pretrained(vigc_folder)
+    job = {"types": ["detail"], "limit": 2, "settings": {"max_new_tokens": 4}, "model": model, "processor": processor}
+    words = (parity_dir / "images", tmp_path / "out")
+    generate_dataset(*words, **job)
+    again = VigcForConditionalGeneration.from_pretrained(vigc_folder)
+    assert generate_dataset(*words, **{**job, "model": again}).idle, "the same weights, loaded again"
+    with torch.no_grad():
+        model.language_projection.bias += 1e-3
+    assert "revision was" in refusal(tmp_path / "out", generate_dataset, *words, **job)
+
+
+def test_rows_that_hold_paths_are_bound_to_the_root(begun, tmp_path):
+    (tmp_path / "elsewhere").symlink_to(begun / "pictures")
+    shutil.copytree(begun / "pictures", tmp_path / "moved")
+    words = (begun / "llava.json", tmp_path / "out")
+    given = job(store="path", format="llava", types=["detail"])
+    generate_dataset(*words, image_root=begun / "pictures", **given)
+    assert generate_dataset(*words, image_root=tmp_path / "elsewhere", **given).idle, "the same folder by another name"
+    said = refusal(tmp_path / "out", generate_dataset, *words, image_root=tmp_path / "moved", **given)
+    assert f'root was "{str(begun)[:20]}' in said and "now " in said

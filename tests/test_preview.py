@@ -122,7 +122,7 @@ def test_it_is_printed_for_a_person(parity_dir, vigc_folder, tmp_path):
     assert "7 to work on, in 3 shards of 3" in result.output and "21 rows at most: conversation" in result.output
     assert [result.output.count(f"    {name:<10}") for name in ("question", "draft", "answer")] == [3, 3, 3]
     assert "{+" in result.output or result.output.count("as drafted") == 3
-    assert "zero.png: is empty" in result.output or "zero.png" in result.output
+    assert "of those tried:\n    zero.png: is empty (0 bytes)" in result.output
     assert (
         "Estimate, from" in result.output and "in a batch of 4" in result.output and "are free there" in result.output
     )

@@ -1,16 +1,22 @@
 """The report page: true figures, marked edits, and nothing that a text or a file name could make it do."""
 
 import base64
+import errno
 import hashlib
 import io
+import json
+import os
 import re
 from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
+from scripted import ScriptedModel, ScriptedProcessor
+from typer.testing import CliRunner
 
-from vigc.generation import GenerationError, ledger, write_report
+from vigc.cli import app
+from vigc.generation import GenerationError, correct_dataset, generate_dataset, ledger, write_report
 from vigc.generation.charts import histogram
 from vigc.generation.differences import word_differences
 from vigc.generation.figures import Figures
@@ -100,7 +106,7 @@ def test_figures_are_those_of_the_rows(tmp_path):
     words = plain(html)
     assert "Pictures 4" in words and "Rows 7" in words
     assert "Answers edited 43&thinsp;% 3 of 7" in words
-    assert "Sentences edited 14&thinsp;% 3 of 21" in words
+    assert "Sentences edited 21&thinsp;% 3 of 14" in words, "a step that wrote nothing is no sentence"
     assert "detail 3 100&thinsp;% 7.0 → 7.0 −0.50 → −0.25" in words
     assert "vigc-7b" in words and "photos" in words and "0123456789abcdef" in words and "cc0-1.0" in words
     page = Page(html)
@@ -116,6 +122,17 @@ def test_edits_are_marked_word_by_word(tmp_path):
     assert [attributes.get("class") for attributes in page.all("li")][-2:] == ["edited", None]
     kept = Page(make(tmp_path / "kept", [row(0, answer="A red cat sleeps.\nIt is small.")]))
     assert "del" not in kept.texts and "ins" not in kept.texts
+
+
+def test_a_step_that_left_the_draft_s_rest_out_counts_as_an_edit(tmp_path):
+    trace = [
+        {"sentence": "A red cat sleeps.", "changed": False, "logprob": -0.25, "stop": "unit"},
+        {"sentence": "", "changed": True, "logprob": None, "stop": "eos"},
+    ]
+    html = make(tmp_path, [row(0, answer="A red cat sleeps.", trace=trace)])
+    assert "Sentences edited 50&thinsp;% 1 of 2" in plain(html) and "2 steps, 1 edited" in plain(html)
+    assert "(the rest of the draft was left out)" in html
+    assert "sentence 2: 1 of 1 (100.0%)" in html
 
 
 @pytest.mark.parametrize(
@@ -228,6 +245,51 @@ def test_what_was_set_aside_is_counted_by_reason(tmp_path):
     assert counts == ["30", "1"], "reasons that differ in a number are one"
     codes = [text for text in page.texts["code"] if text.endswith(".jpg")]
     assert len(codes) == 21 and "10 more are in the folder quarantine." in "".join(page.texts["p"])
+
+
+def test_copies_of_a_broken_file_are_counted_as_everywhere(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (5, 5)).save(tmp_path / "pictures" / "good.png")
+    for name in ("a", "b", "c"):
+        (tmp_path / "pictures" / f"{name}.png").write_bytes(b"no picture")
+    job = {"model": ScriptedModel(malformed=0), "processor": ScriptedProcessor(), "types": ["detail"], "dedup": True}
+    summary = generate_dataset(tmp_path / "pictures", tmp_path / "out", **job)
+    words = plain((tmp_path / "out" / ledger.REPORT).read_text())
+    assert summary.set_aside == 3 and "Set aside 3 3 files, 0 texts" in words and "and 2 exact copies of it" in words
+    card = (tmp_path / "out" / ledger.CARD).read_text()
+    assert "Files that could not be read: 3" in card and re.search(r"\| *3 *\|", card)
+
+
+def test_ever_new_reasons_take_bounded_room(tmp_path, monkeypatch):
+    monkeypatch.setattr("vigc.generation.figures._MOST_REASONS", 5)
+    records = [{"kind": "image", "path": "x", "reason": f"is {'a' * n}"} for n in range(40)]
+    page = Page(make(tmp_path, [row(0)], records=records))
+    assert [text for text in page.texts["b"] if text in ("1", "35")] == ["35", *["1"] * 5]
+    assert "15 more are in the folder quarantine." in "".join(page.texts["p"])
+
+
+def test_a_correction_s_page_says_whose_the_drafts_are(tmp_path):
+    talk = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "A thing."}]
+    Image.new("RGB", (5, 5)).save(tmp_path / "a.png")
+    (tmp_path / "theirs.json").write_text(json.dumps([{"id": 1, "image": "a.png", "conversations": talk}]))
+    job = {"model": ScriptedModel(), "processor": ScriptedProcessor()}
+    correct_dataset(tmp_path / "theirs.json", tmp_path / "out", **job)
+    words = plain((tmp_path / "out" / ledger.REPORT).read_text())
+    assert "Corrected dataset" in words and "A model wrote these answers and nobody" in words
+    assert "Questions and drafts from theirs , answered again by scripted , sentence by sentence" in words
+
+
+def test_a_full_disk_is_said_and_not_thrown(tmp_path, monkeypatch):
+    make(tmp_path, [row(0)])
+    before = (tmp_path / ledger.REPORT).read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert result.exit_code == 75 and "vigc report: [Errno 28] No space left" in result.stderr
+    assert (tmp_path / ledger.REPORT).read_bytes() == before
 
 
 # Charts

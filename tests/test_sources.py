@@ -396,3 +396,11 @@ def test_the_real_model_corrects_scores_and_writes_several_answers(parity_dir, m
     )
     output = model.generate(**inputs, processor=processor, return_dict_in_generate=True)
     assert row["answer"] == output.answers[0] and row["draft"] == "A dog."
+    # As a loss: the answer's tokens alone, and the end of sequence that follows them.
+    pair = processor(
+        images=[Pictures.open(pictures / "img_0.png").convert("RGB")],
+        **{"text": ["What is it?"], "target": ["A dog."], "return_tensors": "pt"},
+    )
+    labels = pair["labels"].masked_fill(pair["labels"] == processor.tokenizer.eos_token_id, -100)
+    loss = model(**{name: value for name, value in pair.items() if name not in ("labels", "mode")}, labels=labels).loss
+    assert row["scores"]["draft_logprob"] == pytest.approx(-loss.item(), abs=1e-4)

@@ -19,7 +19,7 @@ from .cli_push import push
 from .cli_scenes import demo, scenes
 from .cli_train import train
 from .options import CorrectOptions, GenerateOptions, with_options
-from .terminal import fail, option, say
+from .terminal import FAILED, fail, option, say
 
 app = typer.Typer(
     name="vigc",
@@ -87,11 +87,16 @@ ReportRows = Annotated[
 def report(dataset: DatasetFolder, rows: ReportRows = None) -> None:
     """Write the report page of a dataset folder anew: pictures, drafts against answers, charts, what was set aside."""
     from vigc.generation import GenerationError, write_report
+    from vigc.generation.errors import is_passing
+
+    from .running import TRY_AGAIN
 
     try:
         path = write_report(dataset) if rows is None else write_report(dataset, max_rows=rows)
     except GenerationError as error:
         fail("report", error)
+    except OSError as error:  # a full disk, a folder that cannot be written
+        fail("report", error, TRY_AGAIN if is_passing(error) else FAILED)
     say(f"Report: {path}")
 
 

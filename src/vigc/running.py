@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .endings import print_preview, print_summary
 from .options import CorrectOptions, GenerateOptions, JobOptions
-from .terminal import COMPLETE, FAILED, SET_ASIDE, line, say
+from .terminal import COMPLETE, FAILED, SET_ASIDE, count, line, say
 
 if TYPE_CHECKING:
     from vigc.generation import JobSettings, Summary
@@ -86,7 +86,12 @@ def do_job(command: str, job: Callable[[], JobSettings], output: Path, *, dry_ru
 
 
 def _end(summary: Summary) -> int:
+    from vigc.generation import BusyError
+
     print_summary(summary)
+    if summary.held:
+        work = count(summary.held, "shard")
+        raise BusyError(f"another process holds {work} of this share: run the same command again when it has ended.")
     return SET_ASIDE if summary.set_aside else COMPLETE
 
 
