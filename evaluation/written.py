@@ -46,7 +46,8 @@ def written_figures(rows: Iterable[Written]) -> dict[str, float]:
             [`~vigc.evaluation.metrics.vqa_accuracy`]; where a row has one answer, whether it is that. "edit_rate": of
             the drafts of other types, in how many the correction changed a word.
     """
-    hits, edits = [], []
+    hits: list[float] = []
+    edits: list[float] = []
     for row in rows:
         if row.type in SHORT_TYPES:
             # As if all had given it: the metric leaves one person out, and takes three for certain.
