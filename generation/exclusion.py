@@ -19,6 +19,9 @@ _COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})")
 
 _NAMES = ("image", "image_id", "file_name", "image_path")
 
+# Of a file in COCO's form: their ids are not those of pictures, and would leave out the first ninety of COCO's.
+_NO_PICTURES = ("categories", "licenses", "info")
+
 # Of 64 bits. A copy that was resized or compressed anew differs in a few, another picture in about half.
 MAX_DISTANCE = 4
 
@@ -27,7 +30,8 @@ class ExcludedIds:
     """The ids and file names that a file lists.
 
     A text file has one on each line. Of JSON (a list, JSON Lines, or annotations in COCO's or VQA's form) the values
-    of `image`, `image_id`, `file_name` and `image_path` count, and the `id` of entries without them.
+    of `image`, `image_id`, `file_name` and `image_path` count, and the `id` of entries without them. The categories and
+    licences of annotations are passed by.
 
     Args:
         path: The file.
@@ -63,8 +67,8 @@ def _entries(path: Path) -> Iterator[Any]:
         if reader.top() == "[":
             yield from reader.elements()
             return
-        for _ in reader.members():
-            if reader.top() == "[":
+        for member in reader.members():
+            if reader.top() == "[" and member not in _NO_PICTURES:
                 yield from reader.elements()
             else:
                 reader.skip()

@@ -185,6 +185,34 @@ def test_ids_are_found_in_every_form(tmp_path, content):
     assert excluded.reason(Source("000000000007.jpg", "000000000007")) is None
 
 
+def test_a_whole_coco_file_leaves_out_its_pictures_and_no_others(tmp_path):
+    content = {
+        "info": {"description": "COCO 2017 Dataset", "version": "1.0", "year": 2017, "contributor": "", "url": ""},
+        "licenses": [{"id": number, "name": f"Licence {number}", "url": ""} for number in range(1, 9)],
+        "images": [
+            {"id": number, "file_name": f"{number:012d}.jpg", "width": 9, "height": 9, "license": 1}
+            for number in (139, 285)
+        ],
+        "annotations": [
+            {
+                "id": 42,
+                "image_id": 139,
+                "category_id": 62,
+                "bbox": [0, 0, 3, 3],
+                "iscrowd": 0,
+                "segmentation": [[0, 0]],
+            },
+            {"id": 285_000, "image_id": 285, "category_id": 23, "bbox": [0, 0, 3, 3], "iscrowd": 0},
+        ],
+        "categories": [{"id": number, "name": f"kind {number}", "supercategory": "all"} for number in range(1, 91)],
+    }
+    (tmp_path / "instances_val2017.json").write_text(json.dumps(content))
+    excluded = ExcludedIds(tmp_path / "instances_val2017.json")
+    numbers = [*range(100), 139, 285, 285_000]
+    names = {number: Source(f"train2017/{number:012d}.jpg", f"{number:012d}") for number in numbers}
+    assert [number for number, source in names.items() if excluded.reason(source)] == [139, 285]
+
+
 def test_broken_json_is_named_with_its_line(tmp_path):
     whole = coco(tmp_path, ["a.png", "b.png"]).read_text().replace("{", "{\n")
     for cut in (10, 60, 200, len(whole) - 1):
