@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from vigc.processing.json_stream import AnnotationError, read_rows
@@ -18,7 +20,8 @@ class Annotated(Files):
 
     Args:
         annotations: The JSON file.
-        root: The folder that its `file_name`s are relative to; Objects365 files may also lie in its patches.
+        root: The folder that its `file_name`s are relative to. Objects365's name folders that its archives do not make
+            (`images/v1/patch8/x.jpg`): those files may also lie as `patch8/x.jpg` or `x.jpg`.
         format: "coco", where the id is the file's name, or "objects365", where it is the digits after the last "_".
     """
 
@@ -42,6 +45,15 @@ class Annotated(Files):
         ids = distinct([self._id(name) for name in shown], shown)
         for index, image_id in zip(order, ids, strict=True):
             yield Source(file.names[index], image_id, None, file.license(index), file.objects(index))
+
+    def locate(self, source: Source) -> str:
+        """The path of the file, resolved under the root."""
+        path = super().locate(source)
+        if self.format != "objects365" or os.path.lexists(path):
+            return path
+        parts = source.name.split("/")
+        unpacked = (super(Annotated, self).locate(replace(source, name="/".join(parts[-count:]))) for count in (2, 1))
+        return next(filter(os.path.lexists, unpacked), path)
 
     def _id(self, name: str) -> str:
         stem = posixpath.splitext(posixpath.basename(name))[0]

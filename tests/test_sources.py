@@ -86,6 +86,25 @@ def test_objects365_ids_are_the_last_digits(root, tmp_path):
     assert summary.skipped == [("patch0/objects365_v1_00000007.png", "cannot be read (No such file or directory)")]
 
 
+@pytest.mark.parametrize("unpacked", ["images/v1/patch0/", "patch0/", ""])
+def test_objects365_is_found_as_it_is_unpacked(root, tmp_path, unpacked):
+    named = [f"images/v1/patch0/objects365_v1_0000000{index}.png" for index in range(3)]
+    (root / unpacked).mkdir(parents=True, exist_ok=True)
+    for index, name in enumerate(named[:2]):
+        shutil.copy(root / f"{index:012d}.png", root / unpacked / name.rsplit("/", 1)[1])
+    Pictures.new("RGB", (2, 2)).save(tmp_path / "secret.png")
+    (root / unpacked / "objects365_v1_00000002.png").symlink_to(tmp_path / "secret.png")
+    path = coco(tmp_path, named)
+    given = {"format": "objects365", "image_root": root, "store": "path", "dedup": True}
+    summary = generate_dataset(path, tmp_path / "out", **given, **job())
+    rows = {row["image_id"]: row for row in rows_of(tmp_path / "out")}
+    assert {id_: row["image"]["path"] for id_, row in rows.items()} == {
+        f"0000000{index}": str(root / unpacked / name.rsplit("/", 1)[1]) for index, name in enumerate(named[:2])
+    }
+    assert [box["category"] for box in rows["00000001"]["objects"]] == ["cat", "dog"]
+    assert summary.skipped == [(named[2], "is a link out of the folder: copy the file into it")]
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
