@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as Pictures
 from scripted import ScriptedModel, ScriptedProcessor
 
@@ -167,6 +167,48 @@ def test_datasets_are_read_in_place(root, tmp_path, form):
     assert set(found) == {f"id{index}" for index in range(6)}
     assert found["id0"]["license"] == "unknown" and found["id3"]["license"] == "cc0"
     assert found["id3"]["image"]["bytes"] == (root / "000000000003.png").read_bytes()
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+@pytest.mark.parametrize("layout", ["list of objects", "lists in an object"])
+def test_objects_of_datasets_are_kept(root, tmp_path, form, layout):
+    boxes = [[[1.5, 2, 3, 4], [0, 0, 9, 9]], [], [[1, 2, 3]], [[7, 8, 9, 10]], [[4, 3, 2, 1]], None]
+    kinds = [[0, 1], [], [1], [1], [0], None]
+    category, bbox = ClassLabel(names=["cat", "dog"]), List(Value("float32"))
+    if layout == "list of objects":
+        feature = List({"category": category, "bbox": bbox})
+        objects = [
+            None if k is None else [{"category": c, "bbox": x} for c, x in zip(k, b, strict=True)]
+            for k, b in zip(kinds, boxes, strict=True)
+        ]
+    else:
+        feature = {"category": List(category), "bbox": List(bbox)}
+        objects = [{"category": k, "bbox": b} for k, b in zip(kinds, boxes, strict=True)]
+    features = Features({"image": Image(), "image_id": Value("int64"), "objects": feature})
+    ids = [5, 6, 7, 7, None, 8]
+    rows = [
+        {"image": {"bytes": path.read_bytes(), "path": None}, "image_id": id_, "objects": found}
+        for path, id_, found in zip(sorted(root.glob("*.png")), ids, objects, strict=True)
+    ]
+    path = tmp_path / "data"
+    path.mkdir()
+    for part, (start, end) in enumerate([(0, 2), (2, 6)]):  # the first file has none that is unlike the others
+        data = Dataset.from_list(rows[start:end], features=features)
+        if form == "parquet":
+            data.to_parquet(path / f"train-{part}.parquet")
+        else:
+            table = data.data.table
+            with pa.ipc.new_stream(str(path / f"train-{part}.arrow"), table.schema) as file:
+                file.write_table(table)
+    found = list(open_collection(path, "dataset"))
+    dog = {"category": "dog", "bbox": [7.0, 8.0, 9.0, 10.0]}
+    pair = [{"category": "cat", "bbox": [1.5, 2.0, 3.0, 4.0]}, {"category": "dog", "bbox": [0.0, 0.0, 9.0, 9.0]}]
+    cat = {"category": "cat", "bbox": [4.0, 3.0, 2.0, 1.0]}
+    assert [source.objects for source in found] == [pair, None, None, [dog], [cat], None]
+    names = [source.name for source in found]
+    assert [source.image_id for source in found] == ["5", "6", names[2], names[3], names[4], "8"]
+    assert len(set(names)) == 6 and all(name.startswith("row ") for name in names)
+    assert [Source(**source.to_record()).objects for source in found] == [source.objects for source in found]
 
 
 def test_what_others_train_and_test_on_is_left_out(root, tmp_path):
@@ -376,8 +418,6 @@ def test_correcting_datasets_of_trl_and_finevision(root, tmp_path, layout):
     pictures = [{"bytes": path.read_bytes(), "path": None} for path in sorted(root.glob("*.png"))]
     rows = [{"images": [picture], layout: turns} for picture in pictures]
     data = Dataset.from_list([*rows, {"images": [], layout: rows[0][layout]}])
-    from datasets import List
-
     data = data.cast_column("images", List(Image()))
     data.to_parquet(tmp_path / "data.parquet")
     settings = {"model": ScriptedModel(), "processor": ScriptedProcessor(), "type": "conversation"}
