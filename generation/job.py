@@ -78,12 +78,12 @@ def settle_plan(
             if not (overwrite and old_finished):
                 return _rebuilt(folder, done, selection, plan)
         if exists:
-            check_readable(selection.collection, selection.sources(folder))
+            check_readable(selection)
             ready()
             remove_dataset(folder)
         done = complete_plan(folder, plan, selection, write=True)
         try:
-            check_readable(selection.collection, _listed(folder))
+            check_readable(selection)
             ready()
         except GenerationError:
             for name in (ledger.INPUTS, ledger.EXCLUDED):
@@ -91,11 +91,6 @@ def settle_plan(
             raise
         ledger.write_plan(folder, done)
         return done
-
-
-def _listed(folder: Path) -> Iterator[Source]:
-    inputs = ledger.Inputs(folder / ledger.INPUTS)
-    return (Source(**record) for shard in range(len(inputs)) for record in inputs[shard])
 
 
 def _rebuilt(folder: Path, done: dict[str, Any], selection: Selection, plan: dict[str, Any]) -> dict[str, Any]:

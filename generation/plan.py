@@ -17,10 +17,11 @@ from . import ledger
 from .errors import ConflictError, GenerationError, TryAgainError, is_passing
 from .exclusion import ExcludedIds, ExcludedPictures
 from .hashing import hashed
-from .sources import Collection, Source
+from .sources import Collection, NoPictureError, Source
 
 _VERSION = 2
-# Enough to tell a folder of pictures from one of something else; broken ones are told apart later, one by one.
+# So many are tried, or up to twice as many: enough to tell pictures from something else. Broken ones are told apart
+# later, one by one.
 _TRIED = 200
 
 
@@ -35,6 +36,9 @@ class Selection:
         dedup: Whether exact copies are found over the whole job, and not only inside a shard.
         limit: Only the first so many of what is left.
         shard_size: How many make a shard.
+
+    Attributes:
+        tried: Some of what was listed last, at even distances: what [`check_readable`] opens.
     """
 
     collection: Collection
@@ -47,17 +51,23 @@ class Selection:
     taken: int = 0
     copies: int = 0
     excluded: list[tuple[str, str, str]] = field(default_factory=list)
+    tried: list[Source] = field(default_factory=list)
 
     def sources(self, folder: Path) -> Iterator[Source]:
         """The inputs that are left; hashes are kept in `folder`."""
         self.listed = self.taken = self.copies = 0
-        self.excluded = []
+        self.excluded, self.tried, step = [], [], 1
         sources = self._listed()
         if self.exclude_ids:
             sources = self._without_ids(sources, [ExcludedIds(path) for path in self.exclude_ids])
         if self.exclude_images or self.dedup:
             sources = self._by_content(sources, folder)
         for source in islice(sources, self.limit):
+            if self.taken % step == 0:
+                if len(self.tried) == 2 * _TRIED:
+                    del self.tried[1::2]
+                    step *= 2
+                self.tried.append(replace(source, boxes=None))
             self.taken += 1
             yield source
 
@@ -181,19 +191,23 @@ def _excluded_lines(excluded: Iterable[tuple[str, str, str]]) -> Iterator[bytes]
         yield f"{json.dumps(record, ensure_ascii=True)}\n".encode()
 
 
-def check_readable(collection: Collection, sources: Iterator[Source]) -> None:
-    """Makes sure, before a model is loaded or anything replaced, that there is a picture to work on."""
+def check_readable(selection: Selection) -> None:
+    """Makes sure, before a model is loaded or anything replaced, that there is a picture to work on.
+
+    What was listed last is tried here and there. Texts without a picture, which are passed on, say nothing either way.
+    """
     reasons = []
-    for source in islice(sources, _TRIED):
+    for source in selection.tried:
         if source.pairs is not None and not source.name:
-            return
+            continue
         try:
-            collection.open(source)
+            selection.collection.open(source)
             return
         except ImageError as error:
             if is_passing(error.__cause__):
                 raise TryAgainError(f"{error}: run the same command again later.") from error
-            reasons.append(str(error))
+            if source.pairs is None or not isinstance(error, NoPictureError):
+                reasons.append(str(error))
     if not reasons:
         return
     more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""

@@ -95,7 +95,7 @@ def preview_job(job: JobSettings, output: str | os.PathLike[str]) -> Preview:
             sources = [Source(**inputs[index // job.shard_size][index % job.shard_size]) for index in chosen]
             trial = try_inputs(executor, preview.plan, sources, _ROWS)
             if not trial.output.images + trial.output.bare:
-                check_readable(selection.collection, selection.sources(scratch))
+                check_readable(selection)
             preview.sample = trial.output
             preview.rows = _varied(trial.output.rows, preview.plan["configuration"]["types"])
             preview.estimate = estimate(

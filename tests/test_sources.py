@@ -427,6 +427,31 @@ def test_correcting_datasets_of_trl_and_finevision(root, tmp_path, layout):
     assert {row["type"] for row in rows_of(tmp_path / "out")} == {"conversation"}
 
 
+def test_a_job_may_begin_with_what_has_no_picture(root, tmp_path):
+    scripted = {"model": ScriptedModel(malformed=0), "processor": ScriptedProcessor()}
+    chat = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A cat."}]
+    picture = {"bytes": (root / "000000000001.png").read_bytes(), "path": None}
+    data = Dataset.from_list(
+        [*[{"images": [], "messages": chat}] * 420, *[{"images": [picture], "messages": chat}] * 9]
+    )
+    data.cast_column("images", List(Image())).to_parquet(tmp_path / "data.parquet")
+    summary = correct_dataset(tmp_path / "data.parquet", tmp_path / "texts first", **scripted)
+    assert (summary.rows, summary.bare, summary.images) == (429, 420, 9)
+    names = [f"{'a' if index < 380 else 'z'}{index:03d}.png" for index in range(430)]
+    for index in range(380, 430):
+        Pictures.new("RGB", (2, 2), (index % 256, 0, 9)).save(root / names[index])
+    given = {"format": "coco", "image_root": root, **job()}
+    assert generate_dataset(coco(tmp_path, names), tmp_path / "missing first", **given).images == 50
+    with pytest.raises(GenerationError, match=r"None of 380 pictures can be read: .*a000\.png.*and 377 more"):
+        generate_dataset(coco(tmp_path, names[:380]), tmp_path / "out", **given)
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A cat."}]
+    entries = [{"id": 1, "conversations": turns}, {"id": 2, "image": "gone.png", "conversations": turns}]
+    (tmp_path / "llava.json").write_text(json.dumps(entries))
+    with pytest.raises(GenerationError, match=r"None of 1 pictures can be read: .*gone\.png"):
+        correct_dataset(tmp_path / "llava.json", tmp_path / "out", image_root=root, **scripted)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_real_model_corrects_scores_and_writes_several_answers(parity_dir, model, processor, tmp_path):
     pictures = parity_dir / "images"
     real = {"model": model, "processor": processor, "limit": 3}
