@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vigc.processing.images import ImageError, open_image
+from vigc.processing.images import ImageError
 from vigc.processing.json_stream import AnnotationError, JsonReader, read_rows
 
 from .errors import GenerationError, naming_files
-from .sources import Source, list_images, printable
+from .hashing import hashed
+from .sources import Folder, Source, printable
 
 # COCO's pictures have one number under several names: COCO_val2014_000000000042.jpg, 000000000042.jpg, 42.
 _COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})")
@@ -114,29 +117,30 @@ class ExcludedPictures:
 
     Args:
         folder: The pictures.
+        hashes: Where their hashes are kept, a folder to each such folder: thousands of pictures need not be decoded
+            whenever a job goes on.
 
     Raises:
         GenerationError: It holds none that can be read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, hashes: Path) -> None:
+        pictures, count = Folder(folder), 0
         self.name = printable(folder.resolve().name)
-        self.unreadable: list[str] = []
         self._bands: defaultdict[tuple[int, int], list[tuple[int, str]]] = defaultdict(list)
-        count = 0
-        for source in list_images(folder):
-            try:
-                if source.refused is not None:
-                    raise ImageError(source.name, source.refused)
-                look = perceptual_hash(open_image(folder / source.name))
-            except ImageError as error:
-                self.unreadable.append(str(error))
+        unreadable: list[Source] = []
+        place = hashes / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+        for source, (_, look) in hashed(place, pictures, iter(pictures), looks=True):
+            if look is None:
+                unreadable.append(source)
                 continue
             count += 1
             for band in _bands(look):
                 self._bands[band].append((look, printable(source.name)))
         if not count:
-            raise GenerationError(f"{str(folder)!r} holds no picture that can be read: {self.unreadable[0]}.")
+            raise GenerationError(
+                f"{str(folder)!r} holds no picture that can be read: {_fault(pictures, unreadable[0])}."
+            )
 
     def reason(self, look: int | None) -> str | None:
         """Why a picture that looks like this is left out, or None."""
@@ -149,16 +153,17 @@ class ExcludedPictures:
         return None
 
 
+def _fault(pictures: Folder, source: Source) -> str:
+    try:
+        pictures.open(source)
+    except ImageError as error:
+        return str(error)
+    return f"{printable(source.name)!r} could not be read before"
+
+
 def _bands(look: int) -> Iterator[tuple[int, int]]:
     """Pieces of a hash: two that differ in few bits share one of one more piece than that."""
     count = MAX_DISTANCE + 1
     for index in range(count):
         low, high = 64 * index // count, 64 * (index + 1) // count
         yield index, (look >> low) & ((1 << (high - low)) - 1)
-
-
-def perceptual_hash(image: Any) -> int:
-    """64 bits of what a picture looks like (a DCT hash), the same at any size."""
-    import imagehash  # it brings scipy, which takes a while to import
-
-    return int(str(imagehash.phash(image)), 16)

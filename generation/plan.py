@@ -85,11 +85,12 @@ class Selection:
                 self._exclude(source, reason)
 
     def _by_content(self, sources: Iterator[Source], folder: Path) -> Iterator[Source]:
-        pictures = [ExcludedPictures(path) for path in self.exclude_images]
+        hashes = folder / ledger.HASHES
+        pictures = [ExcludedPictures(path, hashes) for path in self.exclude_images]
         first: dict[str, int] = {}
         kept: list[Source] = []
         same: dict[int, list[str]] = {}
-        for source, (digest, look) in hashed(folder, self.collection, sources, looks=bool(pictures)):
+        for source, (digest, look) in hashed(hashes, self.collection, sources, looks=bool(pictures)):
             reason = next(filter(None, (given.reason(look) for given in pictures)), None)
             if reason is not None:
                 self._exclude(source, reason)

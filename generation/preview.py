@@ -113,10 +113,11 @@ def preview_job(job: JobSettings, output: str | os.PathLike[str]) -> Preview:
 
 def _borrow_hashes(folder: Path, scratch: Path) -> None:
     """Lets a hash pass in `scratch` use what is kept in the dataset folder. What it writes stays in `scratch`."""
-    kept = scratch / ledger.HASHES
-    kept.mkdir(parents=True)
-    for path in (folder / ledger.HASHES).glob("part-*.jsonl"):
-        (kept / path.name).symlink_to(path.resolve())
+    kept, borrowed = folder / ledger.HASHES, scratch / ledger.HASHES
+    for path in kept.rglob("part-*.jsonl"):
+        link = borrowed / path.relative_to(kept)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path.resolve())
 
 
 def _plan(job: JobSettings, executor: Executor, scratch: Path, preview: Preview, *, whole: bool) -> Selection:
@@ -144,7 +145,7 @@ def _look(selection: Selection, scratch: Path, preview: Preview, shard_size: int
     taken, inputs = preview.plan["inputs"]["taken"], ledger.Inputs(scratch / ledger.INPUTS)
     places = (divmod(index, shard_size) for index in spread(taken, _LOOKED_AT))
     sources = (Source(**inputs[shard][place]) for shard, place in places)
-    pictures = [ExcludedPictures(path) for path in selection.exclude_images]
+    pictures = [ExcludedPictures(path, scratch / ledger.HASHES) for path in selection.exclude_images]
     preview.looks, preview.looked_at, started = Counter(), _LOOKED_AT, time.monotonic()
     for _, (_, look) in hashed(scratch / "sample", selection.collection, sources, looks=bool(pictures)):
         if reason := next(filter(None, (given.reason(look) for given in pictures)), None):

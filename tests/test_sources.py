@@ -1,6 +1,7 @@
 """Where inputs come from: every form is listed in a stable order, confined to its root, and leaks are left out."""
 
 import json
+import os
 import random
 import shutil
 
@@ -12,7 +13,15 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as Pictures
 from scripted import ScriptedModel, ScriptedProcessor
 
-from vigc.generation import GenerationError, correct_dataset, generate_dataset, ledger
+from vigc.generation import (
+    ConflictError,
+    GenerateJob,
+    GenerationError,
+    correct_dataset,
+    generate_dataset,
+    ledger,
+    preview_job,
+)
 from vigc.generation.annotation_file import AnnotationFile
 from vigc.generation.exclusion import ExcludedIds
 from vigc.generation.generate import open_collection
@@ -226,6 +235,33 @@ def test_what_others_train_and_test_on_is_left_out(root, tmp_path):
     assert "| 1 | listed in ids.txt |" in (tmp_path / "out" / "README.md").read_text()
     again = generate_dataset(root, tmp_path / "out", **lists, **job())
     assert again.idle
+
+
+def test_pictures_to_leave_out_are_looked_at_once(root, tmp_path):
+    theirs = tmp_path / "theirs" / "part"
+    theirs.mkdir(parents=True)
+    for index in (1, 4):
+        with Pictures.open(root / f"{index:012d}.png") as image:
+            image.save(theirs / f"{index}.bmp")
+    given = {"exclude_images": [tmp_path / "theirs"], "shard_size": 2, **job()}
+    excluded = {"looks like a picture in theirs": 2}
+    assert generate_dataset(root, tmp_path / "out", **given, rank=1, world_size=2).excluded == excluded
+    # As long as size and time are the same, a file is not opened again.
+    for path, other in zip(sorted(theirs.iterdir()), (2, 3), strict=True):
+        before = path.stat()
+        with Pictures.open(root / f"{other:012d}.png") as image:
+            image.save(path)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    leftover = tmp_path / "out" / ledger.HASHES / "0123456789abcdef" / ".part-00000.jsonl.1.tmp"
+    leftover.parent.mkdir()
+    leftover.touch()
+    assert generate_dataset(root, tmp_path / "out", **given).excluded == excluded
+    assert {int(row["image_id"]) for row in rows_of(tmp_path / "out")} == {0, 2, 3, 5}
+    assert not leftover.exists()
+    assert preview_job(GenerateJob(images=root, **given), tmp_path / "out").finished
+    os.utime(theirs / "1.bmp")
+    with pytest.raises(ConflictError, match="the list of inputs changed"):
+        generate_dataset(root, tmp_path / "out", **given)
 
 
 @pytest.mark.parametrize(
