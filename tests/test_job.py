@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -176,6 +177,30 @@ def test_three_ranks_write_what_one_does(place):
     assert not (out / ledger.FINISHED).exists(), "a share is missing"
     assert start(place, out, "rank=1", "world_size=3").wait() == 3
     assert content(out) == content(place / "one" / "data")
+
+
+def test_ranks_compare_their_plans_side_by_side(place):
+    make_inputs(place)
+    generate(place, place / "out", rank=0, world_size=2)
+    found = []
+    second = threading.Thread(target=lambda: found.append(generate(place, place / "out", rank=1, world_size=2)))
+    second.daemon = True
+    with locks.hold(place / "out", "plan"):  # by a rank that is at it
+        second.start()
+        second.join(120)
+        assert found and found[0].missing == 0
+    with pytest.raises(ConflictError, match="seed was 0, now 1"), locks.hold(place / "out", "plan"):
+        generate(place, place / "out", seed=1)
+    # What is torn is mended by one at a time.
+    before = {name: digest for name, digest in content(place / "out").items() if locks.LOCKS not in name}
+    (place / "out" / ledger.PLAN).write_bytes(b"{")
+    with locks.hold(place / "out", "plan"):
+        third = threading.Thread(target=lambda: found.append(generate(place, place / "out")))
+        third.start()
+        third.join(1)
+        assert len(found) == 1
+    third.join()
+    assert found[1].idle and content(place / "out") == before
 
 
 def test_a_share_that_is_not_the_last_says_what_is_missing(place):
