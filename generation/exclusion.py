@@ -7,7 +7,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from vigc.processing.images import ImageError
@@ -55,12 +55,9 @@ class ExcludedIds:
                 f"{str(path)!r} lists no picture: give ids or file names, one a line, or a JSON file."
             )
 
-    def reason(self, source: Source) -> str | None:
-        """Why a picture is left out, or None."""
-        for value in (source.image_id, source.name):
-            if not self.keys.isdisjoint(_keys(value)):
-                return f"listed in {self.name}"
-        return None
+    def reason(self, keys: Iterable[str | int]) -> str | None:
+        """Why a picture that is known so is left out, or None."""
+        return None if self.keys.isdisjoint(keys) else f"listed in {self.name}"
 
 
 def _entries(path: Path) -> Iterator[Any]:
@@ -98,18 +95,23 @@ def _values(entry: Any) -> Iterator[str | int]:
         yield from found
 
 
+def keys_of(source: Source) -> set[str | int]:
+    """What a picture may be listed as. Millions are asked for theirs, once for all lists."""
+    return {*_keys(source.image_id), *_keys(source.name)}
+
+
 def _keys(value: str | int) -> Iterable[str | int]:
     """The forms under which a picture is known."""
     if isinstance(value, int):
         return (value,)
     name = value.replace("\\", "/")
-    stem = PurePosixPath(name).stem if "." in PurePosixPath(name).name else PurePosixPath(name).name
-    keys: list[str | int] = [name, stem]
+    file = name.rstrip("/").rpartition("/")[2]
+    stem = file.rpartition(".")[0] or file
     if match := _COCO_NAME.fullmatch(stem):
-        keys.append(int(match[1]))
-    elif stem.isdecimal() and not stem.startswith("0"):
-        keys.append(int(stem))
-    return keys
+        return name, stem, int(match[1])
+    if stem.isdecimal() and not stem.startswith("0"):
+        return name, stem, int(stem)
+    return name, stem
 
 
 class ExcludedPictures:

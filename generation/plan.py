@@ -15,7 +15,7 @@ from vigc.processing.images import ImageError
 
 from . import ledger
 from .errors import ConflictError, GenerationError, TryAgainError, is_passing
-from .exclusion import ExcludedIds, ExcludedPictures
+from .exclusion import ExcludedIds, ExcludedPictures, keys_of
 from .hashing import hashed
 from .sources import Collection, NoPictureError, Source
 
@@ -78,7 +78,8 @@ class Selection:
 
     def _without_ids(self, sources: Iterator[Source], lists: list[ExcludedIds]) -> Iterator[Source]:
         for source in sources:
-            reason = next(filter(None, (given.reason(source) for given in lists)), None)
+            keys = keys_of(source)
+            reason = next(filter(None, (given.reason(keys) for given in lists)), None)
             if reason is None:
                 yield source
             else:
