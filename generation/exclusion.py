@@ -28,6 +28,8 @@ _NO_PICTURES = ("categories", "licenses", "info")
 # Of 64 bits. A copy that was resized or compressed anew differs in a few, another picture in about half.
 MAX_DISTANCE = 4
 
+_NAMED = 3
+
 
 class ExcludedIds:
     """The ids and file names that a file lists.
@@ -122,6 +124,9 @@ class ExcludedPictures:
         hashes: Where their hashes are kept, a folder to each such folder: thousands of pictures need not be decoded
             whenever a job goes on.
 
+    Attributes:
+        unreadable: Files that nothing can be compared with.
+
     Raises:
         GenerationError: It holds none that can be read.
     """
@@ -130,19 +135,24 @@ class ExcludedPictures:
         pictures, count = Folder(folder), 0
         self.name = printable(folder.resolve().name)
         self._bands: defaultdict[tuple[int, int], list[tuple[int, str]]] = defaultdict(list)
-        unreadable: list[Source] = []
+        self.unreadable: list[Source] = []
         place = hashes / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
         for source, (_, look) in hashed(place, pictures, iter(pictures), looks=True):
             if look is None:
-                unreadable.append(source)
+                self.unreadable.append(source)
                 continue
             count += 1
             for band in _bands(look):
                 self._bands[band].append((look, printable(source.name)))
         if not count:
             raise GenerationError(
-                f"{str(folder)!r} holds no picture that can be read: {_fault(pictures, unreadable[0])}."
+                f"{str(folder)!r} holds no picture that can be read: {_fault(pictures, self.unreadable[0])}."
             )
+
+    @property
+    def uncompared(self) -> dict[str, Any]:
+        """How many files nothing could be compared with, and what the first are called."""
+        return {"count": len(self.unreadable), "first": [printable(source.name) for source in self.unreadable[:_NAMED]]}
 
     def reason(self, look: int | None) -> str | None:
         """Why a picture that looks like this is left out, or None."""

@@ -34,6 +34,8 @@ class Summary:
         images: How many pictures were read.
         duplicates: How many inputs are exact copies of one of them.
         excluded: How many inputs were left out, by reason.
+        uncompared: By folder of pictures to leave out: how many files of it could not be read ("count"), so that
+            nothing was compared with them, and the names of some ("first").
         dropped: How many questions were left out because the picture had the same one already.
         bare: How many inputs have no picture; their rows were passed on as they were.
         set_aside: How many files and texts are in the quarantine.
@@ -53,6 +55,7 @@ class Summary:
     images: int = 0
     duplicates: int = 0
     excluded: dict[str, int] = field(default_factory=dict)
+    uncompared: dict[str, dict[str, Any]] = field(default_factory=dict)
     dropped: int = 0
     bare: int = 0
     set_aside: int = 0
@@ -83,6 +86,7 @@ def summarize(folder: Path, plan: dict[str, Any], missing: int) -> Summary:
     summary.images, summary.duplicates = totals.images, totals.duplicates
     summary.dropped, summary.bare, summary.set_aside = totals.dropped, totals.bare, totals.set_aside
     summary.excluded = plan["inputs"]["excluded"]
+    summary.uncompared = plan["inputs"].get("uncompared", {})
     for record in islice(ledger.iter_quarantine(folder), _LISTED):
         if record["kind"] == "image":
             summary.skipped.append((record["path"], record["reason"]))
@@ -129,6 +133,7 @@ def write_ending(folder: Path, plan: dict[str, Any]) -> dict[str, int]:
         bare=totals.bare,
         compared=plan["inputs"].get("compared", ()),
         excluded=plan["inputs"]["excluded"],
+        uncompared=plan["inputs"].get("uncompared", {}),
         licenses=dict(totals.licenses),
     )
     write_dataset_card(folder, facts, write=ledger.atomic_write)

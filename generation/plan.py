@@ -39,6 +39,7 @@ class Selection:
 
     Attributes:
         tried: Some of what was listed last, at even distances: what [`check_readable`] opens.
+        uncompared: By folder of pictures to leave out: how many files of it cannot be read, and the names of some.
     """
 
     collection: Collection
@@ -52,6 +53,7 @@ class Selection:
     copies: int = 0
     excluded: list[tuple[str, str, str]] = field(default_factory=list)
     tried: list[Source] = field(default_factory=list)
+    uncompared: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def sources(self, folder: Path) -> Iterator[Source]:
         """The inputs that are left; hashes are kept in `folder`."""
@@ -88,6 +90,7 @@ class Selection:
     def _by_content(self, sources: Iterator[Source], folder: Path) -> Iterator[Source]:
         hashes = folder / ledger.HASHES
         pictures = [ExcludedPictures(path, hashes) for path in self.exclude_images]
+        self.uncompared = {given.name: given.uncompared for given in pictures if given.unreadable}
         first: dict[str, int] = {}
         kept: list[Source] = []
         same: dict[int, list[str]] = {}
@@ -117,6 +120,7 @@ class Selection:
             "copies": self.copies,
             "compared": sorted({Path(path).name for path in (*self.exclude_ids, *self.exclude_images)}),
             "excluded": dict(sorted(by.items())),
+            **({"uncompared": self.uncompared} if self.uncompared else {}),
         }
 
 

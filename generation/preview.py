@@ -146,6 +146,8 @@ def _look(selection: Selection, scratch: Path, preview: Preview, shard_size: int
     places = (divmod(index, shard_size) for index in spread(taken, _LOOKED_AT))
     sources = (Source(**inputs[shard][place]) for shard, place in places)
     pictures = [ExcludedPictures(path, scratch / ledger.HASHES) for path in selection.exclude_images]
+    if uncompared := {given.name: given.uncompared for given in pictures if given.unreadable}:
+        preview.plan["inputs"]["uncompared"] = uncompared
     preview.looks, preview.looked_at, started = Counter(), _LOOKED_AT, time.monotonic()
     for _, (_, look) in hashed(scratch / "sample", selection.collection, sources, looks=bool(pictures)):
         if reason := next(filter(None, (given.reason(look) for given in pictures)), None):

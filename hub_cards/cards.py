@@ -93,6 +93,8 @@ class DatasetFacts:
         bare: Number of entries without picture, which were passed on as they were.
         compared: Names of the lists and folders that pictures were compared with, to leave out what others use.
         excluded: Number of pictures left out, by reason.
+        uncompared: By folder: how many files of it could not be read ("count"), so that nothing was compared with them,
+            and the names of some ("first").
         licenses: Number of rows by licence, where pictures state their own.
     """
 
@@ -113,6 +115,7 @@ class DatasetFacts:
     bare: int = 0
     compared: Sequence[str] = ()
     excluded: Mapping[str, int] = field(default_factory=dict)
+    uncompared: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     licenses: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -13,6 +13,7 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as Pictures
 from scripted import ScriptedModel, ScriptedProcessor
 
+from vigc.endings import print_preview, print_summary
 from vigc.generation import (
     ConflictError,
     GenerateJob,
@@ -235,6 +236,30 @@ def test_what_others_train_and_test_on_is_left_out(root, tmp_path):
     assert "| 1 | listed in ids.txt |" in (tmp_path / "out" / "README.md").read_text()
     again = generate_dataset(root, tmp_path / "out", **lists, **job())
     assert again.idle
+
+
+def test_what_cannot_be_compared_with_is_said(root, tmp_path, capsys):
+    theirs = tmp_path / "their_test"
+    theirs.mkdir()
+    shutil.copy(root / "000000000001.png", theirs / "whole.png")
+    for name in ("cut_1.jpg", "cut_2.jpg"):
+        (theirs / name).write_bytes((root / "000000000002.png").read_bytes()[:60])
+    (theirs / "gone.png").symlink_to(theirs / "nothing.png")
+    (theirs / "zero.png").touch()
+    given = {"exclude_images": [theirs], **job()}
+    said = "4 files in their_test could not be read, so nothing was compared with"
+    print_preview(preview_job(GenerateJob(images=root, **given), tmp_path / "out"))
+    assert f"{said} it: cut_1.jpg, cut_2.jpg, gone.png and others" in capsys.readouterr().out
+    for _ in range(2):  # the second time from what is kept
+        summary = generate_dataset(root, tmp_path / "out", **given)
+        print_summary(summary)
+        assert f"{said} it: cut_1.jpg, cut_2.jpg, gone.png and others" in capsys.readouterr().out
+        assert summary.images == 5 and summary.set_aside == 0
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert f"**{said.replace('_', chr(92) + '_')} them**: cut\\_1.jpg, cut\\_2.jpg, gone.png and others.\n" in card
+    (theirs / "whole.png").write_bytes(b"")
+    with pytest.raises(GenerationError, match=r"'.*their_test' holds no picture that can be read: .*cut_1.jpg"):
+        generate_dataset(root, tmp_path / "other", **given)
 
 
 def test_pictures_to_leave_out_are_looked_at_once(root, tmp_path):
