@@ -170,6 +170,8 @@ def command(plan: dict[str, Any]) -> str:
         parts += ["--first-words", "FILE"] if given["first_words"] else []
     if job.get("format", "folder") != "folder":
         parts += ["--format", job["format"]]
+    if job.get("data_revision"):
+        parts += ["--data-revision", job["data_revision"]]
     for name, value in plan["settings"].items():
         option = name.replace("_", "-")
         if isinstance(value, bool):

@@ -100,9 +100,21 @@ class GenerateJob(JobSettings):
         """Whether VIC corrects the drafts."""
         return self.correct
 
+    @property
+    def hub_dataset(self) -> str | None:
+        """The dataset of the pictures, if it is on the Hub."""
+        return None if self.format != "dataset" or os.path.exists(self.images) else str(Path(self.images))
+
     def collection(self) -> Collection:
         """Opens the pictures."""
-        return open_collection(Path(self.images), self.format, self.image_root, subset=self.subset, split=self.split)
+        return open_collection(
+            Path(self.images),
+            self.format,
+            self.image_root,
+            subset=self.subset,
+            split=self.split,
+            revision=self.data_revision,
+        )
 
     def selection(self) -> Selection:
         """The pictures, less those that are to be left out."""
@@ -161,6 +173,7 @@ def open_collection(
     *,
     subset: str | None = None,
     split: str = "train",
+    revision: str | None = None,
 ) -> Collection:
     """The inputs of a job, by their format.
 
@@ -177,7 +190,7 @@ def open_collection(
     if format == "dataset":
         from .sources_dataset import DatasetRows
 
-        return DatasetRows(str(images), subset=subset, split=split)
+        return DatasetRows(str(images), subset=subset, split=split, revision=revision)
     raise GenerationError(f"Format {format!r} is not known: use one of {', '.join(FORMATS)}.")
 
 

@@ -18,6 +18,7 @@ from .executors import Executor, executor_of
 from .folder import check_output
 from .hashing import hashed
 from .plan import Selection, check_readable, check_same, complete_plan, in_general
+from .run import pinned
 from .settings import JobSettings
 from .shards import ShardOutput
 from .sources import Source
@@ -80,6 +81,7 @@ def preview_job(job: JobSettings, output: str | os.PathLike[str]) -> Preview:
         GenerationError: What the job itself would be refused for.
     """
     folder = Path(output)
+    job = pinned(job, folder)
     exists = check_output(folder)
     with tempfile.TemporaryDirectory(prefix="vigc-preview-") as place, executor_of(job) as executor:
         scratch = Path(place)

@@ -46,7 +46,7 @@ class DatasetRows:
     def __init__(
         self, path: str, *, subset: str | None = None, split: str = "train", revision: str | None = None
     ) -> None:
-        self.path, self.subset, self.split = path, subset, split
+        self.path, self.subset, self.split, self.revision = path, subset, split, revision
         self.table: _ParquetRows | _LoadedRows
         try:
             self._open(path, subset, split, revision)
@@ -86,7 +86,8 @@ class DatasetRows:
     @property
     def facts(self) -> dict[str, Any]:
         """The format, what was chosen of the dataset, and its state."""
-        return {"format": "dataset", "subset": self.subset, "split": self.split, "origin": self._origin}
+        chosen = {"format": "dataset", "subset": self.subset, "split": self.split, "origin": self._origin}
+        return {**chosen, "data_revision": self.revision} if self.revision else chosen
 
     def __iter__(self) -> Iterator[Source]:
         """All rows in their order, by the columns beside the pictures."""

@@ -50,7 +50,17 @@ OTHER = [
     ({"format": "llava", "images": "llava.json"}, 'format was "folder", now "llava"'),
 ]
 # Tested below, where they have an effect; for another device, another device is needed.
-ELSEWHERE = {"answers", "answer_threshold", "first_words", "subset", "split", "dtype", "revision", "device"}
+ELSEWHERE = {
+    "answers",
+    "answer_threshold",
+    "first_words",
+    "subset",
+    "split",
+    "data_revision",
+    "dtype",
+    "revision",
+    "device",
+}
 
 
 def job(**given):

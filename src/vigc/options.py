@@ -41,6 +41,9 @@ ImageRoot = Annotated[
     option("The folder that file names in an annotation file are relative to.", rich_help_panel=_INPUT),
 ]
 Subset = Annotated[str | None, option("The configuration of a dataset.", rich_help_panel=_INPUT)]
+DataRevision = Annotated[
+    str | None, option("The commit, tag or branch of a dataset on the Hub.", rich_help_panel=_INPUT)
+]
 Split = Annotated[str, option("The split of a dataset.", rich_help_panel=_INPUT)]
 ExcludeIds = Annotated[
     list[Path] | None,
@@ -165,6 +168,7 @@ class JobOptions:
     image_root: ImageRoot = None
     subset: Subset = None
     split: Split = "train"
+    data_revision: DataRevision = None
     model: Model = None
     revision: Revision = None
     trust_remote_code: RemoteCode = False
