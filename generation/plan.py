@@ -175,6 +175,8 @@ def complete_plan(folder: Path, plan: dict[str, Any], selection: Selection, *, w
         ledger.atomic_write(folder / ledger.INPUTS, lines())
         if selection.excluded:
             ledger.atomic_write(folder / ledger.EXCLUDED, _excluded_lines(selection.excluded))
+        else:  # a job that left out something may have been killed here before it had a plan
+            (folder / ledger.EXCLUDED).unlink(missing_ok=True)
     else:
         for _ in lines():
             pass

@@ -246,6 +246,21 @@ def test_torn_state_is_made_again(place):
     assert content(place / "out") == before
 
 
+def test_what_a_killed_job_left_out_does_not_stay(place, monkeypatch):
+    make_inputs(place)
+    (place / "ids.txt").write_text("p5\n")
+
+    def die(folder, plan):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ledger, "write_plan", die)
+        generate(place, place / "out", exclude_ids=[place / "ids.txt"])
+    assert "p5.png" in (place / "out" / ledger.EXCLUDED).read_text()
+    assert generate(place, place / "out").excluded == {}
+    assert not (place / "out" / ledger.EXCLUDED).exists()
+
+
 def test_overwriting_goes_on_with_the_same_job(place):
     make_inputs(place)
     generate(place, place / "out", rank=0, world_size=2)
