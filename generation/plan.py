@@ -75,7 +75,9 @@ class Selection:
 
     def _listed(self) -> Iterator[Source]:
         for source in self.collection:
-            self.listed += 1
+            again = len(source.same or ())
+            self.listed += 1 + again
+            self.copies += again
             yield source
 
     def _without_ids(self, sources: Iterator[Source], lists: list[ExcludedIds]) -> Iterator[Source]:
@@ -99,14 +101,14 @@ class Selection:
             if reason is not None:
                 self._exclude(source, reason)
             elif self.dedup and digest is not None and digest in first:
-                same.setdefault(first[digest], []).append(source.name)
+                same.setdefault(first[digest], []).extend([source.name, *(source.same or ())])
                 self.copies += 1
             else:
                 if digest is not None:
                     first[digest] = len(kept)
                 kept.append(source)
         for place, source in enumerate(kept):
-            yield replace(source, same=same[place]) if place in same else source
+            yield replace(source, same=[*(source.same or ()), *same[place]]) if place in same else source
 
     def _exclude(self, source: Source, reason: str) -> None:
         self.excluded.append((source.name, source.image_id, reason))

@@ -7,11 +7,13 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from vigc.processing.json_stream import AnnotationError, read_rows
 
 from .annotation_file import AnnotationFile
 from .errors import GenerationError, naming_files
+from .objects import Boxes, pack_objects, unpack_objects
 from .sources import Files, Source, distinct, printable
 
 
@@ -37,14 +39,24 @@ class Annotated(Files):
         return printable(self.annotations.stem)
 
     def __iter__(self) -> Iterator[Source]:
-        """All pictures, sorted by their names."""
+        """All pictures, sorted by their names; one that is listed again is a copy of itself, with the boxes of all."""
         with naming_files():
             file = AnnotationFile(self.annotations)
-        order = sorted(range(len(file.names)), key=file.names.__getitem__)
+        order: list[int] = []
+        again: dict[int, list[int]] = {}
+        for index in sorted(range(len(file.names)), key=file.names.__getitem__):
+            if order and file.names[index] == file.names[order[-1]]:
+                again.setdefault(order[-1], []).append(index)
+            else:
+                order.append(index)
         shown = [printable(file.names[index]) for index in order]
         ids = distinct([self._id(name) for name in shown], shown)
         for index, image_id in zip(order, ids, strict=True):
-            yield Source(file.names[index], image_id, None, file.license(index), file.objects(index))
+            name, boxes, same = file.names[index], file.objects(index), None
+            if index in again:
+                boxes = _joined([boxes, *map(file.objects, again[index])])
+                same = [name] * len(again[index])
+            yield Source(name, image_id, None, file.license(index), boxes, same=same)
 
     def locate(self, source: Source) -> str:
         """The path of the file, resolved under the root."""
@@ -59,6 +71,14 @@ class Annotated(Files):
         stem = posixpath.splitext(posixpath.basename(name))[0]
         last = stem.rsplit("_", 1)[-1]
         return last if self.format == "objects365" and last.isdigit() else stem
+
+
+def _joined(found: list[Boxes | None]) -> Boxes | dict[str, Any] | None:
+    """All that is annotated; entries of one id have the same objects, which count once."""
+    different = [boxes for boxes in dict.fromkeys(found) if boxes is not None]
+    if len(different) < 2:
+        return next(iter(different), None)
+    return pack_objects([item for boxes in different for item in unpack_objects(boxes.pack())])
 
 
 class LlavaPictures(Files):

@@ -86,6 +86,25 @@ def test_coco_gives_ids_licences_and_objects(root, tmp_path):
     assert "| 2 | Attribution License |" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("dedup", [False, True])
+def test_a_file_that_is_listed_again_is_worked_on_once(root, tmp_path, dedup):
+    shutil.copy(root / "000000000001.png", root / "z.png")
+    names = [f"{name}.png" for name in ("000000000000", "000000000001", "000000000001", "000000000002", "z")]
+    box = {"image_id": 3, "category_id": 3, "bbox": [1, 1, 2, 2]}
+    boxes = [box, {**box, "image_id": 2, "category_id": 7}]
+    path = coco(tmp_path, names, annotations=boxes)
+    summary = generate_dataset(
+        path, tmp_path / "out", format="coco", image_root=root, dedup=dedup, shard_size=2, **job()
+    )
+    rows = {row["image_id"]: row for row in rows_of(tmp_path / "out")}
+    copies = [names[1], "z.png"] if dedup else [names[1]]
+    assert (summary.rows, summary.duplicates) == (3 + (not dedup), len(copies))
+    assert list(rows) == [name[:-4] for name in (names[0], names[1], names[3], "z.png")[: summary.rows]]
+    assert json.loads(rows["000000000001"]["extra"]) == {"same_picture": copies}
+    found = sorted(item["category"] for item in rows["000000000001"]["objects"])
+    assert found == ["cat", "dog"] and rows["000000000002"]["objects"] is None
+
+
 def test_objects365_ids_are_the_last_digits(root, tmp_path):
     (root / "patch0").mkdir()
     for index in range(2):

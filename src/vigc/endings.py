@@ -26,6 +26,7 @@ def print_summary(summary: Summary) -> None:
         say(f"  {kind:<14}{figures.rows:>6} rows, {figures.changed} edited{words}{aside}")
     for what, number in (
         ("exact copies of another picture", summary.duplicates),
+        ("rows with the id of another one: pictures are exact copies, which --dedup finds", summary.repeated),
         ("entries without picture, passed on as they were", summary.bare),
         ("repeated questions left out", summary.dropped),
         *((f"left out: {reason}", number) for reason, number in summary.excluded.items()),
