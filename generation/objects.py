@@ -58,12 +58,12 @@ class ObjectColumn:
             edges = boxes.flatten()
             regular = not kinds.null_count + boxes.null_count + edges.null_count
             regular = regular and bool((boxes.value_lengths().to_numpy() == EDGES).all())
-        except (pa.ArrowException, KeyError, TypeError, ValueError):
+            encoded = kinds.dictionary_encode()
+        except (pa.ArrowException, AttributeError, KeyError, TypeError, ValueError):
             regular = False
         if not regular:  # some rows are not like the others, or all are something else
             self._rows = column.to_pylist()
             return
-        encoded = kinds.dictionary_encode()
         self._kinds = [_category(kind, names) for kind in encoded.dictionary.to_pylist()]
         self._codes = encoded.indices.to_numpy()
         self._edges = np.ascontiguousarray(edges.to_numpy().reshape(-1, EDGES).T, dtype="<f4")
@@ -78,7 +78,9 @@ class ObjectColumn:
 
     def pack(self, start: int, end: int) -> dict[str, Any]:
         """Some of them, as [`pack_objects`] has them."""
-        return packed([self._kinds[code] for code in self._codes[start:end]], self._edges[:, start:end].tobytes())
+        return packed(
+            [self._kinds[code] for code in self._codes[start:end].tolist()], self._edges[:, start:end].tobytes()
+        )
 
 
 def _parts(column: pa.Array) -> tuple[np.ndarray, pa.Array, pa.Array]:
@@ -94,6 +96,8 @@ def _parts(column: pa.Array) -> tuple[np.ndarray, pa.Array, pa.Array]:
 
 
 def _category(kind: Any, names: Sequence[str] | None) -> str:
+    if isinstance(kind, (list, Mapping)):
+        raise TypeError("one object has several categories")
     return names[kind] if names is not None and isinstance(kind, int) and 0 <= kind < len(names) else str(kind)
 
 
@@ -110,11 +114,11 @@ def pack_objects(objects: Any, names: Sequence[str] | None = None) -> dict[str, 
             pairs = list(zip(objects["category"], objects["bbox"], strict=True))
         else:
             pairs = [(item["category"], item["bbox"]) for item in objects]
-        names = [_category(kind, names) for kind, _ in pairs]
+        kinds = [_category(kind, names) for kind, _ in pairs]
         edges = np.array([box for _, box in pairs], dtype=np.float32)
     except (TypeError, KeyError, ValueError):
         return None
-    return packed(names, edges.T.astype("<f4").tobytes()) if names and edges.shape == (len(names), EDGES) else None
+    return packed(kinds, edges.T.astype("<f4").tobytes()) if kinds and edges.shape == (len(kinds), EDGES) else None
 
 
 def packed(names: list[str], edges: bytes) -> dict[str, Any]:

@@ -52,11 +52,9 @@ class Annotated(Files):
         shown = [printable(file.names[index]) for index in order]
         ids = distinct([self._id(name) for name in shown], shown)
         for index, image_id in zip(order, ids, strict=True):
-            name, boxes, same = file.names[index], file.objects(index), None
-            if index in again:
-                boxes = _joined([boxes, *map(file.objects, again[index])])
-                same = [name] * len(again[index])
-            yield Source(name, image_id, None, file.license(index), boxes, same=same)
+            name, others = file.names[index], again.get(index, ())
+            boxes = _joined([file.objects(index), *map(file.objects, others)]) if others else file.objects(index)
+            yield Source(name, image_id, None, file.license(index), boxes, same=[name for _ in others] or None)
 
     def locate(self, source: Source) -> str:
         """The path of the file, resolved under the root."""

@@ -86,6 +86,16 @@ def test_coco_gives_ids_licences_and_objects(root, tmp_path):
     assert "| 2 | Attribution License |" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    "objects", ["a cat", ["a cat"], 3, {"boxes": [1.0]}, [{"category": ["cat"], "bbox": [0.0] * 4}]]
+)
+def test_objects_in_another_form_are_left_alone(tmp_path, objects):
+    table = pa.table({"image": [{"bytes": b"x", "path": None}], "objects": [objects]})
+    pq.write_table(table, tmp_path / "data.parquet")
+    (source,) = open_collection(tmp_path / "data.parquet", "dataset")
+    assert source.objects is None and source.image_id == "row-0"
+
+
 @pytest.mark.parametrize("dedup", [False, True])
 def test_a_file_that_is_listed_again_is_worked_on_once(root, tmp_path, dedup):
     shutil.copy(root / "000000000001.png", root / "z.png")
