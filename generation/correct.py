@@ -18,6 +18,8 @@ from .run import run_job
 from .settings import JobSettings
 from .sources import Collection
 
+_FILES = (".json", ".jsonl", ".ndjson")  # of LLaVA's form
+
 
 def correct_dataset(dataset: str | os.PathLike[str], output: str | os.PathLike[str], **fields: Any) -> Summary:
     """Answers the questions of a dataset again with VIC: a copy with the old answer as `draft`, the new as `answer`.
@@ -67,15 +69,23 @@ class CorrectJob(JobSettings):
                 f"Type {self.type!r} is not known: use one of {', '.join(INSTRUCTION_TYPES)}, or none."
             )
 
+    @property
+    def hub_dataset(self) -> str | None:
+        """What is corrected, if it is on the Hub."""
+        path = Path(self.dataset)
+        return None if path.suffix.lower() in _FILES or path.exists() else str(path)
+
     def collection(self) -> Collection:
         """Opens the dataset."""
         from .sources_text import DatasetConversations, LlavaConversations
 
         path = Path(self.dataset)
-        if path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
+        if path.suffix.lower() in _FILES:
             root = path.parent if self.image_root is None else Path(self.image_root)
             return LlavaConversations(path, root, self.allow_urls)
-        return DatasetConversations(str(path), subset=self.subset, split=self.split, urls=self.allow_urls)
+        return DatasetConversations(
+            str(path), subset=self.subset, split=self.split, revision=self.data_revision, urls=self.allow_urls
+        )
 
     def selection(self) -> Selection:
         """All entries."""

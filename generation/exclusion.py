@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from vigc.processing.images import ImageError, open_image
+from vigc.processing.images import ImageError
 from vigc.processing.json_stream import AnnotationError, JsonReader, read_rows
 
 from .errors import GenerationError, naming_files
-from .sources import Source, list_images, printable
+from .hashing import hashed
+from .sources import Folder, Source, printable
 
 # COCO's pictures have one number under several names: COCO_val2014_000000000042.jpg, 000000000042.jpg, 42.
 _COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})")
 
 _NAMES = ("image", "image_id", "file_name", "image_path")
 
+# Of a file in COCO's form: their ids are not those of pictures, and would leave out the first ninety of COCO's.
+_NO_PICTURES = ("categories", "licenses", "info")
+
 # Of 64 bits. A copy that was resized or compressed anew differs in a few, another picture in about half.
 MAX_DISTANCE = 4
+
+_NAMED = 3
 
 
 class ExcludedIds:
     """The ids and file names that a file lists.
 
     A text file has one on each line. Of JSON (a list, JSON Lines, or annotations in COCO's or VQA's form) the values
-    of `image`, `image_id`, `file_name` and `image_path` count, and the `id` of entries without them.
+    of `image`, `image_id`, `file_name` and `image_path` count, and the `id` of entries without them. The categories and
+    licences of annotations are passed by.
 
     Args:
         path: The file.
@@ -48,12 +57,9 @@ class ExcludedIds:
                 f"{str(path)!r} lists no picture: give ids or file names, one a line, or a JSON file."
             )
 
-    def reason(self, source: Source) -> str | None:
-        """Why a picture is left out, or None."""
-        for value in (source.image_id, source.name):
-            if not self.keys.isdisjoint(_keys(value)):
-                return f"listed in {self.name}"
-        return None
+    def reason(self, keys: Iterable[str | int]) -> str | None:
+        """Why a picture that is known so is left out, or None."""
+        return None if self.keys.isdisjoint(keys) else f"listed in {self.name}"
 
 
 def _entries(path: Path) -> Iterator[Any]:
@@ -63,8 +69,8 @@ def _entries(path: Path) -> Iterator[Any]:
         if reader.top() == "[":
             yield from reader.elements()
             return
-        for _ in reader.members():
-            if reader.top() == "[":
+        for member in reader.members():
+            if reader.top() == "[" and member not in _NO_PICTURES:
                 yield from reader.elements()
             else:
                 reader.skip()
@@ -91,18 +97,23 @@ def _values(entry: Any) -> Iterator[str | int]:
         yield from found
 
 
+def keys_of(source: Source) -> set[str | int]:
+    """What a picture may be listed as. Millions are asked for theirs, once for all lists."""
+    return {*_keys(source.image_id), *_keys(source.name)}
+
+
 def _keys(value: str | int) -> Iterable[str | int]:
     """The forms under which a picture is known."""
     if isinstance(value, int):
         return (value,)
     name = value.replace("\\", "/")
-    stem = PurePosixPath(name).stem if "." in PurePosixPath(name).name else PurePosixPath(name).name
-    keys: list[str | int] = [name, stem]
+    file = name.rstrip("/").rpartition("/")[2]
+    stem = file.rpartition(".")[0] or file
     if match := _COCO_NAME.fullmatch(stem):
-        keys.append(int(match[1]))
-    elif stem.isdecimal() and not stem.startswith("0"):
-        keys.append(int(stem))
-    return keys
+        return name, stem, int(match[1])
+    if stem.isdecimal() and not stem.startswith("0"):
+        return name, stem, int(stem)
+    return name, stem
 
 
 class ExcludedPictures:
@@ -110,29 +121,38 @@ class ExcludedPictures:
 
     Args:
         folder: The pictures.
+        hashes: Where their hashes are kept, a folder to each such folder: thousands of pictures need not be decoded
+            whenever a job goes on.
+
+    Attributes:
+        unreadable: Files that nothing can be compared with.
 
     Raises:
         GenerationError: It holds none that can be read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, hashes: Path) -> None:
+        pictures, count = Folder(folder), 0
         self.name = printable(folder.resolve().name)
-        self.unreadable: list[str] = []
         self._bands: defaultdict[tuple[int, int], list[tuple[int, str]]] = defaultdict(list)
-        count = 0
-        for source in list_images(folder):
-            try:
-                if source.refused is not None:
-                    raise ImageError(source.name, source.refused)
-                look = perceptual_hash(open_image(folder / source.name))
-            except ImageError as error:
-                self.unreadable.append(str(error))
+        self.unreadable: list[Source] = []
+        place = hashes / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+        for source, (_, look) in hashed(place, pictures, iter(pictures), looks=True):
+            if look is None:
+                self.unreadable.append(source)
                 continue
             count += 1
             for band in _bands(look):
                 self._bands[band].append((look, printable(source.name)))
         if not count:
-            raise GenerationError(f"{str(folder)!r} holds no picture that can be read: {self.unreadable[0]}.")
+            raise GenerationError(
+                f"{str(folder)!r} holds no picture that can be read: {_fault(pictures, self.unreadable[0])}."
+            )
+
+    @property
+    def uncompared(self) -> dict[str, Any]:
+        """How many files nothing could be compared with, and what the first are called."""
+        return {"count": len(self.unreadable), "first": [printable(source.name) for source in self.unreadable[:_NAMED]]}
 
     def reason(self, look: int | None) -> str | None:
         """Why a picture that looks like this is left out, or None."""
@@ -145,16 +165,17 @@ class ExcludedPictures:
         return None
 
 
+def _fault(pictures: Folder, source: Source) -> str:
+    try:
+        pictures.open(source)
+    except ImageError as error:
+        return str(error)
+    return f"{printable(source.name)!r} could not be read before"
+
+
 def _bands(look: int) -> Iterator[tuple[int, int]]:
     """Pieces of a hash: two that differ in few bits share one of one more piece than that."""
     count = MAX_DISTANCE + 1
     for index in range(count):
         low, high = 64 * index // count, 64 * (index + 1) // count
         yield index, (look >> low) & ((1 << (high - low)) - 1)
-
-
-def perceptual_hash(image: Any) -> int:
-    """64 bits of what a picture looks like (a DCT hash), the same at any size."""
-    import imagehash  # it brings scipy, which takes a while to import
-
-    return int(str(imagehash.phash(image)), 16)

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from vigc.hub_cards import DatasetFacts, TypeFigures, write_dataset_card
@@ -34,8 +35,12 @@ class Summary:
         images: How many pictures were read.
         duplicates: How many inputs are exact copies of one of them.
         excluded: How many inputs were left out, by reason.
+        uncompared: By folder of pictures to leave out: how many files of it could not be read ("count"), so that
+            nothing was compared with them, and the names of some ("first").
         dropped: How many questions were left out because the picture had the same one already.
         bare: How many inputs have no picture; their rows were passed on as they were.
+        repeated: How many rows have the id of another one, where exact copies of a picture lie in different shards;
+            known at the end.
         set_aside: How many files and texts are in the quarantine.
         skipped: (file, reason) of files that were set aside; the first thousand.
         malformed: (file, type, reason) of texts that are no pairs; the first thousand.
@@ -54,8 +59,10 @@ class Summary:
     images: int = 0
     duplicates: int = 0
     excluded: dict[str, int] = field(default_factory=dict)
+    uncompared: dict[str, dict[str, Any]] = field(default_factory=dict)
     dropped: int = 0
     bare: int = 0
+    repeated: int = 0
     set_aside: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     malformed: list[tuple[str, str, str]] = field(default_factory=list)
@@ -84,7 +91,9 @@ def summarize(folder: Path, plan: dict[str, Any], missing: int) -> Summary:
     summary = Summary(folder, folder / ledger.REPORT, plan["config_hash"], totals.types, missing=missing)
     summary.images, summary.duplicates = totals.images, totals.duplicates
     summary.dropped, summary.bare, summary.set_aside = totals.dropped, totals.bare, totals.set_aside
+    summary.repeated = 0 if missing else ledger.read_finished(folder).get("repeated", 0)
     summary.excluded = plan["inputs"]["excluded"]
+    summary.uncompared = plan["inputs"].get("uncompared", {})
     for record in islice(ledger.iter_quarantine(folder), _LISTED):
         if record["kind"] == "image":
             summary.skipped.append((record["path"], record["reason"]))
@@ -113,6 +122,7 @@ def write_ending(folder: Path, plan: dict[str, Any]) -> dict[str, int]:
     """Writes card and report; returns the figures that the mark of the end holds."""
     configuration = plan["configuration"]
     totals = Totals.of(ledger.shard_records(folder), configuration["types"])
+    repeated = sum(_repeated(folder, kind) for kind in configuration["types"])
     facts = DatasetFacts(
         name=printable(folder.resolve().name),
         features=GENERATED_FEATURES,
@@ -129,8 +139,10 @@ def write_ending(folder: Path, plan: dict[str, Any]) -> dict[str, int]:
         duplicates=totals.duplicates,
         dropped=totals.dropped,
         bare=totals.bare,
+        repeated=repeated,
         compared=plan["inputs"].get("compared", ()),
         excluded=plan["inputs"]["excluded"],
+        uncompared=plan["inputs"].get("uncompared", {}),
         licenses=dict(totals.licenses),
     )
     write_dataset_card(folder, facts, write=ledger.atomic_write)
@@ -141,8 +153,19 @@ def write_ending(folder: Path, plan: dict[str, Any]) -> dict[str, int]:
         "duplicates": totals.duplicates,
         "skipped": totals.skipped,
         "rows": totals.rows,
+        "repeated": repeated,
         "set_aside": totals.set_aside,
     }
+
+
+def _repeated(folder: Path, kind: str) -> int:
+    """How many rows of a type have the id of another one, from the first 64 bits of each."""
+    parts = []
+    for path in sorted((folder / kind).glob("train-*.parquet")):
+        with pq.ParquetFile(path) as file:
+            ids = file.read(columns=["id"]).column("id").to_pylist()
+        parts.append(np.array([int(id_[:16], 16) for id_ in ids], dtype=np.uint64))
+    return sum(map(len, parts)) - len(np.unique(np.concatenate(parts))) if parts else 0
 
 
 def command(plan: dict[str, Any]) -> str:
@@ -167,6 +190,8 @@ def command(plan: dict[str, Any]) -> str:
         parts += ["--first-words", "FILE"] if given["first_words"] else []
     if job.get("format", "folder") != "folder":
         parts += ["--format", job["format"]]
+    if job.get("data_revision"):
+        parts += ["--data-revision", job["data_revision"]]
     for name, value in plan["settings"].items():
         option = name.replace("_", "-")
         if isinstance(value, bool):

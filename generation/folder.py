@@ -81,5 +81,6 @@ def sweep(folder: Path) -> None:
     state = folder / ledger.STATE
     for place in [folder, *(path for path in folder.iterdir() if path.is_dir() and path != state)]:
         remove_unfinished(place)
-    for place in (state, folder / ledger.SHARDS, folder / ledger.HASHES):
+    hashes = folder / ledger.HASHES
+    for place in (state, folder / ledger.SHARDS, hashes, *(path for path in hashes.glob("*") if path.is_dir())):
         remove_unfinished(place)

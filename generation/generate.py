@@ -100,6 +100,11 @@ class GenerateJob(JobSettings):
         """Whether VIC corrects the drafts."""
         return self.correct
 
+    @property
+    def hub_dataset(self) -> str | None:
+        """The dataset of the pictures, if it is on the Hub."""
+        return None if self.format != "dataset" or os.path.exists(self.images) else str(Path(self.images))
+
     def collection(self) -> Collection:
         """Opens the pictures."""
         return open_collection(
@@ -109,6 +114,7 @@ class GenerateJob(JobSettings):
             subset=self.subset,
             split=self.split,
             urls=self.allow_urls,
+            revision=self.data_revision,
         )
 
     def selection(self) -> Selection:
@@ -152,6 +158,7 @@ def open_collection(
     subset: str | None = None,
     split: str = "train",
     urls: Sequence[str] = (),
+    revision: str | None = None,
 ) -> Collection:
     """The inputs of a job, by their format.
 
@@ -168,5 +175,5 @@ def open_collection(
     if format == "dataset":
         from .sources_dataset import DatasetRows
 
-        return DatasetRows(str(images), subset=subset, split=split, urls=urls)
+        return DatasetRows(str(images), subset=subset, split=split, revision=revision, urls=urls)
     raise GenerationError(f"Format {format!r} is not known: use one of {', '.join(FORMATS)}.")

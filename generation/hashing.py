@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -16,7 +17,6 @@ from vigc.processing.images import ImageError
 
 from . import ledger
 from .errors import TryAgainError, is_passing
-from .exclusion import perceptual_hash
 from .loading import file_digest
 from .sources import Collection, Source
 
@@ -28,12 +28,12 @@ Hashes = tuple[str | None, int | None]
 
 
 def hashed(
-    folder: Path, collection: Collection, sources: Iterator[Source], *, looks: bool
+    place: Path, collection: Collection, sources: Iterator[Source], *, looks: bool
 ) -> Iterator[tuple[Source, Hashes]]:
-    """Each input with its hashes, which are kept under `_vigc/hashes` until the file changes.
+    """Each input with its hashes, which are kept until the file changes.
 
     Args:
-        folder: The dataset folder.
+        place: The folder that they are kept in.
         collection: Opens the inputs.
         sources: The inputs.
         looks: Whether the perceptual hash is needed too, for which each picture is decoded.
@@ -44,7 +44,7 @@ def hashed(
         ThreadPoolExecutor(_THREADS) as threads,
     ):
         while piece := list(islice(sources, _PIECE)):
-            path = folder / ledger.HASHES / f"part-{number:05d}.jsonl"
+            path = place / f"part-{number:05d}.jsonl"
             keys = [_stamp(collection, source) for source in piece]
             hashes = _kept(path, keys, looks)
             if hashes is None:
@@ -94,3 +94,10 @@ def _hash(collection: Collection, source: Source, looks: bool) -> Hashes:
         return None, None
     digest = hashlib.sha256(picture.original).hexdigest()
     return digest, perceptual_hash(picture.image) if looks else None
+
+
+def perceptual_hash(image: Any) -> int:
+    """64 bits of what a picture looks like (a DCT hash), the same at any size."""
+    import imagehash  # it brings scipy, which takes a while to import
+
+    return int(str(imagehash.phash(image)), 16)

@@ -65,10 +65,16 @@ def settle_plan(
         ConflictError: The folder holds another job.
         BusyError: It should be replaced, and somebody is at work on it.
     """
+    if not check_output(folder):
+        with locks.hold(folder, "plan", wait=True):
+            if not check_output(folder):
+                return _begin(folder, plan, selection, ready)
+    # Of many ranks one makes the plan. The others compare it with theirs, which takes as long, side by side.
+    done = complete_plan(folder, plan, selection, write=False)
+    if not overwrite and _is_settled(folder, done, selection):
+        return done
     with locks.hold(folder, "plan", wait=True):
-        exists = check_output(folder)
-        if exists:
-            done = complete_plan(folder, plan, selection, write=False)
+        if check_output(folder):
             old_finished = ledger.is_finished(folder, done["fingerprint"])
             try:
                 check_same(folder, done, selection.sources(folder))
@@ -78,34 +84,43 @@ def settle_plan(
                 old_finished = True
             if not (overwrite and old_finished):
                 return _rebuilt(folder, done, selection, plan)
-        if exists:
-            check_readable(selection.collection, selection.sources(folder))
+            check_readable(selection)
             ready()
             remove_dataset(folder)
-        done = complete_plan(folder, plan, selection, write=True)
-        try:
-            check_readable(selection.collection, _listed(folder))
-            ready()
-        except GenerationError:
-            for name in (ledger.INPUTS, ledger.EXCLUDED):
-                (folder / name).unlink(missing_ok=True)
-            raise
-        ledger.write_plan(folder, done)
-        return done
+        return _begin(folder, plan, selection, ready)
 
 
-def _listed(folder: Path) -> Iterator[Source]:
-    inputs = ledger.Inputs(folder / ledger.INPUTS)
-    return (Source(**record) for shard in range(len(inputs)) for record in inputs[shard])
+def _begin(folder: Path, plan: dict[str, Any], selection: Selection, ready: Callable[[], Any]) -> dict[str, Any]:
+    """Writes the plan into a folder without one."""
+    done = complete_plan(folder, plan, selection, write=True)
+    try:
+        check_readable(selection)
+        ready()
+    except GenerationError:
+        for name in (ledger.INPUTS, ledger.EXCLUDED):
+            (folder / name).unlink(missing_ok=True)
+        raise
+    ledger.write_plan(folder, done)
+    return done
+
+
+def _is_settled(folder: Path, done: dict[str, Any], selection: Selection) -> bool:
+    """Whether the folder has this plan, whole, and its list of inputs.
+
+    Raises:
+        ConflictError: It holds another job.
+    """
+    check_same(folder, done, selection.sources(folder))
+    try:
+        whole = ledger.read_plan(folder)["fingerprint"] == done["fingerprint"]
+    except GenerationError:
+        return False
+    return whole and _is_listed(folder, done)
 
 
 def _rebuilt(folder: Path, done: dict[str, Any], selection: Selection, plan: dict[str, Any]) -> dict[str, Any]:
     """The plan, with files that were torn or lost written again."""
-    try:
-        whole = ledger.read_plan(folder)["fingerprint"] == done["fingerprint"]
-    except GenerationError:
-        whole = False
-    if not whole or not _is_listed(folder, done):
+    if not _is_settled(folder, done, selection):
         complete_plan(folder, plan, selection, write=True)
         ledger.write_plan(folder, done)
     return done

@@ -172,12 +172,18 @@ def write_finished(folder: Path, plan: dict[str, Any], totals: dict[str, int]) -
 
 def is_finished(folder: Path, fingerprint: str) -> bool:
     """Whether the job of this fingerprint is finished."""
+    return read_finished(folder).get("fingerprint") == fingerprint
+
+
+def read_finished(folder: Path) -> dict[str, Any]:
+    """What [`write_finished`] wrote; nothing if there is none."""
     try:
-        return json.loads((folder / FINISHED).read_bytes())["fingerprint"] == fingerprint
+        figures = json.loads((folder / FINISHED).read_bytes())
     except FileNotFoundError:
-        return False
-    except (ValueError, TypeError, KeyError):  # torn: the job is finished again
-        return False
+        return {}
+    except ValueError:  # torn: the job is finished again
+        return {}
+    return figures if isinstance(figures, dict) else {}
 
 
 def write_rows(folder: Path, kind: str, shard: int, rows: Sequence[dict[str, Any]]) -> tuple[int, int]:

@@ -16,12 +16,13 @@ from vigc.processing.images import ImageError
 
 from . import ledger
 from .errors import ConflictError, GenerationError, TryAgainError, is_passing
-from .exclusion import ExcludedIds, ExcludedPictures
+from .exclusion import ExcludedIds, ExcludedPictures, keys_of
 from .hashing import hashed
-from .sources import Collection, Source
+from .sources import Collection, NoPictureError, Source
 
 _VERSION = 2
-# Enough to tell a folder of pictures from one of something else; broken ones are told apart later, one by one.
+# So many are tried, or up to twice as many: enough to tell pictures from something else. Broken ones are told apart
+# later, one by one.
 _TRIED = 200
 
 
@@ -36,6 +37,10 @@ class Selection:
         dedup: Whether exact copies are found over the whole job, and not only inside a shard.
         limit: Only the first so many of what is left.
         shard_size: How many make a shard.
+
+    Attributes:
+        tried: Some of what was listed last, at even distances: what [`check_readable`] opens.
+        uncompared: By folder of pictures to leave out: how many files of it cannot be read, and the names of some.
     """
 
     collection: Collection
@@ -48,51 +53,63 @@ class Selection:
     taken: int = 0
     copies: int = 0
     excluded: list[tuple[str, str, str]] = field(default_factory=list)
+    tried: list[Source] = field(default_factory=list)
+    uncompared: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def sources(self, folder: Path) -> Iterator[Source]:
         """The inputs that are left; hashes are kept in `folder`."""
         self.listed = self.taken = self.copies = 0
-        self.excluded = []
+        self.excluded, self.tried, step = [], [], 1
         sources = self._listed()
         if self.exclude_ids:
             sources = self._without_ids(sources, [ExcludedIds(path) for path in self.exclude_ids])
         if self.exclude_images or self.dedup:
             sources = self._by_content(sources, folder)
         for source in islice(sources, self.limit):
+            if self.taken % step == 0:
+                if len(self.tried) == 2 * _TRIED:
+                    del self.tried[1::2]
+                    step *= 2
+                self.tried.append(replace(source, boxes=None))
             self.taken += 1
             yield source
 
     def _listed(self) -> Iterator[Source]:
         for source in self.collection:
-            self.listed += 1
+            again = len(source.same or ())
+            self.listed += 1 + again
+            self.copies += again
             yield source
 
     def _without_ids(self, sources: Iterator[Source], lists: list[ExcludedIds]) -> Iterator[Source]:
         for source in sources:
-            reason = next(filter(None, (given.reason(source) for given in lists)), None)
+            keys = keys_of(source)
+            reason = next(filter(None, (given.reason(keys) for given in lists)), None)
             if reason is None:
                 yield source
             else:
                 self._exclude(source, reason)
 
     def _by_content(self, sources: Iterator[Source], folder: Path) -> Iterator[Source]:
-        pictures = [ExcludedPictures(path) for path in self.exclude_images]
+        hashes = folder / ledger.HASHES
+        pictures = [ExcludedPictures(path, hashes) for path in self.exclude_images]
+        self.uncompared = {given.name: given.uncompared for given in pictures if given.unreadable}
         first: dict[str, int] = {}
         kept: list[Source] = []
         same: dict[int, list[str]] = {}
-        for source, (digest, look) in hashed(folder, self.collection, sources, looks=bool(pictures)):
+        for source, (digest, look) in hashed(hashes, self.collection, sources, looks=bool(pictures)):
             reason = next(filter(None, (given.reason(look) for given in pictures)), None)
             if reason is not None:
                 self._exclude(source, reason)
             elif self.dedup and digest is not None and digest in first:
-                same.setdefault(first[digest], []).append(source.name)
+                same.setdefault(first[digest], []).extend([source.name, *(source.same or ())])
                 self.copies += 1
             else:
                 if digest is not None:
                     first[digest] = len(kept)
                 kept.append(source)
         for place, source in enumerate(kept):
-            yield replace(source, same=same[place]) if place in same else source
+            yield replace(source, same=[*(source.same or ()), *same[place]]) if place in same else source
 
     def _exclude(self, source: Source, reason: str) -> None:
         self.excluded.append((source.name, source.image_id, reason))
@@ -106,6 +123,7 @@ class Selection:
             "copies": self.copies,
             "compared": sorted({Path(path).name for path in (*self.exclude_ids, *self.exclude_images)}),
             "excluded": dict(sorted(by.items())),
+            **({"uncompared": self.uncompared} if self.uncompared else {}),
         }
 
 
@@ -160,6 +178,8 @@ def complete_plan(folder: Path, plan: dict[str, Any], selection: Selection, *, w
         ledger.atomic_write(folder / ledger.INPUTS, lines())
         if selection.excluded:
             ledger.atomic_write(folder / ledger.EXCLUDED, _excluded_lines(selection.excluded))
+        else:  # a job that left out something may have been killed here before it had a plan
+            (folder / ledger.EXCLUDED).unlink(missing_ok=True)
     else:
         for _ in lines():
             pass
@@ -182,19 +202,23 @@ def _excluded_lines(excluded: Iterable[tuple[str, str, str]]) -> Iterator[bytes]
         yield f"{json.dumps(record, ensure_ascii=True)}\n".encode()
 
 
-def check_readable(collection: Collection, sources: Iterator[Source]) -> None:
-    """Makes sure, before a model is loaded or anything replaced, that there is a picture to work on."""
+def check_readable(selection: Selection) -> None:
+    """Makes sure, before a model is loaded or anything replaced, that there is a picture to work on.
+
+    What was listed last is tried here and there. Texts without a picture, which are passed on, say nothing either way.
+    """
     reasons = []
-    for source in islice(sources, _TRIED):
+    for source in selection.tried:
         if source.pairs is not None and not source.name:
-            return
+            continue
         try:
-            collection.open(source)
+            selection.collection.open(source)
             return
         except ImageError as error:
             if is_passing(error.__cause__):
                 raise TryAgainError(f"{error}: run the same command again later.") from error
-            reasons.append(str(error))
+            if source.pairs is None or not isinstance(error, NoPictureError):
+                reasons.append(str(error))
     if not reasons:
         return
     more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""

@@ -19,6 +19,7 @@ from .executors import Executor, executor_of
 from .folder import check_output
 from .hashing import hashed
 from .plan import Selection, check_readable, check_same, complete_plan, in_general
+from .run import pinned
 from .settings import JobSettings
 from .shards import ShardOutput
 from .sources import Source
@@ -81,6 +82,7 @@ def preview_job(job: JobSettings, output: str | os.PathLike[str]) -> Preview:
         GenerationError: What the job itself would be refused for.
     """
     folder = Path(output)
+    job = pinned(job, folder)
     exists = check_output(folder)
     with tempfile.TemporaryDirectory(prefix="vigc-preview-") as place, executor_of(job) as executor:
         scratch = Path(place)
@@ -96,7 +98,7 @@ def preview_job(job: JobSettings, output: str | os.PathLike[str]) -> Preview:
             sources = [Source(**inputs[index // job.shard_size][index % job.shard_size]) for index in chosen]
             trial = try_inputs(executor, preview.plan, sources, _ROWS)
             if not trial.output.images + trial.output.bare:
-                check_readable(selection.collection, selection.sources(scratch))
+                check_readable(selection)
             preview.sample = trial.output
             preview.rows = _varied(trial.output.rows, preview.plan["configuration"]["types"])
             preview.estimate = estimate(
@@ -114,10 +116,11 @@ def preview_job(job: JobSettings, output: str | os.PathLike[str]) -> Preview:
 
 def _borrow_hashes(folder: Path, scratch: Path) -> None:
     """Lets a hash pass in `scratch` use what is kept in the dataset folder. What it writes stays in `scratch`."""
-    kept = scratch / ledger.HASHES
-    kept.mkdir(parents=True)
-    for path in (folder / ledger.HASHES).glob("part-*.jsonl"):
-        (kept / path.name).symlink_to(path.resolve())
+    kept, borrowed = folder / ledger.HASHES, scratch / ledger.HASHES
+    for path in kept.rglob("part-*.jsonl"):
+        link = borrowed / path.relative_to(kept)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path.resolve())
 
 
 def _plan(job: JobSettings, executor: Executor, scratch: Path, preview: Preview, *, whole: bool) -> Selection:
@@ -145,7 +148,9 @@ def _look(selection: Selection, scratch: Path, preview: Preview, shard_size: int
     taken, inputs = preview.plan["inputs"]["taken"], ledger.Inputs(scratch / ledger.INPUTS)
     places = (divmod(index, shard_size) for index in spread(taken, _LOOKED_AT))
     sources = (Source(**inputs[shard][place]) for shard, place in places)
-    pictures = [ExcludedPictures(path) for path in selection.exclude_images]
+    pictures = [ExcludedPictures(path, scratch / ledger.HASHES) for path in selection.exclude_images]
+    if uncompared := {given.name: given.uncompared for given in pictures if given.unreadable}:
+        preview.plan["inputs"]["uncompared"] = uncompared
     preview.looks, preview.looked_at, started = Counter(), _LOOKED_AT, time.monotonic()
     for _, (_, look) in hashed(scratch / "sample", selection.collection, sources, looks=bool(pictures)):
         if reason := next(filter(None, (given.reason(look) for given in pictures)), None):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from vigc.hub_cards.revisions import commit_of
+
 from . import job as jobs
 from . import ledger
+from .errors import GenerationError
 from .executors import executor_of
 from .finish import Summary, summarize, write_ending
 from .settings import JobSettings
@@ -29,6 +33,7 @@ def run_job(job: JobSettings, output: str | os.PathLike[str]) -> Summary:
         GenerationError: Input, settings or folders that cannot be worked with; its `exit_code` says of which kind.
     """
     started, folder = time.monotonic(), Path(output)
+    job = pinned(job, folder)
     selection = job.selection()
     with jobs.alone(folder, job.rank, job.world_size), executor_of(job) as executor:
         existed = (folder / ledger.SHARDS).is_dir()
@@ -47,3 +52,29 @@ def run_job(job: JobSettings, output: str | os.PathLike[str]) -> Summary:
     summary.idle, summary.resumed = idle, existed and not idle
     summary.seconds = time.monotonic() - started
     return summary
+
+
+def pinned(job: JobSettings, folder: Path) -> JobSettings:
+    """The job with the commit of its dataset, if that is on the Hub, where it may change while the job is at work.
+
+    Args:
+        job: What is to be done.
+        folder: Where. A job in it that goes on does so with the commit that it was begun with.
+
+    Raises:
+        GenerationError: A revision is given of inputs that have none.
+    """
+    name = job.hub_dataset
+    if name is None:
+        if job.data_revision is not None:
+            raise GenerationError(f"data_revision={job.data_revision!r} is of a dataset on the Hub: leave it out here.")
+        return job
+    revision = job.data_revision
+    if revision is None and not (job.overwrite and (folder / ledger.FINISHED).exists()):
+        try:
+            plan = ledger.read_plan(folder)
+        except GenerationError:  # none yet, or torn
+            plan = {}
+        if plan.get("source") == name:
+            revision = plan["job"].get("data_revision")
+    return replace(job, data_revision=commit_of(name, revision, "dataset"))

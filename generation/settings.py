@@ -48,6 +48,8 @@ class JobSettings(ABC):
             names, "*.example.org" for all below one, "*" for any public one. Without it addresses are set aside.
         subset: Of a dataset: its configuration.
         split: Of a dataset: its split.
+        data_revision: Of a dataset on the Hub: its commit, tag or branch; by default what the job in the folder began
+            with, or else the newest.
         license: Licence of pictures that do not state their own.
         limit: Only the first so many inputs.
         batch_size: Texts written at a time, and inputs read at a time; greedy decoding in float32 writes the same texts
@@ -83,6 +85,7 @@ class JobSettings(ABC):
     allow_urls: Sequence[str] = ()
     subset: str | None = None
     split: str = "train"
+    data_revision: str | None = None
     license: str = "unknown"
     limit: int | None = None
     batch_size: int = 8
@@ -123,6 +126,11 @@ class JobSettings(ABC):
     @abstractmethod
     def corrects(self) -> bool:
         """Whether answers are corrected."""
+
+    @property
+    @abstractmethod
+    def hub_dataset(self) -> str | None:
+        """The dataset that inputs are read from, if it is on the Hub."""
 
     @abstractmethod
     def collection(self) -> Collection:

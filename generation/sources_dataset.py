@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,16 @@ from vigc.processing.loading import files_state, load_rows
 
 from .addresses import Addresses, is_address
 from .errors import GenerationError, TryAgainError, asking_the_hub, is_hub_away
-from .objects import pack_objects
-from .sources import NoPictureError, Source, confined, distinct, printable
+from .objects import ObjectColumn
+from .sources import NoPictureError, Source, confined, printable
 
 _ID_COLUMNS = ("image_id", "id")
 # Of columns that datasets itself does not know for pictures: bytes, or texts that are paths or addresses.
 _PICTURES = ("image", "images", "image_url", "url", "URL")
+_LABEL = re.compile(r"row (\d+:)?\d+")
+
+# At a time, where columns beside the pictures are read.
+_ROWS = 8192
 
 
 class DatasetRows:
@@ -51,7 +57,8 @@ class DatasetRows:
         revision: str | None = None,
         urls: Sequence[str] = (),
     ) -> None:
-        self.path, self.subset, self.split, self.addresses = path, subset, split, Addresses(urls)
+        self.path, self.subset, self.split, self.revision = path, subset, split, revision
+        self.addresses = Addresses(urls)
         self.table: _ParquetRows | _LoadedRows
         try:
             self._open(path, subset, split, revision)
@@ -93,28 +100,51 @@ class DatasetRows:
     @property
     def facts(self) -> dict[str, Any]:
         """The format, what was chosen of the dataset, and its state."""
-        return {"format": "dataset", "subset": self.subset, "split": self.split, "origin": self._origin}
+        chosen = {"format": "dataset", "subset": self.subset, "split": self.split, "origin": self._origin}
+        return {**chosen, "data_revision": self.revision} if self.revision else chosen
 
     def __iter__(self) -> Iterator[Source]:
         """All rows in their order, by the columns beside the pictures."""
         id_column = next((name for name in _ID_COLUMNS if name in self.features), None)
         columns = [name for name in (id_column, "license", "objects") if name is not None and name in self.features]
-        places: list[list[int]] = []
-        rows: list[dict[str, Any]] = []
-        for place, row in self.table.read(columns):
-            places.append(place)
-            rows.append(row)
-        names = [f"row {file}:{index}" if self.table.files > 1 else f"row {index}" for file, index in places]
-        if id_column is None:
-            ids = [name.replace("row ", "row-").replace(":", "-") for name in names]
-        else:
-            given = [row[id_column] for row in rows]
-            ids = distinct([name if id_ is None else str(id_) for id_, name in zip(given, names, strict=True)], names)
-        for name, image_id, place, row in zip(names, ids, places, rows, strict=True):
-            license = row.get("license")
-            yield Source(
-                name, image_id, None, str(license) if license else None, pack_objects(row.get("objects")), where=place
+        repeated = self._repeated(id_column)
+        names = _class_names(self.features.get("objects"))
+        for file, start, rows in self.table.batches(columns):
+            objects = ObjectColumn(_whole(rows["objects"]), names) if "objects" in columns else None
+            ids, licenses = (
+                rows[name].to_pylist() if name in columns else [None] * rows.num_rows for name in (id_column, "license")
             )
+            for offset, (id_, license) in enumerate(zip(ids, licenses, strict=True)):
+                place = [file, start + offset]
+                label = self.label(place)
+                own = str(label if id_ is None else id_) if id_column else label.replace(" ", "-").replace(":", "-")
+                yield Source(
+                    label,
+                    label if own in repeated or _LABEL.fullmatch(own) else own,
+                    license=str(license) if license else None,
+                    boxes=objects.of(offset) if objects else None,
+                    where=place,
+                )
+
+    def _repeated(self, column: str | None) -> set[str]:
+        """Ids that several rows have. Apart from these nothing is kept of a row, of which there may be millions."""
+        if column is None:
+            return set()
+        counts: Counter[str] = Counter()
+        for _, _, rows in self.table.batches([column]):
+            counts.update(map(str, rows[column].to_pylist()))
+        return {id_ for id_, count in counts.items() if count > 1}
+
+    def label(self, place: list[int]) -> str:
+        """What a row is called."""
+        file, index = place
+        return f"row {file}:{index}" if self.table.files > 1 else f"row {index}"
+
+    def read(self, columns: list[str]) -> Iterator[tuple[list[int], dict[str, Any]]]:
+        """The rows in their order, each with its place."""
+        for file, start, rows in self.table.batches(columns):
+            for offset, row in enumerate(rows.to_pylist()):
+                yield [file, start + offset], row
 
     def open(self, source: Source) -> Picture:
         """The first picture of the row."""
@@ -172,31 +202,26 @@ class _ParquetRows:
 
     def _file(self, number: int) -> pq.ParquetFile:
         if number not in self._open:
-            import fsspec
-
             # One file at a time: an annotated dataset may have thousands.
             for file in self._open.values():
                 file.close()
-            path = self._paths[number]
-            handle = fsspec.open(path, "rb").open() if "://" in path else path
-            self._open = {number: pq.ParquetFile(handle)}
+            self._open = {number: self._opened(number)}
         return self._open[number]
 
-    def read(self, columns: list[str]) -> Iterator[tuple[list[int], dict[str, Any]]]:
-        for number in range(self.files):
-            with asking_the_hub(self._paths[number]):
-                yield from self._read(number, columns)
+    def _opened(self, number: int) -> pq.ParquetFile:
+        import fsspec
 
-    def _read(self, number: int, columns: list[str]) -> Iterator[tuple[list[int], dict[str, Any]]]:
-        file, index = self._file(number), 0
-        if not columns:
-            for index in range(file.metadata.num_rows):
-                yield [number, index], {}
-            return
-        for batch in file.iter_batches(columns=columns):
-            for row in batch.to_pylist():
-                yield [number, index], row
-                index += 1
+        path = self._paths[number]
+        return pq.ParquetFile(fsspec.open(path, "rb").open() if "://" in path else path)
+
+    def batches(self, columns: list[str]) -> Iterator[tuple[int, int, pa.RecordBatch]]:
+        for number in range(self.files):
+            start = 0
+            # Opened for this alone: the caller may open pictures before it has seen all rows.
+            with asking_the_hub(self._paths[number]), self._opened(number) as file:
+                for batch in file.iter_batches(_ROWS, columns=columns):
+                    yield number, start, batch
+                    start += batch.num_rows
 
     def row(self, number: int, index: int, column: str) -> Any:
         with self._lock, asking_the_hub(self._paths[number]):
@@ -225,13 +250,28 @@ class _LoadedRows:
         image = next((name for name, feature in rows.features.items() if isinstance(feature, datasets.Image)), None)
         self._rows = rows.cast_column(image, datasets.Image(decode=False)) if image else rows
 
-    def read(self, columns: list[str]) -> Iterator[tuple[list[int], dict[str, Any]]]:
-        chosen = self._rows.select_columns(columns) if columns else None
-        for index in range(len(self._rows)):
-            yield [0, index], chosen[index] if chosen is not None else {}
+    def batches(self, columns: list[str]) -> Iterator[tuple[int, int, pa.Table]]:
+        if not columns:
+            yield 0, 0, pa.table({"": pa.nulls(len(self._rows))})
+            return
+        start = 0
+        for table in self._rows.select_columns(columns).with_format("arrow").iter(_ROWS):
+            yield 0, start, table
+            start += table.num_rows
 
     def row(self, number: int, index: int, column: str) -> Any:
         return self._rows[index][column]
+
+
+def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _class_names(feature: Any) -> list[str] | None:
+    """The names of the categories of a column of objects, where its features have them."""
+    inner = getattr(feature, "feature", feature)
+    category = inner.get("category") if isinstance(inner, dict) else None
+    return getattr(getattr(category, "feature", category), "names", None)
 
 
 def _image_column(features: Any, path: str) -> tuple[str, bool]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from vigc.processing.json_stream import AnnotationError, read_rows
 
 from .annotation_file import AnnotationFile
 from .errors import GenerationError, naming_files
+from .objects import Boxes, pack_objects, unpack_objects
 from .sources import Files, Source, distinct, printable
 
 
@@ -18,7 +22,8 @@ class Annotated(Files):
 
     Args:
         annotations: The JSON file.
-        root: The folder that its `file_name`s are relative to; Objects365 files may also lie in its patches.
+        root: The folder that its `file_name`s are relative to. Objects365's name folders that its archives do not make
+            (`images/v1/patch8/x.jpg`): those files may also lie as `patch8/x.jpg` or `x.jpg`.
         format: "coco", where the id is the file's name, or "objects365", where it is the digits after the last "_".
         urls: As of [`Files`].
     """
@@ -35,19 +40,44 @@ class Annotated(Files):
         return printable(self.annotations.stem)
 
     def __iter__(self) -> Iterator[Source]:
-        """All pictures, sorted by their names."""
+        """All pictures, sorted by their names; one that is listed again is a copy of itself, with the boxes of all."""
         with naming_files():
             file = AnnotationFile(self.annotations)
-        order = sorted(range(len(file.names)), key=file.names.__getitem__)
+        order: list[int] = []
+        again: dict[int, list[int]] = {}
+        for index in sorted(range(len(file.names)), key=file.names.__getitem__):
+            if order and file.names[index] == file.names[order[-1]]:
+                again.setdefault(order[-1], []).append(index)
+            else:
+                order.append(index)
         shown = [printable(file.names[index]) for index in order]
         ids = distinct([self._id(name) for name in shown], shown)
         for index, image_id in zip(order, ids, strict=True):
-            yield Source(file.names[index], image_id, None, file.license(index), file.objects(index))
+            name, others = file.names[index], again.get(index, ())
+            boxes = _joined([file.objects(index), *map(file.objects, others)]) if others else file.objects(index)
+            yield Source(name, image_id, None, file.license(index), boxes, same=[name for _ in others] or None)
+
+    def locate(self, source: Source) -> str | None:
+        """The path of the file, resolved under the root; None for an address."""
+        path = super().locate(source)
+        if path is None or self.format != "objects365" or os.path.lexists(path):
+            return path
+        parts = source.name.split("/")
+        unpacked = (super(Annotated, self).locate(replace(source, name="/".join(parts[-count:]))) for count in (2, 1))
+        return next((place for place in unpacked if place and os.path.lexists(place)), path)
 
     def _id(self, name: str) -> str:
         stem = posixpath.splitext(posixpath.basename(name))[0]
         last = stem.rsplit("_", 1)[-1]
         return last if self.format == "objects365" and last.isdigit() else stem
+
+
+def _joined(found: list[Boxes | None]) -> Boxes | dict[str, Any] | None:
+    """All that is annotated; entries of one id have the same objects, which count once."""
+    different = [boxes for boxes in dict.fromkeys(found) if boxes is not None]
+    if len(different) < 2:
+        return next(iter(different), None)
+    return pack_objects([item for boxes in different for item in unpack_objects(boxes.pack())])
 
 
 class LlavaPictures(Files):

@@ -76,8 +76,8 @@ class DatasetConversations(DatasetRows):
                 f"The dataset {self.path!r} has no column 'messages', 'prompt' or 'texts', which hold the texts to "
                 f"correct: its columns are {', '.join(self.features)}."
             )
-        for index, (place, row) in enumerate(self.table.read(columns)):
-            label = f"row {place[0]}:{place[1]}" if self.table.files > 1 else f"row {place[1]}"
+        for index, (place, row) in enumerate(self.read(columns)):
+            label = self.label(place)
             try:
                 if "texts" in row:
                     rows = rows_from_finevision(row, conversation_id=str(index), type="")

@@ -91,8 +91,11 @@ class DatasetFacts:
         duplicates: Number of files that are exact copies of another one.
         dropped: Number of questions left out because the picture had the same one already.
         bare: Number of entries without picture, which were passed on as they were.
+        repeated: Number of rows that have the id of another one.
         compared: Names of the lists and folders that pictures were compared with, to leave out what others use.
         excluded: Number of pictures left out, by reason.
+        uncompared: By folder: how many files of it could not be read ("count"), so that nothing was compared with them,
+            and the names of some ("first").
         licenses: Number of rows by licence, where pictures state their own.
     """
 
@@ -111,8 +114,10 @@ class DatasetFacts:
     duplicates: int = 0
     dropped: int = 0
     bare: int = 0
+    repeated: int = 0
     compared: Sequence[str] = ()
     excluded: Mapping[str, int] = field(default_factory=dict)
+    uncompared: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     licenses: Mapping[str, int] = field(default_factory=dict)
 
 

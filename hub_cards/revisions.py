@@ -8,19 +8,23 @@ from huggingface_hub import constants, resolve_revision
 from huggingface_hub.errors import RevisionResolutionError
 
 
-def commit_of(name: str, revision: str | None = None) -> str | None:
-    """The commit, 40 hexadecimal digits, that a model's revision names now; without the Hub, when it was last cached.
+def commit_of(name: str, revision: str | None = None, repo_type: str = "model") -> str | None:
+    """The commit, 40 hexadecimal digits, that a revision names now; without the Hub, when it was last cached.
 
     Args:
         name: A repository, or a folder, which has no commits: None.
         revision: A branch, tag or commit; the main branch by default.
+        repo_type: "model" or "dataset".
 
     Returns:
-        `revision` itself where it cannot be found out: whoever loads the model then says what is wrong.
+        `revision` itself where it cannot be found out: whoever loads it then says what is wrong.
     """
     if os.path.exists(name):
         return None
     try:
-        return resolve_revision(name, revision=revision, local_files_only=constants.HF_HUB_OFFLINE).resolved
+        found = resolve_revision(
+            name, repo_type=repo_type, revision=revision, local_files_only=constants.HF_HUB_OFFLINE
+        )
     except (OSError, ValueError, RevisionResolutionError):
         return revision
+    return found.resolved

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -206,6 +207,30 @@ def test_three_ranks_write_what_one_does(place):
     assert content(out) == content(place / "one" / "data")
 
 
+def test_ranks_compare_their_plans_side_by_side(place):
+    make_inputs(place)
+    generate(place, place / "out", rank=0, world_size=2)
+    found = []
+    second = threading.Thread(target=lambda: found.append(generate(place, place / "out", rank=1, world_size=2)))
+    second.daemon = True
+    with locks.hold(place / "out", "plan"):  # by a rank that is at it
+        second.start()
+        second.join(120)
+        assert found and found[0].missing == 0
+    with pytest.raises(ConflictError, match="seed was 0, now 1"), locks.hold(place / "out", "plan"):
+        generate(place, place / "out", seed=1)
+    # What is torn is mended by one at a time.
+    before = {name: digest for name, digest in content(place / "out").items() if locks.LOCKS not in name}
+    (place / "out" / ledger.PLAN).write_bytes(b"{")
+    with locks.hold(place / "out", "plan"):
+        third = threading.Thread(target=lambda: found.append(generate(place, place / "out")))
+        third.start()
+        third.join(1)
+        assert len(found) == 1
+    third.join()
+    assert found[1].idle and content(place / "out") == before
+
+
 def test_a_share_that_is_not_the_last_says_what_is_missing(place):
     make_inputs(place)
     summary = generate(place, place / "out", rank=1, world_size=2)
@@ -351,6 +376,21 @@ def test_a_list_of_inputs_that_was_cut_or_altered_is_written_again(place):
         assert content(place / "out") == before
 
 
+def test_what_a_killed_job_left_out_does_not_stay(place, monkeypatch):
+    make_inputs(place)
+    (place / "ids.txt").write_text("p5\n")
+
+    def die(folder, plan):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ledger, "write_plan", die)
+        generate(place, place / "out", exclude_ids=[place / "ids.txt"])
+    assert "p5.png" in (place / "out" / ledger.EXCLUDED).read_text()
+    assert generate(place, place / "out").excluded == {}
+    assert not (place / "out" / ledger.EXCLUDED).exists()
+
+
 def test_overwriting_goes_on_with_the_same_job(place):
     make_inputs(place)
     generate(place, place / "out", rank=0, world_size=2)
@@ -484,8 +524,13 @@ def test_copies_are_worked_on_once_and_named(place):
     shutil.copy(root / "p5.png", root / "zz.png")
     near = generate(place, place / "near")
     assert near.duplicates == 0, "the copies lie in other shards"
+    ids = [row["id"] for row in rows_of(place / "near")]
+    assert near.repeated == len(ids) - len(set(ids)) > 0
+    said = f"Rows with the `id` of another one: {near.repeated}. Their pictures are exact copies, which `--dedup` finds"
+    assert said in (place / "near" / "README.md").read_text()
     far = generate(place, place / "far", dedup=True)
-    assert far.duplicates == 2 and far.images == near.images - 2
+    assert far.duplicates == 2 and far.images == near.images - 2 and far.repeated == 0
+    assert "of another one" not in (place / "far" / "README.md").read_text()
     named = {
         name
         for row in rows_of(place / "far")

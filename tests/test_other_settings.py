@@ -59,6 +59,7 @@ ELSEWHERE = {
     "first_words",
     "subset",
     "split",
+    "data_revision",
     "dtype",
     "revision",
     "device",

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -137,3 +139,78 @@ def test_an_evaluation_names_the_commit_too(repo):
     assert load_answerer(repo).revision == FIRST
     assert load_answerer(repo, revision="next").revision == SECOND
     assert load_answerer(VIGC_TINY).revision == folder_fingerprint(VIGC_TINY)
+
+
+MOVING = """
+import io, json, os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from hub_server import File, Hub, Repo, _add_commit
+place, hub = Path(sys.argv[1]), Hub().__enter__()
+os.environ.update(HF_ENDPOINT=hub.endpoint, HF_HOME=str(place / "home"), HF_HUB_DISABLE_XET="1")
+from datasets import Dataset, Features, Image, List, Value
+from PIL import Image as Pictures
+from scripted import ScriptedModel, ScriptedProcessor
+from vigc.generation import CorrectJob, GenerateJob, GenerationError, ledger, preview_job, run_job
+from test_sources import rows_of
+
+chat = List({"role": Value("string"), "content": Value("string")})
+features = {"image": Image(), "image_id": Value("string"), "messages": chat}
+repo = hub.repos["datasets", "ada/pictures"] = Repo("ada/pictures", False, {"main": []})
+def commit(word):
+    rows = []
+    for number in range(4):
+        buffer = io.BytesIO()
+        Pictures.new("RGB", (9, 9), (number * 40, len(word) * 20, 7)).save(buffer, "png")
+        chat = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": word}]
+        rows.append({"image": {"bytes": buffer.getvalue()}, "image_id": f"{word}-{number}", "messages": chat})
+    file = io.BytesIO()
+    Dataset.from_list(rows, features=Features(features)).to_parquet(file)
+    return _add_commit(repo, "main", word, {"data/train-0.parquet": File(file.getvalue(), True)})
+
+scripted = {"model": ScriptedModel(malformed=0), "processor": ScriptedProcessor(), "shard_size": 2}
+generate = {"images": "ada/pictures", "format": "dataset", "types": ["detail"], **scripted}
+correct = {"dataset": "ada/pictures", **scripted}
+def ids(name):
+    return sorted({row["image_id"] for row in rows_of(place / name)})
+first = commit("first")
+run_job(GenerateJob(**generate, rank=0, world_size=2), place / "one")
+run_job(CorrectJob(**correct, rank=0, world_size=2), place / "corrected")
+second = commit("second")
+said = {"first": first, "second": second}
+said["goes on"] = preview_job(GenerateJob(**generate), place / "one").shards_done
+said["missing"] = [
+    run_job(GenerateJob(**generate, rank=1, world_size=2), place / "one").missing,
+    run_job(CorrectJob(**correct, rank=1, world_size=2), place / "corrected").missing,
+]
+said["ids"] = [ids("one"), ids("corrected")]
+said["pinned"] = ledger.read_plan(place / "one")["job"]["data_revision"]
+said["card"] = (place / "one" / "README.md").read_text()
+try:
+    run_job(GenerateJob(**generate, data_revision="main"), place / "one")
+except GenerationError as error:
+    said["refused"] = [str(error), error.exit_code]
+try:
+    run_job(GenerateJob(**{**generate, "images": place, "format": "folder"}, data_revision="main"), place / "two")
+except GenerationError as error:
+    said["none"] = str(error)
+run_job(GenerateJob(**generate, data_revision=first), place / "three")
+run_job(GenerateJob(**generate, overwrite=True), place / "one")
+said["after"] = [ids("three"), ids("one")]
+print(json.dumps(said))
+"""
+
+
+def test_a_dataset_that_moves_on_is_read_at_one_commit(tmp_path):
+    removed = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_CACHE", "HF_DATASETS_CACHE")
+    environment = {name: value for name, value in os.environ.items() if name not in removed}
+    command = [sys.executable, "-c", MOVING, str(tmp_path), str(Path(__file__).parent)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = json.loads(done.stdout)
+    first, second = ([f"{word}-{number}" for number in range(4)] for word in ("first", "second"))
+    assert said["goes on"] == 1 and said["missing"] == [0, 0] and said["ids"] == [first, first]
+    assert said["pinned"] == said["first"] and f"--data-revision {said['first']}" in said["card"]
+    assert f'data_revision was "{said["first"]}", now "{said["second"]}"' in said["refused"][0]
+    assert said["refused"][1] == 4 and "data_revision='main' is of a dataset on the Hub" in said["none"]
+    assert said["after"] == [first, second]

@@ -6,11 +6,15 @@ import resource
 import subprocess
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
+from datasets import Features
 
 from vigc.generation import ledger
 from vigc.generation.sources import Source
+from vigc.processing.rows import GENERATED_FEATURES
 
 PLAN = """
 import json, os, resource, sys, time
@@ -19,7 +23,7 @@ from vigc.generation.generate import open_collection
 from vigc.generation.plan import Selection, complete_plan, make_plan
 place = Path(sys.argv[1])
 start, before = time.monotonic(), sum(os.times()[:2])
-selection = Selection(open_collection(place / "list.json", "objects365", place))
+selection = Selection(open_collection(place / sys.argv[2], sys.argv[3], place))
 plan = make_plan("generate", {"types": ["detail"]}, settings={}, source="x", license="y", job={})
 plan = complete_plan(place / "out", plan, selection, write=True)
 seconds, work = time.monotonic() - start, sum(os.times()[:2]) - before
@@ -83,15 +87,52 @@ def write_objects365(path, thousands):
         file.write(f'], "categories": {json.dumps(categories)}, "licenses": [{{"id": 5, "name": "CC BY 4.0"}}]}}')
 
 
+def write_parquet(path, thousands):
+    """A dataset as ours are, of as many boxes to a picture, and of next to no pixels."""
+    draw = random.Random(0)
+    boxes = [
+        [
+            {"category": f"Some thing {draw.randrange(365)}", "bbox": [draw.random() * 500 for _ in range(4)]}
+            for _ in range(draw.randrange(2 * BOXES + 1))
+        ]
+        for _ in range(1000)
+    ]
+    schema = Features({name: GENERATED_FEATURES[name] for name in ("image", "image_id", "objects")}).arrow_schema
+    pictures, objects = pa.array([{"bytes": b"x"}] * 1000, schema.field("image").type), pa.array(boxes, schema.types[2])
+    with pq.ParquetWriter(path, schema) as writer:
+        for number in range(thousands):
+            ids = pa.array([f"{1000 * number + index:012d}" for index in range(1000)])
+            writer.write_table(pa.table([pictures, ids, objects], schema=schema))
+
+
+def planned(place, name, format):
+    """Plans in a process of its own; returns the inputs taken and the gigabytes of memory that it took."""
+    command = [sys.executable, "-c", PLAN, str(place), name, format]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    taken, seconds, work, gigabytes = json.loads(result.stdout)
+    size = (place / name).stat().st_size / 1e9
+    print(f"{taken:,} inputs with about {taken * BOXES:,} boxes ({size:.1f} GB) planned", end="")
+    print(f" in {seconds:.1f} s ({work:.1f} s of CPU) and {gigabytes:.2f} GB of memory")
+    return taken, gigabytes
+
+
+@pytest.mark.parametrize("count", [20_000, pytest.param(1_800_000, marks=pytest.mark.slow)])
+def test_planning_a_dataset_is_quick_and_small(tmp_path, count):
+    (tmp_path / "out").mkdir()
+    write_parquet(tmp_path / "data.parquet", count // 1000)
+    taken, gigabytes = planned(tmp_path, "data.parquet", "dataset")
+    inputs = ledger.Inputs(tmp_path / "out" / ledger.INPUTS)
+    last = [Source(**record) for record in inputs[len(inputs) - 1]]
+    assert taken == count and gigabytes < 2
+    assert last[-1].image_id == f"{count - 1:012d}" and last[-1].where == [0, count - 1]
+    assert 0 < sum(len(source.objects or ()) for source in last) / len(last) < 2 * BOXES
+
+
 @pytest.mark.parametrize("count", [20_000, pytest.param(1_800_000, marks=pytest.mark.slow)])
 def test_planning_is_quick_and_small(tmp_path, count):
     (tmp_path / "out").mkdir()
     write_objects365(tmp_path / "list.json", count // 1000)
-    result = subprocess.run([sys.executable, "-c", PLAN, str(tmp_path)], capture_output=True, text=True, check=True)
-    taken, seconds, work, gigabytes = json.loads(result.stdout)
-    size = (tmp_path / "list.json").stat().st_size / 1e9
-    print(f"{taken:,} inputs with {taken * BOXES:,} boxes ({size:.1f} GB) planned", end="")
-    print(f" in {seconds:.1f} s ({work:.1f} s of CPU) and {gigabytes:.2f} GB of memory")
+    taken, gigabytes = planned(tmp_path, "list.json", "objects365")
     (tmp_path / "list.json").unlink()
     inputs = ledger.Inputs(tmp_path / "out" / ledger.INPUTS)
     last = [Source(**record) for record in inputs[len(inputs) - 1]]

@@ -1,6 +1,7 @@
 """Where inputs come from: every form is listed in a stable order, confined to its root, and leaks are left out."""
 
 import json
+import os
 import random
 import shutil
 
@@ -8,13 +9,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as Pictures
 from scripted import ScriptedModel, ScriptedProcessor
 
-from vigc.generation import GenerationError, correct_dataset, generate_dataset, ledger
+from vigc.endings import print_preview, print_summary
+from vigc.generation import (
+    ConflictError,
+    GenerateJob,
+    GenerationError,
+    correct_dataset,
+    generate_dataset,
+    ledger,
+    preview_job,
+)
 from vigc.generation.annotation_file import AnnotationFile
-from vigc.generation.exclusion import ExcludedIds
+from vigc.generation.exclusion import ExcludedIds, keys_of
 from vigc.generation.generate import open_collection
 from vigc.generation.sources import Source
 from vigc.processing.images import ImagePathError
@@ -76,6 +86,35 @@ def test_coco_gives_ids_licences_and_objects(root, tmp_path):
     assert "| 2 | Attribution License |" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    "objects", ["a cat", ["a cat"], 3, {"boxes": [1.0]}, [{"category": ["cat"], "bbox": [0.0] * 4}]]
+)
+def test_objects_in_another_form_are_left_alone(tmp_path, objects):
+    table = pa.table({"image": [{"bytes": b"x", "path": None}], "objects": [objects]})
+    pq.write_table(table, tmp_path / "data.parquet")
+    (source,) = open_collection(tmp_path / "data.parquet", "dataset")
+    assert source.objects is None and source.image_id == "row-0"
+
+
+@pytest.mark.parametrize("dedup", [False, True])
+def test_a_file_that_is_listed_again_is_worked_on_once(root, tmp_path, dedup):
+    shutil.copy(root / "000000000001.png", root / "z.png")
+    names = [f"{name}.png" for name in ("000000000000", "000000000001", "000000000001", "000000000002", "z")]
+    box = {"image_id": 3, "category_id": 3, "bbox": [1, 1, 2, 2]}
+    boxes = [box, {**box, "image_id": 2, "category_id": 7}]
+    path = coco(tmp_path, names, annotations=boxes)
+    summary = generate_dataset(
+        path, tmp_path / "out", format="coco", image_root=root, dedup=dedup, shard_size=2, **job()
+    )
+    rows = {row["image_id"]: row for row in rows_of(tmp_path / "out")}
+    copies = [names[1], "z.png"] if dedup else [names[1]]
+    assert (summary.rows, summary.duplicates) == (3 + (not dedup), len(copies))
+    assert list(rows) == [name[:-4] for name in (names[0], names[1], names[3], "z.png")[: summary.rows]]
+    assert json.loads(rows["000000000001"]["extra"]) == {"same_picture": copies}
+    found = sorted(item["category"] for item in rows["000000000001"]["objects"])
+    assert found == ["cat", "dog"] and rows["000000000002"]["objects"] is None
+
+
 def test_objects365_ids_are_the_last_digits(root, tmp_path):
     (root / "patch0").mkdir()
     for index in range(2):
@@ -84,6 +123,25 @@ def test_objects365_ids_are_the_last_digits(root, tmp_path):
     summary = generate_dataset(path, tmp_path / "out", format="objects365", image_root=root, **job())
     assert [row["image_id"] for row in rows_of(tmp_path / "out")] == ["00000000", "00000001"]
     assert summary.skipped == [("patch0/objects365_v1_00000007.png", "cannot be read (No such file or directory)")]
+
+
+@pytest.mark.parametrize("unpacked", ["images/v1/patch0/", "patch0/", ""])
+def test_objects365_is_found_as_it_is_unpacked(root, tmp_path, unpacked):
+    named = [f"images/v1/patch0/objects365_v1_0000000{index}.png" for index in range(3)]
+    (root / unpacked).mkdir(parents=True, exist_ok=True)
+    for index, name in enumerate(named[:2]):
+        shutil.copy(root / f"{index:012d}.png", root / unpacked / name.rsplit("/", 1)[1])
+    Pictures.new("RGB", (2, 2)).save(tmp_path / "secret.png")
+    (root / unpacked / "objects365_v1_00000002.png").symlink_to(tmp_path / "secret.png")
+    path = coco(tmp_path, named)
+    given = {"format": "objects365", "image_root": root, "store": "path", "dedup": True}
+    summary = generate_dataset(path, tmp_path / "out", **given, **job())
+    rows = {row["image_id"]: row for row in rows_of(tmp_path / "out")}
+    assert {id_: row["image"]["path"] for id_, row in rows.items()} == {
+        f"0000000{index}": str(root / unpacked / name.rsplit("/", 1)[1]) for index, name in enumerate(named[:2])
+    }
+    assert [box["category"] for box in rows["00000001"]["objects"]] == ["cat", "dog"]
+    assert summary.skipped == [(named[2], "is a link out of the folder: copy the file into it")]
 
 
 @pytest.mark.parametrize(
@@ -177,6 +235,48 @@ def test_pictures_of_a_folder_written_again_are_the_new_ones(root, tmp_path):
         pictures(one, "a")
 
 
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+@pytest.mark.parametrize("layout", ["list of objects", "lists in an object"])
+def test_objects_of_datasets_are_kept(root, tmp_path, form, layout):
+    boxes = [[[1.5, 2, 3, 4], [0, 0, 9, 9]], [], [[1, 2, 3]], [[7, 8, 9, 10]], [[4, 3, 2, 1]], None]
+    kinds = [[0, 1], [], [1], [1], [0], None]
+    category, bbox = ClassLabel(names=["cat", "dog"]), List(Value("float32"))
+    if layout == "list of objects":
+        feature = List({"category": category, "bbox": bbox})
+        objects = [
+            None if k is None else [{"category": c, "bbox": x} for c, x in zip(k, b, strict=True)]
+            for k, b in zip(kinds, boxes, strict=True)
+        ]
+    else:
+        feature = {"category": List(category), "bbox": List(bbox)}
+        objects = [{"category": k, "bbox": b} for k, b in zip(kinds, boxes, strict=True)]
+    features = Features({"image": Image(), "image_id": Value("int64"), "objects": feature})
+    ids = [5, 6, 7, 7, None, 8]
+    rows = [
+        {"image": {"bytes": path.read_bytes(), "path": None}, "image_id": id_, "objects": found}
+        for path, id_, found in zip(sorted(root.glob("*.png")), ids, objects, strict=True)
+    ]
+    path = tmp_path / "data"
+    path.mkdir()
+    for part, (start, end) in enumerate([(0, 2), (2, 6)]):  # the first file has none that is unlike the others
+        data = Dataset.from_list(rows[start:end], features=features)
+        if form == "parquet":
+            data.to_parquet(path / f"train-{part}.parquet")
+        else:
+            table = data.data.table
+            with pa.ipc.new_stream(str(path / f"train-{part}.arrow"), table.schema) as file:
+                file.write_table(table)
+    found = list(open_collection(path, "dataset"))
+    dog = {"category": "dog", "bbox": [7.0, 8.0, 9.0, 10.0]}
+    pair = [{"category": "cat", "bbox": [1.5, 2.0, 3.0, 4.0]}, {"category": "dog", "bbox": [0.0, 0.0, 9.0, 9.0]}]
+    cat = {"category": "cat", "bbox": [4.0, 3.0, 2.0, 1.0]}
+    assert [source.objects for source in found] == [pair, None, None, [dog], [cat], None]
+    names = [source.name for source in found]
+    assert [source.image_id for source in found] == ["5", "6", names[2], names[3], names[4], "8"]
+    assert len(set(names)) == 6 and all(name.startswith("row ") for name in names)
+    assert [Source(**source.to_record()).objects for source in found] == [source.objects for source in found]
+
+
 def test_what_others_train_and_test_on_is_left_out(root, tmp_path):
     (tmp_path / "ids.txt").write_text("COCO_val2014_000000000001.jpg\n")
     (tmp_path / "llava.json").write_text(json.dumps([{"id": "000000000002", "image": "000000000002.jpg"}]))
@@ -194,6 +294,57 @@ def test_what_others_train_and_test_on_is_left_out(root, tmp_path):
     assert again.idle
 
 
+def test_what_cannot_be_compared_with_is_said(root, tmp_path, capsys):
+    theirs = tmp_path / "their_test"
+    theirs.mkdir()
+    shutil.copy(root / "000000000001.png", theirs / "whole.png")
+    for name in ("cut_1.jpg", "cut_2.jpg"):
+        (theirs / name).write_bytes((root / "000000000002.png").read_bytes()[:60])
+    (theirs / "gone.png").symlink_to(theirs / "nothing.png")
+    (theirs / "zero.png").touch()
+    given = {"exclude_images": [theirs], **job()}
+    said = "4 files in their_test could not be read, so nothing was compared with"
+    print_preview(preview_job(GenerateJob(images=root, **given), tmp_path / "out"))
+    assert f"{said} it: cut_1.jpg, cut_2.jpg, gone.png and others" in capsys.readouterr().out
+    for _ in range(2):  # the second time from what is kept
+        summary = generate_dataset(root, tmp_path / "out", **given)
+        print_summary(summary)
+        assert f"{said} it: cut_1.jpg, cut_2.jpg, gone.png and others" in capsys.readouterr().out
+        assert summary.images == 5 and summary.set_aside == 0
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert f"**{said.replace('_', chr(92) + '_')} them**: cut\\_1.jpg, cut\\_2.jpg, gone.png and others.\n" in card
+    (theirs / "whole.png").write_bytes(b"")
+    with pytest.raises(GenerationError, match=r"'.*their_test' holds no picture that can be read: .*cut_1.jpg"):
+        generate_dataset(root, tmp_path / "other", **given)
+
+
+def test_pictures_to_leave_out_are_looked_at_once(root, tmp_path):
+    theirs = tmp_path / "theirs" / "part"
+    theirs.mkdir(parents=True)
+    for index in (1, 4):
+        with Pictures.open(root / f"{index:012d}.png") as image:
+            image.save(theirs / f"{index}.bmp")
+    given = {"exclude_images": [tmp_path / "theirs"], "shard_size": 2, **job()}
+    excluded = {"looks like a picture in theirs": 2}
+    assert generate_dataset(root, tmp_path / "out", **given, rank=1, world_size=2).excluded == excluded
+    # As long as size and time are the same, a file is not opened again.
+    for path, other in zip(sorted(theirs.iterdir()), (2, 3), strict=True):
+        before = path.stat()
+        with Pictures.open(root / f"{other:012d}.png") as image:
+            image.save(path)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    leftover = tmp_path / "out" / ledger.HASHES / "0123456789abcdef" / ".part-00000.jsonl.1.tmp"
+    leftover.parent.mkdir()
+    leftover.touch()
+    assert generate_dataset(root, tmp_path / "out", **given).excluded == excluded
+    assert {int(row["image_id"]) for row in rows_of(tmp_path / "out")} == {0, 2, 3, 5}
+    assert not leftover.exists()
+    assert preview_job(GenerateJob(images=root, **given), tmp_path / "out").finished
+    os.utime(theirs / "1.bmp")
+    with pytest.raises(ConflictError, match="the list of inputs changed"):
+        generate_dataset(root, tmp_path / "out", **given)
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -208,8 +359,36 @@ def test_what_others_train_and_test_on_is_left_out(root, tmp_path):
 def test_ids_are_found_in_every_form(tmp_path, content):
     (tmp_path / "list.json").write_text(json.dumps(content))
     excluded = ExcludedIds(tmp_path / "list.json")
-    assert excluded.reason(Source("train/000000000042.jpg", "000000000042")) == "listed in list.json"
-    assert excluded.reason(Source("000000000007.jpg", "000000000007")) is None
+    assert excluded.reason(keys_of(Source("train/000000000042.jpg", "000000000042"))) == "listed in list.json"
+    assert excluded.reason(keys_of(Source("000000000007.jpg", "000000000007"))) is None
+
+
+def test_a_whole_coco_file_leaves_out_its_pictures_and_no_others(tmp_path):
+    content = {
+        "info": {"description": "COCO 2017 Dataset", "version": "1.0", "year": 2017, "contributor": "", "url": ""},
+        "licenses": [{"id": number, "name": f"Licence {number}", "url": ""} for number in range(1, 9)],
+        "images": [
+            {"id": number, "file_name": f"{number:012d}.jpg", "width": 9, "height": 9, "license": 1}
+            for number in (139, 285)
+        ],
+        "annotations": [
+            {
+                "id": 42,
+                "image_id": 139,
+                "category_id": 62,
+                "bbox": [0, 0, 3, 3],
+                "iscrowd": 0,
+                "segmentation": [[0, 0]],
+            },
+            {"id": 285_000, "image_id": 285, "category_id": 23, "bbox": [0, 0, 3, 3], "iscrowd": 0},
+        ],
+        "categories": [{"id": number, "name": f"kind {number}", "supercategory": "all"} for number in range(1, 91)],
+    }
+    (tmp_path / "instances_val2017.json").write_text(json.dumps(content))
+    excluded = ExcludedIds(tmp_path / "instances_val2017.json")
+    numbers = [*range(100), 139, 285, 285_000]
+    names = {number: Source(f"train2017/{number:012d}.jpg", f"{number:012d}") for number in numbers}
+    assert [number for number, source in names.items() if excluded.reason(keys_of(source))] == [139, 285]
 
 
 def test_broken_json_is_named_with_its_line(tmp_path):
@@ -356,8 +535,6 @@ def test_correcting_datasets_of_trl_and_finevision(root, tmp_path, layout):
     pictures = [{"bytes": path.read_bytes(), "path": None} for path in sorted(root.glob("*.png"))]
     rows = [{"images": [picture], layout: turns} for picture in pictures]
     data = Dataset.from_list([*rows, {"images": [], layout: rows[0][layout]}])
-    from datasets import List
-
     data = data.cast_column("images", List(Image()))
     data.to_parquet(tmp_path / "data.parquet")
     settings = {"model": ScriptedModel(), "processor": ScriptedProcessor(), "type": "conversation"}
@@ -365,6 +542,31 @@ def test_correcting_datasets_of_trl_and_finevision(root, tmp_path, layout):
     assert (summary.rows, summary.images, summary.bare) == (14, 6, 1)
     assert {row["draft"] for row in rows_of(tmp_path / "out")} == {"A cat.", "On a mat."}
     assert {row["type"] for row in rows_of(tmp_path / "out")} == {"conversation"}
+
+
+def test_a_job_may_begin_with_what_has_no_picture(root, tmp_path):
+    scripted = {"model": ScriptedModel(malformed=0), "processor": ScriptedProcessor()}
+    chat = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A cat."}]
+    picture = {"bytes": (root / "000000000001.png").read_bytes(), "path": None}
+    data = Dataset.from_list(
+        [*[{"images": [], "messages": chat}] * 420, *[{"images": [picture], "messages": chat}] * 9]
+    )
+    data.cast_column("images", List(Image())).to_parquet(tmp_path / "data.parquet")
+    summary = correct_dataset(tmp_path / "data.parquet", tmp_path / "texts first", **scripted)
+    assert (summary.rows, summary.bare, summary.images) == (429, 420, 9)
+    names = [f"{'a' if index < 380 else 'z'}{index:03d}.png" for index in range(430)]
+    for index in range(380, 430):
+        Pictures.new("RGB", (2, 2), (index % 256, 0, 9)).save(root / names[index])
+    given = {"format": "coco", "image_root": root, **job()}
+    assert generate_dataset(coco(tmp_path, names), tmp_path / "missing first", **given).images == 50
+    with pytest.raises(GenerationError, match=r"None of 380 pictures can be read: .*a000\.png.*and 377 more"):
+        generate_dataset(coco(tmp_path, names[:380]), tmp_path / "out", **given)
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A cat."}]
+    entries = [{"id": 1, "conversations": turns}, {"id": 2, "image": "gone.png", "conversations": turns}]
+    (tmp_path / "llava.json").write_text(json.dumps(entries))
+    with pytest.raises(GenerationError, match=r"None of 1 pictures can be read: .*gone\.png"):
+        correct_dataset(tmp_path / "llava.json", tmp_path / "out", image_root=root, **scripted)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_real_model_corrects_scores_and_writes_several_answers(parity_dir, model, processor, tmp_path):

@@ -26,12 +26,14 @@ def print_summary(summary: Summary) -> None:
         say(f"  {kind:<14}{figures.rows:>6} rows, {figures.changed} edited{words}{aside}")
     for what, number in (
         ("exact copies of another picture", summary.duplicates),
+        ("rows with the id of another one: pictures are exact copies, which --dedup finds", summary.repeated),
         ("entries without picture, passed on as they were", summary.bare),
         ("repeated questions left out", summary.dropped),
         *((f"left out: {reason}", number) for reason, number in summary.excluded.items()),
     ):
         if number:
             say(f"  {number:,} {line(what)}")
+    _print_uncompared(summary.uncompared)
     texts = sum(figures.malformed for figures in summary.types.values())
     _print_set_aside([f"{path} {reason}" for path, reason in summary.skipped], summary.set_aside - texts, "file")
     _print_set_aside([f"{path}, {kind}: {reason}" for path, kind, reason in summary.malformed], texts, "text")
@@ -43,6 +45,13 @@ def print_summary(summary: Summary) -> None:
         say(f"\nDataset: {summary.output}, {count(summary.missing, 'shard')} still to be written by others")
         return
     say(f"\nDataset: {summary.output}\nReport:  {summary.report}")
+
+
+def _print_uncompared(folders: dict[str, dict[str, Any]]) -> None:
+    for folder, files in folders.items():
+        more = " and others" if files["count"] > len(files["first"]) else ""
+        what = f"{count(files['count'], 'file')} in {folder} could not be read, so nothing was compared with it"
+        say(f"  {line(what)}: {line(', '.join(files['first']))}{more}")
 
 
 def _print_set_aside(lines: list[str], number: int, what: str) -> None:
@@ -79,6 +88,7 @@ def _print_inputs(preview: Preview) -> None:
     _number(inputs["listed"], f"listed in {plan['source']}")
     for reason, number in inputs["excluded"].items():
         _number(number, f"left out: {reason}")
+    _print_uncompared(inputs.get("uncompared", {}))
     _number(inputs["copies"], "exact copies of another one, which stands for them")
     if preview.looks is not None:
         for reason, number in preview.looks.items():

@@ -49,6 +49,9 @@ AllowUrls = Annotated[
     ),
 ]
 Subset = Annotated[str | None, option("The configuration of a dataset.", rich_help_panel=_INPUT)]
+DataRevision = Annotated[
+    str | None, option("The commit, tag or branch of a dataset on the Hub.", rich_help_panel=_INPUT)
+]
 Split = Annotated[str, option("The split of a dataset.", rich_help_panel=_INPUT)]
 ExcludeIds = Annotated[
     list[Path] | None,
@@ -181,6 +184,7 @@ class JobOptions:
     allow_urls: AllowUrls = None
     subset: Subset = None
     split: Split = "train"
+    data_revision: DataRevision = None
     model: Model = None
     revision: Revision = None
     trust_remote_code: RemoteCode = False
