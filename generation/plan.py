@@ -205,11 +205,15 @@ def _excluded_lines(excluded: Iterable[tuple[str, str, str]]) -> Iterator[bytes]
 def check_readable(selection: Selection) -> None:
     """Makes sure, before a model is loaded or anything replaced, that there is a picture to work on.
 
-    What was listed last is tried here and there. Texts without a picture, which are passed on, say nothing either way.
+    What was listed last is tried here and there. Texts without a picture, which are passed on, say nothing of pictures;
+    beside them, entries that cannot be read do not either.
     """
-    reasons = []
+    reasons: list[str] = []
+    refused: list[str] = []
+    texts = False
     for source in selection.tried:
         if source.pairs is not None and not source.name:
+            texts = True
             continue
         try:
             selection.collection.open(source)
@@ -217,8 +221,12 @@ def check_readable(selection: Selection) -> None:
         except ImageError as error:
             if is_passing(error.__cause__):
                 raise TryAgainError(f"{error}: run the same command again later.") from error
-            if source.pairs is None or not isinstance(error, NoPictureError):
-                reasons.append(str(error))
+            if source.pairs is not None and isinstance(error, NoPictureError):
+                texts = True
+            else:
+                (reasons if source.refused is None else refused).append(str(error))
+    if not texts:
+        reasons += refused
     if not reasons:
         return
     more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""

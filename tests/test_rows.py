@@ -62,7 +62,7 @@ def test_an_id_depends_on_picture_type_settings_and_index_alone():
 def test_white_space_is_no_edit():
     assert not is_edited("One. Two.\n\nThree.", "One. Two. Three. ")
     assert is_edited("One. Two.", "One. Three.")
-    assert is_edited(None, "One.")
+    assert not is_edited(None, "One.")
     assert not is_edited(None, "")
 
 

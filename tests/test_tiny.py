@@ -241,7 +241,7 @@ def test_the_build_runs_from_end_to_end_and_goes_on_where_it_was(tmp_path):
     card = (output / "README.md").read_text(encoding="utf-8")
     assert f"commit {commit}," in card and later not in card
     weights = (output / "model.safetensors").read_bytes()
-    before, after = (load_file(kept / f"{stage}.safetensors") for stage in ("c2", "e"))
+    before, after = (load_file(kept / f"{stage}.safetensors") for stage in ("c3", "e"))
     moved = {name.split(".")[0] for name in before if not before[name].equal(after[name])}
     assert moved == {"qformer", "query_tokens", "language_projection"}
     for stage in ("d", "e"):
