@@ -47,7 +47,7 @@ demo: $(if $(wildcard build/.installed-dev-*),$(DEV),$(RUN))  ## rendered scenes
 	$(BIN)/vigc demo --output build/demo || [ $$? -eq 3 ]
 
 tiny: $(DEV)  ## train the embedded model anew, from nothing (about 50 minutes on two cores)
-	$(BIN)/python recipes/tiny/train.py --output build/vigc-tiny --checkpoints build/vigc-tiny-stages --prefixes 0.3
+	$(BIN)/python recipes/tiny/train.py --output build/vigc-tiny --checkpoints build/vigc-tiny-stages
 
 study: $(DEV)  ## train and measure the models of docs/study.md, and write that page
 	$(BIN)/python benchmarks/study_scenes.py

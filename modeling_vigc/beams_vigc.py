@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .decoding_vigc import Decoding, Text, Written
-from .sentences_vigc import MarkRule, UnitRule
+from .sentences_vigc import Rule
 
 _NEVER = -1e9
 
@@ -51,7 +51,7 @@ class BeamSearch:
         until: If only the first unit is wanted, by which rule.
     """
 
-    def __init__(self, decoding: Decoding, until: UnitRule | MarkRule | None) -> None:
+    def __init__(self, decoding: Decoding, until: Rule | None) -> None:
         self.decoding, self.until = decoding, until
         beams = decoding.beams
         self.keep = max(2, 1 + len(decoding.stop_ids)) * beams
@@ -130,7 +130,7 @@ class BeamSearch:
         worst = self.finished.scores.min() if all(self.finished.texts) else torch.tensor(_NEVER)
         return bool(best > worst)
 
-    def _agreed(self, rule: UnitRule | MarkRule) -> bool:
+    def _agreed(self, rule: Rule) -> bool:
         for item in self.running:
             if item.unit is None:
                 item.unit = self.decoding.unit_of(item.text)

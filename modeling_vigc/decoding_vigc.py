@@ -21,7 +21,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from .sentences_vigc import MarkRule, UnitRule
+from .sentences_vigc import Rule
 
 # These ask which ids there are, or nothing, but not how many: rows of different lengths can go together, the shorter
 # ones filled up with an id that they hold already.
@@ -62,7 +62,7 @@ class Text:
         seed: Of what is drawn; with the place in the text it decides each draw.
     """
 
-    until: UnitRule | MarkRule | None = None
+    until: Rule | None = None
     seed: int = 0
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -97,7 +97,7 @@ class Decoding:
         self.beams: int = config.num_beams or 1
         eos = config.eos_token_id if config.eos_token_id is not None else self.tokenizer.eos_token_id
         self.stop_ids = set(eos if isinstance(eos, list) else [eos])
-        self._enders: dict[UnitRule | MarkRule, set[int]] = {}
+        self._enders: dict[Rule, set[int]] = {}
         # transformers' own penalty would count prompts, or spare as many generated ids as a prompt has padding; as in
         # the release it counts what this call wrote.
         penalty, self.config.repetition_penalty = self.config.repetition_penalty, 1.0
@@ -179,7 +179,7 @@ class Decoding:
         end = text.until.end(decoded, complete=False)
         return None if end is None else decoded[:end].strip()
 
-    def _enders_of(self, rule: UnitRule | MarkRule) -> set[int]:
+    def _enders_of(self, rule: Rule) -> set[int]:
         """The ids that can bring the end of a unit."""
         if rule not in self._enders:
             pieces = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))

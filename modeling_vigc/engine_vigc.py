@@ -19,7 +19,7 @@ from .beams_vigc import BeamSearch
 from .cache_vigc import LaneCache
 from .decoding_vigc import Decoding, Text, Written, image_features
 from .drafts_vigc import Drafts
-from .sentences_vigc import MarkRule, UnitRule
+from .sentences_vigc import Rule
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class Call:
     prompt: str
     image_embeds: torch.Tensor
     decoding: Decoding
-    until: UnitRule | MarkRule | None = None
+    until: Rule | None = None
     seed: int = 0
     draft: str | None = None
 

@@ -113,3 +113,7 @@ class MarkRule:
     def may_end(self, piece: str) -> bool:
         """Whether a vocabulary piece can bring the mark's last character."""
         return piece.startswith("<0x") or self.mark[-1] in piece
+
+
+# Where a text may be cut.
+Rule = UnitRule | MarkRule

@@ -268,7 +268,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="decides first weights, scenes and order")
     parser.add_argument("--checkpoints", type=Path, help="keep each stage's weights here, and go on from those found")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--prefixes", type=float, default=0.0, help="share of prefix-augmented rows in VIC's training")
+    parser.add_argument(
+        "--prefixes", type=float, default=0.3, help="share of prefix-augmented rows in VIC's training; 0 is the paper's"
+    )
     parser.add_argument("--scenes", type=int, default=1000, help="held-out scenes of each sort for the figures")
     parser.add_argument("--quick", action="store_true", help="a few steps of each stage, to see that all of it runs")
     return parser
