@@ -284,7 +284,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--decodings", choices=DECODINGS, nargs="+", default=list(DECODINGS))
     parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS), help="of the engine")
-    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--task", default="detail")
     parser.add_argument("--seed", type=int, default=0)

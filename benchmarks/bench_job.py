@@ -1,6 +1,6 @@
 """How busy `vigc generate` keeps the model where pictures are slow to open, and its rows per second.
 
-    python benchmarks/bench_job.py --size tiny --images 64 --open-ms 100 --output job.json
+    python benchmarks/bench_job.py --size tiny --images 192 --open-ms 100 --output job.json
 
 Busy is the time in passes of the engine and of the ViT, of the time from when the first picture is asked for until the
 last shard is on disk. What comes after, card and report, is given apart: it does not grow with the model's work.
@@ -120,7 +120,7 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="tiny")
-    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--images", type=int, default=192)
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--shard-size", type=int, default=256)
     parser.add_argument("--open-ms", type=float, default=100, help="how much longer a picture takes to open")

@@ -18,6 +18,7 @@ from datasets import Dataset, concatenate_datasets
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from .annotations import LAYOUTS, read_annotations
+from .atomic import atomic_write
 from .images import ImageError, load_picture
 from .loading import load_rows
 from .mixing import MIX_FEATURES, MixError, add_rows, content_fingerprint, replace_rows, training_rows
@@ -190,8 +191,8 @@ def write_mixture(
     try:
         _write_rows(unfinished, mixture)
         (unfinished / MANIFEST).parent.mkdir()
-        _write_text(unfinished / INSTANCES, "".join(f"{json.dumps(one)}\n" for one in mixture.instances))
-        _write_text(unfinished / MANIFEST, f"{json.dumps(mixture.manifest, indent=2)}\n")
+        atomic_write(unfinished / INSTANCES, (f"{json.dumps(one)}\n".encode() for one in mixture.instances))
+        atomic_write(unfinished / MANIFEST, f"{json.dumps(mixture.manifest, indent=2)}\n".encode())
         if card is not None:
             card(unfinished, mixture)
         if target.exists():
@@ -253,10 +254,3 @@ def _with_pictures(batch: pa.Table) -> list[dict[str, Any]]:
             except ImageError as error:
                 raise MixError(f"{error}; row {row['conversation_id']!r} names it.") from error
     return rows
-
-
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
