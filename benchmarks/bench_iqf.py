@@ -157,7 +157,7 @@ def run_engine(model: Any, processor: Any, pixels: torch.Tensor, task: str, batc
                 yield VigcRequest(row, "vig", task, key=place)
 
     rows: list[Texts] = [(None, "", [])] * len(pixels)
-    with torch.inference_mode():
+    with torch.no_grad():  # as the loop
         for request, row in model.generate_stream(requests(), processor, max_slots=batch, **SETTINGS, **decoding):
             kept = [step["sentence"] for step in row.trace if step["sentence"]]
             rows[request.key] = (row.question, row.vig_text or "", kept)
@@ -252,9 +252,9 @@ def figures(cells: list[Cell]) -> list[dict[str, Any]]:
                 "lowest": min(ratios),
                 "row-steps": base.decoded / engine.decoded,
                 "eta_dec": ours.kept / engine.decoded,
-                "eta_dec loop": ours.kept / base.decoded,
+                "eta_dec loop": theirs.kept / base.decoded,
                 "eta_fwd": ours.floor / engine.forwards,
-                "eta_fwd loop": ours.floor / base.forwards,
+                "eta_fwd loop": theirs.floor / base.forwards,
                 "ViT": engine.vit,
                 "ViT loop": base.vit,
                 "MB": engine.peak,

@@ -50,7 +50,8 @@ def make_rows(size: str, kind: str, count: int, seed: int = 0) -> datasets.Datas
         word, words = draw.choice(sentences.groups[group]), []
         while word is not None:
             words.append(sentences.words[word])
-            word = sentences.next.get(word)
+            following = sentences.next.get(word)
+            word = draw.choice(following) if following else None
         return " ".join(words)
 
     rows = []

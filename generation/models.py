@@ -215,6 +215,11 @@ def _classes(name: str, commit: str | None, trust_remote_code: bool) -> tuple[An
     kind = config.get("model_type")
     if kind not in (VigcConfig.model_type, InstructBlipConfig.model_type):
         raise ValueError(f"it is a {kind!r} model; give a VIGC model, as `vigc convert` writes, or InstructBLIP")
+    inner = InstructBlipConfig.from_dict(config).text_config
+    if inner.is_encoder_decoder:
+        raise ValueError(
+            f"its language model, {inner.model_type!r}, has an encoder; give one with Vicuna, for instance"
+        )
     model = config.get("auto_map", {}).get("AutoModelForImageTextToText")
     if model is None or not trust_remote_code:
         return VigcForConditionalGeneration, VigcProcessor

@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -79,6 +80,9 @@ class Decoding:
         processor: Holds the language model's `tokenizer`.
         config: The settings, complete (see `GenerationMixin._prepare_generation_config`).
         logits_processor: The caller's own, after those that `config` asks for.
+
+    Raises:
+        ValueError: The language model has an encoder.
     """
 
     def __init__(
@@ -88,6 +92,12 @@ class Decoding:
         config: GenerationConfig,
         logits_processor: Sequence[LogitsProcessor] = (),
     ) -> None:
+        if model.language_model.config.is_encoder_decoder:
+            kind = model.language_model.config.model_type
+            raise ValueError(
+                f"Rows are written with a decoder-only language model, but this model has {kind!r}: take one such as "
+                "InstructBLIP with Vicuna, or decode plainly with correct=False."
+            )
         self.tokenizer = processor.tokenizer
         self.config = copy.deepcopy(config)
         # Older stock configurations do not say it.
@@ -97,7 +107,6 @@ class Decoding:
         self.beams: int = config.num_beams or 1
         eos = config.eos_token_id if config.eos_token_id is not None else self.tokenizer.eos_token_id
         self.stop_ids = set(eos if isinstance(eos, list) else [eos])
-        self._enders: dict[Rule, set[int]] = {}
         # transformers' own penalty would count prompts, or spare as many generated ids as a prompt has padding; as in
         # the release it counts what this call wrote.
         penalty, self.config.repetition_penalty = self.config.repetition_penalty, 1.0
@@ -172,19 +181,12 @@ class Decoding:
     def unit_of(self, text: Text) -> str | None:
         """The first unit of a text that is to be cut, once its last id ends it whatever follows; else None."""
         assert text.until is not None
-        if not text.undecided and text.ids[-1] not in self._enders_of(text.until):
+        if not text.undecided and text.ids[-1] not in _enders(self.tokenizer, text.until):
             return None
         decoded = self.decode(text.ids).lstrip()
         text.undecided = text.until.undecided(decoded)
         end = text.until.end(decoded, complete=False)
         return None if end is None else decoded[:end].strip()
-
-    def _enders_of(self, rule: Rule) -> set[int]:
-        """The ids that can bring the end of a unit."""
-        if rule not in self._enders:
-            pieces = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
-            self._enders[rule] = {index for index, piece in enumerate(pieces) if piece and rule.may_end(piece)}
-        return self._enders[rule]
 
     def written(self, text: Text) -> Written:
         """A text that is over."""
@@ -205,10 +207,22 @@ class Decoding:
         return min(1, len(written.ids))
 
 
+@lru_cache(maxsize=16)
+def _enders(tokenizer: Any, rule: Rule) -> frozenset[int]:
+    """The ids that can bring the end of a unit, by their pieces and by what those are as text."""
+    pieces = enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
+    known = [(index, piece) for index, piece in pieces if piece]
+    return frozenset(
+        index
+        for index, piece in known
+        if rule.may_end(piece) or rule.may_end(tokenizer.convert_tokens_to_string([piece]))
+    )
+
+
 def _number(seed: int, place: int) -> float:
-    """A number from 0 up to 1, the same on every device and in every batch."""
+    """A number from 0 up to 1, in float32 less than that, the same on every device and in every batch."""
     digest = hashlib.sha256(f"{seed}/{place}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") / 2**32
+    return min(int.from_bytes(digest[:4], "big") / 2**32, 1 - 2**-24)
 
 
 def image_features(

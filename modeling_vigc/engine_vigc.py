@@ -264,9 +264,9 @@ class Engine:
         for row, expected in enumerate([*slot.draft, None]):
             decoding.choose([slot.text], logits[row : row + 1])
             token = self.tokens[lane] = slot.text.ids[-1]
+            right += token == expected
             if decoding.finished(slot.text) or token != expected:
                 break
-            right += 1
         # What was read of the draft behind this is overwritten.
         self.lengths[lane] = slot.prompt_length + right
         slot.text.accepted = right
@@ -353,6 +353,8 @@ class Engine:
         holes = [lane for lane in free if lane < left]
         movers = sorted({lane for slot in self.slots for lane in slot.lanes if lane >= left})
         if holes:
+            if self.spoilt:  # what lies behind a shorter text's end must be finite
+                self.cache.clear(holes)
             self.cache.copy(movers, holes, 0, max(self.lengths[lane] for lane in movers))
             target = dict(zip(movers, holes, strict=True))
             for lane, hole in target.items():

@@ -85,8 +85,8 @@ class UnitRule:
         return text.strip()
 
     def may_end(self, piece: str) -> bool:
-        """Whether a vocabulary piece can bring a unit's end (byte pieces can build any character)."""
-        if piece.startswith("<0x"):
+        """Whether a vocabulary piece can bring a unit's end (parts of characters can build any)."""
+        if _is_part(piece):
             return True
         return "\n" in piece if self.unit == "paragraph" else any(mark in piece for mark in ".!?…。！？")
 
@@ -112,7 +112,12 @@ class MarkRule:
 
     def may_end(self, piece: str) -> bool:
         """Whether a vocabulary piece can bring the mark's last character."""
-        return piece.startswith("<0x") or self.mark[-1] in piece
+        return _is_part(piece) or self.mark[-1] in piece
+
+
+def _is_part(piece: str) -> bool:
+    """Whether a piece may be some bytes of a character only."""
+    return piece.startswith("<0x") or "\N{REPLACEMENT CHARACTER}" in piece
 
 
 # Where a text may be cut.

@@ -121,9 +121,25 @@ def test_greedy_search_is_the_loop_s(written, loop_of, count, penalty, prompt, s
 
 @pytest.mark.parametrize(("count", "slots"), [(4, 3), pytest.param(200, 8, marks=pytest.mark.slow)])
 def test_beam_search_is_the_loop_s(written, loop_of, count, slots):
-    rows = stream(written, rows_of(written[3], count), slots, **RELEASED)
+    with Widths(written[0]) as widths:
+        rows = stream(written, rows_of(written[3], count), slots, **RELEASED)
     records = loop_of(count, batch=50, beams=5, penalty=1.5)
     assert differences(written, rows, records) == (0, 0)
+    stops = [step["stop"] for row in rows.values() for step in row.trace]
+    assert stops.count("unit") > len(rows) / 2, "searches end when their first sentence is decided"
+    assert max(widths) == 5 * slots
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_text_without_numbers_spoils_no_other(written, seed):
+    """Its lane is taken over by another text, shorter or longer than those beside it."""
+    requests = rows_of(written[3], 12, seed)
+    healthy = stream(written, requests, 1, iqf_steps=1)
+    broken = requests[seed]
+    broken.image_embeds = torch.full_like(broken.image_embeds, torch.nan)
+    rows = stream(written, requests, 4, iqf_steps=1)
+    assert rows.pop(broken.key).answer is None
+    assert {key: row.answer for key, row in rows.items()} == {key: healthy[key].answer for key in rows}
 
 
 @pytest.mark.parametrize("compositions", [3, pytest.param(20, marks=pytest.mark.slow)])

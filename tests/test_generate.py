@@ -10,13 +10,15 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from datasets import Features, load_dataset
 from PIL import ExifTags, Image
+from transformers import T5Config
 
 from vigc.generation import ConflictError, GenerationError, correct_dataset, generate_dataset, ledger
 from vigc.generation.models import folder_fingerprint, load_model
 from vigc.generation.sources import list_images
-from vigc.modeling_vigc import VigcForConditionalGeneration
+from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.processing import GENERATED_FEATURES
 
 TYPES = ("conversation", "detail", "complex")
@@ -384,6 +386,17 @@ def test_there_must_be_a_picture(model, processor, tmp_path):
     with pytest.raises(GenerationError, match=r"None of 5 pictures can be read: .*0\.png.*and 2 more"):
         generate_dataset(tmp_path / "texts", tmp_path / "out", **job)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_whose_language_model_has_an_encoder_is_refused(model, pictures, processor, tmp_path):
+    inner = T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=20).to_dict()
+    config = VigcConfig.from_dict({**model.config.to_dict(), "text_config": inner})
+    config.save_pretrained(tmp_path / "flan")
+    with pytest.raises(GenerationError, match="its language model, 't5', has an encoder"):
+        generate_dataset(pictures, tmp_path / "out", model=tmp_path / "flan")
+    flan = VigcForConditionalGeneration(config).eval()
+    with pytest.raises(ValueError, match="decoder-only language model, but this model has 't5'"):
+        flan.generate(pixel_values=torch.zeros(1, 3, 4, 4), processor=processor, mode="vig", task=["detail"])
 
 
 def test_a_dataset_is_replaced_only_on_request(pictures, model, processor, tmp_path):
