@@ -250,6 +250,7 @@ def figures(cells: list[Cell]) -> list[dict[str, Any]]:
                 "batch": ours.batch,
                 "times faster": statistics.median(ratios),
                 "lowest": min(ratios),
+                "rows/s": engine.vit / engine.seconds,  # a row has one picture
                 "row-steps": base.decoded / engine.decoded,
                 "eta_dec": ours.kept / engine.decoded,
                 "eta_dec loop": theirs.kept / base.decoded,

@@ -9,6 +9,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import bench_divergence
 import bench_iqf
 import bench_job
 import bench_train
@@ -40,6 +41,13 @@ def test_a_job_s_share_of_the_engine(monkeypatch, tmp_path):
     found = measured(monkeypatch, tmp_path, bench_job, "--images", "3", "--open-ms", "20", "--rounds", "1")
     medians = found["medians"]
     assert 0 < medians["busy"] <= 1 and 0.02 < medians["start-up"] < medians["start-up"] + medians["seconds"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_where_half_precision_differs(monkeypatch, tmp_path, dtype):
+    options = ("--images", "4", "--slots", "3", "--seed", "1", "--dtype", dtype)
+    gaps = measured(monkeypatch, tmp_path, bench_divergence, *options)["gaps"]
+    assert len(gaps) <= (0 if dtype == "float32" else 2) and all(0 <= gap < 1 for gap in gaps)
 
 
 def test_training_is_the_plain_trainer_s():
