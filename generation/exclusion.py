@@ -19,7 +19,7 @@ from .sources import Folder, Source, printable
 
 # COCO's pictures have one number under several names: COCO_val2014_000000000042.jpg, 000000000042.jpg, 42.
 _COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})")
-_COCO_FOLDER = re.compile(r"(?i:coco.*|(?:train|val|test|unlabeled)\d{4})")
+_COCO_FOLDER = re.compile(r"(?i:.*coco.*|(?:train|val|test|unlabeled)\d{4})")
 _COCO_DIGITS = 12
 
 _NAMES = ("image", "image_id", "file_name", "image_path")
