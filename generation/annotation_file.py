@@ -92,6 +92,7 @@ class _Reading:
             raise GenerationError(f"{str(path)!r} holds no object with 'images': give annotations in COCO's form.")
         for member in reader.members():
             self._read_member(reader, member)
+        reader.end()
         if not self.names:
             raise GenerationError(f"{str(path)!r} lists no 'images': give annotations in COCO's form.")
 

@@ -70,17 +70,22 @@ class CorrectJob(JobSettings):
             )
 
     @property
+    def in_tables(self) -> bool:
+        """Whether what is corrected is a dataset, and no LLaVA file."""
+        return Path(self.dataset).suffix.lower() not in _FILES
+
+    @property
     def hub_dataset(self) -> str | None:
         """What is corrected, if it is on the Hub."""
         path = Path(self.dataset)
-        return None if path.suffix.lower() in _FILES or path.exists() else str(path)
+        return str(path) if self.in_tables and not path.exists() else None
 
     def collection(self) -> Collection:
         """Opens the dataset."""
         from .sources_text import DatasetConversations, LlavaConversations
 
         path = Path(self.dataset)
-        if path.suffix.lower() in _FILES:
+        if not self.in_tables:
             root = path.parent if self.image_root is None else Path(self.image_root)
             return LlavaConversations(path, root, self.allow_urls)
         return DatasetConversations(

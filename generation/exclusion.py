@@ -19,6 +19,8 @@ from .sources import Folder, Source, printable
 
 # COCO's pictures have one number under several names: COCO_val2014_000000000042.jpg, 000000000042.jpg, 42.
 _COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})")
+_COCO_FOLDER = re.compile(r"(?i:.*coco.*|(?:train|val|test|unlabeled)\d{4})")
+_COCO_DIGITS = 12
 
 _NAMES = ("image", "image_id", "file_name", "image_path")
 
@@ -51,7 +53,7 @@ class ExcludedIds:
         with naming_files():
             for entry in _entries(path):
                 for value in _values(entry):
-                    self.keys.update(_keys(value))
+                    self.keys.update(_keys(value, listed=True))
         if not self.keys:
             raise GenerationError(
                 f"{str(path)!r} lists no picture: give ids or file names, one a line, or a JSON file."
@@ -68,12 +70,13 @@ def _entries(path: Path) -> Iterator[Any]:
         reader = JsonReader(path)
         if reader.top() == "[":
             yield from reader.elements()
-            return
-        for member in reader.members():
-            if reader.top() == "[" and member not in _NO_PICTURES:
-                yield from reader.elements()
-            else:
-                reader.skip()
+        else:
+            for member in reader.members():
+                if reader.top() == "[" and member not in _NO_PICTURES:
+                    yield from reader.elements()
+                else:
+                    reader.skip()
+        reader.end()
     elif suffix in (".jsonl", ".ndjson"):
         for _, row in read_rows(path):
             if isinstance(row, AnnotationError):
@@ -98,20 +101,24 @@ def _values(entry: Any) -> Iterator[str | int]:
 
 
 def keys_of(source: Source) -> set[str | int]:
-    """What a picture may be listed as. Millions are asked for theirs, once for all lists."""
+    """What a picture may be listed as. Millions are asked for theirs, once for all lists.
+
+    A number may be COCO's in any folder here: to leave a picture out costs less than to let a test's slip in.
+    """
     return {*_keys(source.image_id), *_keys(source.name)}
 
 
-def _keys(value: str | int) -> Iterable[str | int]:
-    """The forms under which a picture is known."""
+def _keys(value: str | int, *, listed: bool = False) -> Iterable[str | int]:
+    """The forms under which a picture is known. A listed `vg/VG_100K/42.jpg` is another source's 42, not COCO's."""
     if isinstance(value, int):
         return (value,)
     name = value.replace("\\", "/")
-    file = name.rstrip("/").rpartition("/")[2]
+    *folders, file = [part for part in name.split("/") if part not in ("", ".")] or [name]
     stem = file.rpartition(".")[0] or file
     if match := _COCO_NAME.fullmatch(stem):
         return name, stem, int(match[1])
-    if stem.isdecimal() and not stem.startswith("0"):
+    number = stem.isdecimal() and not stem.startswith("0") and len(stem) <= _COCO_DIGITS
+    if number and (not listed or not folders or any(map(_COCO_FOLDER.fullmatch, folders))):
         return name, stem, int(stem)
     return name, stem
 

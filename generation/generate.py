@@ -101,9 +101,14 @@ class GenerateJob(JobSettings):
         return self.correct
 
     @property
+    def in_tables(self) -> bool:
+        """Whether pictures are in the rows of a dataset."""
+        return self.format == "dataset"
+
+    @property
     def hub_dataset(self) -> str | None:
         """The dataset of the pictures, if it is on the Hub."""
-        return None if self.format != "dataset" or os.path.exists(self.images) else str(Path(self.images))
+        return str(Path(self.images)) if self.in_tables and not os.path.exists(self.images) else None
 
     def collection(self) -> Collection:
         """Opens the pictures."""

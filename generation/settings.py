@@ -107,6 +107,10 @@ class JobSettings(ABC):
         check_hosts(self.allow_urls)
         if self.store not in ("embed", "path"):
             raise GenerationError(f"store={self.store!r} is not known: use 'embed' or 'path'.")
+        if self.store == "path" and self.in_tables:
+            raise GenerationError(
+                "store='path' is for pictures in files, but a dataset has them in its rows: use 'embed'."
+            )
         if self.engine not in ENGINES:
             raise GenerationError(f"Engine {self.engine!r} is not known: use one of {', '.join(ENGINES)}.")
         if self.workers is not None and self.engine != "ray":
@@ -126,6 +130,11 @@ class JobSettings(ABC):
     @abstractmethod
     def corrects(self) -> bool:
         """Whether answers are corrected."""
+
+    @property
+    @abstractmethod
+    def in_tables(self) -> bool:
+        """Whether pictures are in the rows of a dataset."""
 
     @property
     @abstractmethod

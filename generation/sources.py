@@ -150,6 +150,10 @@ class Folder(Files):
         """All pictures, sorted by their names."""
         return iter(list_images(self.images))
 
+    def locate(self, source: Source) -> str | None:
+        """The path of the file, resolved under the root. Its name was listed, not written: it may hold any mark."""
+        return confined(self._real_root, source.name, listed=True)
+
 
 def list_images(images: Path) -> Sequence[Source]:
     """All pictures under a folder, its sub-folders included, sorted by their names; or the one file given.
@@ -221,16 +225,21 @@ def _refusal(path: Path, root: Path) -> str | None:
     return None if target.is_relative_to(root) else "is a link out of the folder: copy the file into it"
 
 
-def confined(real_root: str, name: str) -> str:
+def confined(real_root: str, name: str, *, listed: bool = False) -> str:
     """The path of `name` under a root that is resolved already.
+
+    Args:
+        real_root: The root.
+        name: Relative to it.
+        listed: The system gave the name: marks that only other systems take for parts of paths are of the name.
 
     Raises:
         ImagePathError: It is no relative path, or leads out of the root.
     """
     if not name or "\0" in name or not is_file_name(name):
         raise ImagePathError(shown(name), "is no file name: correct the annotation")
-    parts = name.replace("\\", "/").split("/")
-    if name[0] in "/\\" or ".." in parts or name[1:2] == ":":
+    parts = (name.replace(os.sep, "/") if listed else name.replace("\\", "/")).split("/")
+    if not parts[0] or ".." in parts or (name[1:2] == ":" and not (listed and os.name == "posix")):
         raise ImagePathError(shown(name), "is a path out of the folder of pictures: give one relative to it")
     path = os.path.join(real_root, name)
     try:

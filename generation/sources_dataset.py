@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import load_dataset_builder
+from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
+from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.file_download import repo_folder_name
 
-from vigc.processing.images import ImageError, Picture, load_picture
+from vigc.processing.images import ImageDataError, ImageError, ImagePathError, Picture, load_picture
 from vigc.processing.loading import files_state, load_rows
 
 from .addresses import Addresses, is_address
@@ -59,13 +64,15 @@ class DatasetRows:
     ) -> None:
         self.path, self.subset, self.split, self.revision = path, subset, split, revision
         self.addresses = Addresses(urls)
+        self.local = Path(path).exists()
+        self._folders = [_folder(path)]
         self.table: _ParquetRows | _LoadedRows
         try:
             self._open(path, subset, split, revision)
         except (ValueError, OSError, KeyError, datasets.exceptions.DatasetsError) as error:
             if isinstance(error, GenerationError):
                 raise
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = _said(error)
             if is_hub_away(error):
                 raise TryAgainError(
                     f"The Hub does not answer for {path!r} ({reason}): run the same command again later."
@@ -87,6 +94,11 @@ class DatasetRows:
             self._origin = [list(map(str, entry)) for entry in found[split].origin_metadata]
         else:
             self.table = _LoadedRows(load_rows(path, subset, split=split, revision=revision))
+            if isinstance(builder, FolderBasedBuilder):  # whose paths are its own, and no texts of the dataset
+                self._folders += [
+                    str(datasets.config.DOWNLOADED_DATASETS_PATH),
+                    str(datasets.config.EXTRACTED_DATASETS_PATH),
+                ]
             # What `datasets` calls the fingerprint of a folder stays the same when its files change.
             changes = found and Path(path).is_dir()
             self._origin = [[files_state(found[split]) if changes else self.table.fingerprint]]
@@ -109,7 +121,7 @@ class DatasetRows:
         columns = [name for name in (id_column, "license", "objects") if name is not None and name in self.features]
         repeated = self._repeated(id_column)
         names = _class_names(self.features.get("objects"))
-        for file, start, rows in self.table.batches(columns):
+        for file, start, rows, damage in self.table.batches(columns):
             objects = ObjectColumn(_whole(rows["objects"]), names) if "objects" in columns else None
             ids, licenses = (
                 rows[name].to_pylist() if name in columns else [None] * rows.num_rows for name in (id_column, "license")
@@ -121,6 +133,7 @@ class DatasetRows:
                 yield Source(
                     label,
                     label if own in repeated or _LABEL.fullmatch(own) else own,
+                    damage,
                     license=str(license) if license else None,
                     boxes=objects.of(offset) if objects else None,
                     where=place,
@@ -131,7 +144,7 @@ class DatasetRows:
         if column is None:
             return set()
         counts: Counter[str] = Counter()
-        for _, _, rows in self.table.batches([column]):
+        for _, _, rows, _ in self.table.batches([column]):
             counts.update(map(str, rows[column].to_pylist()))
         return {id_ for id_, count in counts.items() if count > 1}
 
@@ -140,18 +153,21 @@ class DatasetRows:
         file, index = place
         return f"row {file}:{index}" if self.table.files > 1 else f"row {index}"
 
-    def read(self, columns: list[str]) -> Iterator[tuple[list[int], dict[str, Any]]]:
-        """The rows in their order, each with its place."""
-        for file, start, rows in self.table.batches(columns):
+    def read(self, columns: list[str]) -> Iterator[tuple[list[int], dict[str, Any], str | None]]:
+        """The rows in their order, each with its place and, if it lies in a damaged part of a file, that reason."""
+        for file, start, rows, damage in self.table.batches(columns):
             for offset, row in enumerate(rows.to_pylist()):
-                yield [file, start + offset], row
+                yield [file, start + offset], row, damage
 
     def open(self, source: Source) -> Picture:
         """The first picture of the row."""
         if source.refused is not None:
             raise ImageError(source.name, source.refused)
         file, index = source.where or [0, 0]
-        value = self.table.row(file, index, self.image_column)
+        try:
+            value = self.table.row(file, index, self.image_column)
+        except _DamagedError as error:
+            raise ImageDataError(source.name, error.reason) from error.__cause__
         if self.several:
             value = self.chosen(value or (), source.name)
         if value is None:
@@ -164,13 +180,17 @@ class DatasetRows:
             raise ImageError(source.name, "has neither bytes nor a path of a picture: fill the row")
         if is_address(value["path"]):
             return load_picture(self.addresses.fetch(value["path"]), name=source.name)
-        path = Path(value["path"])
-        if not path.is_absolute():
-            root = Path(self.path).resolve()
-            path = Path(confined(str(root if root.is_dir() else root.parent), value["path"]))
-        elif not self.table.trusted:
-            raise ImageError(source.name, "names a file by its whole path, which is not followed: embed the picture")
-        return load_picture(path, name=source.name)
+        return load_picture(self._confined(value["path"], source.name), name=source.name)
+
+    def _confined(self, path: str, name: str) -> str:
+        """A file that a row names, if it lies in the dataset's folder or where `datasets` itself put it."""
+        if self.local and not os.path.isabs(path):
+            return confined(self._folders[0], path)
+        for folder in self._folders:
+            start = os.path.join(folder, "")
+            if path.startswith(start):
+                return confined(os.path.realpath(folder), path.removeprefix(start), listed=True)
+        raise ImagePathError(name, "names a file out of the dataset's folder, which is not followed: embed the picture")
 
     def chosen(self, pictures: Sequence[Any], name: str) -> Any:
         """The first of a row's pictures, or None."""
@@ -182,23 +202,48 @@ class DatasetRows:
 
     def is_there(self) -> bool:
         """Whether the dataset can still be seen; one on the Hub says so itself."""
-        return Path(self.path).exists() or not self.table.local
+        return not self.local or Path(self.path).exists()
+
+
+class _DamagedError(GenerationError):
+    """A parquet file that cannot be read, as a whole or in a part.
+
+    Args:
+        path: The file.
+        error: What pyarrow says.
+    """
+
+    def __init__(self, path: str, error: Exception) -> None:
+        super().__init__(f"{path!r} is damaged ({_said(error)}): get the file again.")
+        name = printable(path.rpartition("/")[2])
+        self.reason = f"lies in a damaged part of {name} ({_said(error)}): get the file again"
+
+
+@contextmanager
+def _naming_damage(path: str) -> Iterator[None]:
+    """What is wrong with a file as a `_DamagedError`; what is wrong with the disk or the Hub as it is."""
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
+        raise _DamagedError(path, error) from error
+    except OSError as error:
+        # Parquet's own errors come as this very type and have no number: those of the system and the Hub's client do.
+        if type(error) is not OSError or error.errno is not None:
+            raise
+        raise _DamagedError(path, error) from error
 
 
 class _ParquetRows:
     """Rows of parquet files, wherever they lie."""
 
-    trusted = False  # a downloaded table may name any file of this machine
-
     def __init__(self, paths: list[str]) -> None:
         self._paths = paths
         self._open: dict[int, pq.ParquetFile] = {}
-        self._group: tuple[tuple[int, int, str], pa.ChunkedArray] | None = None
+        self._group: tuple[tuple[int, int, str], pa.ChunkedArray | _DamagedError] | None = None
         self._lock = threading.Lock()  # pictures are opened by several threads
         schema = self._file(0).schema_arrow
         self.features = datasets.Features.from_arrow_schema(schema)
         self.files = len(paths)
-        self.local = all("://" not in path for path in paths)
 
     def _file(self, number: int) -> pq.ParquetFile:
         if number not in self._open:
@@ -212,16 +257,24 @@ class _ParquetRows:
         import fsspec
 
         path = self._paths[number]
-        return pq.ParquetFile(fsspec.open(path, "rb").open() if "://" in path else path)
+        with _naming_damage(path):
+            return pq.ParquetFile(fsspec.open(path, "rb").open() if "://" in path else path)
 
-    def batches(self, columns: list[str]) -> Iterator[tuple[int, int, pa.RecordBatch]]:
+    def batches(self, columns: list[str]) -> Iterator[tuple[int, int, pa.RecordBatch, str | None]]:
         for number in range(self.files):
             start = 0
             # Opened for this alone: the caller may open pictures before it has seen all rows.
             with asking_the_hub(self._paths[number]), self._opened(number) as file:
-                for batch in file.iter_batches(_ROWS, columns=columns):
-                    yield number, start, batch
-                    start += batch.num_rows
+                for group in range(file.num_row_groups):
+                    end = start + file.metadata.row_group(group).num_rows
+                    try:
+                        with _naming_damage(self._paths[number]):
+                            for batch in file.iter_batches(_ROWS, [group], columns):
+                                yield number, start, batch, None
+                                start += batch.num_rows
+                    except _DamagedError as error:
+                        yield number, start, _nulls(file.schema_arrow, columns, end - start), error.reason
+                    start = end
 
     def row(self, number: int, index: int, column: str) -> Any:
         with self._lock, asking_the_hub(self._paths[number]):
@@ -234,33 +287,59 @@ class _ParquetRows:
             if index < start + rows:
                 key = (number, group, column)
                 if self._group is None or self._group[0] != key:
-                    self._group = (key, file.read_row_group(group, columns=[column]).column(0))
-                return self._group[1][index - start].as_py()
+                    self._group = key, self._read(number, group, column)
+                if isinstance(found := self._group[1], _DamagedError):
+                    raise found.with_traceback(None)
+                return found[index - start].as_py()
             start += rows
         raise GenerationError(f"{self._paths[number]!r} has no row {index}: it was changed since the job was planned.")
+
+    def _read(self, number: int, group: int, column: str) -> pa.ChunkedArray | _DamagedError:
+        try:
+            with _naming_damage(self._paths[number]):
+                return self._file(number).read_row_group(group, columns=[column]).column(0)
+        except _DamagedError as error:  # kept, as a group is: thousands of rows may lie there
+            return error
 
 
 class _LoadedRows:
     """Rows that `load_dataset` keeps on disk."""
 
-    files, trusted, local = 1, True, True
+    files = 1
 
     def __init__(self, rows: Any) -> None:
         self.features, self.fingerprint = rows.features, rows._fingerprint
-        image = next((name for name, feature in rows.features.items() if isinstance(feature, datasets.Image)), None)
-        self._rows = rows.cast_column(image, datasets.Image(decode=False)) if image else rows
+        self._rows = rows.with_format("arrow")  # as they are stored: pictures are opened here, not by `datasets`
 
-    def batches(self, columns: list[str]) -> Iterator[tuple[int, int, pa.Table]]:
+    def batches(self, columns: list[str]) -> Iterator[tuple[int, int, pa.Table, None]]:
         if not columns:
-            yield 0, 0, pa.table({"": pa.nulls(len(self._rows))})
+            yield 0, 0, pa.table({"": pa.nulls(len(self._rows))}), None
             return
         start = 0
-        for table in self._rows.select_columns(columns).with_format("arrow").iter(_ROWS):
-            yield 0, start, table
+        for table in self._rows.select_columns(columns).iter(_ROWS):
+            yield 0, start, table, None
             start += table.num_rows
 
     def row(self, number: int, index: int, column: str) -> Any:
-        return self._rows[index][column]
+        return self._rows[index].column(column)[0].as_py()
+
+
+def _folder(path: str) -> str:
+    """The dataset's own folder: where it lies, or where the Hub's client keeps its files."""
+    place = Path(path).resolve()
+    if place.exists():
+        return str(place if place.is_dir() else place.parent)
+    return os.path.join(HF_HUB_CACHE, repo_folder_name(repo_id=path, repo_type="dataset"))
+
+
+def _said(error: Exception) -> str:
+    """What an error says, in a line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _nulls(schema: pa.Schema, columns: list[str], rows: int) -> pa.RecordBatch:
+    """In place of rows that cannot be read."""
+    return pa.RecordBatch.from_arrays([pa.nulls(rows, schema.field(name).type) for name in columns], columns)
 
 
 def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:

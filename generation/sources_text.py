@@ -76,8 +76,11 @@ class DatasetConversations(DatasetRows):
                 f"The dataset {self.path!r} has no column 'messages', 'prompt' or 'texts', which hold the texts to "
                 f"correct: its columns are {', '.join(self.features)}."
             )
-        for index, (place, row) in enumerate(self.read(columns)):
+        for index, (place, row, damage) in enumerate(self.read(columns)):
             label = self.label(place)
+            if damage is not None:
+                yield Source(label, label, damage, where=place)
+                continue
             try:
                 if "texts" in row:
                     rows = rows_from_finevision(row, conversation_id=str(index), type="")
@@ -86,7 +89,8 @@ class DatasetConversations(DatasetRows):
             except (ValueError, LookupError, TypeError, AttributeError) as error:  # of columns of other kinds, too
                 yield Source(label, label, f"is no conversation: {error}", where=place)
                 continue
-            yield Source(label, str(row.get("image_id") or label), where=place, pairs=_pairs(rows))
+            id_ = row.get("image_id")
+            yield Source(label, label if id_ in (None, "") else str(id_), where=place, pairs=_pairs(rows))
 
     def chosen(self, pictures: Sequence[Any], name: str) -> Any:
         """The one picture of a row, or none: what is said about several is not corrected from the first."""

@@ -153,6 +153,11 @@ class JsonReader:
         else:
             self.value()
 
+    def end(self) -> None:
+        """Makes sure that nothing follows: of two files that were joined the second would be lost without a word."""
+        if rest := self.top():
+            raise self._wrong(f"goes on with {rest!r} after its end: join lists into one, or get the file again.")
+
     def _next(self) -> str:
         mark = self.top()
         if not mark:
@@ -282,8 +287,8 @@ def stream_entries(path: Path, key: str | None = None) -> Iterator[Any]:
             reason = "holds bytes that are not UTF-8, or half a character: get the file again."
             raise AnnotationError(path, reason, reader.index, reader.line)
         yield entry
-    if key is None and (rest := reader.top()):
-        raise AnnotationError(path, f"goes on with {rest!r} after its list: get the file again.")
+    if key is None:
+        reader.end()
 
 
 def _go_to(reader: JsonReader, key: str) -> None:
@@ -308,7 +313,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
     Of JSON Lines a line that is no JSON costs itself. A list that is cut off ends with an error as its last row.
 
     Raises:
-        AnnotationError: The file cannot be read, or is neither.
+        AnnotationError: The file cannot be read, is neither, or goes on behind its list.
     """
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         yield from _read_lines(path)
@@ -323,6 +328,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
         try:
             row = next(rows)
         except StopIteration:
+            reader.end()
             return
         except AnnotationError as error:
             if isinstance(error.__cause__, OSError):

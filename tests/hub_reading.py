@@ -46,10 +46,10 @@ repo = hub.repos["datasets", "ada/pictures"] = Repo("ada/pictures", False, {"mai
 _add_commit(repo, "main", "data", {f"data/train-{n:05d}-of-00006.parquet": File(parquet(n), True) for n in range(6)})
 
 
-def run(out):
+def run(out, images="ada/pictures"):
     """A job; returns its exit code and what it says."""
     scripted = {"model": ScriptedModel(malformed=0), "processor": ScriptedProcessor(), "batch_size": 1}
-    given = {"images": "ada/pictures", "format": "dataset", "types": ["detail"], "shard_size": 2, **scripted}
+    given = {"images": images, "format": "dataset", "types": ["detail"], "shard_size": 2, **scripted}
     with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
         code = running.do_job("generate", lambda: GenerateJob(**given), out)
     return code, said.getvalue()
@@ -72,5 +72,25 @@ for kind in ("busy", "gone", "refused"):
     same = content(place / "one" / "data") == content(place / "two" / "data")
     results[-1].append(same)
     (place / "two").rename(place / f"two-{kind}")
-print(json.dumps([first, requests, results]), flush=True)
+
+# Datasets that are downloaded: pictures as files, and a list that names files of this machine.
+hub.play()
+os.chdir(place)
+for secret in ("secret.png", "ada/secret.png"):
+    (place / secret).parent.mkdir(exist_ok=True)
+    Pictures.new("RGB", (6, 5), "red").save(place / secret)
+picture = (place / "secret.png").read_bytes()
+files = {f"train/{n}.png": File(picture + bytes(n), True) for n in range(2)} | {"train/2.png": File(picture[:40], True)}
+names = [str(place / "secret.png"), "secret.png", "../secret.png", "own.png"]
+lines = "".join(json.dumps({"image": name}) + "\n" for name in names).encode()
+settings = b"---\nconfigs:\n- config_name: default\n  data_files: train.jsonl\n---\n"
+listed = {"train.jsonl": File(lines, False), "own.png": File(picture, True), "README.md": File(settings, False)}
+loaded = []
+for name, content_of in (("folder", files), ("names", listed)):
+    repo = hub.repos["datasets", f"ada/{name}"] = Repo(f"ada/{name}", False, {"main": []})
+    _add_commit(repo, "main", "data", content_of)
+    code, said = run(place / name, f"ada/{name}")
+    aside = [json.loads(line) for file in (place / name).glob("quarantine/*") for line in file.open()]
+    loaded.append([code, said, [record["reason"] for record in aside]])
+print(json.dumps([first, requests, results, loaded]), flush=True)
 os._exit(0)

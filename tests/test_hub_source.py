@@ -4,17 +4,30 @@ import json
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
 
-def test_a_hub_that_goes_away_in_the_middle_costs_nothing(tmp_path):
-    command = [sys.executable, ROOT / "tests" / "hub_reading.py", tmp_path]
+@pytest.fixture(scope="module")
+def read(tmp_path_factory):
+    command = [sys.executable, ROOT / "tests" / "hub_reading.py", tmp_path_factory.mktemp("hub")]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    (code, said), _, results = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_hub_that_goes_away_in_the_middle_costs_nothing(read):
+    (code, said), _, results, _ = read
     assert code == 0, said
     for kind, code, said, shards, again, same in results:
         assert code == (2 if kind == "refused" else 75), (kind, code, said)
         assert "The Hub gives" in said if kind == "refused" else "run the same command again later" in said, said
         assert "Traceback" not in said and 0 < shards < 6, (kind, shards)
         assert again == 0 and same, kind
+
+
+def test_datasets_of_the_hub_name_no_files_of_this_machine(read):
+    (code, said, aside), (names_code, names_said, names_aside) = read[3]
+    assert code == 3 and len(aside) == 1 and aside[0].endswith("or corrupt"), (said, aside)
+    assert names_code == 2 and "None of 4 pictures can be read" in names_said and not names_aside
+    assert names_said.count("names a file out of the dataset's folder, which is not followed") == 3
