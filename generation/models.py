@@ -215,7 +215,7 @@ def _classes(name: str, commit: str | None, trust_remote_code: bool) -> tuple[An
     kind = config.get("model_type")
     if kind not in (VigcConfig.model_type, InstructBlipConfig.model_type):
         raise ValueError(f"it is a {kind!r} model; give a VIGC model, as `vigc convert` writes, or InstructBLIP")
-    inner = InstructBlipConfig.from_dict(config).text_config
+    inner: Any = InstructBlipConfig.from_dict(config).text_config
     if inner.is_encoder_decoder:
         raise ValueError(
             f"its language model, {inner.model_type!r}, has an encoder; give one with Vicuna, for instance"
