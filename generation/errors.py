@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -11,15 +10,10 @@ from huggingface_hub.constants import is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from vigc.processing.json_stream import AnnotationError
+from vigc.processing.passing import is_passing as is_passing  # named on for the rest of the job
 
-# The machine's trouble, not the input's: the same command works once it is over.
-_NAMES = (
-    *("ENOSPC", "EDQUOT", "EIO", "ENODEV", "ESTALE", "ETIMEDOUT"),
-    *("EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "EBUSY", "ENOBUFS"),
-)
 # httpx's or httpx2's, whichever huggingface_hub is built on: the base of its transport errors.
 _HttpError = cast(type[Exception], next(base for base in HfHubHTTPError.__bases__ if not issubclass(base, OSError)))
-_PASSING = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
 
 
 class GenerationError(ValueError):
@@ -44,11 +38,6 @@ class TryAgainError(GenerationError):
     """The machine is in the way (memory, a disk that went away): the same command finishes the job later."""
 
     exit_code = 75
-
-
-def is_passing(error: BaseException | None) -> bool:
-    """Whether an error is the machine's and may be gone at the next try: a full disk, too many open files."""
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _PASSING)
 
 
 def is_hub_away(error: BaseException | None) -> bool:

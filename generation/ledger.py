@@ -2,7 +2,7 @@
 
 The order of writing is what makes a job safe to kill: inputs, then the plan; a shard's rows and quarantine, then its
 record; card and report, then the mark that all is finished. Whatever is written first is written again, the same,
-as long as what vouches for it is missing.
+as long as what vouches for it is missing. What vouches for files that are written again goes before them.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Inputs:
 
 def read_shard(folder: Path, shard: int) -> ShardRecord | None:
     """The record of a finished shard; None if there is none, it is torn, or a file that it vouches for is missing."""
-    path = folder / SHARDS / f"{shard:05d}.json"
+    path = _record_file(folder, shard)
     try:
         values = json.loads(path.read_bytes())
         types = {kind: TypeFigures(**figures) for kind, figures in values.pop("types").items()}
@@ -155,7 +155,25 @@ def read_shard(folder: Path, shard: int) -> ShardRecord | None:
 
 def write_shard(folder: Path, record: ShardRecord) -> None:
     """Marks a shard as finished. All that it vouches for must be written before."""
-    atomic_write(folder / SHARDS / f"{record.shard:05d}.json", _pretty(asdict(record)))
+    atomic_write(_record_file(folder, record.shard), _pretty(asdict(record)))
+
+
+def _record_file(folder: Path, shard: int) -> Path:
+    return folder / SHARDS / f"{shard:05d}.json"
+
+
+def reopen_shard(folder: Path, shard: int) -> None:
+    """Takes back that a shard is finished, and with it the job, whose card and report speak of its rows."""
+    (folder / FINISHED).unlink(missing_ok=True)
+    _record_file(folder, shard).unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, record: ShardRecord) -> None:
+    """Deletes what an earlier attempt at a shard wrote, and the one that the record vouches for did not."""
+    names = [*(rows_file(kind, record.shard) for kind in record.types), quarantine_file(record.shard)]
+    for name in names:
+        if name not in record.files:
+            (folder / name).unlink(missing_ok=True)
 
 
 def shard_records(folder: Path) -> Iterator[ShardRecord]:

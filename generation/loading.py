@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from vigc.processing.images import ImageDataError, ImageError, ImagePathError
+from vigc.processing.images import MAX_BYTES, ImageDataError, ImageError, ImagePathError
 
 from .errors import TryAgainError, is_passing
 from .sources import Collection, NoPictureError, Source, is_file_name
@@ -160,11 +160,11 @@ class Loader:
         }
 
     def _digest(self, source: Source, error: ImageError) -> str | None:
-        """Hash of a refused file, where it may be read at all."""
+        """Hash of a refused file, where it may be read at all and is not too large for that."""
         if source.refused is not None or isinstance(error, ImagePathError) or not is_file_name(source.name):
             return None
         path = self.collection.locate(source)
-        return file_digest(Path(path)) if path is not None else None
+        return file_digest(Path(path), MAX_BYTES) if path is not None else None
 
 
 def _of_conversation(pairs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -172,12 +172,19 @@ def _of_conversation(pairs: list[dict[str, Any]]) -> dict[str, Any]:
     return {"conversation_id": pairs[0].get("conversation_id"), "pairs": len(pairs)}
 
 
-def file_digest(path: Path) -> str | None:
-    """SHA-256 of a file in hexadecimal digits; None if it is no regular file or cannot be read."""
+def file_digest(path: Path, most: int | None = None) -> str | None:
+    """SHA-256 of a file in hexadecimal digits; None if it is no regular file, cannot be read, or is larger than `most`.
+
+    Args:
+        path: The file.
+        most: Limit in bytes, where there is one: reading takes a second for each gigabyte, or ten.
+    """
     if not path.is_file():  # a pipe would never end
         return None
     digest = hashlib.sha256()
     try:
+        if most is not None and path.stat().st_size > most:
+            return None
         with path.open("rb") as file:
             while block := file.read(2**20):
                 digest.update(block)

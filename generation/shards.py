@@ -48,7 +48,10 @@ MakeShard = Callable[[list[Source], Callable[[str], Any]], ShardOutput]
 
 
 def commit(folder: Path, plan: dict[str, Any], shard: int, sources: list[Source], output: ShardOutput) -> ShardRecord:
-    """Writes a shard: rows by type, then what was set aside, then the record that vouches for them."""
+    """Writes a shard: rows by type, then what was set aside, then the record that vouches for them.
+
+    What vouched for an earlier attempt goes first; files of that one that this one does not have go before the record.
+    """
     record = ShardRecord(
         shard,
         plan["fingerprint"],
@@ -65,6 +68,7 @@ def commit(folder: Path, plan: dict[str, Any], shard: int, sources: list[Source]
     )
     _check(record, output)
     _check_texts(shard, plan, sources, output)
+    ledger.reopen_shard(folder, shard)
     for kind, figures in record.types.items():
         rows = [row for row in output.rows if row["type"] == kind]
         if rows:
@@ -77,6 +81,7 @@ def commit(folder: Path, plan: dict[str, Any], shard: int, sources: list[Source]
         figures.malformed = sum(reject["type"] == kind for reject in output.rejects)
     if aside := output.skipped + output.rejects:
         record.files[ledger.quarantine_file(shard)] = ledger.write_quarantine(folder, shard, aside)
+    ledger.remove_leftovers(folder, record)
     ledger.write_shard(folder, record)
     return record
 

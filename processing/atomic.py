@@ -1,10 +1,20 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+class FolderBusyError(ValueError):
+    """Another process is writing the folder."""
+
+    exit_code = 5
 
 
 def atomic_write(path: Path, data: bytes | Iterable[bytes]) -> None:
@@ -22,6 +32,42 @@ def atomic_write(path: Path, data: bytes | Iterable[bytes]) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `target` at the end, and is gone when something failed.
+
+    What a writer left that was killed is removed. Whether it lives is told by a lock, not by its process number, which
+    another machine or container may have given to somebody else.
+
+    Args:
+        target: What is written: new, or an empty folder.
+
+    Raises:
+        FolderBusyError: Another process is writing it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished, lock = (target.with_name(f".{target.name}.{suffix}") for suffix in ("tmp", "lock"))
+    held = FileLock(lock, timeout=0)
+    try:
+        held.acquire()
+    except Timeout as error:
+        raise FolderBusyError(f"{str(target)!r} is being written by another process: wait for its end.") from error
+    try:
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
+        unfinished.mkdir()
+        yield unfinished
+        if target.exists():
+            target.rmdir()
+        unfinished.rename(target)
+        _sync_folder(target.parent)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if os.name == "posix":  # elsewhere a file in use cannot be removed; the empty one harms nobody
+            lock.unlink(missing_ok=True)
+        held.release()
 
 
 def _sync_folder(folder: Path) -> None:

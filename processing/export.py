@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features
 
+from .atomic import atomic_folder
 from .export_layouts import (
     DPO_FEATURES,
     FINEVISION_FEATURES,
@@ -25,8 +25,9 @@ from .export_layouts import (
     finevision_record,
     sft_record,
 )
-from .images import ImageError, load_picture
+from .images import ImageError, ImagePathError, load_picture
 from .llava import llava_entry, llava_image
+from .passing import is_passing
 from .preferences import PreferenceRule
 
 FORMATS = ("trl-sft", "trl-dpo", "llava", "finevision")
@@ -52,8 +53,11 @@ class Exported:
         format: In which layout.
         rows: How many rows were read.
         records: How many records were written; of a conversation one, but for "trl-dpo".
-        left_out: Why rows were left out, and how many for each reason.
-        licenses: How many rows there are of each licence.
+        left_out: Why rows were left out by the rule, and how many for each reason.
+        unreadable: Why pictures that rows name could not be read, and how many rows are set aside for each reason: all
+            of a conversation.
+        first_unreadable: The first of these pictures, with its reason.
+        licenses: How many of the other rows there are of each licence.
         features: Columns of the parquet files; None for "llava".
         num_bytes: Size of the records in memory.
         download_bytes: Size of the files.
@@ -64,6 +68,8 @@ class Exported:
     rows: int = 0
     records: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    unreadable: Counter[str] = field(default_factory=Counter)
+    first_unreadable: str | None = None
     licenses: Counter[str] = field(default_factory=Counter)
     features: Features | None = None
     num_bytes: int = 0
@@ -101,6 +107,8 @@ def export_dataset(
 
     Raises:
         ExportError: Folders, a layout or rows that cannot be worked with, or nothing to write.
+        FolderBusyError: Another process is writing the folder.
+        OSError: The machine is in the way, as on a full disk (`is_passing`), or the folder cannot be written.
     """
     source, target = Path(dataset), Path(output)
     if format not in FORMATS:
@@ -111,23 +119,15 @@ def export_dataset(
     done = Exported(target, format, features=_FEATURES.get(format))
     root = Path(image_root) if image_root is not None else source
     conversations = _conversations(files, types, root, done, embed=pictures or format != "llava")
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    unfinished.mkdir(parents=True)
-    try:
+    with atomic_folder(target) as unfinished:
         if format == "llava":
             _write_llava(unfinished, conversations, done, pictures)
         else:
             _write_parquet(unfinished, _records(conversations, done, rule or PreferenceRule()), done)
         if not done.records:
-            raise ExportError(_nothing(done, types))
+            raise ExportError(_nothing(done, types, root))
         if card is not None:
             card(unfinished, done)
-        if target.exists():
-            target.rmdir()
-        unfinished.rename(target)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return done
 
 
@@ -164,10 +164,9 @@ def _conversations(
         turns = [row.get("turn") for row in rows]
         if len(rows) > 1 and not _rise(turns):
             raise ExportError(f"conversation {name!r} has the turns {turns}: sort its rows by 'turn'.")
-        for row in rows:
-            if row["image"] is not None and (embed and row["image"].get("bytes") is None):
-                row["image"] = _read_picture(row["image"]["path"], root)
         done.rows += len(rows)
+        if embed and not _embed(rows, root, done):
+            continue
         done.licenses.update(row.get("license") or "unknown" for row in rows)
         yield rows
 
@@ -186,17 +185,29 @@ def _rows(files: Sequence[Path], types: Sequence[str] | None) -> Iterator[dict[s
                     yield row
 
 
+def _embed(rows: list[dict[str, Any]], root: Path, done: Exported) -> bool:
+    """Puts pictures that a conversation only names into its rows; False, and counted, if one cannot be read."""
+    try:
+        for row in rows:
+            if row["image"] is not None and row["image"].get("bytes") is None:
+                row["image"] = _read_picture(row["image"]["path"], root)
+    except ImageError as error:
+        if isinstance(error.__cause__, OSError) and is_passing(error.__cause__):
+            raise error.__cause__ from None
+        done.unreadable[error.reason] += len(rows)
+        done.first_unreadable = done.first_unreadable or str(error)
+        return False
+    return True
+
+
 def _read_picture(name: str | None, root: Path) -> dict[str, Any]:
     """A picture that a row names, as bytes."""
     if not name:
         raise ExportError("a row holds neither a picture's bytes nor its name: write the dataset again.")
     path = (root / name).resolve()
     if not path.is_relative_to(root.resolve()):
-        raise ExportError(f"the picture {name!r} does not lie under {str(root)!r}: give --image-root its folder.")
-    try:
-        return {"bytes": load_picture(path, name=name).data, "path": None}
-    except ImageError as error:
-        raise ExportError(f"{error}; pictures are looked for under {str(root)!r} (--image-root).") from error
+        raise ImagePathError(name, "does not lie under the folder of pictures")
+    return {"bytes": load_picture(path, name=name).data, "path": None}
 
 
 def _records(
@@ -285,10 +296,12 @@ def _write_once(path: Path, data: bytes, name: str) -> None:
     path.write_bytes(data)
 
 
-def _nothing(done: Exported, types: Sequence[str] | None) -> str:
+def _nothing(done: Exported, types: Sequence[str] | None, root: Path) -> str:
     if not done.rows:
         which = f" of type {', '.join(types)}" if types is not None else ""
         return f"the dataset holds no rows{which}: there is nothing to write."
+    if done.first_unreadable and not done.left_out:
+        return f"{done.first_unreadable}, nor can any other; they are looked for under {str(root)!r} (--image-root)."
     reasons = ", ".join(f"{count} {reason}" for reason, count in done.left_out.most_common())
     settings = "min_words, score, min_gain, keep_cuts"
     said = f"none of {done.rows} rows makes a preference pair ({reasons}): loosen the rule ({settings})."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from datasets import Dataset, concatenate_datasets
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from .annotations import LAYOUTS, read_annotations
-from .atomic import atomic_write
+from .atomic import atomic_folder, atomic_write
 from .images import ImageError, load_picture
 from .loading import load_rows
 from .mixing import MIX_FEATURES, MixError, add_rows, content_fingerprint, replace_rows, training_rows
@@ -180,27 +179,20 @@ def write_mixture(
     Raises:
         MixConflictError: The folder holds something else.
         MixError: A picture cannot be embedded.
+        FolderBusyError: Another process is writing it.
     """
     target = Path(output)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         if _manifest(target) == mixture.manifest:
             return False
         raise MixConflictError(f"{str(target)!r} exists and holds no such mixture: give a new or empty folder.")
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    unfinished.mkdir(parents=True)
-    try:
+    with atomic_folder(target) as unfinished:
         _write_rows(unfinished, mixture)
         (unfinished / MANIFEST).parent.mkdir()
         atomic_write(unfinished / INSTANCES, (f"{json.dumps(one)}\n".encode() for one in mixture.instances))
         atomic_write(unfinished / MANIFEST, f"{json.dumps(mixture.manifest, indent=2)}\n".encode())
         if card is not None:
             card(unfinished, mixture)
-        if target.exists():
-            target.rmdir()
-        unfinished.rename(target)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return True
 
 

@@ -28,16 +28,18 @@ class ScriptedModel:
         log: A file to which a line is added for each call of `generate`, with the process and the number of rows.
         delay: Seconds that a call takes.
         fits: Rows that memory suffices for.
+        full: The error where it does not.
         malformed: Of so many texts one is no pair; 0 for none.
         hold: A file that every call waits for.
     """
 
-    def __init__(self, log=None, delay=0.0, fits=None, malformed=9, hold=None):
+    def __init__(self, log=None, delay=0.0, fits=None, malformed=9, hold=None, full=None):
         vision = SimpleNamespace(image_size=4)
         self.config = SimpleNamespace(_name_or_path="scripted", vision_config=vision, image_token_index=None)
         self.generation_config = GenerationConfig()
         self.dtype, self.device = torch.float32, torch.device("cpu")
         self.log, self.delay, self.fits, self.malformed, self.hold = log, delay, fits, malformed, hold
+        self.full = full or torch.OutOfMemoryError("scripted")
 
     def eval(self):
         return self
@@ -90,7 +92,7 @@ class ScriptedModel:
             with open(self.log, "a") as file:
                 file.write(f"{os.getpid()} {count}\n")
         if self.fits is not None and count > self.fits:
-            raise torch.OutOfMemoryError("scripted")
+            raise self.full
         time.sleep(self.delay)
         while self.hold and not os.path.exists(self.hold):
             time.sleep(0.005)

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -482,6 +483,70 @@ def test_pictures_that_rows_only_name(tmp_path):
         export_dataset(tmp_path / "rows", tmp_path / "up", format="trl-sft")
 
 
+@pytest.mark.parametrize("layout", FORMATS)
+def test_a_picture_that_is_gone_sets_its_rows_aside(layout, tmp_path):
+    """A conversation goes as a whole: without one of its turns it would be another."""
+    talk = [row | {"image": {"bytes": None, "path": "gone.png"}} for row in conversation("detail")]
+    other = generated(2, image={"bytes": None, "path": "cut.png"})
+    (tmp_path / "cut.png").write_bytes(picture("red")[:40])
+    write(tmp_path / "rows", [generated(0), *talk, generated(1), other])
+    asked = ("export", tmp_path / "rows", "-f", layout, "--image-root", tmp_path)
+    result = call(*asked, "-o", tmp_path / "out")
+    assert result.exit_code == 3 and "2 records from 5 rows" in result.output, result.output
+    assert "2 set aside: its picture cannot be read (No such file or directory)" in result.output
+    assert "1 set aside: its picture is not a picture in a format" in result.output
+    assert "The first that could not be read: picture 'gone.png'" in result.stderr
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "| 2 | cannot be read (No such file or directory) |" in card and "| 2 | cc0-1.0 |" in card
+    if layout == "llava":  # which may name pictures without reading them
+        assert call(*asked, "-o", tmp_path / "named", "--no-pictures").exit_code == 0
+        entries = json.loads((tmp_path / "named" / "conversations.json").read_text())
+        assert len(entries) == 4 and entries[3]["image"] == "cut.png"
+    else:
+        rows = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+        assert rows[1]["images"][0].size == (48, 32)
+
+
+def test_what_a_killed_export_left_is_removed_and_a_living_one_is_let_be(tmp_path):
+    """Told by its lock: in a container every export may have the same process number."""
+    write(tmp_path / "rows", [generated(0)])
+    code = """
+import os, signal, sys
+from pathlib import Path
+from vigc.processing.export import export_dataset
+def card(folder, done):
+    print("writing", flush=True)
+    signal.pause()
+export_dataset(sys.argv[1], sys.argv[2], format="llava", card=card)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "rows"), str(tmp_path / "out")]
+    asked = ("export", tmp_path / "rows", "-f", "llava", "-o", tmp_path / "out")
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"writing\n"
+        result = call(*asked)
+        assert result.exit_code == 5 and "is being written by another process" in result.stderr
+        assert (tmp_path / ".out.tmp" / "conversations.json").exists()
+        process.kill()
+    assert (tmp_path / ".out.tmp").exists()
+    assert call(*asked).exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "rows"]
+
+
+def test_a_machine_in_trouble_sets_no_row_aside(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(picture("red"))
+    write(tmp_path / "rows", [generated(0), generated(1, image={"bytes": None, "path": "a.png"})])
+
+    def fail(path):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    options = ("-f", "trl-sft", "-o", tmp_path / "out", "--image-root", tmp_path / "photos")
+    result = call("export", tmp_path / "rows", *options)
+    assert result.exit_code == 75 and "Too many open files" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_large_exports_are_several_files(tmp_path, monkeypatch):
     from vigc.processing import export
 
@@ -525,5 +590,5 @@ def test_an_interrupted_export_leaves_nothing(layout, tmp_path, monkeypatch):
     write(tmp_path / "rows", [generated(0)])
     monkeypatch.setattr(export, "_to_disk", fail)
     result = call("export", tmp_path / "rows", "-f", layout, "-o", tmp_path / "out")
-    assert result.exit_code == 1 and "No space left on device" in result.stderr
+    assert result.exit_code == 75 and "No space left on device" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows"]

@@ -1,14 +1,12 @@
 """What is generated and exported, in TRL with a stock model: it trains, and the pictures reach the loss."""
 
 import copy
-import io
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import load_dataset
 from PIL import Image
+from scripted import ScriptedModel, ScriptedProcessor
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     CLIPImageProcessorPil,
@@ -20,9 +18,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from vigc.processing import GENERATED_FEATURES
+from vigc.generation import generate_dataset
 from vigc.processing.export import export_dataset
-from vigc.processing.rows import to_messages
 
 trl = pytest.importorskip("trl", reason="needs vigc[train]")
 peft = pytest.importorskip("peft", reason="needs vigc[train]")
@@ -95,31 +92,13 @@ def model(processor):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A dataset folder as the job leaves it: four pictures of a colour each, corrected."""
-    rows = []
-    for index, colour in enumerate(COLOURS):
-        buffer = io.BytesIO()
-        Image.new("RGB", (24, 20), colour).save(buffer, "PNG")
-        draft, answer = "It is black.", f"It is {colour}."
-        rows.append(
-            {
-                "id": f"{index}",
-                "image": {"bytes": buffer.getvalue(), "path": None},
-                "image_id": colour,
-                "type": "detail",
-                "question": "Which colour?",
-                "draft": draft,
-                "answer": answer,
-                "messages": to_messages("Which colour?", answer),
-                "scores": {"draft_logprob": -1.0, "answer_logprob": -0.5, "visual_dependency": None},
-            }
-        )
-    folder = tmp_path_factory.mktemp("generated") / "colours"
-    (folder / "detail").mkdir(parents=True)
-    pq.write_table(
-        pa.Table.from_pylist(rows, schema=GENERATED_FEATURES.arrow_schema), folder / "detail" / "train-00000.parquet"
-    )
-    return folder
+    """The dataset folder that the job writes about four pictures of a colour each, all of them corrected."""
+    place = tmp_path_factory.mktemp("generated")
+    (place / "pictures").mkdir()
+    for colour in COLOURS:
+        Image.new("RGB", (24, 20), colour).save(place / "pictures" / f"{colour}.png")
+    job = {"model": ScriptedModel(malformed=0), "processor": ScriptedProcessor(), "types": ["detail"]}
+    return generate_dataset(place / "pictures", place / "colours", **job).output
 
 
 def settings(tmp_path):
@@ -172,7 +151,7 @@ def test_sft_with_a_stock_model(exported, folder, model, processor, tmp_path):
     batch = next(iter(trainer.get_train_dataloader()))
     assert batch["pixel_values"].shape == (4, 3, 16, 16)
     text = processor.tokenizer.decode(batch["input_ids"][0])
-    assert text.count("<image>") == 4 and "Which colour?" in text and "It is " in text
+    assert text.count("<image>") == 4 and "What is " in text and "It is " in text
     trains(trainer, rows, "vision_tower")
 
 
@@ -190,5 +169,7 @@ def test_dpo_with_a_stock_model_and_lora(folder, model, processor, tmp_path):
     )
     batch = next(iter(trainer.get_train_dataloader()))
     texts = [processor.tokenizer.decode(ids) for ids in batch["input_ids"]]
-    assert sum("black" in text for text in texts) == 4 and len(texts) == 8, "chosen and rejected of each"
+    for column in ("answer", "draft"):
+        told = load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))[column]
+        assert sum(any(one in text for one in told) for text in texts) == 4, f"the {column} of each"
     trains(trainer, rows, "lora_B")

@@ -391,6 +391,58 @@ def test_what_a_killed_job_left_out_does_not_stay(place, monkeypatch):
     assert not (place / "out" / ledger.EXCLUDED).exists()
 
 
+def listed_pictures(place, count=8):
+    """A COCO file of pictures, one of which is missing: its bytes, and what a job takes."""
+    (place / "root").mkdir()
+    names = [f"{index:06d}.png" for index in range(count)]
+    for index, name in enumerate(names):
+        Image.new("RGB", (6, 5), (index * 25, 40, 255 - index)).save(place / "root" / name)
+    images = [{"id": index, "file_name": name} for index, name in enumerate(names)]
+    (place / "coco.json").write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
+    missing = place / "root" / names[1]
+    data = missing.read_bytes()
+    missing.unlink()
+    job = {"images": place / "coco.json", "format": "coco", "image_root": place / "root", "types": ["detail"]}
+    job |= {"model": ScriptedModel(malformed=0), "processor": ScriptedProcessor(), "shard_size": 4}
+    return missing, data, job
+
+
+def test_a_shard_done_again_after_the_end_is_on_the_card(place):
+    missing, data, job = listed_pictures(place)
+    out = place / "out" / "data"
+    assert generate_dataset(output=out, **job).set_aside == 1
+    missing.write_bytes(data)
+    (out / ledger.quarantine_file(0)).unlink()
+    again = generate_dataset(output=out, **job)
+    assert (again.rows, again.set_aside, again.resumed) == (8, 0, True)
+    generate_dataset(output=place / "whole" / "data", **job)
+    assert content(out) == content(place / "whole" / "data")
+    code = "import sys; from datasets import load_dataset; print(len(load_dataset(sys.argv[1], split='train')))"
+    told = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["8"]
+
+
+@pytest.mark.parametrize("before", ["write_shard", "write_finished"])
+def test_what_a_killed_attempt_set_aside_and_the_next_one_did_not_is_gone(place, monkeypatch, before):
+    missing, data, job = listed_pictures(place)
+    out = place / "out" / "data"
+
+    def die(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ledger, before, die)
+        generate_dataset(output=out, **job)
+    assert [record["path"] for record in ledger.read_quarantine(out)] == [missing.name]
+    missing.write_bytes(data)
+    if before == "write_finished":  # the shard is finished, and asked for again
+        (out / "detail" / "train-00000.parquet").unlink()
+    again = generate_dataset(output=out, **job)
+    assert (again.rows, again.set_aside, ledger.read_quarantine(out)) == (8, 0, [])
+    generate_dataset(output=place / "whole" / "data", **job)
+    assert content(out) == content(place / "whole" / "data")
+
+
 def test_overwriting_goes_on_with_the_same_job(place):
     make_inputs(place)
     generate(place, place / "out", rank=0, world_size=2)
@@ -419,6 +471,26 @@ def test_too_little_memory_halves_the_batch_and_keeps_the_rows(place):
     assert content(resumed) == content(whole)
     with pytest.raises(TryAgainError, match="Memory does not suffice for one picture"):
         generate(place, place / "c", model=ScriptedModel(fits=0))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.\n",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "MPS backend out of memory (MPS allocated: 8.00 GB, max allowed: 9.07 GB).",
+        "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to",
+    ],
+)
+def test_too_little_memory_is_known_however_it_is_said(place, text):
+    make_inputs(place, count=4)
+    generate(place, place / "a", batch_size=4)
+    generate(place, place / "b", batch_size=4, model=ScriptedModel(fits=1, full=RuntimeError(text)))
+    assert rows_of(place / "a") == rows_of(place / "b") != []
+    assert sum(record.halved for record in ledger.shard_records(place / "b")) > 0
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        generate(place, place / "c", model=ScriptedModel(fits=1, full=RuntimeError("device-side assert triggered")))
 
 
 def test_too_little_memory_costs_a_correction_nothing_but_time(place):

@@ -25,6 +25,7 @@ from vigc.processing.llava import llava_entry
 MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "LAB", "I;16", "I;16B", "I", "F")
 # Just below the limit of pixels, where memory is decided by how many copies are made on the way.
 LARGE = (8_900, 8_900)
+HUGE = "slide.tif"
 
 # One process for each input, that of the job and not of the test: peak of memory and time of each alone.
 MEASURE = """
@@ -172,6 +173,12 @@ def bad_inputs():
     return found
 
 
+def make_huge(path):
+    """A slide of bytes that nobody wrote: it takes no room, and minutes to read."""
+    with path.open("wb") as file:
+        file.truncate(128 * 2**30)
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """A folder of all odd pictures, and the words of the reason of each that is to be set aside."""
@@ -186,7 +193,9 @@ def pictures(tmp_path_factory):
     (root / "gone.png").symlink_to(root / "absent.png")
     (root / "escape.png").symlink_to("/etc/hostname")
     os.mkfifo(root / "pipe.png")
+    make_huge(root / HUGE)
     special = {"loop.png": "nowhere", "gone.png": "nowhere", "escape.png": "out of the folder", "pipe.png": "regular"}
+    special[HUGE] = "bytes, more than the limit"
     assert len(os.listdir(root)) == len(good_inputs()) + len(bad) + len(special) + 1 >= 120
     return root, {**bad, **special}
 
@@ -201,7 +210,7 @@ def test_odd_inputs_are_accepted_right_or_set_aside_with_the_right_reason(pictur
     reasons = dict(summary.skipped)
     wrong = {name: reasons.get(name) for name in bad if not re.search(bad[name], reasons.get(name, ""))}
     assert not wrong and set(reasons) == set(bad)
-    unread = {"loop.png", "gone.png", "escape.png", "pipe.png"}
+    unread = {"loop.png", "gone.png", "escape.png", "pipe.png", HUGE}
     for record in ledger.read_quarantine(tmp_path / "out"):
         assert record["exception"] and (record["sha256"] or record["path"] in unread)
     _check_pixels(tmp_path / "out", good_inputs())
@@ -211,11 +220,12 @@ def test_odd_inputs_are_accepted_right_or_set_aside_with_the_right_reason(pictur
 @pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.slow)])
 def test_no_odd_input_takes_more_than_its_share(every, pictures, tmp_path):
     root, bad = pictures
-    shutil.copytree(root, tmp_path / "all", symlinks=True, ignore=lambda *_: ["pipe.png"])
+    shutil.copytree(root, tmp_path / "all", symlinks=True, ignore=lambda *_: ["pipe.png", HUGE])
     os.mkfifo(tmp_path / "all" / "pipe.png")
     for index, name in enumerate(sorted(os.listdir(tmp_path / "all"))):
         if index % every:
             os.unlink(tmp_path / "all" / name)
+    make_huge(tmp_path / "all" / HUGE)
     for name, data in large_inputs().items():
         (tmp_path / "all" / name).write_bytes(data)
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "all"), str(ROOT / "tests")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from .terminal import fail, option, say
+from .terminal import UNUSABLE, fail, option, say
 
 Checkpoints = Annotated[
     list[Path] | None,
@@ -63,5 +63,5 @@ def convert(
                 lora_alpha=lora_alpha,
             )
     except (ValueError, OSError, ImportError) as error:
-        fail("convert", error)
+        fail("convert", error, getattr(error, "exit_code", UNUSABLE))
     say(str(report))

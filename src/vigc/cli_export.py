@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import FAILED, count, fail, option, say
+from .terminal import FAILED, SET_ASIDE, UNUSABLE, count, fail, option, say
 
 _PAIRS = "Preference pairs (trl-dpo)"
 _PICTURES = "Pictures"
@@ -63,8 +63,11 @@ def export(
     correction counts only if it is material (words differ, and not by a cut alone) and its score agrees.
     """
     from vigc.hub_cards import write_export_card
-    from vigc.processing.export import Exported, ExportError, export_dataset
+    from vigc.processing.export import Exported, export_dataset
+    from vigc.processing.passing import is_passing
     from vigc.processing.preferences import PreferenceRule
+
+    from .running import TRY_AGAIN
 
     try:
         rule = PreferenceRule(min_words=min_words, score=score, min_gain=min_gain, keep_cuts=keep_cuts)
@@ -82,11 +85,16 @@ def export(
             image_root=image_root,
             card=card,
         )
-    except (ExportError, ValueError) as error:
-        fail("export", error)
-    except OSError as error:  # a full disk, a folder that cannot be written
-        fail("export", error, FAILED)
+    except ValueError as error:
+        fail("export", error, getattr(error, "exit_code", UNUSABLE))
+    except (OSError, MemoryError) as error:  # a full disk, a folder that cannot be written
+        fail("export", error, TRY_AGAIN if is_passing(error) else FAILED)
     say(f"{count(done.records, 'record')} from {count(done.rows, 'row')}")
     for reason, number in done.left_out.most_common():
         say(f"  {number:>8,} left out: {reason}")
+    for reason, number in done.unreadable.most_common():
+        say(f"  {number:>8,} set aside: its picture {reason}")
     say(f"Dataset: {done.output}")
+    if done.first_unreadable:
+        say(f"The first that could not be read: {done.first_unreadable}", err=True)
+        raise typer.Exit(SET_ASIDE)

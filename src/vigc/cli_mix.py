@@ -74,6 +74,9 @@ def mix(
     from vigc.hub_cards import write_mix_card
     from vigc.processing.mix_folder import MixRequest, Mixture, Source, write_mixture
     from vigc.processing.mix_folder import mix as mixed
+    from vigc.processing.passing import is_passing
+
+    from .running import TRY_AGAIN
 
     def card(folder: Path, mixture: Mixture) -> None:
         write_mix_card(folder, mixture, name=output.resolve().name)
@@ -94,7 +97,7 @@ def mix(
     except ValueError as error:
         fail("mix", error, getattr(error, "exit_code", UNUSABLE))
     except OSError as error:  # a full disk, a folder that cannot be written
-        fail("mix", error, FAILED)
+        fail("mix", error, TRY_AGAIN if is_passing(error) else FAILED)
     start, result = mixture.manifest["base"], mixture.manifest["result"]
     say(f"{start['name']}: {count(start['instances'], 'instance')}, {count(start['rows'], 'row')}")
     for step in mixture.manifest["steps"]:

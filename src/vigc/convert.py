@@ -11,10 +11,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from vigc.convert_weights import Layers, Weight, collapse, language_model_weight
 from vigc.hub_cards import write_model_card
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
+from vigc.processing.atomic import atomic_folder
 
 _DECODING = {"num_beams": 1, "do_sample": False, "max_new_tokens": 249, "iqf_preset": "vigc"}
 
@@ -102,7 +101,7 @@ def convert_checkpoint(
     for weights in (language_model_weights(language_model), *map(read_weights, map(Path, checkpoints))):
         layers.add(weights)
     names = check_weights(model, layers, len(tokenizer))
-    with _written_whole(output) as folder:
+    with atomic_folder(output) as folder:
         model_config.dtype = _write_weights(names, layers, len(tokenizer), folder, kind, max_shard_size)
         _write_rest(model, *tokenizers, folder)
         write_model_card(
@@ -113,19 +112,6 @@ def convert_checkpoint(
             parameters=count_parameters(model),
         )
     return _report(output, model, names, layers)
-
-
-@contextmanager
-def _written_whole(output: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `output` when all is in it, and is gone when it failed."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
-        whole = Path(folder) / "model"
-        whole.mkdir()
-        yield whole
-        if output.exists():
-            output.rmdir()
-        whole.rename(output)
 
 
 def _report(
