@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -123,14 +124,9 @@ class Loader:
                 return Item(source, "")
             return self._skipped(source, error)
         except (ImageError, MemoryError, OSError) as error:
-            if is_passing(error) or is_passing(error.__cause__):
-                raise TryAgainError(f"{error}: run the same command again later.") from error
+            check_machine(self.collection, source, error)
             if not isinstance(error, ImageError):
                 raise
-            if not self.collection.is_there():
-                raise TryAgainError(
-                    f"{error}, and the place of all pictures is gone: run the same command again when it is back."
-                ) from error
             return self._skipped(source, error)
 
     def _pixels(self, image: Any, source: Source) -> torch.Tensor:
@@ -172,16 +168,32 @@ def _of_conversation(pairs: list[dict[str, Any]]) -> dict[str, Any]:
     return {"conversation_id": pairs[0].get("conversation_id"), "pairs": len(pairs)}
 
 
+def check_machine(collection: Collection, source: Source, error: BaseException) -> None:
+    """Raises a `TryAgainError` if not the input is at fault but the machine: a full disk, a share that is gone."""
+    if is_passing(error) or is_passing(error.__cause__):
+        raise TryAgainError(f"{error}: run the same command again later.") from error
+    if not collection.is_there(source):
+        raise TryAgainError(
+            f"{error}, and the place of all pictures is gone or empty: run the same command again when it is back."
+        ) from error
+
+
 def file_digest(path: Path) -> str | None:
-    """SHA-256 of a file in hexadecimal digits; None if it is no regular file or cannot be read."""
-    if not path.is_file():  # a pipe would never end
-        return None
+    """SHA-256 of a file in hexadecimal digits; None if it is no regular file or cannot be read.
+
+    Raises:
+        TryAgainError: The machine is in the way.
+    """
     digest = hashlib.sha256()
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never end
+            return None
         with path.open("rb") as file:
             while block := file.read(2**20):
                 digest.update(block)
-    except OSError:  # the reason of the refusal, then, which is recorded beside this
+    except (OSError, ValueError) as error:  # no name of a file, or the reason of the refusal, recorded beside this
+        if is_passing(error):
+            raise TryAgainError(f"{error}: run the same command again later.") from error
         return None
     return digest.hexdigest()
 
