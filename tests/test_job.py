@@ -442,7 +442,7 @@ def test_too_little_memory_costs_a_correction_nothing_but_time(place):
 
 
 def test_the_machine_s_trouble_sets_no_picture_aside(place, monkeypatch):
-    root = make_inputs(place)
+    make_inputs(place)
     read_bytes = Path.read_bytes
 
     def fail(path):
