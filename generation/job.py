@@ -12,7 +12,7 @@ from .errors import BusyError, GenerationError, TryAgainError
 from .folder import check_output, remove_dataset, sweep
 from .loading import file_digest
 from .plan import Selection, check_readable, check_same, complete_plan
-from .shards import MakeShard, ShardOutput, commit
+from .shards import MakeShard, commit
 from .sources import Source
 
 
@@ -168,19 +168,7 @@ def run_shard(
     with locks.hold(folder, f"shard-{shard:05d}") as free:
         # Looked at again: it may have been finished between the first look and the lock.
         if free and not _is_done(folder, plan, shard):
-            output = make(sources, say)
-            _check_there(shard, sources, output)
-            commit(folder, plan, shard, sources, output)
-
-
-def _check_there(shard: int, sources: list[Source], output: ShardOutput) -> None:
-    """Single files may be missing. Where all of a shard are, so is the place that held them."""
-    missing = [record["path"] for record in output.skipped if record["exception"] == FileNotFoundError.__name__]
-    if len(missing) > 1 and len(missing) == sum(source.name != "" for source in sources):
-        raise TryAgainError(
-            f"None of the {len(missing)} pictures of shard {shard} is there, {missing[0]!r} to {missing[-1]!r}: run "
-            "the same command again when their place is back, or begin a job without them."
-        )
+            commit(folder, plan, shard, sources, make(sources, say))
 
 
 def _is_done(folder: Path, plan: dict[str, Any], shard: int) -> bool:

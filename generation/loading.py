@@ -60,6 +60,7 @@ class Loader:
         self, collection: Collection, prepare: Callable[[Any], torch.Tensor], batch_size: int, embed: bool = True
     ) -> None:
         self.collection, self.prepare, self.batch_size, self.embed = collection, prepare, batch_size, embed
+        self._read: Source | None = None  # the last one that could be
 
     def batches(self, sources: Sequence[Source], skipped: list[dict[str, Any]]) -> Iterator[list[Item]]:
         """Batches of the inputs in their order, less those that cannot be opened and copies of earlier ones.
@@ -111,6 +112,7 @@ class Loader:
             return Item(source, "")
         try:
             picture = self.collection.open(source)
+            self._read = source
             image = {"bytes": picture.data, "path": None} if self.embed else self._path(source)
             return Item(
                 source,
@@ -124,7 +126,7 @@ class Loader:
                 return Item(source, "")
             return self._skipped(source, error)
         except (ImageError, MemoryError, OSError) as error:
-            check_machine(self.collection, source, error)
+            check_machine(self.collection, source, error, self._read)
             if not isinstance(error, ImageError):
                 raise
             return self._skipped(source, error)
@@ -168,13 +170,25 @@ def _of_conversation(pairs: list[dict[str, Any]]) -> dict[str, Any]:
     return {"conversation_id": pairs[0].get("conversation_id"), "pairs": len(pairs)}
 
 
-def check_machine(collection: Collection, source: Source, error: BaseException) -> None:
-    """Raises a `TryAgainError` if not the input is at fault but the machine: a full disk, a share that is gone."""
+def check_machine(collection: Collection, source: Source, error: BaseException, before: Source | None = None) -> None:
+    """Tells what is wrong with the machine from what is wrong with an input.
+
+    Args:
+        collection: What it is of.
+        source: The input.
+        error: What came of opening it.
+        before: Another one that could be opened: where one is missing and that one too, both are away.
+
+    Raises:
+        TryAgainError: The machine is in the way: a full disk, a share that is gone.
+    """
     if is_passing(error) or is_passing(error.__cause__):
         raise TryAgainError(f"{error}: run the same command again later.") from error
-    if not collection.is_there(source):
+    missing = isinstance(error.__cause__, FileNotFoundError)
+    path = collection.locate(before) if missing and before is not None else None
+    if not collection.is_there(source) or (path is not None and not os.path.exists(path)):
         raise TryAgainError(
-            f"{error}, and the place of all pictures is gone or empty: run the same command again when it is back."
+            f"{error}, and the place of the pictures is gone or empty: run the same command again when it is back."
         ) from error
 
 

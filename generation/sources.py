@@ -90,7 +90,7 @@ class Collection(Protocol):
         """The path of the file, where each picture is one."""
 
     def is_there(self, source: Source) -> bool:
-        """Whether the place that holds it among all others can still be seen."""
+        """Whether the place that it should be in can still be seen."""
 
     @property
     def unlisted(self) -> dict[str, int]:
@@ -139,11 +139,18 @@ class Files:
         return None if is_address(source.name) else confined(self._real_root, source.name)
 
     def is_there(self, source: Source) -> bool:
-        """Whether the root holds anything: a share that is gone leaves an empty folder, or none."""
-        if is_address(source.name):
-            return True
+        """Whether the folder that it should be in holds anything: a share that is gone leaves an empty one, or none."""
         try:
-            with os.scandir(self._real_root) as entries:
+            path = self.locate(source)
+        except ImagePathError:  # whatever the disk holds
+            return True
+        if path is None:
+            return True
+        place = os.path.dirname(path)
+        while len(place) > len(self._real_root) and not os.path.isdir(place):
+            place = os.path.dirname(place)
+        try:
+            with os.scandir(place) as entries:
                 return any(True for _ in entries)
         except OSError:
             return False

@@ -457,7 +457,7 @@ def test_the_machine_s_trouble_sets_no_picture_aside(place, monkeypatch):
     generate(place, place / "whole")
 
 
-@pytest.mark.parametrize("leaves", ["nothing", "an empty folder"])
+@pytest.mark.parametrize("leaves", ["nothing", "an empty folder", "another file"])
 def test_a_share_that_goes_away_sets_no_picture_aside(place, monkeypatch, leaves):
     root = make_inputs(place)
     read_bytes = Path.read_bytes
@@ -465,12 +465,14 @@ def test_a_share_that_goes_away_sets_no_picture_aside(place, monkeypatch, leaves
     def vanish(path):
         if path.name == "p6.png":
             shutil.rmtree(root)
-            if leaves == "an empty folder":
+            if leaves != "nothing":
                 root.mkdir()
+            if leaves == "another file":
+                (root / "not mounted").touch()
         return read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", vanish)
-    with pytest.raises(TryAgainError, match="the place of all pictures is gone or empty"):
+    with pytest.raises(TryAgainError, match="the place of the pictures is gone or empty"):
         generate(place, place / "out")
 
 
@@ -500,19 +502,20 @@ def test_a_mount_point_without_its_pictures_sets_none_aside(place, capsys, left)
         (root / "not mounted").touch()
     if left == "a part":
         shutil.copytree(saved / "a", root / "a")
+        (root / "b").mkdir()
     capsys.readouterr()
     assert do_job("generate", lambda: job, out) == 75
-    said = "None of the 4 pictures of shard 2 is there, 'b/0.png'" if left == "a part" else "None of 16 pictures"
-    assert said in (told := capsys.readouterr().err) and "when their place is back" in told
+    said = "the place of the pictures is gone or empty" if left == "a part" else "None of 16 pictures can be read"
+    assert said in (told := capsys.readouterr().err) and "run the same command again" in told
     assert ledger.read_quarantine(out) == [] and not (out / ledger.FINISHED).exists()
     shutil.copytree(saved, root, dirs_exist_ok=True)
     (root / "not mounted").unlink(missing_ok=True)
     assert do_job("generate", lambda: job, out) == 0 and content(out) == content(place / "whole" / "data")
 
 
-def test_single_pictures_that_are_missing_are_set_aside(place):
+def test_pictures_that_are_missing_among_others_are_set_aside(place):
     job = coco_job(place, [f"{index}.png" for index in range(9)])
-    missing = ["0.png", "1.png", "2.png", "8.png"]  # three of the first shard's four, and the only one of the last
+    missing = ["0.png", "4.png", "5.png", "6.png", "7.png"]  # one of the first shard, and the second
     for name in missing:
         (place / "root" / name).unlink()
     assert do_job("generate", lambda: job, place / "out") == 3

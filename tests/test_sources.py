@@ -400,7 +400,7 @@ def test_pictures_that_are_away_during_the_hash_pass_are_compared_later(root, tm
             root.rename(tmp_path / "away")
         return read_bytes(path)
 
-    with monkeypatch.context() as patch, pytest.raises(TryAgainError, match="the place of all pictures is gone"):
+    with monkeypatch.context() as patch, pytest.raises(TryAgainError, match="the place of the pictures is gone"):
         patch.setattr(Path, "read_bytes", vanish)
         generate_dataset(root, tmp_path / "out", **given)
     (tmp_path / "away").rename(root)
