@@ -133,6 +133,7 @@ class ExcludedPictures:
 
     Attributes:
         unreadable: Files that nothing can be compared with.
+        unlisted: What lies beside the pictures and is none, in words, with its count.
 
     Raises:
         GenerationError: It holds none that can be read.
@@ -151,6 +152,7 @@ class ExcludedPictures:
             count += 1
             for band in _bands(look):
                 self._bands[band].append((look, printable(source.name)))
+        self.unlisted = {f"in {self.name}, {what}": count for what, count in pictures.unlisted.items()}
         if not count:
             raise GenerationError(
                 f"{str(folder)!r} holds no picture that can be read: {_fault(pictures, self.unreadable[0])}."

@@ -37,6 +37,7 @@ class Summary:
         excluded: How many inputs were left out, by reason.
         uncompared: By folder of pictures to leave out: how many files of it could not be read ("count"), so that
             nothing was compared with them, and the names of some ("first").
+        unlisted: What lies beside the inputs and is none of them, in words, with its count.
         dropped: How many questions were left out because the picture had the same one already.
         bare: How many inputs have no picture; their rows were passed on as they were.
         repeated: How many rows have the id of another one, where exact copies of a picture lie in different shards;
@@ -60,6 +61,7 @@ class Summary:
     duplicates: int = 0
     excluded: dict[str, int] = field(default_factory=dict)
     uncompared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unlisted: dict[str, int] = field(default_factory=dict)
     dropped: int = 0
     bare: int = 0
     repeated: int = 0

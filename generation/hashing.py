@@ -13,12 +13,11 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from vigc.processing.images import ImageError
+from vigc.processing.images import MAX_BYTES, ImageError
 
 from . import ledger
-from .errors import TryAgainError, is_passing
-from .loading import file_digest
-from .sources import Collection, Source
+from .loading import check_machine, file_digest
+from .sources import Collection, Source, shown
 
 _PIECE = 512
 _THREADS = min(8, os.cpu_count() or 1)
@@ -30,7 +29,7 @@ Hashes = tuple[str | None, int | None]
 def hashed(
     place: Path, collection: Collection, sources: Iterator[Source], *, looks: bool
 ) -> Iterator[tuple[Source, Hashes]]:
-    """Each input with its hashes, which are kept until the file changes.
+    """Each input with its hashes, which are kept until its file changes, or the dataset that it is a row of.
 
     Args:
         place: The folder that they are kept in.
@@ -38,7 +37,7 @@ def hashed(
         sources: The inputs.
         looks: Whether the perceptual hash is needed too, for which each picture is decoded.
     """
-    number = 0
+    number, of = 0, ledger.fingerprint({"name": collection.name, **collection.facts})
     with (
         tqdm(desc="Hashes", unit="picture", disable=None) as progress,
         ThreadPoolExecutor(_THREADS) as threads,
@@ -46,10 +45,10 @@ def hashed(
         while piece := list(islice(sources, _PIECE)):
             path = place / f"part-{number:05d}.jsonl"
             keys = [_stamp(collection, source) for source in piece]
-            hashes = _kept(path, keys, looks)
+            hashes = _kept(path, of, keys, looks)
             if hashes is None:
                 hashes = list(threads.map(lambda source: _hash(collection, source, looks), piece))
-                head = json.dumps({"looks": looks})
+                head = json.dumps({"of": of, "looks": looks})
                 lines = [json.dumps([key, *pair]) for key, pair in zip(keys, hashes, strict=True)]
                 ledger.atomic_write(path, "\n".join([head, *lines, ""]).encode())
             yield from zip(piece, hashes, strict=True)
@@ -58,7 +57,7 @@ def hashed(
 
 
 def _stamp(collection: Collection, source: Source) -> list[str | int | list[int] | None]:
-    """What changes with an input, as far as the disk tells without reading it."""
+    """What changes with an input of a collection, as far as the disk tells without reading it."""
     try:
         path = collection.locate(source)
         if path is None:
@@ -69,11 +68,12 @@ def _stamp(collection: Collection, source: Source) -> list[str | int | list[int]
     return [source.name, status.st_size, status.st_mtime_ns]
 
 
-def _kept(path: Path, keys: Sequence[list[str | int | list[int] | None]], looks: bool) -> list[Hashes] | None:
+def _kept(path: Path, of: str, keys: Sequence[list[str | int | list[int] | None]], looks: bool) -> list[Hashes] | None:
     try:
         head, *lines = path.read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines]
-        known = json.loads(head)["looks"] or not looks
+        made = json.loads(head)
+        known = made["of"] == of and (made["looks"] or not looks)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):  # torn: hashed again
@@ -86,11 +86,12 @@ def _kept(path: Path, keys: Sequence[list[str | int | list[int] | None]], looks:
 def _hash(collection: Collection, source: Source, looks: bool) -> Hashes:
     try:
         if not looks and (path := collection.locate(source)) is not None and source.refused is None:
-            return file_digest(Path(path)), None
+            if (digest := file_digest(Path(path), MAX_BYTES)) is None:
+                raise ImageError(shown(source.name), "cannot be read, or is too large")
+            return digest, None
         picture = collection.open(source)
     except (ImageError, OSError) as error:
-        if is_passing(error) or is_passing(error.__cause__):
-            raise TryAgainError(f"{error}: run the same command again later.") from error
+        check_machine(collection, source, error)
         return None, None
     digest = hashlib.sha256(picture.original).hexdigest()
     return digest, perceptual_hash(picture.image) if looks else None

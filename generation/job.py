@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import ledger, locks
-from .errors import BusyError, GenerationError
+from .errors import BusyError, GenerationError, TryAgainError
 from .folder import check_output, remove_dataset, sweep
 from .loading import file_digest
 from .plan import Selection, check_readable, check_same, complete_plan
@@ -132,15 +132,33 @@ def _is_listed(folder: Path, plan: dict[str, Any]) -> bool:
 
 
 def unfinished(
-    folder: Path, plan: dict[str, Any], shards: Iterable[int], passed: Callable[[], Any]
+    folder: Path, plan: dict[str, Any], selection: Selection, shards: Iterable[int], passed: Callable[[], Any]
 ) -> Iterator[tuple[int, list[Source]]]:
-    """The shards that are not finished, each with its inputs; `passed` is called for each that is."""
-    inputs = ledger.Inputs(folder / ledger.INPUTS)
+    """The shards that are not finished, each with its inputs; `passed` is called for each that is.
+
+    Raises:
+        TryAgainError: Nothing can be read any more of what the job was begun with.
+    """
+    inputs, checked = ledger.Inputs(folder / ledger.INPUTS), False
     for shard in shards:
         if _is_done(folder, plan, shard):
             passed()
-        else:
-            yield shard, [Source(**record) for record in inputs[shard]]
+            continue
+        if not checked:
+            _check_still_readable(selection)
+            checked = True
+        yield shard, [Source(**record) for record in inputs[shard]]
+
+
+def _check_still_readable(selection: Selection) -> None:
+    try:
+        check_readable(selection)
+    except TryAgainError:
+        raise
+    except GenerationError as error:
+        raise TryAgainError(
+            f"{error} Some could when the job was begun: run the same command again when their place is back."
+        ) from error
 
 
 def run_shard(

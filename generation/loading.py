@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -59,6 +60,7 @@ class Loader:
         self, collection: Collection, prepare: Callable[[Any], torch.Tensor], batch_size: int, embed: bool = True
     ) -> None:
         self.collection, self.prepare, self.batch_size, self.embed = collection, prepare, batch_size, embed
+        self._read: Source | None = None  # the last one that could be
 
     def batches(self, sources: Sequence[Source], skipped: list[dict[str, Any]]) -> Iterator[list[Item]]:
         """Batches of the inputs in their order, less those that cannot be opened and copies of earlier ones.
@@ -110,6 +112,7 @@ class Loader:
             return Item(source, "")
         try:
             picture = self.collection.open(source)
+            self._read = source
             image = {"bytes": picture.data, "path": None} if self.embed else self._path(source)
             return Item(
                 source,
@@ -123,14 +126,9 @@ class Loader:
                 return Item(source, "")
             return self._skipped(source, error)
         except (ImageError, MemoryError, OSError) as error:
-            if is_passing(error) or is_passing(error.__cause__):
-                raise TryAgainError(f"{error}: run the same command again later.") from error
+            check_machine(self.collection, source, error, self._read)
             if not isinstance(error, ImageError):
                 raise
-            if not self.collection.is_there():
-                raise TryAgainError(
-                    f"{error}, and the place of all pictures is gone: run the same command again when it is back."
-                ) from error
             return self._skipped(source, error)
 
     def _pixels(self, image: Any, source: Source) -> torch.Tensor:
@@ -172,23 +170,49 @@ def _of_conversation(pairs: list[dict[str, Any]]) -> dict[str, Any]:
     return {"conversation_id": pairs[0].get("conversation_id"), "pairs": len(pairs)}
 
 
+def check_machine(collection: Collection, source: Source, error: BaseException, before: Source | None = None) -> None:
+    """Tells what is wrong with the machine from what is wrong with an input.
+
+    Args:
+        collection: What it is of.
+        source: The input.
+        error: What came of opening it.
+        before: Another one that could be opened: where one is missing and that one too, both are away.
+
+    Raises:
+        TryAgainError: The machine is in the way: a full disk, a share that is gone.
+    """
+    if is_passing(error) or is_passing(error.__cause__):
+        raise TryAgainError(f"{error}: run the same command again later.") from error
+    missing = isinstance(error.__cause__, FileNotFoundError)
+    path = collection.locate(before) if missing and before is not None else None
+    if not collection.is_there(source) or (path is not None and not os.path.exists(path)):
+        raise TryAgainError(
+            f"{error}, and the place of the pictures is gone or empty: run the same command again when it is back."
+        ) from error
+
+
 def file_digest(path: Path, most: int | None = None) -> str | None:
     """SHA-256 of a file in hexadecimal digits; None if it is no regular file, cannot be read, or is larger than `most`.
 
     Args:
         path: The file.
         most: Limit in bytes, where there is one: reading takes a second for each gigabyte, or ten.
+
+    Raises:
+        TryAgainError: The machine is in the way.
     """
-    if not path.is_file():  # a pipe would never end
-        return None
     digest = hashlib.sha256()
     try:
-        if most is not None and path.stat().st_size > most:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or (most is not None and found.st_size > most):  # a pipe would never end
             return None
         with path.open("rb") as file:
             while block := file.read(2**20):
                 digest.update(block)
-    except OSError:  # the reason of the refusal, then, which is recorded beside this
+    except (OSError, ValueError) as error:  # no name of a file, or the reason of the refusal, recorded beside this
+        if is_passing(error):
+            raise TryAgainError(f"{error}: run the same command again later.") from error
         return None
     return digest.hexdigest()
 

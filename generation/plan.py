@@ -55,6 +55,7 @@ class Selection:
     excluded: list[tuple[str, str, str]] = field(default_factory=list)
     tried: list[Source] = field(default_factory=list)
     uncompared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _beside: dict[str, int] = field(default_factory=dict, init=False)
 
     def sources(self, folder: Path) -> Iterator[Source]:
         """The inputs that are left; hashes are kept in `folder`."""
@@ -73,6 +74,11 @@ class Selection:
                 self.tried.append(replace(source, boxes=None))
             self.taken += 1
             yield source
+
+    @property
+    def unlisted(self) -> dict[str, int]:
+        """What lay beside the inputs, and beside the pictures to leave out, and is none of them, in words."""
+        return self.collection.unlisted | self._beside
 
     def _listed(self) -> Iterator[Source]:
         for source in self.collection:
@@ -94,6 +100,7 @@ class Selection:
         hashes = folder / ledger.HASHES
         pictures = [ExcludedPictures(path, hashes) for path in self.exclude_images]
         self.uncompared = {given.name: given.uncompared for given in pictures if given.unreadable}
+        self._beside = {what: count for given in pictures for what, count in given.unlisted.items()}
         first: dict[str, int] = {}
         kept: list[Source] = []
         same: dict[int, list[str]] = {}

@@ -38,6 +38,7 @@ class Preview:
         plan: Its plan, with the counts of its inputs.
         pairs: How many rows there are if every text becomes one.
         refused: How many inputs are known to be unusable before any is opened, by reason.
+        unlisted: What lies beside the inputs and is none of them, in words, with its count.
         looks: Where the content of pictures is asked about and there are many: what a sample of them would be left out
             for, by reason.
         looked_at: How many that sample has.
@@ -57,6 +58,7 @@ class Preview:
     plan: dict[str, Any]
     pairs: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    unlisted: dict[str, int] = field(default_factory=dict)
     looks: Counter[str] | None = None
     looked_at: int = 0
     look_seconds: float = 0.0
@@ -91,6 +93,7 @@ def preview_job(job: JobSettings, output: str | os.PathLike[str]) -> Preview:
         selection = _plan(job, executor, scratch, preview, whole=exists)
         if exists:
             _look_into(folder, job, preview, selection.sources(scratch))
+        preview.unlisted = selection.unlisted | preview.unlisted
         inputs = ledger.Inputs(scratch / ledger.INPUTS)
         _count(folder, inputs, preview)
         if not preview.finished:
@@ -151,6 +154,7 @@ def _look(selection: Selection, scratch: Path, preview: Preview, shard_size: int
     pictures = [ExcludedPictures(path, scratch / ledger.HASHES) for path in selection.exclude_images]
     if uncompared := {given.name: given.uncompared for given in pictures if given.unreadable}:
         preview.plan["inputs"]["uncompared"] = uncompared
+    preview.unlisted = {what: count for given in pictures for what, count in given.unlisted.items()}
     preview.looks, preview.looked_at, started = Counter(), _LOOKED_AT, time.monotonic()
     for _, (_, look) in hashed(scratch / "sample", selection.collection, sources, looks=bool(pictures)):
         if reason := next(filter(None, (given.reason(look) for given in pictures)), None):

@@ -43,12 +43,13 @@ def run_job(job: JobSettings, output: str | os.PathLike[str]) -> Summary:
         mine = range(job.rank, plan["inputs"]["shards"], job.world_size)
         if not idle:
             with tqdm(total=len(mine), desc="Shards", unit="shard", disable=None) as progress:
-                shards = jobs.unfinished(folder, plan, mine, progress.update)
+                shards = jobs.unfinished(folder, plan, selection, mine, progress.update)
                 for _ in executor.run(folder, plan, shards, progress.set_postfix_str):
                     progress.update()
         finished = jobs.finish(folder, plan, lambda: write_ending(folder, plan))
     summary = summarize(folder, plan, 0 if finished else jobs.missing_shards(folder, plan))
     summary.held = jobs.missing_shards(folder, plan, mine) if summary.missing else 0
+    summary.unlisted = selection.unlisted
     summary.idle, summary.resumed = idle, existed and not idle
     summary.seconds = time.monotonic() - started
     return summary

@@ -15,6 +15,11 @@ from .addresses import Addresses, is_address
 from .errors import GenerationError
 from .objects import Boxes, unpack_objects
 
+# Counted among the endings of files, none of which is like it: a link to a folder.
+_LINKED = "/"
+# So many endings are named.
+_ENDINGS = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -84,8 +89,12 @@ class Collection(Protocol):
     def locate(self, source: Source) -> str | None:
         """The path of the file, where each picture is one."""
 
-    def is_there(self) -> bool:
-        """Whether the place that holds the pictures can still be seen."""
+    def is_there(self, source: Source) -> bool:
+        """Whether the place that it should be in can still be seen."""
+
+    @property
+    def unlisted(self) -> dict[str, int]:
+        """What lay beside the inputs when they were listed last and is none of them, in words."""
 
 
 class Files:
@@ -101,6 +110,7 @@ class Files:
     def __init__(self, root: Path, urls: Sequence[str] = ()) -> None:
         self.root, self.addresses = root, Addresses(urls)
         self._real_root = os.path.realpath(root)
+        self.unlisted: dict[str, int] = {}
 
     @property
     def name(self) -> str:
@@ -128,9 +138,22 @@ class Files:
         """The path of the file, resolved under the root; None for an address."""
         return None if is_address(source.name) else confined(self._real_root, source.name)
 
-    def is_there(self) -> bool:
-        """Whether the root can be seen: a share that is gone makes no picture unreadable."""
-        return os.path.isdir(self._real_root)
+    def is_there(self, source: Source) -> bool:
+        """Whether the folder that it should be in holds anything: a share that is gone leaves an empty one, or none."""
+        try:
+            path = self.locate(source)
+        except ImagePathError:  # whatever the disk holds
+            return True
+        if path is None:
+            return True
+        place = os.path.dirname(path)
+        while len(place) > len(self._real_root) and not os.path.isdir(place):
+            place = os.path.dirname(place)
+        try:
+            with os.scandir(place) as entries:
+                return any(True for _ in entries)
+        except OSError:
+            return False
 
 
 class Folder(Files):
@@ -148,18 +171,25 @@ class Folder(Files):
 
     def __iter__(self) -> Iterator[Source]:
         """All pictures, sorted by their names."""
-        return iter(list_images(self.images))
+        others: Counter[str] = Counter()
+        sources = list_images(self.images, others)
+        self.unlisted = _in_words(others)
+        return iter(sources)
 
     def locate(self, source: Source) -> str | None:
         """The path of the file, resolved under the root. Its name was listed, not written: it may hold any mark."""
         return confined(self._real_root, source.name, listed=True)
 
 
-def list_images(images: Path) -> Sequence[Source]:
+def list_images(images: Path, others: Counter[str] | None = None) -> Sequence[Source]:
     """All pictures under a folder, its sub-folders included, sorted by their names; or the one file given.
 
     Links to folders are not followed. A link to a file is, unless it leads out of the folder, into nothing, or in a
     circle: such a file is listed as refused.
+
+    Args:
+        images: The folder or file.
+        others: Where files that are no pictures are counted by their ending, and links to folders.
 
     Raises:
         GenerationError: There is nothing at `images`, no picture in it, or a sub-folder that cannot be listed.
@@ -169,10 +199,12 @@ def list_images(images: Path) -> Sequence[Source]:
     if not images.is_dir():
         raise GenerationError(f"{str(images)!r} is neither a folder nor a file: give a folder of pictures.")
     links: set[str] = set()
-    sizes = dict(sorted(_names(str(images), "", links)))
+    others = Counter() if others is None else others
+    sizes = dict(sorted(_names(str(images), "", links, others)))
     if not sizes:
         suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
-        raise GenerationError(f"{str(images)!r} holds no picture: no file there ends in {suffixes}.")
+        beside = "".join(f"; {count:,} {what}" for what, count in _in_words(others).items())
+        raise GenerationError(f"{str(images)!r} holds no picture: no file there ends in {suffixes}{beside}.")
     root = images.resolve()
     return [
         Source(name, id_, _refusal(images / name, root) if name in links else None, size=sizes[name])
@@ -180,18 +212,33 @@ def list_images(images: Path) -> Sequence[Source]:
     ]
 
 
-def _names(folder: str, prefix: str, links: set[str]) -> Iterator[tuple[str, int | None]]:
+def _in_words(others: Counter[str]) -> dict[str, int]:
+    """What is no picture: links to folders, and files, of whose endings the most frequent are named."""
+    by_ending = Counter({ending: count for ending, count in sorted(others.items()) if ending != _LINKED})
+    named = [f"{ending or 'none'} {count:,}" for ending, count in by_ending.most_common(_ENDINGS)]
+    more = ", ..." if len(by_ending) > _ENDINGS else ""
+    found = {
+        "passed by: links to folders, which are not followed": others[_LINKED],
+        f"passed by: files whose ending is no picture's ({', '.join(named)}{more})": by_ending.total(),
+    }
+    return {what: count for what, count in found.items() if count}
+
+
+def _names(folder: str, prefix: str, links: set[str], others: Counter[str]) -> Iterator[tuple[str, int | None]]:
     """Names and sizes of the pictures under a folder. Its own walk: the disk is asked once about a file."""
     below = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
+                ending = os.path.splitext(entry.name)[1].lower()
                 if entry.is_dir(follow_symlinks=False):
                     below.append(entry.name)
-                elif os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES:
+                elif entry.is_symlink() and _is_folder(entry):
+                    others[_LINKED] += 1
+                elif ending not in PICTURE_SUFFIXES:
+                    others[ending] += 1
+                else:
                     if entry.is_symlink():
-                        if _is_folder(entry):
-                            continue
                         links.add(f"{prefix}{entry.name}")
                     yield f"{prefix}{entry.name}", _size(entry)
     except OSError as error:
@@ -200,7 +247,7 @@ def _names(folder: str, prefix: str, links: set[str]) -> Iterator[tuple[str, int
             f"The folder {folder!r} cannot be listed ({error.strerror}): make it readable."
         ) from error
     for name in below:
-        yield from _names(os.path.join(folder, name), f"{prefix}{name}/", links)
+        yield from _names(os.path.join(folder, name), f"{prefix}{name}/", links, others)
 
 
 def _size(entry: os.DirEntry[str]) -> int | None:

@@ -65,6 +65,7 @@ class DatasetRows:
         self.path, self.subset, self.split, self.revision = path, subset, split, revision
         self.addresses = Addresses(urls)
         self.local = Path(path).exists()
+        self.unlisted: dict[str, int] = {}
         self._folders = [_folder(path)]
         self.table: _ParquetRows | _LoadedRows
         try:
@@ -83,15 +84,16 @@ class DatasetRows:
 
     def _open(self, path: str, subset: str | None, split: str, revision: str | None) -> None:
         if Path(path).is_file() and Path(path).suffix == ".parquet":
-            self.table, self._origin = _ParquetRows([path]), []
+            self.table, self._origin = _ParquetRows([path]), [_state(path)]
             return
         builder = load_dataset_builder(path, subset, revision=revision)
         found = builder.config.data_files or {}
         if split not in (found or {split}):
             raise GenerationError(f"The dataset {path!r} has no split {split!r}: use one of {', '.join(found)}.")
         if builder.dataset_name and type(builder).__module__.endswith("parquet.parquet") and found:
-            self.table = _ParquetRows([str(file) for file in found[split]])
-            self._origin = [list(map(str, entry)) for entry in found[split].origin_metadata]
+            paths = list(map(str, found[split]))
+            self.table, known = _ParquetRows(paths), found[split].origin_metadata
+            self._origin = [_state(file) for file in paths] if self.local else [list(map(str, x)) for x in known]
         else:
             self.table = _LoadedRows(load_rows(path, subset, split=split, revision=revision))
             if isinstance(builder, FolderBasedBuilder):  # whose paths are its own, and no texts of the dataset
@@ -200,7 +202,7 @@ class DatasetRows:
         """None: pictures lie in the dataset."""
         return None
 
-    def is_there(self) -> bool:
+    def is_there(self, source: Source) -> bool:
         """Whether the dataset can still be seen; one on the Hub says so itself."""
         return not self.local or Path(self.path).exists()
 
@@ -340,6 +342,12 @@ def _said(error: Exception) -> str:
 def _nulls(schema: pa.Schema, columns: list[str], rows: int) -> pa.RecordBatch:
     """In place of rows that cannot be read."""
     return pa.RecordBatch.from_arrays([pa.nulls(rows, schema.field(name).type) for name in columns], columns)
+
+
+def _state(file: str) -> list[str]:
+    """What changes with a file."""
+    status = os.stat(file)
+    return [f"{status.st_size} bytes", f"mtime {status.st_mtime_ns} ns"]
 
 
 def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:

@@ -20,11 +20,12 @@ os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELIS
 sys.path.insert(0, str(Path(__file__).parent))
 
 import bugs
+import numpy as np
 import torch
 from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 
-from vigc.generation import correct_dataset, generate_dataset
+from vigc.generation import correct_dataset, generate_dataset, hashing
 from vigc.generation.errors import GenerationError, is_passing
 
 torch.set_num_threads(1)
@@ -58,6 +59,23 @@ def make_inputs(folder, count=9):
     return root
 
 
+def make_choice(folder):
+    """Pictures that do not look alike, with copies and an empty one; of others an id and a picture, to be left out."""
+    root, theirs, draw = folder / "patterns", folder / "theirs", np.random.default_rng(0)
+    for index in range(10):
+        path = root / f"p{index}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(draw.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(path)
+    for copied, name in ((1, "copy.png"), (7, "zz.png")):
+        shutil.copy(root / f"p{copied}.png", root / name)
+    (root / "zero.jpg").touch()
+    theirs.mkdir()
+    shutil.copy(root / "p4.png", theirs / "test.png")
+    (folder / "ids.txt").write_text("p5\n")
+    hashing._PIECE = 4
+    hashing.perceptual_hash(Image.new("RGB", (8, 8)))  # its imports, once and not in every child
+
+
 def run(folder, out, job, log=None, **more):
     """One run in this process; returns the exit code that the command would have."""
     model = ScriptedModel(log=log, delay=more.pop("delay", 0.0), hold=more.pop("hold", None))
@@ -65,6 +83,10 @@ def run(folder, out, job, log=None, **more):
     try:
         if job == "correct":
             summary = correct_dataset(folder / "llava.json", out, image_root=folder / "pictures", **common)
+        elif job == "choosy":
+            left_out = {"exclude_ids": [folder / "ids.txt"], "exclude_images": [folder / "theirs"]}
+            summary = generate_dataset(folder / "patterns", out, types=["detail"], dedup=True, **left_out, **common)
+            assert (summary.images, summary.duplicates, sum(summary.excluded.values())) == (8, 2, 2)
         else:
             summary = generate_dataset(folder / "pictures", out, types=["conversation", "detail"], **common)
     except GenerationError as error:
@@ -319,6 +341,8 @@ def main():
     folder = Path(order.pop("folder"))
     action = {"sweep": sweep, "kill": kill, "race": race}[order.pop("action")]
     make_inputs(folder, order.pop("count", 9))
+    if order["job"] == "choosy":
+        make_choice(folder)
     print(json.dumps(action(folder, **order)))
 
 

@@ -103,6 +103,12 @@ def test_dying_before_any_write_step_costs_nothing(place, job, count):
     assert found["failures"] == [] and found["points"] == found["steps"] > 40
 
 
+@pytest.mark.parametrize(("every", "harms"), [(13, ["die"]), pytest.param(1, ["die", 28, 5], marks=pytest.mark.slow)])
+def test_dying_in_the_hash_pass_costs_nothing(place, every, harms):
+    found = faults(place, action="sweep", job="choosy", every=every, harms=harms)
+    assert found["failures"] == [] and found["steps"] > 80
+
+
 def test_a_full_or_broken_disk_never_passes_for_success(place):
     found = faults(place, action="sweep", job="generate", harms=[28, 5], every=13)
     assert found["failures"] == []
@@ -144,19 +150,21 @@ PLACES = {
     "leaves_shards_out_after_an_error": {"harms": [5], "start": 30},
     "appends_to_the_quarantine": {"start": 30},
     "says_finished_first": {"start": 85},
+    "trusts_torn_hashes": {"job": "choosy"},
 }
 
 
 @pytest.mark.parametrize("bug", sorted(BUGS.keys() - {"locks_nothing"}))
 def test_mistakes_of_writers_are_noticed(place, bug):
-    found = faults(place, action="sweep", job="generate", bug=bug, stop=True, **PLACES.get(bug, {}))
+    found = faults(place, action="sweep", bug=bug, stop=True, **{"job": "generate", **PLACES.get(bug, {})})
     assert found["failures"], f"{bug} went unnoticed"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bug", sorted(BUGS.keys() - {"locks_nothing"}))
 def test_mistakes_of_writers_are_noticed_without_knowing_where(place, bug):
-    found = faults(place, action="sweep", job="generate", bug=bug, stop=True, harms=["die", 28, 5])
+    job = PLACES.get(bug, {}).get("job", "generate")
+    found = faults(place, action="sweep", job=job, bug=bug, stop=True, harms=["die", 28, 5])
     print(f"{bug}: point {found['points']} of {3 * found['steps']}, {found['failures'][:1]}")
     assert found["failures"], f"{bug} went unnoticed"
 
@@ -506,7 +514,7 @@ def test_too_little_memory_costs_a_correction_nothing_but_time(place):
 
 
 def test_the_machine_s_trouble_sets_no_picture_aside(place, monkeypatch):
-    root = make_inputs(place)
+    make_inputs(place)
     read_bytes = Path.read_bytes
 
     def fail(path):
@@ -520,14 +528,88 @@ def test_the_machine_s_trouble_sets_no_picture_aside(place, monkeypatch):
     monkeypatch.undo()
     generate(place, place / "whole")
 
+
+@pytest.mark.parametrize("leaves", ["nothing", "an empty folder", "another file"])
+def test_a_share_that_goes_away_sets_no_picture_aside(place, monkeypatch, leaves):
+    root = make_inputs(place)
+    read_bytes = Path.read_bytes
+
     def vanish(path):
         if path.name == "p6.png":
             shutil.rmtree(root)
+            if leaves != "nothing":
+                root.mkdir()
+            if leaves == "another file":
+                (root / "not mounted").touch()
         return read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", vanish)
-    with pytest.raises(TryAgainError, match="the place of all pictures is gone"):
-        generate(place, place / "gone")
+    with pytest.raises(TryAgainError, match="the place of the pictures is gone or empty"):
+        generate(place, place / "out")
+
+
+def coco_job(place, names, **given):
+    """The pictures of those names as COCO lists them, each of them different, and a job over them."""
+    for index, name in enumerate(names):
+        path = place / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (6, 5), (index * 20, 40, 90)).save(path)
+    listed = {"images": [{"id": index, "file_name": name} for index, name in enumerate(names)], "annotations": []}
+    (place / "coco.json").write_text(json.dumps({**listed, "categories": []}))
+    scripted = {"model": ScriptedModel(malformed=0), "processor": ScriptedProcessor(), "types": ["detail"]}
+    paths = {"images": place / "coco.json", "image_root": place / "root", "format": "coco"}
+    return GenerateJob(**paths, **scripted, shard_size=4, **given)
+
+
+@pytest.mark.parametrize("left", ["nothing", "another file", "a part"])
+def test_a_mount_point_without_its_pictures_sets_none_aside(place, capsys, left):
+    job = coco_job(place, [f"{part}/{index}.png" for part in "ab" for index in range(8)])
+    root, saved, out = place / "root", place / "saved", place / "out" / "data"
+    assert do_job("generate", lambda: job, place / "whole" / "data") == 0
+    assert do_job("generate", lambda: replace(job, rank=0, world_size=4), out) == 0
+    shutil.copytree(root, saved)
+    shutil.rmtree(root)
+    root.mkdir()
+    if left == "another file":
+        (root / "not mounted").touch()
+    if left == "a part":
+        shutil.copytree(saved / "a", root / "a")
+        (root / "b").mkdir()
+    capsys.readouterr()
+    assert do_job("generate", lambda: job, out) == 75
+    said = "the place of the pictures is gone or empty" if left == "a part" else "None of 16 pictures can be read"
+    assert said in (told := capsys.readouterr().err) and "run the same command again" in told
+    assert ledger.read_quarantine(out) == [] and not (out / ledger.FINISHED).exists()
+    shutil.copytree(saved, root, dirs_exist_ok=True)
+    (root / "not mounted").unlink(missing_ok=True)
+    assert do_job("generate", lambda: job, out) == 0 and content(out) == content(place / "whole" / "data")
+
+
+def test_pictures_that_are_missing_among_others_are_set_aside(place):
+    job = coco_job(place, [f"{index}.png" for index in range(9)])
+    missing = ["0.png", "4.png", "5.png", "6.png", "7.png"]  # one of the first shard, and the second
+    for name in missing:
+        (place / "root" / name).unlink()
+    assert do_job("generate", lambda: job, place / "out") == 3
+    assert [record["path"] for record in ledger.read_quarantine(place / "out")] == missing
+
+
+def test_the_machine_s_trouble_in_the_hash_pass_is_not_kept(place, monkeypatch):
+    root = make_inputs(place)
+    for name in ("p5.png", "p6.png", "p7.png"):
+        shutil.copy(root / "p4.png", root / name)
+    path_open, troubles = Path.open, iter(range(3))
+
+    def fail(path, *given, **more):
+        if path.suffix == ".png" and next(troubles, None) is not None:
+            raise OSError(24, "Too many open files")
+        return path_open(path, *given, **more)
+
+    with monkeypatch.context() as patch, pytest.raises(TryAgainError, match=r"Too many open files.*same command again"):
+        patch.setattr(Path, "open", fail)
+        generate(place, place / "out", dedup=True)
+    summary = generate(place, place / "out", dedup=True)
+    assert (summary.duplicates, summary.repeated) == (4, 0)
 
 
 def test_texts_that_are_no_pairs_are_tried_again_and_then_set_aside(place):

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from vigc.generation import (
     ConflictError,
     GenerateJob,
     GenerationError,
+    TryAgainError,
     correct_dataset,
     generate_dataset,
     ledger,
@@ -345,6 +347,95 @@ def test_pictures_to_leave_out_are_looked_at_once(root, tmp_path):
     os.utime(theirs / "1.bmp")
     with pytest.raises(ConflictError, match="was among the inputs"):
         generate_dataset(root, tmp_path / "out", **given)
+
+
+def parquet(path, root, *numbers):
+    rows = [{"image": {"bytes": (root / f"{number:012d}.png").read_bytes(), "path": None}} for number in numbers]
+    path.parent.mkdir(exist_ok=True)
+    Dataset.from_list(rows, features=Features({"image": Image()})).to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("other", ["another file", "the file written anew", "another split", "after a kill"])
+def test_hashes_of_another_dataset_are_not_taken(root, tmp_path, monkeypatch, other):
+    (tmp_path / "theirs").mkdir()
+    shutil.copy(root / "000000000004.png", tmp_path / "theirs")
+    first = parquet(tmp_path / "data" / "train.parquet", root, 0, 0, 1, 2)
+    given = {"format": "dataset", "dedup": True, "exclude_images": [tmp_path / "theirs"], **job()}
+
+    def die(folder, plan):
+        raise KeyboardInterrupt
+
+    if other == "after a kill":
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(ledger, "write_plan", die)
+            generate_dataset(first, tmp_path / "out", **given)
+    else:
+        summary = generate_dataset(first, tmp_path / "out", **given)
+        assert (summary.images, summary.duplicates, summary.excluded) == (3, 1, {})
+    name = {"the file written anew": "train", "another split": "test"}.get(other, "other")
+    second = parquet(tmp_path / "data" / f"{name}.parquet", root, 3, 4, 1, 5)
+    if other == "another split":
+        second, given["split"] = tmp_path / "data", "test"
+    summary = generate_dataset(second, tmp_path / "out", overwrite=True, **given)
+    assert (summary.images, summary.duplicates) == (3, 0)
+    assert summary.excluded == {"looks like a picture in theirs": 1}
+
+
+def test_a_parquet_file_that_was_replaced_is_refused(root, tmp_path):
+    given = {"format": "dataset", "shard_size": 2, **job()}
+    path = parquet(tmp_path / "rows.parquet", root, 0, 1, 2, 3)
+    generate_dataset(path, tmp_path / "out", rank=0, world_size=2, **given)
+    parquet(path, root, 2, 3, 4, 5)
+    with pytest.raises(ConflictError, match=r"origin was .*\d+ bytes.* now .*\d+ bytes"):
+        generate_dataset(path, tmp_path / "out", **given)
+
+
+def test_pictures_that_are_away_during_the_hash_pass_are_compared_later(root, tmp_path, monkeypatch):
+    (tmp_path / "theirs").mkdir()
+    shutil.copy(root / "000000000004.png", tmp_path / "theirs")
+    given = {"exclude_images": [tmp_path / "theirs"], **job()}
+    read_bytes = Path.read_bytes
+
+    def vanish(path):
+        if path.is_relative_to(root):
+            root.rename(tmp_path / "away")
+        return read_bytes(path)
+
+    with monkeypatch.context() as patch, pytest.raises(TryAgainError, match="the place of the pictures is gone"):
+        patch.setattr(Path, "read_bytes", vanish)
+        generate_dataset(root, tmp_path / "out", **given)
+    (tmp_path / "away").rename(root)
+    assert generate_dataset(root, tmp_path / "out", **given).excluded == {"looks like a picture in theirs": 1}
+
+
+def test_what_lies_beside_the_pictures_is_counted(root, tmp_path, capsys):
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("linked", "linked.png"):
+        (root / name).symlink_to(tmp_path / "elsewhere")
+    for name in ("a.HEIC", "b.heic", "notes.txt", "LICENSE"):
+        (root / name).touch()
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    shutil.copy(root / "000000000004.png", theirs)
+    (theirs / "c.heic").touch()
+    given = {"exclude_images": [theirs], **job()}
+    said = (
+        "2 passed by: links to folders, which are not followed\n",
+        "4 passed by: files whose ending is no picture's (.heic 2, none 1, .txt 1)\n",
+        "1 in theirs, passed by: files whose ending is no picture's (.heic 1)\n",
+    )
+    print_preview(preview_job(GenerateJob(images=root, **given), tmp_path / "out"))
+    told = capsys.readouterr().out
+    assert [line for line in said if line not in told] == []
+    for _ in range(2):  # the second time nothing is left to do
+        print_summary(generate_dataset(root, tmp_path / "out", **given))
+        told = capsys.readouterr().out
+        assert [line for line in said if line not in told] == []
+    for path in root.glob("*.png"):
+        path.unlink()
+    with pytest.raises(GenerationError, match=r"holds no picture: .*; 1 passed by: links.*; 4 passed by: files"):
+        generate_dataset(root, tmp_path / "none", **job())
 
 
 @pytest.mark.parametrize(

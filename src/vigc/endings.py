@@ -30,6 +30,7 @@ def print_summary(summary: Summary) -> None:
         ("entries without picture, passed on as they were", summary.bare),
         ("repeated questions left out", summary.dropped),
         *((f"left out: {reason}", number) for reason, number in summary.excluded.items()),
+        *summary.unlisted.items(),
     ):
         if number:
             say(f"  {number:,} {line(what)}")
@@ -88,6 +89,8 @@ def _print_inputs(preview: Preview) -> None:
     _number(inputs["listed"], f"listed in {plan['source']}")
     for reason, number in inputs["excluded"].items():
         _number(number, f"left out: {reason}")
+    for what, number in preview.unlisted.items():
+        _number(number, what)
     _print_uncompared(inputs.get("uncompared", {}))
     _number(inputs["copies"], "exact copies of another one, which stands for them")
     if preview.looks is not None:
