@@ -3,12 +3,18 @@
 import random
 import sys
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import ROOT
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
 from vigc.modeling_vigc import VigcRequest
+from vigc.modeling_vigc.decoding_vigc import Decoding, Text
+from vigc.modeling_vigc.sentences_vigc import UnitRule
 from vigc.processing import INSTRUCTION_TYPES
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -155,6 +161,22 @@ def test_drawn_texts_depend_on_their_seeds_alone(written, compositions):
         some = draw.sample(rows, draw.randint(2, 12))
         for key, row in stream(written, some, draw.randint(2, 8), **drawn).items():
             assert (row.vig_text, row.answer) == (alone[key].vig_text, alone[key].answer)
+
+
+@pytest.mark.parametrize(("unit", "text"), [("paragraph", "One.\n\n"), ("sentence", "One… "), ("sentence", "一。")])
+def test_units_end_in_vocabularies_of_bytes(written, unit, text):
+    """Their pieces are no text: "Ċ" is a line's end, and other marks come in parts."""
+    alphabet = {piece: index for index, piece in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    inner = Tokenizer(BPE(alphabet, []))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="a")
+    decoding = Decoding(written[0], SimpleNamespace(tokenizer=tokenizer), written[0].generation_config)
+    begun = Text(UnitRule(unit))
+    ends = []
+    for token in tokenizer(text)["input_ids"]:
+        begun.ids.append(token)
+        ends.append(decoding.unit_of(begun))
+    assert ends == [None] * (len(ends) - 1) + [text.strip()]
 
 
 def test_slots_are_refilled(written):
