@@ -6,14 +6,11 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from filelock import FileLock, Timeout
-
-from .errors import BusyError, EvaluationError
+from .errors import EvaluationError
 from .questions import Predictions, Question, json_lines
 
 # What the answer and its question are called in the files of the field.
@@ -59,28 +56,6 @@ class Journal:
     def predictions(self) -> Predictions:
         """The texts by question."""
         return {key: record["text"] for key, record in self.known.items()}
-
-
-@contextmanager
-def held(output: Path) -> Iterator[None]:
-    """Keeps other processes from writing the same output.
-
-    Raises:
-        BusyError: One does already.
-    """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    path = output.with_name(f".{output.name}.lock")
-    lock = FileLock(path, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise BusyError(f"Another process is writing {output}: wait for it, or give another --output.") from error
-    try:
-        yield
-    finally:
-        if os.name == "posix":  # elsewhere files in use cannot be removed
-            path.unlink(missing_ok=True)
-        lock.release()
 
 
 def read_predictions(path: Path, questions: Sequence[Question]) -> Predictions:

@@ -11,16 +11,16 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from vigc.processing.atomic import atomic_write
+from vigc.processing.atomic import atomic_write, sole_writer
 from vigc.processing.images import ImageError, open_image
 from vigc.processing.json_stream import AnnotationError
 
 from .benchmark_llava import Judging, LlavaBench
 from .benchmarks import open_benchmark
-from .errors import ConflictError, EvaluationError
+from .errors import BusyError, ConflictError, EvaluationError
 from .intervals import with_intervals
 from .models import Answerer
-from .predictions import Journal, held, read_predictions
+from .predictions import Journal, read_predictions
 from .questions import Benchmark, DataSettings, Predictions, Question, digest_of
 from .results import Results, beside, write_results
 
@@ -66,7 +66,8 @@ def evaluate(
     try:
         questions = benchmark.questions()
         aside: list[tuple[str, str]] = []
-        with held(path):
+        busy = BusyError(f"Another process is writing {path}: wait for it, or give another --output.")
+        with sole_writer(path, busy):
             run = {"benchmark": name, "data": _data(data), "questions": len(questions), "asked": digest_of(questions)}
             if model is None:
                 given = Path(str(predictions))

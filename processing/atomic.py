@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all."""
+"""Files and folders that are there whole or not at all, each by one writer at a time."""
 
 from __future__ import annotations
 
@@ -47,27 +47,43 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     Raises:
         FolderBusyError: Another process is writing it.
     """
+    unfinished = target.with_name(f".{target.name}.tmp")
+    busy = FolderBusyError(f"{str(target)!r} is being written by another process: wait for its end.")
+    with sole_writer(target, busy):
+        try:
+            if unfinished.exists():
+                shutil.rmtree(unfinished)
+            unfinished.mkdir()
+            yield unfinished
+            if target.exists():
+                target.rmdir()
+            unfinished.rename(target)
+            _sync_folder(target.parent)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def sole_writer(target: Path, busy: Exception) -> Iterator[None]:
+    """Keeps other processes from writing the same file or folder, by a lock beside it that dies with its holder.
+
+    Args:
+        target: What is written.
+        busy: Raised where another process is writing it.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished, lock = (target.with_name(f".{target.name}.{suffix}") for suffix in ("tmp", "lock"))
-    held = FileLock(lock, timeout=0)
+    path = target.with_name(f".{target.name}.lock")
+    lock = FileLock(path, timeout=0)
     try:
-        held.acquire()
+        lock.acquire()
     except Timeout as error:
-        raise FolderBusyError(f"{str(target)!r} is being written by another process: wait for its end.") from error
+        raise busy from error
     try:
-        if unfinished.exists():
-            shutil.rmtree(unfinished)
-        unfinished.mkdir()
-        yield unfinished
-        if target.exists():
-            target.rmdir()
-        unfinished.rename(target)
-        _sync_folder(target.parent)
+        yield
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
         if os.name == "posix":  # elsewhere a file in use cannot be removed; the empty one harms nobody
-            lock.unlink(missing_ok=True)
-        held.release()
+            path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _sync_folder(folder: Path) -> None:
