@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
 from vigc.processing.images import MAX_BYTES, ImageError, ImagePathError, ImageSizeError
+from vigc.processing.passing import is_passing
 
-from .errors import GenerationError, TryAgainError, is_passing
+from .errors import GenerationError, TryAgainError
 
 SECONDS = 60.0  # for a picture in all, repetitions and redirections included
 _SILENCE = 10.0  # that a server may take to begin, or to go on

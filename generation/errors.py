@@ -10,7 +10,7 @@ from huggingface_hub.constants import is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from vigc.processing.json_stream import AnnotationError
-from vigc.processing.passing import is_passing as is_passing  # named on for the rest of the job
+from vigc.processing.passing import is_passing
 
 # httpx's or httpx2's, whichever huggingface_hub is built on: the base of its transport errors.
 _HttpError = cast(type[Exception], next(base for base in HfHubHTTPError.__bases__ if not issubclass(base, OSError)))

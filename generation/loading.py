@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 import torch
 
 from vigc.processing.images import MAX_BYTES, ImageDataError, ImageError, ImagePathError
+from vigc.processing.passing import is_passing
 
-from .errors import TryAgainError, is_passing
+from .errors import TryAgainError
 from .sources import Collection, NoPictureError, Source, is_file_name
 
 T = TypeVar("T")

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from vigc.processing.images import ImageError
+from vigc.processing.passing import is_passing
 
 from . import ledger
-from .errors import ConflictError, GenerationError, TryAgainError, is_passing
+from .errors import ConflictError, GenerationError, TryAgainError
 from .exclusion import ExcludedIds, ExcludedPictures, keys_of
 from .hashing import hashed
 from .sources import Collection, NoPictureError, Source

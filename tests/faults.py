@@ -26,7 +26,8 @@ from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 
 from vigc.generation import correct_dataset, generate_dataset, hashing
-from vigc.generation.errors import GenerationError, is_passing
+from vigc.generation.errors import GenerationError
+from vigc.processing.passing import is_passing
 
 torch.set_num_threads(1)
 DIED, PLENTY = 77, 10_000

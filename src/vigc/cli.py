@@ -87,7 +87,7 @@ ReportRows = Annotated[
 def report(dataset: DatasetFolder, rows: ReportRows = None) -> None:
     """Write the report page of a dataset folder anew: pictures, drafts against answers, charts, what was set aside."""
     from vigc.generation import GenerationError, write_report
-    from vigc.generation.errors import is_passing
+    from vigc.processing.passing import is_passing
 
     from .running import TRY_AGAIN
 

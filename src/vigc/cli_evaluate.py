@@ -109,7 +109,7 @@ def _benchmark(
 def _run(name: str, given: dict[str, Any]) -> int:
     """Runs the benchmark with the command's options; returns the exit code."""
     from vigc.evaluation import DataSettings, EvaluationError, evaluate, read_reviews
-    from vigc.generation.errors import is_passing
+    from vigc.processing.passing import is_passing
 
     _quiet()
     parts = ("data", "images", "split", "prompt", "limit", "seed", "synonyms")

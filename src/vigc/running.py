@@ -124,7 +124,7 @@ def _run(command: str, work: Callable[[], int]) -> int:
     from transformers.utils import logging
 
     from vigc.generation import GenerationError
-    from vigc.generation.errors import is_passing
+    from vigc.processing.passing import is_passing
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
