@@ -27,7 +27,7 @@ from .errors import GenerationError, TryAgainError, is_hub_away
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # Settings that in float32 change how fast texts are written, and not which: a job may go on with others.
-SPEED_SETTINGS = ("iqf_verify_drafts",)
+SPEED_SETTINGS = ("iqf_verify_drafts", "iqf_ahead")
 # What is recorded of the decoding; anything else a caller gives is recorded too.
 _DECODING = ("num_beams", "repetition_penalty", "max_new_tokens", "do_sample")
 _SAMPLING = ("temperature", "top_p", "top_k")

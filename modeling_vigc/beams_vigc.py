@@ -21,13 +21,11 @@ class _Hypothesis:
         text: Its ids and their log-probabilities.
         parent: The beam it comes from.
         hits: Whether it is complete: by an end of sequence, or by its length.
-        unit: Its first unit, once that is decided whatever follows.
     """
 
     text: Text
     parent: int = 0
     hits: bool = False
-    unit: str | None = None
 
 
 @dataclass(slots=True)
@@ -48,14 +46,15 @@ class BeamSearch:
 
     Args:
         decoding: The settings; `decoding.beams` hypotheses are kept.
-        until: If only the first unit is wanted, by which rule.
+        until: By which rule texts have a first unit.
+        whole: Whether more is wanted than that.
     """
 
-    def __init__(self, decoding: Decoding, until: Rule | None) -> None:
-        self.decoding, self.until = decoding, until
+    def __init__(self, decoding: Decoding, until: Rule | None, whole: bool) -> None:
+        self.decoding, self.until = decoding, None if whole else until
         beams = decoding.beams
         self.keep = max(2, 1 + len(decoding.stop_ids)) * beams
-        self.running = [_Hypothesis(Text(until)) for _ in range(beams)]
+        self.running = [_Hypothesis(Text(until, whole)) for _ in range(beams)]
         self.scores = torch.full((beams,), _NEVER)
         self.scores[0] = 0.0
         self.finished = _Finished(torch.full((beams,), _NEVER), [None] * beams)
@@ -77,6 +76,8 @@ class BeamSearch:
         hit = torch.tensor([item.hits for item in found])
         self.scores, chosen = torch.topk(scores + hit.to(torch.float32) * _NEVER, len(self.running))
         self.running = [found[index] for index in chosen.tolist()]
+        for item in self.running:
+            self.decoding.note_unit(item.text)
         self.improvable &= self._may_improve(length)
         full = all(self.finished.texts) and self.decoding.config.early_stopping is True
         if not self.improvable or full or bool(hit.all()):
@@ -84,6 +85,11 @@ class BeamSearch:
         elif self.until is not None and self._agreed(self.until):
             self.outcome = self._written(self.running[0].text, "unit")
         return [item.parent for item in self.running]
+
+    @property
+    def leader(self) -> Text:
+        """The best text that is not complete."""
+        return self.running[0].text
 
     @property
     def tokens(self) -> list[int]:
@@ -106,7 +112,7 @@ class BeamSearch:
         old = self.running[parent]
         text = replace(old.text, ids=[*old.text.ids, token], logprobs=[*old.text.logprobs, logprob])
         hits = token in self.decoding.stop_ids or len(text.ids) >= self.decoding.max_new_tokens
-        return _Hypothesis(text, parent, hits, old.unit)
+        return _Hypothesis(text, parent, hits)
 
     def _finish(self, scores: torch.Tensor, found: list[_Hypothesis], length: int) -> None:
         """Takes complete hypotheses among the best into the list."""
@@ -131,10 +137,7 @@ class BeamSearch:
         return bool(best > worst)
 
     def _agreed(self, rule: Rule) -> bool:
-        for item in self.running:
-            if item.unit is None:
-                item.unit = self.decoding.unit_of(item.text)
-        units = {item.unit for item in self.running}
+        units = {item.text.unit for item in self.running}
         if len(units) > 1 or None in units:
             return False
         best = self.finished.texts[0]

@@ -59,12 +59,16 @@ class Text:
     """The text of one row while it is being written.
 
     Args:
-        until: Where it is over before its end: behind its first unit by this rule.
+        until: By which rule it has a first unit.
+        whole: Whether it goes on behind that.
         seed: Of what is drawn; with the place in the text it decides each draw.
+        unit: The first unit, once that is decided whatever follows.
     """
 
     until: Rule | None = None
+    whole: bool = False
     seed: int = 0
+    unit: str | None = None
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stop: str = ""
@@ -167,26 +171,28 @@ class Decoding:
     def finished(self, text: Text) -> bool:
         """Whether the id added last ends the text; an end of sequence is taken off again."""
         token = text.ids[-1]
+        self.note_unit(text)
         if token in self.stop_ids:
             text.ids.pop()
             if math.isfinite(text.logprobs[-1]):  # else it tells why this is the end
                 text.logprobs.pop()
             text.stop = "eos"
-        elif text.until is not None and self.unit_of(text) is not None:
+        elif text.unit is not None and not text.whole:
             text.stop = "unit"
         elif len(text.ids) >= self.max_new_tokens:
             text.stop = "length"
         return bool(text.stop)
 
-    def unit_of(self, text: Text) -> str | None:
-        """The first unit of a text that is to be cut, once its last id ends it whatever follows; else None."""
-        assert text.until is not None
+    def note_unit(self, text: Text) -> None:
+        """Looks whether the id added last ends the text's first unit, whatever follows."""
+        if text.until is None or text.unit is not None:
+            return
         if not text.undecided and text.ids[-1] not in _enders(self.tokenizer, text.until):
-            return None
+            return
         decoded = self.decode(text.ids).lstrip()
         text.undecided = text.until.undecided(decoded)
         end = text.until.end(decoded, complete=False)
-        return None if end is None else decoded[:end].strip()
+        text.unit = None if end is None else decoded[:end].strip()
 
     def written(self, text: Text) -> Written:
         """A text that is over."""

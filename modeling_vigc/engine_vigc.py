@@ -4,79 +4,36 @@ A row of work is a generator: it yields the call it wants written next and is se
 its result. A slot holds one call. When a call ends, its row's next call takes the slot, or the next row does, so that
 no place in a batch is spent on a text that is over. Prompts that begin together are packed end to end, so that none is
 spent on padding either.
+
+A row's next call often depends on the beginning of its last one's text alone. Where slots are free it is begun as soon
+as that stands: VIC while VIG still writes its draft. It is given up where the row turns out to ask for another one.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import torch
 
 from .beams_vigc import BeamSearch
+from .blocked_vigc import BlockedWeights
 from .cache_vigc import LaneCache
-from .decoding_vigc import Decoding, Text, Written, image_features
+from .decoding_vigc import image_features
 from .drafts_vigc import Drafts
-from .sentences_vigc import Rule
+from .slots_vigc import Call, Row, Slot
 
 T = TypeVar("T")
 
 _END: Any = object()
 # Prompts are packed up to so many tokens, which bounds the attention they pay to each other.
 _PACK = 2048
+# Calls are written ahead up to so many lanes. There a step takes one and a half times as long as with one; with more,
+# texts that are wanted would wait for those that may be.
+AHEAD_LANES = 16
 # Attention that takes any mask; others get packs of one prompt and transformers' own masks.
 _ANY_MASK = ("sdpa", "eager")
-
-
-@dataclass(slots=True)
-class Call:
-    """One text to be written.
-
-    Args:
-        prompt: For the Q-Former and the language model alike.
-        image_embeds: float (patches + 1, vision width), the ViT's output.
-        decoding: How.
-        until: Where it is over before its end: behind its first unit by this rule.
-        seed: For sampling.
-        draft: What is expected to be written, to be read first where that pays; None if it is not to be.
-    """
-
-    prompt: str
-    image_embeds: torch.Tensor
-    decoding: Decoding
-    until: Rule | None = None
-    seed: int = 0
-    draft: str | None = None
-
-
-Row = Generator[Call, Written, T]
-
-
-@dataclass(slots=True)
-class _Slot:
-    """A call being written.
-
-    Args:
-        call: What is written.
-        row: Whose call it is.
-        lanes: Its places in the batch: one, or one for each beam.
-        text: What it has written; of a beam search, the search has it.
-        search: The beam search, if it is one.
-        prompt_length: Tokens of its prompt, visual ones included.
-        draft: Ids that are read behind the prompt, to be compared with what would be written.
-        written: What was written, once it is over.
-    """
-
-    call: Call
-    row: Row[Any]
-    lanes: list[int]
-    text: Text
-    search: BeamSearch | None = None
-    prompt_length: int = 0
-    draft: list[int] = field(default_factory=list)
-    written: Written | None = None
 
 
 class Engine:
@@ -85,7 +42,7 @@ class Engine:
     Args:
         model: A VIGC model, or any InstructBLIP with a decoder-only language model.
         processor: Makes prompts into ids (`encode_prompts`).
-        max_slots: Calls written at a time; with beams, each takes as many places in the batch.
+        max_slots: Calls written at a time, ahead or not; with beams, each takes as many places in the batch.
 
     Raises:
         ValueError: There is no slot.
@@ -101,7 +58,8 @@ class Engine:
         self.spoilt = False  # whether lanes may hold what is no number
         self.any_mask, self.added_mask = attention in _ANY_MASK, attention == "eager"
         self.drafts = Drafts(processor.tokenizer)
-        self.slots: list[_Slot] = []
+        self.blocked = BlockedWeights(model.qformer, model.language_model)
+        self.slots: list[Slot] = []
         # For each lane: how many places are filled, and the token that comes next.
         self.lengths: list[int] = []
         self.tokens: list[int] = []
@@ -114,10 +72,10 @@ class Engine:
                 written together. None stands for a row that is not known yet; the engine goes on and asks again.
         """
         coming = iter(rows)
-        waiting: deque[tuple[Row[T], Call]] = deque()
+        waiting: deque[Slot] = deque()
         more = True
         while True:
-            while more and len(waiting) < self.max_slots - len(self.slots):
+            while more and len(waiting) < self._room():
                 row: Any = next(coming, _END)
                 if row is _END:
                     more = False
@@ -127,49 +85,86 @@ class Engine:
                     break
                 else:
                     yield from self._proceed(row, None, waiting.append)
-            free = min(len(waiting), self.max_slots - len(self.slots))
+            free = min(len(waiting), self._room())
             if not free and not self.slots and not more:
                 return
             done = self._step([waiting.popleft() for _ in range(free)])
             # In front of new rows, in the order of their slots: what was begun ends early and makes room.
             for slot in reversed(done):
-                yield from self._proceed(slot.row, slot.written, waiting.appendleft)
+                if slot.row is not None:
+                    yield from self._proceed(slot.row, slot, waiting.appendleft)
 
-    def _proceed(self, row: Row[T], written: Any, wait: Any) -> Iterator[T]:
-        """Sends a row what was written, None to begin; its next call waits, or its result is yielded."""
+    def _room(self) -> int:
+        """Slots that rows may have: those that are free, or hold what is written ahead."""
+        return self.max_slots - sum(slot.row is not None for slot in self.slots)
+
+    def _proceed(self, row: Row[T], slot: Slot | None, wait: Any) -> Iterator[T]:
+        """Sends a row what its slot has written; its next call waits, if it is not begun, or its result is yielded."""
+        ahead = [] if slot is None else slot.ahead
         try:
-            wait((row, row.send(written)))
+            call = row.send(None if slot is None else slot.written)  # type: ignore[arg-type]
         except StopIteration as end:
+            self._drop(ahead)
             yield end.value
+            return
+        found = None if slot is None else slot.found(call)
+        self._drop([other for other in ahead if other is not found])
+        if found is None:
+            wait(Slot(call, row))
+            return
+        found.call, found.row = call, row
+        if found.written is not None:
+            yield from self._proceed(row, found, wait)
+
+    def _drop(self, slots: list[Slot]) -> None:
+        """Gives up what is written ahead, and what is ahead of that."""
+        self._release([one for slot in slots for one in slot.tree() if one.lanes])
+
+    def _ahead(self, new: list[Slot]) -> list[Slot]:
+        """Slots for calls that will follow, while there is room beside the `new` ones; makes room for those."""
+        begun = [slot for slot in self.slots if slot.row is None]
+        free = self.max_slots - len(self.slots) - len(new)
+        if free < 0:
+            self._drop(begun[free:])
+            return []
+        lanes = AHEAD_LANES - len(self.lengths) - sum(slot.call.decoding.beams for slot in new)
+        found: list[Slot] = []
+        for slot in [one for root in self.slots if root.row is not None for one in root.tree()]:
+            beams = slot.call.decoding.beams
+            if len(found) == free or lanes < beams:
+                break
+            call = slot.next_call()
+            if call is not None:
+                found.append(Slot(call, None))
+                slot.ahead.append(found[-1])
+                lanes -= beams
+        return found
 
     @torch.no_grad()
-    def _step(self, calls: list[tuple[Row[Any], Call]]) -> list[_Slot]:
-        """Begins calls; then, unless one of them is over already, writes a token of each. Returns what is over."""
-        self._begin(calls)
+    def _step(self, new: list[Slot]) -> list[Slot]:
+        """Begins slots; then, unless one of them is over already, writes a token of each. Returns what is over."""
+        self._begin(new + self._ahead(new))
         done = self._collect()
         if not done and self.slots:
             self._choose(self.slots, self._next_logits(), [slot.lanes for slot in self.slots])
             done = self._collect()
         return done
 
-    def _begin(self, calls: list[tuple[Row[Any], Call]]) -> None:
-        """Gives calls a slot each and writes their first tokens."""
-        if not calls:
+    def _begin(self, fresh: list[Slot]) -> None:
+        """Gives slots their lanes and writes their first tokens."""
+        if not fresh:
             return
-        prompts = self._prompts([call for _, call in calls])
-        fresh = []
-        for (row, call), prompt in zip(calls, prompts, strict=True):
-            beams, lane = call.decoding.beams, len(self.lengths)
-            text = Text(call.until, call.seed)
-            slot = _Slot(call, row, list(range(lane, lane + beams)), text, prompt_length=len(prompt))
+        prompts = self._prompts([slot.call for slot in fresh])
+        for slot, prompt in zip(fresh, prompts, strict=True):
+            call, beams, lane = slot.call, slot.call.decoding.beams, len(self.lengths)
+            slot.lanes, slot.prompt_length = list(range(lane, lane + beams)), len(prompt)
             if beams > 1:
-                slot.search = BeamSearch(call.decoding, call.until)
+                slot.search = BeamSearch(call.decoding, call.until, call.whole)
             else:
                 at_most = call.decoding.max_new_tokens - 1
-                slot.draft = self.drafts.propose(call.draft, len(self.slots) + len(calls), at_most)
+                slot.draft = self.drafts.propose(call.draft, len(self.slots) + len(fresh), at_most)
             self.lengths += [len(prompt)] * beams
             self.tokens += [0] * beams
-            fresh.append(slot)
         self.slots += fresh
         start = 0
         for pack in self._packs(fresh):
@@ -188,17 +183,18 @@ class Engine:
         """The calls' prompts, each float (places, text width); visual tokens come first."""
         inputs = self.processor.encode_prompts([call.prompt for call in calls]).to(self.model.device)
         image_embeds = torch.stack([call.image_embeds for call in calls]).to(self.model.device)
-        features, _ = image_features(
-            self.model, image_embeds, inputs["qformer_input_ids"], inputs["qformer_attention_mask"]
-        )
+        with self.blocked.on():
+            features, _ = image_features(
+                self.model, image_embeds, inputs["qformer_input_ids"], inputs["qformer_attention_mask"]
+            )
         places = inputs["input_ids"] == calls[0].decoding.image_token_id
         embeds = self.model.get_input_embeddings()(inputs["input_ids"].masked_fill(places, 0))
         places, mask = places.to(embeds.device), inputs["attention_mask"].to(embeds.device)
         embeds = embeds.masked_scatter(places.unsqueeze(-1), features.to(embeds.device, embeds.dtype))
         return [row[seen] for row, seen in zip(embeds, mask.bool(), strict=True)]
 
-    def _packs(self, slots: list[_Slot]) -> list[list[_Slot]]:
-        packs: list[list[_Slot]] = []
+    def _packs(self, slots: list[Slot]) -> list[list[Slot]]:
+        packs: list[list[Slot]] = []
         size = 0
         for slot in slots:
             length = slot.prompt_length + len(slot.draft)
@@ -209,7 +205,7 @@ class Engine:
             size += length
         return packs
 
-    def _read(self, prompts: list[torch.Tensor], slots: list[_Slot]) -> torch.Tensor:
+    def _read(self, prompts: list[torch.Tensor], slots: list[Slot]) -> torch.Tensor:
         """As `_prefill`. A text whose logits are no numbers takes none from others: zero times NaN is NaN."""
         lanes = [lane for slot in slots for lane in slot.lanes]
         if self.spoilt:
@@ -223,7 +219,7 @@ class Engine:
                 logits = torch.cat([self._prefill([prompt], [slot]) for prompt, slot in alone])
         return logits
 
-    def _prefill(self, prompts: list[torch.Tensor], slots: list[_Slot]) -> torch.Tensor:
+    def _prefill(self, prompts: list[torch.Tensor], slots: list[Slot]) -> torch.Tensor:
         """Reads prompts and drafts into the slots' lanes.
 
         Returns:
@@ -257,7 +253,7 @@ class Engine:
                 self.cache.copy(slot.lanes[:1] * len(others), others, 0, slot.prompt_length)
         return logits
 
-    def _verify(self, slot: _Slot, logits: torch.Tensor) -> None:
+    def _verify(self, slot: Slot, logits: torch.Tensor) -> None:
         """Takes the draft's ids as long as they are those that would have been written, and the one behind them."""
         decoding, lane = slot.call.decoding, slot.lanes[0]
         right = 0
@@ -291,9 +287,10 @@ class Engine:
         return logits
 
     def _forward(self, mask: torch.Tensor | None, positions: torch.Tensor, **inputs: Any) -> torch.Tensor:
-        outputs = self.model.language_model(
-            attention_mask=mask, position_ids=positions, past_key_values=self.cache, use_cache=True, **inputs
-        )
+        with self.blocked.on():
+            outputs = self.model.language_model(
+                attention_mask=mask, position_ids=positions, past_key_values=self.cache, use_cache=True, **inputs
+            )
         return outputs.logits.float()
 
     def _mask(self, seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -306,7 +303,7 @@ class Engine:
         self.cache.lanes = max(self.cache.lanes, len(self.lengths))
         self.cache.point(where, width, end)
 
-    def _choose(self, slots: list[_Slot], logits: torch.Tensor, rows: list[list[int]]) -> None:
+    def _choose(self, slots: list[Slot], logits: torch.Tensor, rows: list[list[int]]) -> None:
         """Takes the next token of each of the slots, and notes which are over.
 
         Args:
@@ -329,7 +326,7 @@ class Engine:
                 if decoding.finished(slot.text):
                     slot.written = decoding.written(slot.text)
 
-    def _search(self, slot: _Slot, search: BeamSearch, logits: torch.Tensor) -> None:
+    def _search(self, slot: Slot, search: BeamSearch, logits: torch.Tensor) -> None:
         parents = search.advance(logits)
         slot.written = search.outcome
         if slot.written is not None:
@@ -342,12 +339,17 @@ class Engine:
         for lane, token in zip(slot.lanes, search.tokens, strict=True):
             self.tokens[lane] = token
 
-    def _collect(self) -> list[_Slot]:
-        """Takes out the slots that are over; the lanes of the others close up."""
+    def _collect(self) -> list[Slot]:
+        """Takes out the slots that are over."""
         done = [slot for slot in self.slots if slot.written is not None]
+        self._release(done)
+        return done
+
+    def _release(self, done: list[Slot]) -> None:
+        """Takes out slots; the lanes of the others close up."""
         if not done:
-            return done
-        self.slots = [slot for slot in self.slots if slot.written is None]
+            return
+        self.slots = [slot for slot in self.slots if slot not in done]
         free = sorted(lane for slot in done for lane in slot.lanes)
         left = len(self.lengths) - len(free)
         holes = [lane for lane in free if lane < left]
@@ -362,4 +364,5 @@ class Engine:
             for slot in self.slots:
                 slot.lanes = [target.get(lane, lane) for lane in slot.lanes]
         del self.lengths[left:], self.tokens[left:]
-        return done
+        for slot in done:
+            slot.lanes = []

@@ -6,8 +6,6 @@ Functions over a model, its processor and settings. They need of the model only 
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -15,9 +13,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from .decoding_vigc import Decoding, Written
-from .engine_vigc import Call, Row
-from .sentences_vigc import MarkRule, UnitRule
+from .sentences_vigc import UnitRule
 
 # What a processor's output carries beside the tensors.
 PROCESSOR_ENTRIES = ("mode", "task", "questions")
@@ -46,6 +42,8 @@ class IqfSettings:
             of all words; there is no draft then to compare VIC's answer with.
         iqf_verify_drafts: Whether greedy or sampled calls first read what they are expected to write, the draft's next
             sentence, and go on where it is wrong: fewer steps, while that pays. In float32 texts stay the same.
+        iqf_ahead: Whether a call begins as soon as what it builds on is written, where slots are free: VIC while VIG
+            still writes its draft. In float32 texts stay the same.
 
     Raises:
         ValueError: A value that is none of these.
@@ -60,6 +58,7 @@ class IqfSettings:
     iqf_full_record: bool = False
     iqf_draft: bool = True
     iqf_verify_drafts: bool = False
+    iqf_ahead: bool = True
 
     def __post_init__(self) -> None:
         allowed: dict[str, tuple[Any, ...]] = {
@@ -68,7 +67,7 @@ class IqfSettings:
             "iqf_prompt": ("question", "instruction"),
             "iqf_split": ("safe", "original"),
         }
-        switches = ("iqf_keep_tail", "iqf_full_record", "iqf_draft", "iqf_verify_drafts")
+        switches = ("iqf_keep_tail", "iqf_full_record", "iqf_draft", "iqf_verify_drafts", "iqf_ahead")
         allowed |= dict.fromkeys(switches, (True, False))
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -172,7 +171,7 @@ class Pair:
     @property
     def answer_logprob(self) -> float | None:
         """Mean log-probability of the tokens of the answer."""
-        return _mean(self.logprobs)
+        return mean(self.logprobs)
 
 
 def decoding_mode(mode: Any, correct: bool | None, processor: Any) -> str:
@@ -223,126 +222,6 @@ def requests_of(
     return [VigcRequest(embeds, mode, kind, question, seed, key=row) for row, (embeds, kind, question, seed) in rows]
 
 
-def converse(
-    request: VigcRequest, processor: Any, decoding: Decoding, settings: IqfSettings
-) -> Row[tuple[VigcRequest, Pair]]:
-    """One row: VIG (for mode "vig") and VIC, call by call.
-
-    Returns:
-        The request and what came of it.
-
-    Raises:
-        ValueError: Another mode.
-    """
-    if request.mode not in ("vig", "vic"):
-        raise ValueError(f"mode={request.mode!r} is not known: use 'vig' or 'vic'.")
-    row = Pair(request.task, request.question)
-    if request.mode == "vig":
-        row.prompt = row.instruction = processor.instruction(request.task)
-        seed = _step_seed(request.seed, 0)
-        mark = MarkRule(processor.answer_mark) if request.correct and not settings.iqf_draft else None
-        written = yield Call(row.prompt, request.image_embeds, decoding, mark, seed)
-        if mark is not None:
-            _cut(written, mark, decoding)
-        _read_pair(row, written, processor, settings, with_draft=mark is None)
-        if row.reason is not None or not request.correct:
-            row.answer = row.draft if row.reason is None else None
-            return request, row
-    elif request.draft is not None:
-        row.draft, row.draft_units = request.draft, settings.rule.split_all(request.draft)
-    row.prompt = processor.vic_prompt(row.question, row.task, settings.iqf_prompt)
-    while not row.done:
-        seed = _step_seed(request.seed, row.step + 1)
-        until = None if _whole(row, settings) else settings.rule
-        draft = _expected(row, until is not None, settings)
-        written = yield Call(row.prompt, request.image_embeds, decoding, until, seed, draft)
-        row.follows = written.accepted != 0
-        _advance(row, written, decoding, settings)
-        row.follows |= row.step == 1 and settings.iqf_full_record  # from now on there is a better draft
-    return request, row
-
-
-def _cut(written: Written, rule: MarkRule, decoding: Decoding) -> None:
-    """Takes off what stands behind the unit: a beam search goes on until its beams agree on that, and on no more."""
-    end = rule.end(written.text, complete=True)
-    if end is not None:
-        written.text = written.text[:end]
-        count = decoding.kept_tokens(written, written.text)
-        del written.ids[count:], written.logprobs[count:]
-
-
-def _read_pair(row: Pair, written: Written, processor: Any, settings: IqfSettings, with_draft: bool) -> None:
-    """VIG's text: a question and, if asked for, a draft, or the reason why there is none."""
-    pair = processor.parse_pair(written.text)
-    row.vig_text, row.draft_logprob = written.text, _mean(written.logprobs)
-    row.question, row.draft, row.reason = pair.question, pair.answer if with_draft else None, pair.reason
-    if pair.question == "" and settings.iqf_prompt == "question":
-        row.reason = "the question is empty"
-    if row.draft is not None:
-        row.draft_units = settings.rule.split_all(row.draft)
-
-
-def _expected(row: Pair, until_unit: bool, settings: IqfSettings) -> str | None:
-    """What the next call will write if VIC goes on as the draft does, or as its own first call did.
-
-    None where that is not to be verified, or where it was wrong from the first word on.
-    """
-    if not (settings.iqf_verify_drafts and row.follows):
-        return None
-    units = row.draft_units if row.full_answer is None else settings.rule.split_all(row.full_answer)
-    rest = (units or [])[row.step :]
-    return settings.rule.separator.join(rest[:1] if until_unit else rest) or None
-
-
-def _whole(row: Pair, settings: IqfSettings) -> bool:
-    """Whether the row's next call has to be written to its end, not just to the end of its first unit."""
-    return (row.step == 0 and settings.iqf_full_record) or _keeps_all(row.step + 1, settings)
-
-
-def _keeps_all(step: int, settings: IqfSettings) -> bool:
-    return settings.iqf_steps == 0 or (step == settings.iqf_steps and settings.iqf_keep_tail)
-
-
-def _advance(row: Pair, written: Written, decoding: Decoding, settings: IqfSettings) -> None:
-    """Takes one call's text into the row: keeps its unit, and decides whether the row goes on."""
-    row.step += 1
-    if row.step == 1 and settings.iqf_full_record:
-        row.full_answer = written.text
-    whole = _keeps_all(row.step, settings)
-    kept = written.text if whole else settings.rule.first(written.text)
-    last = whole or row.step == settings.iqf_steps
-    # Nothing kept leaves the prompt as it was: all further calls would write the same text again, and the last of them
-    # would keep it whole or not at all.
-    repeats = not kept
-    if repeats and not last and settings.iqf_keep_tail:
-        kept = written.text
-    draft_rest = (row.draft_units or [])[len(row.trace) :]
-    tail = draft_rest if whole or repeats else draft_rest[:1]
-    # Of no text at all, what is left to know is whether it is one because logits were no numbers.
-    unknown = [value for value in written.logprobs if not math.isfinite(value)]
-    logprobs = written.logprobs[: decoding.kept_tokens(written, kept)] if kept else unknown
-    row.trace.append(
-        {
-            "sentence": kept,
-            "changed": None if row.draft_units is None else settings.rule.split_all(kept) != tail,
-            "logprob": _mean(logprobs),
-            "stop": written.stop,
-        }
-    )
-    row.logprobs += logprobs
-    row.tokens += len(logprobs)
-    separator = settings.rule.separator
-    row.prompt = f"{row.prompt}{' ' if row.step == 1 else separator}{kept}".strip()
-    row.answer = f"{row.answer}{separator}{kept}".strip()
-    endless = settings.iqf_steps == -1 and row.tokens >= decoding.max_new_tokens
-    row.done = last or repeats or endless
-
-
-def _step_seed(seed: int, step: int) -> int:
-    """A stream of its own for each row and step, whatever the seeds of other rows."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:8], "big") >> 1
-
-
 def _column(name: str, values: Any, count: int, needed: bool) -> list[Any]:
     if values is None:
         if needed:
@@ -363,5 +242,6 @@ def _flat(values: Any) -> list[Any]:
     return [item for value in values for item in _flat(value)]
 
 
-def _mean(values: list[float]) -> float | None:
+def mean(values: list[float]) -> float | None:
+    """The mean; None of nothing."""
     return sum(values) / len(values) if values else None

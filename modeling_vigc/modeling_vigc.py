@@ -20,8 +20,9 @@ from transformers.utils.hub import cached_file
 
 from .backbone_vigc import Backbone, forbid_image, loss_alone
 from .configuration_vigc import VigcConfig
+from .conversation_vigc import Conversation
 from .decoding_vigc import Decoding, image_features
-from .engine_vigc import Engine, Row
+from .engine_vigc import AHEAD_LANES, Engine
 from .generation_vigc import (
     IQF_SETTINGS,
     ORIGINAL_DECODING,
@@ -29,11 +30,11 @@ from .generation_vigc import (
     IqfSettings,
     Pair,
     VigcRequest,
-    converse,
     decoding_mode,
     requests_of,
 )
 from .outputs_vigc import VigcGenerateOutput, to_output
+from .slots_vigc import Row
 
 # The tensors that a correction makes anew at every step.
 _PLAIN_INPUTS = ("attention_mask", "qformer_input_ids", "qformer_attention_mask")
@@ -270,8 +271,8 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             image_embeds = self.get_image_embeds(pixel_values, stretch)
         seeds: Any = torch.randint(2**31, (image_embeds.shape[0],)) if row_seeds is None else row_seeds
         requests = requests_of(mode, image_embeds, task, questions, seeds)
-        calls = (converse(request, processor, decoding, settings) for request in requests)
-        rows = dict(Engine(self, processor, len(requests)).run(calls))
+        calls = (Conversation(request, processor, decoding, settings).run() for request in requests)
+        rows = dict(Engine(self, processor, max(len(requests), AHEAD_LANES)).run(calls))
         ids = torch.empty(len(requests), 0, dtype=torch.long, device=self.device) if input_ids is None else input_ids
         output = to_output([rows[request] for request in requests], processor, settings, mode, ids)
         return output if decoding.config.return_dict_in_generate else cast(torch.Tensor, output.sequences)
@@ -320,7 +321,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
                 name = repr(sorted(given.items()))
                 if name not in known:
                     known[name] = self._correction(processor, given, logits_processor)
-                yield converse(request, processor, *known[name])
+                yield Conversation(request, processor, *known[name]).run()
 
         return Engine(self, processor, max_slots).run(rows())
 

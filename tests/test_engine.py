@@ -175,7 +175,8 @@ def test_units_end_in_vocabularies_of_bytes(written, unit, text):
     ends = []
     for token in tokenizer(text)["input_ids"]:
         begun.ids.append(token)
-        ends.append(decoding.unit_of(begun))
+        decoding.note_unit(begun)
+        ends.append(begun.unit)
     assert ends == [None] * (len(ends) - 1) + [text.strip()]
 
 
@@ -200,6 +201,55 @@ def test_drafts_save_steps_where_they_are_right(written):
         found[verify] = {key: (row.answer, [step["stop"] for step in row.trace]) for key, row in rows.items()}, widths
     assert found[True][0] == found[False][0]
     assert len(found[True][1]) < 0.95 * len(found[False][1])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"iqf_steps": -1, "iqf_full_record": True},
+        {**RELEASED, "num_beams": 3},
+        {"iqf_preset": "original", "num_beams": 2},
+        {"do_sample": True, "temperature": 1.3},
+        {"iqf_verify_drafts": True, "iqf_steps": 0},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())) or "default",
+)
+def test_vic_begins_while_vig_writes_its_draft(written, settings):
+    """Where slots are free; what was begun for a text that turns out to be no pair leaves no trace."""
+    requests = rows_of(written[3], 5)
+    found, steps = {}, {}
+    for ahead in (False, True):
+        with Widths(written[0]) as widths:
+            rows = stream(written, requests, 16, iqf_ahead=ahead, **settings)
+        found[ahead] = {
+            key: (row.question, row.reason, row.answer, row.full_answer, [step["stop"] for step in row.trace])
+            for key, row in rows.items()
+        }
+        steps[ahead] = len(widths)
+        assert max(widths) <= 16
+    assert found[True] == found[False] and steps[True] < steps[False]
+
+
+def test_rows_come_before_what_is_written_ahead(written):
+    """Slots that hold calls of one row before their time are given to rows that come later."""
+    requests = rows_of(written[3], 6)
+    given = []
+
+    def late():
+        for request in requests:
+            given.append(request.key)
+            yield request
+            for _ in range(40):
+                yield None
+
+    rows = {}
+    with Widths(written[0]) as widths:
+        for request, row in written[0].generate_stream(late(), written[1], 2):
+            rows[request.key] = row
+    assert max(widths) == 2 and len(given) == 6
+    alone = stream(written, requests, 1, iqf_ahead=False)
+    assert {key: row.answer for key, row in rows.items()} == {key: row.answer for key, row in alone.items()}
 
 
 def test_settings_of_rows_and_rows_that_depend_on_others(written):

@@ -199,13 +199,13 @@ def test_nothing_is_decoded_past_the_unit(model, processor, images, split, ahead
 )
 def test_drafts_that_are_verified_change_no_word(model, processor, images, kwargs):
     found, spent = [], []
-    for verify in (False, True):
+    for verify, ahead in ((False, False), (True, False), (True, True)):
         with Counter(model) as count:
-            out = run(model, processor, images, iqf_verify_drafts=verify, **kwargs)
+            out = run(model, processor, images, iqf_verify_drafts=verify, iqf_ahead=ahead, **kwargs)
         stops = [[(step["sentence"], step["stop"]) for step in trace] for trace in out.trace]
         found.append((out.vig_texts, out.answers, out.whole_texts, out.answers_given_question, stops))
         spent.append(count.decoded)
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
     beams = kwargs == {"iqf_preset": "original"}
     assert spent[1] == spent[0] if beams else spent[1] < spent[0], "the model repeats its drafts; beams are written"
 

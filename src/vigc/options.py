@@ -160,6 +160,9 @@ IqfVerifyDrafts = Annotated[
     bool | None,
     option("Read what VIC is expected to write before it is written, while that saves time.", rich_help_panel=_IQF),
 ]
+IqfAhead = Annotated[
+    bool | None, option("Begin VIC while VIG still writes its draft, where slots are free.", rich_help_panel=_IQF)
+]
 
 
 @dataclass(kw_only=True)
@@ -213,6 +216,7 @@ class DecodingOptions:
     iqf_full_record: IqfFullRecord = None
     iqf_draft: IqfDraft = None
     iqf_verify_drafts: IqfVerifyDrafts = None
+    iqf_ahead: IqfAhead = None
 
     def settings(self) -> dict[str, Any]:
         """Those that were given."""
