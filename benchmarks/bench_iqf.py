@@ -8,8 +8,10 @@
 model has to read and write for the same texts, per token that it does (rows x places, padding and beams counted). Both
 are the same on every machine; seconds are not, and are compared within a round only.
 
-The loop always writes VIG's draft answer. "without drafts" the engine writes the question alone before VIC answers it
-(`iqf_draft=False`): questions and answers stay the same.
+Both have as many rows at a time as a batch has. The loop always writes VIG's draft answer; so does the engine, and VIC
+begins beside it where lanes are free, unless it is "one call at a time" (`iqf_ahead=False`). "without drafts" it writes
+the question alone before VIC answers (`iqf_draft=False`): questions and answers stay the same. `--plain-weights` tells
+what the engine owes to copies of the weights in a layout that suits the CPU.
 """
 
 from __future__ import annotations
@@ -32,14 +34,16 @@ import torch
 from authors_loop import AuthorsLoop
 from models import SIZES, build, pictures
 
-from vigc.modeling_vigc import VigcRequest
+from vigc.modeling_vigc import VigcRequest, blocked_vigc
+from vigc.modeling_vigc.engine_vigc import AHEAD_LANES
 
 # Beams and repetition penalty.
 DECODINGS = {"greedy": (1, 1.0), "beam5": (5, 1.5)}
 # What the engine does in other ways.
 WAYS: dict[str, dict[str, Any]] = {
     "as the loop": {},
-    "drafts verified": {"iqf_verify_drafts": True},
+    "one call at a time": {"iqf_ahead": False},
+    "drafts verified": {"iqf_ahead": False, "iqf_verify_drafts": True},
     "without drafts": {"iqf_draft": False},
 }
 # As released, less what only the release records: the first VIC call written out in full.
@@ -148,19 +152,24 @@ def run_loop(loop: AuthorsLoop, pixels: torch.Tensor, task: str, batch: int) -> 
 
 
 def run_engine(model: Any, processor: Any, pixels: torch.Tensor, task: str, batch: int, **decoding: Any) -> list[Texts]:
-    """The engine over the pictures, as many slots as the loop has rows; pictures pass the ViT a batch at a time."""
+    """The engine over the pictures, as many rows at a time as the loop has; pictures pass the ViT a batch at a time."""
+    rows: list[Texts] = [(None, "", [])] * len(pixels)
+    done = 0
 
-    def requests() -> Iterator[VigcRequest]:
+    def requests() -> Iterator[VigcRequest | None]:
         for start in range(0, len(pixels), batch):
             embeds = model.get_image_embeds(pixels[start : start + batch])
             for place, row in enumerate(embeds, start):
+                while place - done == batch:
+                    yield None
                 yield VigcRequest(row, "vig", task, key=place)
 
-    rows: list[Texts] = [(None, "", [])] * len(pixels)
+    slots = max(batch, AHEAD_LANES)  # as `generate` has them
     with torch.no_grad():  # as the loop
-        for request, row in model.generate_stream(requests(), processor, max_slots=batch, **SETTINGS, **decoding):
+        for request, row in model.generate_stream(requests(), processor, max_slots=slots, **SETTINGS, **decoding):
             kept = [step["sentence"] for step in row.trace if step["sentence"]]
             rows[request.key] = (row.question, row.vig_text or "", kept)
+            done += 1
     return rows
 
 
@@ -289,6 +298,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--task", default="detail")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plain-weights", action="store_true", help="no copies of weights in another layout")
     parser.add_argument("--threads", type=int, default=0, help="of torch on a CPU; 0 leaves it as it is")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
@@ -296,6 +306,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.plain_weights:
+        blocked_vigc.MOST_BYTES = 0
     cells = measure(args)
     lines = figures(cells)
     print(table(lines))

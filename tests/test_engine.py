@@ -217,7 +217,7 @@ def test_drafts_save_steps_where_they_are_right(written):
 )
 def test_vic_begins_while_vig_writes_its_draft(written, settings):
     """Where slots are free; what was begun for a text that turns out to be no pair leaves no trace."""
-    requests = rows_of(written[3], 5)
+    requests = rows_of(written[3], 4)
     found, steps = {}, {}
     for ahead in (False, True):
         with Widths(written[0]) as widths:
