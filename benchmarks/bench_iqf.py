@@ -43,7 +43,8 @@ DECODINGS = {"greedy": (1, 1.0), "beam5": (5, 1.5)}
 WAYS: dict[str, dict[str, Any]] = {
     "as the loop": {},
     "one call at a time": {"iqf_ahead": False},
-    "drafts verified": {"iqf_ahead": False, "iqf_verify_drafts": True},
+    "one call at a time, drafts verified": {"iqf_ahead": False, "iqf_verify_drafts": True},
+    "drafts verified": {"iqf_verify_drafts": True},
     "without drafts": {"iqf_draft": False},
 }
 # As released, less what only the release records: the first VIC call written out in full.

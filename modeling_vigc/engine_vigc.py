@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
 from .beams_vigc import BeamSearch
 from .blocked_vigc import BlockedWeights
 from .cache_vigc import LaneCache
-from .decoding_vigc import image_features
+from .decoding_vigc import Written, image_features
 from .drafts_vigc import Drafts
 from .slots_vigc import Call, Row, Slot
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 _END: Any = object()
 # Prompts are packed up to so many tokens, which bounds the attention they pay to each other.
 _PACK = 2048
-# Calls are written ahead up to so many lanes. There a step takes one and a half times as long as with one; with more,
+# Calls are begun ahead up to so many lanes. There a step takes one and a half times as long as with one; with more,
 # texts that are wanted would wait for those that may be.
 AHEAD_LANES = 16
 # Attention that takes any mask; others get packs of one prompt and transformers' own masks.
@@ -100,21 +100,23 @@ class Engine:
 
     def _proceed(self, row: Row[T], slot: Slot | None, wait: Any) -> Iterator[T]:
         """Sends a row what its slot has written; its next call waits, if it is not begun, or its result is yielded."""
-        ahead = [] if slot is None else slot.ahead
-        try:
-            call = row.send(None if slot is None else slot.written)  # type: ignore[arg-type]
-        except StopIteration as end:
-            self._drop(ahead)
-            yield end.value
-            return
-        found = None if slot is None else slot.found(call)
-        self._drop([other for other in ahead if other is not found])
-        if found is None:
-            wait(Slot(call, row))
-            return
-        found.call, found.row = call, row
-        if found.written is not None:
-            yield from self._proceed(row, found, wait)
+        while True:
+            try:
+                call = next(row) if slot is None else row.send(cast(Written, slot.written))
+            except StopIteration as end:
+                self._drop([] if slot is None else slot.ahead)
+                yield end.value
+                return
+            found = None if slot is None else slot.found(call)
+            if slot is not None:
+                self._drop([other for other in slot.ahead if other is not found])
+            if found is None:
+                wait(Slot(call, row))
+                return
+            found.call, found.row = call, row
+            if found.written is None:
+                return
+            slot = found
 
     def _drop(self, slots: list[Slot]) -> None:
         """Gives up what is written ahead, and what is ahead of that."""
@@ -122,10 +124,11 @@ class Engine:
 
     def _ahead(self, new: list[Slot]) -> list[Slot]:
         """Slots for calls that will follow, while there is room beside the `new` ones; makes room for those."""
-        begun = [slot for slot in self.slots if slot.row is None]
         free = self.max_slots - len(self.slots) - len(new)
         if free < 0:
-            self._drop(begun[free:])
+            self._release(
+                [slot for slot in self.slots if slot.row is None][free:]
+            )  # what is ahead of them was begun later
             return []
         lanes = AHEAD_LANES - len(self.lengths) - sum(slot.call.decoding.beams for slot in new)
         found: list[Slot] = []

@@ -43,7 +43,8 @@ class IqfSettings:
         iqf_verify_drafts: Whether greedy or sampled calls first read what they are expected to write, the draft's next
             sentence, and go on where it is wrong: fewer steps, while that pays. In float32 texts stay the same.
         iqf_ahead: Whether a call begins as soon as what it builds on is written, where slots are free: VIC while VIG
-            still writes its draft. In float32 texts stay the same.
+            still writes its draft, which is not verified then. Up to 16 texts, beams counted, are written at a time for
+            that. In float32 they stay the same.
 
     Raises:
         ValueError: A value that is none of these.

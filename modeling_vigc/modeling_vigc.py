@@ -20,8 +20,8 @@ from transformers.utils.hub import cached_file
 
 from .backbone_vigc import Backbone, forbid_image, loss_alone
 from .configuration_vigc import VigcConfig
-from .conversation_vigc import Conversation
 from .decoding_vigc import Decoding, image_features
+from .dialogue_vigc import Dialogue
 from .engine_vigc import AHEAD_LANES, Engine
 from .generation_vigc import (
     IQF_SETTINGS,
@@ -271,7 +271,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             image_embeds = self.get_image_embeds(pixel_values, stretch)
         seeds: Any = torch.randint(2**31, (image_embeds.shape[0],)) if row_seeds is None else row_seeds
         requests = requests_of(mode, image_embeds, task, questions, seeds)
-        calls = (Conversation(request, processor, decoding, settings).run() for request in requests)
+        calls = (Dialogue(request, processor, decoding, settings).run() for request in requests)
         rows = dict(Engine(self, processor, max(len(requests), AHEAD_LANES)).run(calls))
         ids = torch.empty(len(requests), 0, dtype=torch.long, device=self.device) if input_ids is None else input_ids
         output = to_output([rows[request] for request in requests], processor, settings, mode, ids)
@@ -297,7 +297,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             processor: The model's processor.
             max_slots: Texts written at a time; with beams each takes as many places in the batch.
             generation_config: Instead of the model's own.
-            logits_processor: Own processors, called on rows that have the same number of ids.
+            logits_processor: Own processors, called on texts that have the same number of ids, one begun too early too.
             kwargs: Decoding and `iqf_*` settings, as `generate` takes them.
 
         Yields:
@@ -321,7 +321,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
                 name = repr(sorted(given.items()))
                 if name not in known:
                     known[name] = self._correction(processor, given, logits_processor)
-                yield Conversation(request, processor, *known[name]).run()
+                yield Dialogue(request, processor, *known[name]).run()
 
         return Engine(self, processor, max_slots).run(rows())
 

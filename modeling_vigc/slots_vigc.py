@@ -26,7 +26,7 @@ class Call:
         until: By which rule it has a first unit.
         whole: Whether it is written to its end, not just to that of its first unit.
         seed: For sampling.
-        draft: What is expected to be written, to be read first where that pays; None if it is not to be.
+        draft: What is expected to be written, to be read first where that pays; None if nothing is.
         follow: Says which call follows a text that begins so, if one does; None if nothing is to be written ahead.
     """
 
@@ -87,10 +87,12 @@ class Slot:
 
     def tree(self) -> Iterator[Slot]:
         """This slot and all that are written ahead of it."""
-        if self.alive:
-            yield self
-            for slot in self.ahead:
-                yield from slot.tree()
+        coming = [self]
+        while coming:
+            slot = coming.pop()
+            if slot.alive:
+                yield slot
+                coming += reversed(slot.ahead)
 
     def next_call(self) -> Call | None:
         """The call that follows if the text goes on as it looks; None if that is not to be seen, or was said before.

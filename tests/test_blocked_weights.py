@@ -15,8 +15,18 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from models import build, pictures
 
+
+def used(*modules):
+    """Copies of the modules' weights, used so often that they are there."""
+    blocked = BlockedWeights(*modules)
+    for _ in range(20):
+        with blocked.on():
+            pass
+    return blocked
+
+
 needs_onednn = pytest.mark.skipif(
-    not BlockedWeights(nn.Linear(2, 2)).layers, reason="this torch or processor has no oneDNN layout"
+    not used(nn.Linear(2, 2)).layers, reason="this torch or processor has no oneDNN layout"
 )
 
 
@@ -36,7 +46,7 @@ def answers(model, inputs, **settings):
 def test_products_are_those_of_the_layer(rows):
     layers = nn.ModuleList([nn.Linear(96, 192), nn.Linear(96, 50, bias=False)])
     given = torch.randn(rows, 3, 96)
-    blocked = BlockedWeights(layers)
+    blocked = used(layers)
     with torch.no_grad():
         for layer in layers:
             plain = layer(given)
@@ -82,10 +92,26 @@ def test_a_text_that_is_half_written_does_not_touch_training(small):
 def test_layers_of_other_kinds_are_left_alone(small):
     model, inputs = small
     plain = answers(model, inputs)
-    count = len(BlockedWeights(model.language_model).layers)
+    count = len(used(model.language_model).layers)
     with torch.autocast("cpu", torch.bfloat16):
         assert len(answers(model, inputs)) == 2
     adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=True))
     assert answers(adapted, inputs) == plain
-    assert len(BlockedWeights(model.language_model).layers) == count + 2 * 2 * 2, "a base and two small layers each"
-    assert not BlockedWeights(model.to(torch.bfloat16)).layers
+    assert len(used(model.language_model).layers) == count + 2 * 2 * 2, "a base and two small layers each"
+    assert not used(model.to(torch.bfloat16)).layers
+
+
+@needs_onednn
+def test_layers_that_only_look_plain_are_left_alone():
+    odd = [nn.Linear(8, 4) for _ in range(6)]
+    odd[0].bias = nn.Parameter(torch.arange(8.0)[::2])
+    odd[1].weight = nn.Parameter(odd[1].weight.detach().to_sparse())
+    odd[2].weight = nn.Parameter(torch.empty(4, 0))
+    odd[3].forward = odd[3].forward  # as hooks of accelerate have it
+    odd[4].compile(backend="eager")
+    assert not any(used(layer).layers for layer in odd[:5]) and used(odd[5]).layers
+    blocked, layer = used(odd[5]), odd[5]
+    own = layer.forward = lambda given: given
+    with blocked.on():
+        assert layer(1) == 1
+    assert vars(layer)["forward"] is own

@@ -1,5 +1,6 @@
 """The engine writes what the released loop writes, token for token, whatever is written beside it."""
 
+import inspect
 import random
 import sys
 from functools import cache
@@ -208,7 +209,7 @@ def test_drafts_save_steps_where_they_are_right(written):
     [
         {},
         {"iqf_steps": -1, "iqf_full_record": True},
-        {**RELEASED, "num_beams": 3},
+        {**RELEASED, "num_beams": 2},
         {"iqf_preset": "original", "num_beams": 2},
         {"do_sample": True, "temperature": 1.3},
         {"iqf_verify_drafts": True, "iqf_steps": 0},
@@ -231,25 +232,58 @@ def test_vic_begins_while_vig_writes_its_draft(written, settings):
     assert found[True] == found[False] and steps[True] < steps[False]
 
 
-def test_rows_come_before_what_is_written_ahead(written):
+@pytest.mark.parametrize("silence", [4, 24, 44, 52, 76, 160])
+def test_rows_come_before_what_is_written_ahead(written, silence):
     """Slots that hold calls of one row before their time are given to rows that come later."""
     requests = rows_of(written[3], 6)
-    given = []
+    settings = {"iqf_full_record": True, "max_new_tokens": 80}
 
     def late():
-        for request in requests:
-            given.append(request.key)
+        for place, request in enumerate(requests):
             yield request
-            for _ in range(40):
-                yield None
+            for _ in range(silence if place % 2 == 0 else 0):  # then two at once
+                if len(rows) <= place:
+                    yield None
 
     rows = {}
     with Widths(written[0]) as widths:
-        for request, row in written[0].generate_stream(late(), written[1], 2):
+        for request, row in written[0].generate_stream(late(), written[1], 3, **settings):
             rows[request.key] = row
-    assert max(widths) == 2 and len(given) == 6
-    alone = stream(written, requests, 1, iqf_ahead=False)
-    assert {key: row.answer for key, row in rows.items()} == {key: row.answer for key, row in alone.items()}
+    assert max(widths) == 3
+    alone = stream(written, requests, 1, iqf_ahead=False, **settings)
+    assert {key: (row.question, row.answer, row.full_answer) for key, row in rows.items()} == {
+        key: (row.question, row.answer, row.full_answer) for key, row in alone.items()
+    }
+
+
+def test_a_long_chain_of_short_sentences_is_no_trouble(written, monkeypatch):
+    """VIC may be over with hundreds of calls before VIG's draft ends."""
+    model, processor, _, embeds = written
+    chosen = Decoding.choose
+    dot = next(index for word, index in processor.tokenizer.get_vocab().items() if word.endswith("."))
+    stop = processor.tokenizer.eos_token_id
+    asked = next(word for word in processor.tokenizer.get_vocab() if word.endswith("?"))
+    begin = processor.tokenizer(f"Question: {asked} Answer:", add_special_tokens=False)["input_ids"]
+
+    def scripted(self, texts, logits):
+        chosen(self, texts, logits)
+        for text in texts:
+            place = len(text.ids) - 1
+            if text.whole:
+                text.ids[-1] = begin[place] if place < len(begin) else dot if place < 400 else stop
+            else:
+                text.ids[-1] = dot
+
+    monkeypatch.setattr(Decoding, "choose", scripted)
+    settings = {"iqf_steps": -1, "iqf_split": "original", "max_new_tokens": 450}
+    request = VigcRequest(embeds[0], "vig", "detail")
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 200)
+    try:
+        ((_, row),) = model.generate_stream([request], processor, 16, **settings)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert row.step > 350
 
 
 def test_settings_of_rows_and_rows_that_depend_on_others(written):

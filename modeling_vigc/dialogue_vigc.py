@@ -15,7 +15,7 @@ from .slots_vigc import Call, Row
 
 
 @dataclass(frozen=True)
-class Conversation:
+class Dialogue:
     """What a row's calls and texts follow from.
 
     Args:
@@ -39,12 +39,12 @@ class Conversation:
         Raises:
             ValueError: Another mode.
         """
-        row = self._begun()
+        row = self._start()
         while not row.done:
             self._take(row, (yield self._call(row)))
         return self.request, row
 
-    def _begun(self) -> Pair:
+    def _start(self) -> Pair:
         request = self.request
         if request.mode not in ("vig", "vic"):
             raise ValueError(f"mode={request.mode!r} is not known: use 'vig' or 'vic'.")
@@ -72,21 +72,21 @@ class Conversation:
     def _follow(self, row: Pair, written: Written) -> Call | None:
         """What is to be written next if the text that is being written begins so."""
         ahead = replace(row, trace=[*row.trace], logprobs=[*row.logprobs])
-        self._take(ahead, written, begun=True)
+        self._take(ahead, written)
         return None if ahead.done else self._call(ahead)
 
     def _is_vig(self, row: Pair) -> bool:
         return self.request.mode == "vig" and row.vig_text is None
 
-    def _take(self, row: Pair, written: Written, begun: bool = False) -> None:
-        """Takes a call's text into the row, or the beginning of one that is to be cut there."""
+    def _take(self, row: Pair, written: Written) -> None:
+        """Takes a call's text into the row, or the beginning of one that has not stopped yet."""
         if not self._is_vig(row):
             row.follows = written.accepted != 0
             _advance(row, written, self.decoding, self.settings)
             row.follows |= row.step == 1 and self.settings.iqf_full_record  # from now on there is a better draft
             return
         correct = self.request.correct
-        with_draft = not begun and (self.settings.iqf_draft or not correct)
+        with_draft = bool(written.stop) and (self.settings.iqf_draft or not correct)
         if not with_draft:
             written = _cut(written, MarkRule(self.processor.answer_mark), self.decoding)
         _read_pair(row, written, self.processor, self.settings, with_draft)
@@ -142,7 +142,7 @@ def _keeps_all(step: int, settings: IqfSettings) -> bool:
 def _advance(row: Pair, written: Written, decoding: Decoding, settings: IqfSettings) -> None:
     """Takes one call's text into the row: keeps its unit, and decides whether the row goes on."""
     row.step += 1
-    if row.step == 1 and settings.iqf_full_record:
+    if row.step == 1 and settings.iqf_full_record and written.stop:
         row.full_answer = written.text
     whole = _keeps_all(row.step, settings)
     kept = written.text if whole else settings.rule.first(written.text)
