@@ -90,9 +90,8 @@ class Engine:
                 return
             done = self._step([waiting.popleft() for _ in range(free)])
             # In front of new rows, in the order of their slots: what was begun ends early and makes room.
-            for slot in reversed(done):
-                if slot.row is not None:
-                    yield from self._proceed(slot.row, slot, waiting.appendleft)
+            for slot, row in reversed([(slot, slot.row) for slot in done if slot.row is not None]):
+                yield from self._proceed(row, slot, waiting.appendleft)
 
     def _room(self) -> int:
         """Slots that rows may have: those that are free, or hold what is written ahead."""
@@ -126,9 +125,8 @@ class Engine:
         """Slots for calls that will follow, while there is room beside the `new` ones; makes room for those."""
         free = self.max_slots - len(self.slots) - len(new)
         if free < 0:
-            self._release(
-                [slot for slot in self.slots if slot.row is None][free:]
-            )  # what is ahead of them was begun later
+            # What is ahead of them was begun later, and goes with them.
+            self._release([slot for slot in self.slots if slot.row is None][free:])
             return []
         lanes = AHEAD_LANES - len(self.lengths) - sum(slot.call.decoding.beams for slot in new)
         found: list[Slot] = []
