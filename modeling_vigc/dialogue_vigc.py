@@ -1,4 +1,8 @@
-"""How a row comes about: VIG's pair, then VIC's answer, call by call."""
+"""VIG, then VIC with the Iterative Q-Former: write a sentence, look again in the light of it, write the next.
+
+Of the model this and the engine need only what InstructBLIP has (`qformer`, `query_tokens`, `language_projection`,
+`language_model`), so that a stock checkpoint can be served as well.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +67,7 @@ class Dialogue:
         follow = partial(self._follow, row) if settings.iqf_ahead else None
         given = (row.prompt, self.request.image_embeds, self.decoding)
         if self._is_vig(row):
-            mark = MarkRule(self.processor.answer_mark) if self.request.correct else None
+            mark = self._question_ends if self.request.correct else None
             return Call(*given, mark, mark is None or settings.iqf_draft, _step_seed(seed, 0), follow=follow)
         whole = _whole(row, settings)
         draft = _expected(row, not whole, settings)
@@ -75,7 +79,12 @@ class Dialogue:
         self._take(ahead, written)
         return None if ahead.done else self._call(ahead)
 
+    @property
+    def _question_ends(self) -> MarkRule:
+        return MarkRule(self.processor.answer_mark)
+
     def _is_vig(self, row: Pair) -> bool:
+        """Whether VIG is still to write."""
         return self.request.mode == "vig" and row.vig_text is None
 
     def _take(self, row: Pair, written: Written) -> None:
@@ -88,7 +97,7 @@ class Dialogue:
         correct = self.request.correct
         with_draft = bool(written.stop) and (self.settings.iqf_draft or not correct)
         if not with_draft:
-            written = _cut(written, MarkRule(self.processor.answer_mark), self.decoding)
+            written = _cut(written, self._question_ends, self.decoding)
         _read_pair(row, written, self.processor, self.settings, with_draft)
         if row.reason is not None or not correct:
             row.answer = row.draft if row.reason is None else None

@@ -1,9 +1,9 @@
 """The loop that writes: many texts side by side, each from its own prompt to its own end, places refilled at once.
 
-A row of work is a generator: it yields the call it wants written next and is sent what was written, until it returns
-its result. A slot holds one call. When a call ends, its row's next call takes the slot, or the next row does, so that
-no place in a batch is spent on a text that is over. Prompts that begin together are packed end to end, so that none is
-spent on padding either.
+A row of work is a generator: it yields the call it wants written next, one at least, and is sent what was written,
+until it returns its result. A slot holds one call. When a call ends, its row's next call takes the slot, or the next
+row does, so that no place in a batch is spent on a text that is over. Prompts that begin together are packed end to
+end, so that none is spent on padding either.
 
 A row's next call often depends on the beginning of its last one's text alone. Where slots are free it is begun as soon
 as that stands: VIC while VIG still writes its draft. It is given up where the row turns out to ask for another one.
@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 
 from .beams_vigc import BeamSearch
 from .blocked_vigc import BlockedWeights
 from .cache_vigc import LaneCache
-from .decoding_vigc import Written, image_features
+from .decoding_vigc import image_features
 from .drafts_vigc import Drafts
 from .slots_vigc import Call, Row, Slot
 
@@ -84,38 +84,34 @@ class Engine:
                         raise ValueError("The next row is not known yet, but nothing is being written to wait for.")
                     break
                 else:
-                    yield from self._proceed(row, None, waiting.append)
+                    waiting.append(Slot(next(row), row))
             free = min(len(waiting), self._room())
             if not free and not self.slots and not more:
                 return
             done = self._step([waiting.popleft() for _ in range(free)])
             # In front of new rows, in the order of their slots: what was begun ends early and makes room.
             for slot, row in reversed([(slot, slot.row) for slot in done if slot.row is not None]):
-                yield from self._proceed(row, slot, waiting.appendleft)
+                yield from self._proceed(row, slot, waiting)
 
     def _room(self) -> int:
         """Slots that rows may have: those that are free, or hold what is written ahead."""
         return self.max_slots - sum(slot.row is not None for slot in self.slots)
 
-    def _proceed(self, row: Row[T], slot: Slot | None, wait: Any) -> Iterator[T]:
+    def _proceed(self, row: Row[T], slot: Slot, waiting: deque[Slot]) -> Iterator[T]:
         """Sends a row what its slot has written; its next call waits, if it is not begun, or its result is yielded."""
-        while True:
-            try:
-                call = next(row) if slot is None else row.send(cast(Written, slot.written))
-            except StopIteration as end:
-                self._drop([] if slot is None else slot.ahead)
-                yield end.value
-                return
-            found = None if slot is None else slot.found(call)
-            if slot is not None:
+        try:
+            while slot.written is not None:
+                call = row.send(slot.written)
+                found = slot.found(call)
                 self._drop([other for other in slot.ahead if other is not found])
-            if found is None:
-                wait(Slot(call, row))
-                return
-            found.call, found.row = call, row
-            if found.written is None:
-                return
-            slot = found
+                if found is None:
+                    waiting.appendleft(Slot(call, row))
+                    return
+                found.call, found.row = call, row
+                slot = found
+        except StopIteration as end:
+            self._drop(slot.ahead)
+            yield end.value
 
     def _drop(self, slots: list[Slot]) -> None:
         """Gives up what is written ahead, and what is ahead of that."""

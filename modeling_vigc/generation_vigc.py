@@ -1,8 +1,4 @@
-"""VIG, then VIC with the Iterative Q-Former: write a sentence, look again in the light of it, write the next.
-
-Functions over a model, its processor and settings. They need of the model only what InstructBLIP has (`qformer`,
-`query_tokens`, `language_projection`, `language_model`), so that a stock checkpoint can be served as well.
-"""
+"""What is asked of a model that corrects itself, and what comes of it: settings, requests, and their rows."""
 
 from __future__ import annotations
 
