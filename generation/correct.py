@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vigc.errors import GenerationError
 from vigc.processing import INSTRUCTION_TYPES
 
 from .corrections import CorrectionWorker
-from .errors import GenerationError
 from .finish import Summary
 from .folder import CORRECTED
 from .plan import Selection
@@ -39,7 +39,7 @@ def correct_dataset(dataset: str | os.PathLike[str], output: str | os.PathLike[s
         Counts over the whole folder, what was set aside and why, and sample rows.
 
     Raises:
-        GenerationError: Input, settings or folders that cannot be worked with; its `exit_code` says of which kind.
+        VigcError: Inputs, settings or a folder that cannot be worked with; its `exit_code` says of which kind.
     """
     return run_job(CorrectJob(dataset=dataset, **fields), output)
 

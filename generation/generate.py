@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vigc.errors import GenerationError
 from vigc.processing import INSTRUCTION_TYPES
 
-from .errors import GenerationError
 from .finish import Summary
 from .pairs import PairWorker
 from .plan import Selection
@@ -42,7 +42,7 @@ def generate_dataset(images: str | os.PathLike[str], output: str | os.PathLike[s
         Counts over the whole folder, what was set aside and why, and sample rows.
 
     Raises:
-        GenerationError: Input, settings or folders that cannot be worked with; its `exit_code` says of which kind.
+        VigcError: Inputs, settings or a folder that cannot be worked with; its `exit_code` says of which kind.
     """
     return run_job(GenerateJob(images=images, **fields), output)
 

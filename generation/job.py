@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vigc.errors import BusyError, GenerationError, TransientError, VigcError
+
 from . import ledger, locks
-from .errors import BusyError, GenerationError, TryAgainError
 from .folder import check_output, remove_dataset, sweep
 from .loading import file_digest
 from .plan import Selection, check_readable, check_same, complete_plan
@@ -78,7 +79,7 @@ def settle_plan(
             old_finished = ledger.is_finished(folder, done["fingerprint"])
             try:
                 check_same(folder, done, selection.sources(folder))
-            except GenerationError:
+            except VigcError:
                 if not overwrite:
                     raise
                 old_finished = True
@@ -96,7 +97,7 @@ def _begin(folder: Path, plan: dict[str, Any], selection: Selection, ready: Call
     try:
         check_readable(selection)
         ready()
-    except GenerationError:
+    except VigcError:
         for name in (ledger.INPUTS, ledger.EXCLUDED):
             (folder / name).unlink(missing_ok=True)
         raise
@@ -137,7 +138,7 @@ def unfinished(
     """The shards that are not finished, each with its inputs; `passed` is called for each that is.
 
     Raises:
-        TryAgainError: Nothing can be read any more of what the job was begun with.
+        TransientError: Nothing can be read any more of what the job was begun with.
     """
     inputs, checked = ledger.Inputs(folder / ledger.INPUTS), False
     for shard in shards:
@@ -153,10 +154,10 @@ def unfinished(
 def _check_still_readable(selection: Selection) -> None:
     try:
         check_readable(selection)
-    except TryAgainError:
+    except TransientError:
         raise
     except GenerationError as error:
-        raise TryAgainError(
+        raise TransientError(
             f"{error} Some could when the job was begun: run the same command again when their place is back."
         ) from error
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from vigc.errors import GenerationError
 from vigc.hub_cards.revisions import commit_of
 
 from . import job as jobs
 from . import ledger
-from .errors import GenerationError
 from .executors import executor_of
 from .finish import Summary, summarize, write_ending
 from .settings import JobSettings
@@ -30,7 +30,7 @@ def run_job(job: JobSettings, output: str | os.PathLike[str]) -> Summary:
         Counts over the whole folder, what was set aside and why, and sample rows.
 
     Raises:
-        GenerationError: Input, settings or folders that cannot be worked with; its `exit_code` says of which kind.
+        VigcError: Inputs, settings or a folder that cannot be worked with; its `exit_code` says of which kind.
     """
     started, folder = time.monotonic(), Path(output)
     job = pinned(job, folder)

@@ -17,6 +17,8 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 
+from vigc.errors import PushError, TransientError, VigcError
+
 Result = TypeVar("Result")
 
 # httpx's or httpx2's, whichever huggingface_hub is built on: the base of its transport errors.
@@ -26,19 +28,6 @@ _ATTEMPTS = 6
 _MOST_SECONDS = 60.0  # between two attempts, where the Hub names no time
 _LONGEST_WAIT = 900  # that the Hub may ask for; beyond, the command ends and says when to come back
 _PASSING = (408, 409, 412, 425, 429)
-
-
-class PushError(ValueError):
-    """What keeps a folder from the Hub.
-
-    Args:
-        message: What is wrong, and the fix.
-        exit_code: Of the command: 2 where something has to change first, 75 where time helps.
-    """
-
-    def __init__(self, message: str, exit_code: int = 2) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -67,7 +56,8 @@ class Patience:
         """The result of `action`, which must do no harm when it is repeated after it succeeded unnoticed.
 
         Raises:
-            PushError: It was refused, or failed too often.
+            PushError: It was refused.
+            TransientError: It failed too often.
         """
         failures, progress = 0, self.progress
         while True:
@@ -81,7 +71,7 @@ class Patience:
             wait = min(2.0 ** (failures - 1), _MOST_SECONDS) if trouble.wait is None else float(trouble.wait)
             if failures >= trouble.attempts or wait > _LONGEST_WAIT:
                 later = f" It asks to wait {wait:.0f} s." if wait > _LONGEST_WAIT else ""
-                raise PushError(f"{trouble.reason} ({failures} times).{later} Try again later.", exit_code=75)
+                raise TransientError(f"{trouble.reason} ({failures} times).{later} Try again later.")
             self.say(f"{trouble.reason}: trying again in {wait:.0f} s")
             time.sleep(wait)
 
@@ -107,7 +97,7 @@ class Patience:
             if re.search(r"\b40[13]\b", text):
                 raise PushError(f"the Hub refused {what}: {text}") from None
             return _Trouble(f"{what} failed ({text}; a server that knows no Xet needs HF_HUB_DISABLE_XET=1)")
-        if isinstance(cause, ValueError) and not isinstance(cause, PushError):  # metadata or hashes that are refused
+        if isinstance(cause, ValueError) and not isinstance(cause, VigcError):  # metadata or hashes that are refused
             raise PushError(self._clean(f"the Hub could not take part of {what}: {cause}")) from None
         raise error
 

@@ -20,7 +20,9 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-from .hub_calls import Patience, PushError
+from vigc.errors import PushError, TransientError
+
+from .hub_calls import Patience
 from .publication import LocalFile, Publication, check_contents, read_publication
 
 BRANCH = "vigc-push"
@@ -254,7 +256,7 @@ class _Push:
         for name in changed:
             remote = uploaded.get(name)
             if not publication.files[name].equals(remote):
-                raise PushError(f"{name} changed while it was pushed: run the same command again.", exit_code=75)
+                raise TransientError(f"{name} changed while it was pushed: run the same command again.")
             if remote is not None and remote.lfs:
                 yield CommitOperationCopy(name, name, src_revision=BRANCH)
             else:

@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from vigc.hub_cards import PushError, push_folder
+from vigc.errors import VigcError
+from vigc.hub_cards import push_folder
 
 
 def push_model(folder, repo):
@@ -69,7 +70,7 @@ def push(folder, repo, how="folder", **given):
         done = push_folder(Path(folder), repo, say=said.append, **given)
         result = {"uploaded": done.uploaded, "removed": done.removed, "files": done.files, "exit_code": 0}
         result |= {"repo": done.repo_id, "private": done.private, "left": done.left, "commit": done.commit}
-    except PushError as error:
+    except VigcError as error:
         result = {"error": str(error), "exit_code": error.exit_code}
     return {**result, "slept": slept, "said": said}
 

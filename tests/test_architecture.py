@@ -20,6 +20,7 @@ else:  # mypy, a developer's tool of this project, brings it along before Python
     import tomli as tomllib
 
 FRONT_DOOR = "vigc"
+ERRORS = "errors"  # src/vigc/errors.py, which imports nothing: every room may import it
 ANY = None  # any library that pyproject.toml declares
 
 
@@ -147,7 +148,7 @@ def room_of(module: str) -> str | None:
     head, *rest = module.split(".")
     if head != FRONT_DOOR:
         return None
-    return rest[0] if rest and rest[0] in room_folders() else FRONT_DOOR
+    return rest[0] if rest and rest[0] in {*room_folders(), ERRORS} else FRONT_DOOR
 
 
 def libraries_of(file: Path) -> list[Import]:
@@ -172,7 +173,7 @@ def test_every_room_has_a_row_and_every_row_a_room():
 
 @pytest.mark.parametrize("name", ROOMS)
 def test_a_room_imports_only_the_rooms_of_its_row(name):
-    allowed = {name, *ROOMS[name].rooms, None}
+    allowed = {name, *ROOMS[name].rooms, ERRORS, None}
     wrong = [
         f"{name_of(file)}:{found.line} imports {found.module}"
         for file in python_files(ROOT / name)
@@ -180,6 +181,31 @@ def test_a_room_imports_only_the_rooms_of_its_row(name):
         if room_of(found.module) not in allowed  # the front door is in no row
     ]
     assert not wrong, wrong
+
+
+def test_the_errors_import_nothing_of_ours():
+    found = imports_of(ROOT / "src" / "vigc" / f"{ERRORS}.py")
+    assert {name.module.split(".")[0] for name in found} <= sys.stdlib_module_names
+
+
+def test_every_error_is_in_the_tree_and_the_tree_is_drawn():
+    from vigc import errors
+
+    own = {
+        name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and kind.__module__ == "vigc.errors"
+    }
+    lines = re.findall(r"^ {4}[ │├└─]*(\w+Error)\s+(\d+)?", errors.__doc__, re.MULTILINE)
+    assert [name for name, _ in lines] and set(own) == {name for name, _ in lines}
+    for name, code in lines:
+        assert issubclass(own[name], errors.VigcError) and own[name].exit_code == int(code or own[name].exit_code), name
+    public = [
+        f"{name_of(file)}: {node.name}"
+        for file in all_package_files()
+        for node in ast.walk(parsed(file))
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Error") and not node.name.startswith("_")
+        if name_of(file) != f"src/vigc/{ERRORS}.py"
+    ]
+    assert public == [], "an exception that others see belongs into vigc.errors"
 
 
 @pytest.mark.parametrize("name", [name for name, row in ROOMS.items() if row.libraries is not ANY])

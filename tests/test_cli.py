@@ -83,7 +83,7 @@ def test_options_are_the_settings_of_the_job(command):
     decoding = {field.name for field in fields(DecodingOptions)}
     options = {parameter.name: parameter.default for parameter in get_command(app).commands[command].params}
     assert settings.keys() - options.keys() == ({"correct"} if command == "generate" else set())
-    assert options.keys() - settings.keys() - decoding - {"help"} <= {"output", "dry_run", "no_correct"}
+    assert options.keys() - settings.keys() - decoding - {"help", "debug"} <= {"output", "dry_run", "no_correct"}
     for name in settings.keys() & options.keys() - {"types"}:
         assert (options[name] or None) == (None if settings[name] is MISSING else settings[name] or None), name
 

@@ -18,8 +18,9 @@ from .cli_mix import mix
 from .cli_push import push
 from .cli_scenes import demo, scenes
 from .cli_train import train
+from .command import add_command
 from .options import CorrectOptions, GenerateOptions, with_options
-from .terminal import FAILED, fail, option, say
+from .terminal import option, say
 
 app = typer.Typer(
     name="vigc",
@@ -51,7 +52,6 @@ def _vigc(
     """Options of the bare command."""
 
 
-@app.command()
 @with_options(GenerateOptions)
 def generate(options: GenerateOptions) -> None:
     """Write a dataset of questions and corrected answers about pictures, or go on with one.
@@ -65,7 +65,6 @@ def generate(options: GenerateOptions) -> None:
     raise typer.Exit(run_generate(options))
 
 
-@app.command()
 @with_options(CorrectOptions)
 def correct(options: CorrectOptions) -> None:
     """Answer the questions of a dataset again with VIC: a copy with both answers.
@@ -83,30 +82,15 @@ ReportRows = Annotated[
 ]
 
 
-@app.command()
 def report(dataset: DatasetFolder, rows: ReportRows = None) -> None:
     """Write the report page of a dataset folder anew: pictures, drafts against answers, charts, what was set aside."""
-    from vigc.generation import GenerationError, write_report
-    from vigc.processing.passing import is_passing
+    from vigc.generation import write_report
 
-    from .running import TRY_AGAIN
-
-    try:
-        path = write_report(dataset) if rows is None else write_report(dataset, max_rows=rows)
-    except GenerationError as error:
-        fail("report", error)
-    except OSError as error:  # a full disk, a folder that cannot be written
-        fail("report", error, TRY_AGAIN if is_passing(error) else FAILED)
+    path = write_report(dataset) if rows is None else write_report(dataset, max_rows=rows)
     say(f"Report: {path}")
 
 
-app.command()(convert)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
-app.command()(export)
-app.command()(push)
-app.command()(custom_generate)
+for _command in (generate, correct, report, convert, export, push, custom_generate, mix, judge, scenes, demo):
+    add_command(app, _command)
+add_command(app, train, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 app.add_typer(evaluate, name="evaluate")
-app.command()(mix)
-app.command()(judge)
-app.command()(scenes)
-app.command()(demo)

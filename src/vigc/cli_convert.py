@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from .terminal import UNUSABLE, fail, option, say
+from vigc.errors import VigcError
+
+from .terminal import option, say
 
 Checkpoints = Annotated[
     list[Path] | None,
@@ -43,25 +45,22 @@ def convert(
     """Make a model folder of transformers from released checkpoints, or with --to-original the reverse."""
     from vigc import convert as conversion
 
-    try:
-        if to_original is not None:
-            if model is None or checkpoint or language_model or output:
-                raise ValueError("--to-original FILE takes --model DIR, and no other file or folder.")
-            report = conversion.to_original(model, to_original)
-        else:
-            if not checkpoint or language_model is None or output is None or model is not None:
-                raise ValueError("Give --checkpoint FILE, --language-model DIR and --output DIR.")
-            report = conversion.convert_checkpoint(
-                checkpoint,
-                language_model,
-                output,
-                qformer_tokenizer=qformer_tokenizer,
-                config=config,
-                preset=preset,
-                dtype=dtype,
-                max_shard_size=max_shard_size,
-                lora_alpha=lora_alpha,
-            )
-    except (ValueError, OSError, ImportError) as error:
-        fail("convert", error, getattr(error, "exit_code", UNUSABLE))
+    if to_original is not None:
+        if model is None or checkpoint or language_model or output:
+            raise VigcError("--to-original FILE takes --model DIR, and no other file or folder.")
+        say(str(conversion.to_original(model, to_original)))
+        return
+    if not checkpoint or language_model is None or output is None or model is not None:
+        raise VigcError("Give --checkpoint FILE, --language-model DIR and --output DIR.")
+    report = conversion.convert_checkpoint(
+        checkpoint,
+        language_model,
+        output,
+        qformer_tokenizer=qformer_tokenizer,
+        config=config,
+        preset=preset,
+        dtype=dtype,
+        max_shard_size=max_shard_size,
+        lora_alpha=lora_alpha,
+    )
     say(str(report))

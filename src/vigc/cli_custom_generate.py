@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from .terminal import FAILED, count, fail, option, say
+from .terminal import count, option, say
 
 Output = Annotated[
     Path,
@@ -21,8 +21,5 @@ def custom_generate(output: Output) -> None:
     """
     from vigc.custom_generate_folder import save_custom_generate
 
-    try:
-        written = save_custom_generate(output)
-    except OSError as error:
-        fail("custom-generate", error, FAILED)
+    written = save_custom_generate(output)
     say(f"{count(len(written), 'file')} in {output}")

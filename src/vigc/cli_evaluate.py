@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options as opt
-from .running import INTERRUPTED, TRY_AGAIN
-from .terminal import COMPLETE, FAILED, SET_ASIDE, count, fail, line, option, say
+from .command import COMPLETE, REJECTED, add_command
+from .terminal import count, line, option, say
 
 if TYPE_CHECKING:
     from vigc.evaluation import Figure, Results
     from vigc.evaluation.models import Answerer
 
 app = typer.Typer(
-    help="Answer a benchmark's questions and score the answers, or compare two runs.", no_args_is_help=True
+    name="vigc evaluate",
+    help="Answer a benchmark's questions and score the answers, or compare two runs.",
+    no_args_is_help=True,
 )
 
 _DATA = "Questions"
@@ -108,31 +110,22 @@ def _benchmark(
 
 def _run(name: str, given: dict[str, Any]) -> int:
     """Runs the benchmark with the command's options; returns the exit code."""
-    from vigc.evaluation import DataSettings, EvaluationError, evaluate, read_reviews
-    from vigc.processing.passing import is_passing
+    from vigc.evaluation import DataSettings, evaluate, read_reviews
 
     _quiet()
     parts = ("data", "images", "split", "prompt", "limit", "seed", "synonyms")
-    try:
-        results = evaluate(
-            name,
-            DataSettings(**{part: given[part] for part in parts}),
-            given["output"],
-            model=None if given["model"] is None else _answerer(given),
-            predictions=given["predictions"],
-            batch_size=given["batch_size"],
-            judging=None if given["reviews"] is None else read_reviews(given["reviews"]),
-            overwrite=given["overwrite"],
-        )
-    except EvaluationError as error:
-        fail(f"evaluate {name}", error, error.exit_code)
-    except OSError as error:  # a full disk, a folder that cannot be written
-        fail(f"evaluate {name}", error, TRY_AGAIN if is_passing(error) else FAILED)
-    except KeyboardInterrupt:
-        say(f"vigc evaluate {name}: interrupted. The same command goes on from here.", err=True)
-        return INTERRUPTED
+    results = evaluate(
+        name,
+        DataSettings(**{part: given[part] for part in parts}),
+        given["output"],
+        model=None if given["model"] is None else _answerer(given),
+        predictions=given["predictions"],
+        batch_size=given["batch_size"],
+        judging=None if given["reviews"] is None else read_reviews(given["reviews"]),
+        overwrite=given["overwrite"],
+    )
     _print_results(results)
-    return SET_ASIDE if results.set_aside else COMPLETE
+    return REJECTED if results.set_aside else COMPLETE
 
 
 def _answerer(given: dict[str, Any]) -> Answerer:
@@ -164,10 +157,9 @@ _AFTER = (
 )
 
 for _name, _help in _HELP.items():
-    app.command(_name, help=f"{_help}\n\n{_AFTER}")(_benchmark)
+    add_command(app, _benchmark, _name, help=f"{_help}\n\n{_AFTER}")
 
 
-@app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="A file of results.", show_default=False)],
     b: Annotated[Path, typer.Argument(help="Another, of the same questions.", show_default=False)],
@@ -177,12 +169,9 @@ def compare(
 
     Both are resampled together, picture by picture (2,000 times). A difference whose 95 % interval holds 0 is noise.
     """
-    from vigc.evaluation import EvaluationError, compare_results
+    from vigc.evaluation import compare_results
 
-    try:
-        found = compare_results(a, b, seed)
-    except EvaluationError as error:
-        fail("evaluate compare", error, error.exit_code)
+    found = compare_results(a, b, seed)
     say(f"A: {a}\nB: {b}\n")
     say(f"{'figure':<24}{'A':>8}{'B':>8}{'B - A':>8}   95 % interval")
     for name, difference in found.items():
@@ -190,6 +179,9 @@ def compare(
         verdict = "noise" if difference.is_noise else "more than noise"
         cells = "".join(f"{_number(value):>8}" for value in (difference.a, difference.b, difference.value))
         say(f"{name:<24}{cells}   {interval:<18} {verdict}")
+
+
+add_command(app, compare)
 
 
 def _quiet() -> None:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .terminal import FAILED, SET_ASIDE, UNUSABLE, count, fail, option, say
+from .command import REJECTED
+from .terminal import count, option, say
 
 _PAIRS = "Preference pairs (trl-dpo)"
 _PICTURES = "Pictures"
@@ -64,31 +65,23 @@ def export(
     """
     from vigc.hub_cards import write_export_card
     from vigc.processing.export import Exported, export_dataset
-    from vigc.processing.passing import is_passing
     from vigc.processing.preferences import PreferenceRule
 
-    from .running import TRY_AGAIN
+    rule = PreferenceRule(min_words=min_words, score=score, min_gain=min_gain, keep_cuts=keep_cuts)
 
-    try:
-        rule = PreferenceRule(min_words=min_words, score=score, min_gain=min_gain, keep_cuts=keep_cuts)
+    def card(folder: Path, done: Exported) -> None:
+        write_export_card(folder, done, source=dataset.resolve().name, rule=rule)
 
-        def card(folder: Path, done: Exported) -> None:
-            write_export_card(folder, done, source=dataset.resolve().name, rule=rule)
-
-        done = export_dataset(
-            dataset,
-            output,
-            format=format,
-            types=None if types is None else [kind.strip() for kind in types.split(",")],
-            rule=rule,
-            pictures=not no_pictures,
-            image_root=image_root,
-            card=card,
-        )
-    except ValueError as error:
-        fail("export", error, getattr(error, "exit_code", UNUSABLE))
-    except (OSError, MemoryError) as error:  # a full disk, a folder that cannot be written
-        fail("export", error, TRY_AGAIN if is_passing(error) else FAILED)
+    done = export_dataset(
+        dataset,
+        output,
+        format=format,
+        types=None if types is None else [kind.strip() for kind in types.split(",")],
+        rule=rule,
+        pictures=not no_pictures,
+        image_root=image_root,
+        card=card,
+    )
     say(f"{count(done.records, 'record')} from {count(done.rows, 'row')}")
     for reason, number in done.left_out.most_common():
         say(f"  {number:>8,} left out: {reason}")
@@ -97,4 +90,4 @@ def export(
     say(f"Dataset: {done.output}")
     if done.first_unreadable:
         say(f"The first that could not be read: {done.first_unreadable}", err=True)
-        raise typer.Exit(SET_ASIDE)
+        raise typer.Exit(REJECTED)

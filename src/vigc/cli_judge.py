@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .terminal import FAILED, SET_ASIDE, UNUSABLE, count, fail, line, option, say
+from vigc.errors import JudgeError
+
+from .command import COMPLETE, REJECTED
+from .terminal import count, line, option, say
 
 if TYPE_CHECKING:
     from vigc.evaluation.judge_models import Judge
 
-INTERRUPTED = 130
 _JUDGE = "Judge"
 
 Answers = Annotated[Path, typer.Argument(help="The model's answers (JSON Lines: question_id, text).")]
@@ -80,33 +82,25 @@ def judge(
     from vigc.evaluation import DEFAULT_RULES, judge_answers, order_agreement, read_rules, relative_scores
 
     published = data / "rule.json"
-    try:
-        chosen = rules or (published if published.is_file() else None)
-        reviews = judge_answers(
-            _records(data / "qa90_questions.jsonl"),
-            _records(data / "qa90_gpt4_answer.jsonl"),
-            _records(answers),
-            judge=_judge(model, url, key, temperature, max_tokens, workers, request),
-            contexts=_records(data / "caps_boxes_coco2014_val_80.jsonl"),
-            rules=read_rules(chosen) if chosen else DEFAULT_RULES,
-            output=output,
-            order_swap=order_swap,
-            layout=layout,
-            seed=seed,
-        )
-    except ValueError as error:
-        fail("judge", error, getattr(error, "exit_code", UNUSABLE))
-    except OSError as error:  # a full disk, a file that cannot be written
-        fail("judge", error, FAILED)
-    except KeyboardInterrupt:
-        say("vigc judge: interrupted. The same command goes on from here.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+    chosen = rules or (published if published.is_file() else None)
+    reviews = judge_answers(
+        _records(data / "qa90_questions.jsonl"),
+        _records(data / "qa90_gpt4_answer.jsonl"),
+        _records(answers),
+        judge=_judge(model, url, key, temperature, max_tokens, workers, request),
+        contexts=_records(data / "caps_boxes_coco2014_val_80.jsonl"),
+        rules=read_rules(chosen) if chosen else DEFAULT_RULES,
+        output=output,
+        order_swap=order_swap,
+        layout=layout,
+        seed=seed,
+    )
     _print(relative_scores(reviews), order_agreement(reviews))
     refused = [row for row in reviews if row["scores"] is None]
     for row in refused[:5]:
         say(f"Refused, question {line(str(row['question_id']))}: {line(row['failure'])}")
     say(f"Reviews: {output}")
-    raise typer.Exit(SET_ASIDE if refused else 0)
+    raise typer.Exit(REJECTED if refused else COMPLETE)
 
 
 def _judge(
@@ -125,7 +119,7 @@ def _judge(
         settings["temperature"] = temperature
     if url is None:
         if key is not None or request is not None:
-            raise ValueError("--key and --request are for an endpoint: give its --url, or leave them out.")
+            raise JudgeError("--key and --request are for an endpoint: give its --url, or leave them out.")
         return LocalJudge(model, **settings)
     fields = None if request is None else _fields(request)
     return EndpointJudge(url, model, key_variable=key, workers=workers, request=fields, **settings)
@@ -135,9 +129,9 @@ def _fields(text: str) -> dict[str, Any]:
     try:
         fields = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"--request {text!r} is not valid JSON: {error}.") from error
+        raise JudgeError(f"--request {text!r} is not valid JSON: {error}.") from error
     if not isinstance(fields, dict):
-        raise ValueError(f"--request {text!r} is no object with named fields.")
+        raise JudgeError(f"--request {text!r} is no object with named fields.")
     return fields
 
 
@@ -146,7 +140,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{str(path)!r} cannot be read: {error}.") from error
+        raise JudgeError(f"{str(path)!r} cannot be read: {error}.") from error
     records = []
     for number, text in enumerate(lines, 1):
         if not text.strip():
@@ -154,9 +148,9 @@ def _records(path: Path) -> list[dict[str, Any]]:
         try:
             record = json.loads(text)
         except ValueError as error:
-            raise ValueError(f"{str(path)!r}, line {number} is not valid JSON ({error}).") from error
+            raise JudgeError(f"{str(path)!r}, line {number} is not valid JSON ({error}).") from error
         if not isinstance(record, dict):
-            raise ValueError(f"{str(path)!r}, line {number} is no object with named fields.")
+            raise JudgeError(f"{str(path)!r}, line {number} is no object with named fields.")
         records.append(record)
     return records
 

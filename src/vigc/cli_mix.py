@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from .terminal import FAILED, UNUSABLE, count, fail, option, say
+from vigc.errors import MixError
+
+from .terminal import count, option, say
 
 _BASE, _FROM = "The base", "What is mixed in"
 
@@ -74,30 +76,22 @@ def mix(
     from vigc.hub_cards import write_mix_card
     from vigc.processing.mix_folder import MixRequest, Mixture, Source, write_mixture
     from vigc.processing.mix_folder import mix as mixed
-    from vigc.processing.passing import is_passing
-
-    from .running import TRY_AGAIN
 
     def card(folder: Path, mixture: Mixture) -> None:
         write_mix_card(folder, mixture, name=output.resolve().name)
 
     _without_bars()
-    try:
-        request = MixRequest(
-            Source(tuple(base), _text(image_root), layout, type),
-            None if extra is None else Source((extra,), _text(from_image_root), type=from_type),
-            add=_counts("--add", add),
-            replace={kind: number or 0 for kind, number in _counts("--replace", replace, needed=True).items()},
-            text=text,
-            seed=seed,
-            images=images,
-        )
-        mixture = mixed(request)
-        written = not dry_run and write_mixture(mixture, output, card=card)
-    except ValueError as error:
-        fail("mix", error, getattr(error, "exit_code", UNUSABLE))
-    except OSError as error:  # a full disk, a folder that cannot be written
-        fail("mix", error, TRY_AGAIN if is_passing(error) else FAILED)
+    request = MixRequest(
+        Source(tuple(base), _text(image_root), layout, type),
+        None if extra is None else Source((extra,), _text(from_image_root), type=from_type),
+        add=_counts("--add", add),
+        replace={kind: number or 0 for kind, number in _counts("--replace", replace, needed=True).items()},
+        text=text,
+        seed=seed,
+        images=images,
+    )
+    mixture = mixed(request)
+    written = not dry_run and write_mixture(mixture, output, card=card)
     start, result = mixture.manifest["base"], mixture.manifest["result"]
     say(f"{start['name']}: {count(start['instances'], 'instance')}, {count(start['rows'], 'row')}")
     for step in mixture.manifest["steps"]:
@@ -122,7 +116,7 @@ def _counts(name: str, given: list[str] | None, *, needed: bool = False) -> dict
     for value in given or ():
         kind, said, number = value.partition("=")
         if kind in counts or (said and not number.isdecimal()) or (needed and not said):
-            raise ValueError(f"{name} {value!r}: give each type once, with a whole number, as in {name} detail=10000.")
+            raise MixError(f"{name} {value!r}: give each type once, with a whole number, as in {name} detail=10000.")
         counts[kind] = int(number) if said else None
     return counts
 

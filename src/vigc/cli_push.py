@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from .terminal import FAILED, count, fail, line, option, say
+from vigc.errors import VigcError
+
+from .terminal import count, line, option, say
 
 Folder = Annotated[Path, typer.Argument(help="A folder that holds a model or a dataset.", show_default=False)]
 Repo = Annotated[str, typer.Argument(help="The repository: owner/name, or a name of your own.", show_default=False)]
@@ -38,7 +40,7 @@ def push(
     """
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    from vigc.hub_cards import PushError, push_folder
+    from vigc.hub_cards import push_folder
 
     if not typer.get_text_stream("stderr").isatty():
         disable_progress_bars()
@@ -51,15 +53,9 @@ def push(
             message=message,
             say=lambda text: say(line(text), err=True),
         )
-    except PushError as error:
+    except (VigcError, KeyboardInterrupt):
         _say_command(folder, repo, public, allow_unknown_licence)
-        fail("push", error, error.exit_code)
-    except OSError as error:  # a file that vanished or cannot be read
-        fail("push", error, FAILED)
-    except KeyboardInterrupt:
-        _say_command(folder, repo, public, allow_unknown_licence)
-        say("vigc push: interrupted.", err=True)
-        raise typer.Exit(130) from None
+        raise
     for name in done.left:
         say(f"  stays here: {line(name)} (a pickle, which runs code when it is opened)")
     changes = f"{count(done.uploaded, 'file')} uploaded" if done.uploaded or done.removed else "nothing to do"

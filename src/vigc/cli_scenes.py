@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import count, fail, option, say
+from .terminal import count, option, say
 
 SceneOutput = Annotated[Path, option("The folder to write; it must be empty or not exist.", "--output", "-o")]
 SceneRows = Annotated[int, option("Instruction rows; a scene gives one of each type.", min=1)]
@@ -26,10 +26,7 @@ def scenes(
     """Write a dataset of rendered scenes whose truth is known: pictures, instruction rows, COCO instances."""
     from vigc.scenes import write_scenes
 
-    try:
-        written = write_scenes(output, rows, seed, layout, unusual)
-    except (ValueError, OSError) as error:
-        fail("scenes", error)
+    written = write_scenes(output, rows, seed, layout, unusual)
     say(f"{count(written['rows'], 'row')} about {count(written['scenes'], 'scene')} in {output}")
 
 

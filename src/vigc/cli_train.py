@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .terminal import UNUSABLE, fail, option, say
+from .command import UNUSABLE
+from .terminal import option, say
 
 Recipe = Annotated[Path, typer.Argument(help="A YAML file such as those under recipes/.", show_default=False)]
 DryRun = Annotated[
@@ -21,15 +22,12 @@ def train(context: typer.Context, recipe: Recipe, dry_run: DryRun = False) -> No
     from vigc.trainer import dry_run as check
     from vigc.trainer import train as run
 
-    try:
-        if not dry_run:
-            trainer = run(recipe, context.args, compute_metrics=written_figures)
-            if trainer.is_world_process_zero():
-                say(f"Model: {trainer.args.output_dir}")
-            return
-        result = check(recipe, context.args, compute_metrics=written_figures)
-    except (ValueError, OSError, ImportError) as error:
-        fail("train", error)
+    if not dry_run:
+        trainer = run(recipe, context.args, compute_metrics=written_figures)
+        if trainer.is_world_process_zero():
+            say(f"Model: {trainer.args.output_dir}")
+        return
+    result = check(recipe, context.args, compute_metrics=written_figures)
     say(str(result))
     if result.problems:
         raise typer.Exit(UNUSABLE)

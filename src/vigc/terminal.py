@@ -1,13 +1,14 @@
-"""How the commands speak: options with help, counted nouns, and mistakes in one sentence."""
+"""How the commands print: options with help, counted nouns, and text of unknown origin on one safe line."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 
-COMPLETE, FAILED, UNUSABLE, SET_ASIDE = 0, 1, 2, 3
+# Of one message; what data names may be a data URI of megabytes.
+_MOST_CHARACTERS = 2_000
 
 # A server that refuses a token may quote it in its answer, which is part of an error's text.
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
@@ -16,12 +17,6 @@ _TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
 def option(text: str, *names: str, **settings: Any) -> Any:
     """An option with its help first."""
     return typer.Option(*names, help=text, **settings)
-
-
-def fail(command: str, error: Exception, code: int = UNUSABLE) -> NoReturn:
-    """Says on one line what is wrong, and ends."""
-    say(f"vigc {command}: {line(str(error))}", err=True)
-    raise typer.Exit(code)
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -35,7 +30,10 @@ def count(number: int, what: str) -> str:
 
 
 def line(text: str) -> str:
-    """Text of unknown origin on one line, without characters that a terminal would obey."""
+    """Text of unknown origin on one line of bounded length, without characters that a terminal would obey."""
+    if len(text) > _MOST_CHARACTERS:
+        half = _MOST_CHARACTERS // 2
+        text = f"{text[:half]} [... {len(text) - 2 * half:,} characters ...] {text[-half:]}"
     return _inert(" ".join(text.split()))
 
 
