@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 
-from vigc.errors import GenerationError, is_transient
+from vigc.errors import VigcError, is_transient
 from vigc.generation import correct_dataset, generate_dataset, hashing
 
 torch.set_num_threads(1)
@@ -89,7 +89,7 @@ def run(folder, out, job, log=None, **more):
             assert (summary.images, summary.duplicates, sum(summary.excluded.values())) == (8, 2, 2)
         else:
             summary = generate_dataset(folder / "pictures", out, types=["conversation", "detail"], **common)
-    except GenerationError as error:
+    except VigcError as error:
         return error.exit_code
     except OSError as error:
         return 75 if is_transient(error) else 1

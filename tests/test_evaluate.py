@@ -17,7 +17,7 @@ from stock_vlm import save_stock_vlm
 from typer.testing import CliRunner
 
 from vigc.cli import app
-from vigc.errors import EvaluationError
+from vigc.errors import BusyError, ConflictError, EvaluationError
 from vigc.evaluation import (
     BENCHMARKS,
     DataSettings,
@@ -210,7 +210,7 @@ def test_another_run_is_refused_and_may_be_overwritten(stock, tmp_path):
     files.okvqa(tmp_path)
     output = tmp_path / "r.json"
     evaluate("okvqa", DataSettings(tmp_path), output, model=stock, batch_size=4)
-    with pytest.raises(EvaluationError, match=r"batch_size was 4, is 5.*--overwrite") as caught:
+    with pytest.raises(ConflictError, match=r"batch_size was 4, is 5.*--overwrite") as caught:
         evaluate("okvqa", DataSettings(tmp_path), output, model=stock, batch_size=5)
     assert caught.value.exit_code == 4
     evaluate("okvqa", DataSettings(tmp_path), output, model=stock, batch_size=5, overwrite=True)
@@ -220,7 +220,7 @@ def test_answers_without_their_settings_are_not_mixed_with_others(stock, tmp_pat
     files.okvqa(tmp_path)
     evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)
     (tmp_path / "r.run.json").unlink()
-    with pytest.raises(EvaluationError, match="but not what it was made with"):
+    with pytest.raises(ConflictError, match="but not what it was made with"):
         evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)
 
 
@@ -229,13 +229,13 @@ def test_a_change_of_the_questions_is_noticed(stock, tmp_path):
     evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)
     path = tmp_path / "OpenEnded_mscoco_val2014_questions.json"
     path.write_text(path.read_text().replace("What is thing 1?", "What is it?"))
-    with pytest.raises(EvaluationError, match="asked was"):
+    with pytest.raises(ConflictError, match="asked was"):
         evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)
 
 
 def test_a_second_process_is_kept_out(stock, tmp_path):
     files.okvqa(tmp_path)
-    with FileLock(tmp_path / ".r.json.lock"), pytest.raises(EvaluationError, match="Another process") as caught:
+    with FileLock(tmp_path / ".r.json.lock"), pytest.raises(BusyError, match="Another process") as caught:
         evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)
     assert caught.value.exit_code == 5
 

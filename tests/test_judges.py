@@ -15,7 +15,7 @@ from judge_server import JudgeServer, Raw, answers_in, by_length, completion
 from typer.testing import CliRunner
 
 from vigc.cli import app
-from vigc.errors import ConflictError, JudgeError, TransientError
+from vigc.errors import BusyError, ConflictError, JudgeError, TransientError
 from vigc.evaluation import (
     EndpointJudge,
     LocalJudge,
@@ -500,7 +500,7 @@ def test_reviews_of_something_else_are_not_mixed_in(tmp_path):
         thread.start()
         waiting.wait(20)
         try:
-            with pytest.raises(JudgeError, match="another process is writing") as error:
+            with pytest.raises(BusyError, match="another process is writing") as error:
                 judged(server, output=other)
             assert error.value.exit_code == 5
         finally:

@@ -152,7 +152,8 @@ os.environ.update(HF_ENDPOINT=hub.endpoint, HF_HOME=str(place / "home"), HF_HUB_
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as Pictures
 from scripted import ScriptedModel, ScriptedProcessor
-from vigc.generation import CorrectJob, GenerateJob, GenerationError, ledger, preview_job, run_job
+from vigc.errors import VigcError
+from vigc.generation import CorrectJob, GenerateJob, ledger, preview_job, run_job
 from test_sources import rows_of
 
 chat = List({"role": Value("string"), "content": Value("string")})
@@ -189,11 +190,11 @@ said["pinned"] = ledger.read_plan(place / "one")["job"]["data_revision"]
 said["card"] = (place / "one" / "README.md").read_text()
 try:
     run_job(GenerateJob(**generate, data_revision="main"), place / "one")
-except GenerationError as error:
+except VigcError as error:
     said["refused"] = [str(error), error.exit_code]
 try:
     run_job(GenerateJob(**{**generate, "images": place, "format": "folder"}, data_revision="main"), place / "two")
-except GenerationError as error:
+except VigcError as error:
     said["none"] = str(error)
 run_job(GenerateJob(**generate, data_revision=first), place / "three")
 run_job(GenerateJob(**generate, overwrite=True), place / "one")
