@@ -1,8 +1,9 @@
 """Whether a model became better: benchmarks, metrics, figures with their intervals, and judges."""
 
+from vigc.errors import ConflictError, EvaluationError, JudgeError, TransientError
+
 from .benchmark_llava import read_reviews
 from .benchmarks import BENCHMARKS, open_benchmark
-from .errors import EvaluationError
 from .intervals import Difference, Figure
 from .judge_models import EndpointJudge, LocalJudge
 from .judge_prompts import DEFAULT_RULES, Rule, read_rules
@@ -10,7 +11,6 @@ from .judges import judge_answers, order_agreement, published_review, relative_s
 from .models import load_answerer
 from .questions import Benchmark, DataSettings, Question, Unit
 from .results import Results, compare_results, read_eval_results
-from .review_file import JudgeError, JudgeUnavailableError, ReviewConflictError
 from .runner import evaluate
 from .written import written_figures
 
@@ -18,18 +18,18 @@ __all__ = [
     "BENCHMARKS",
     "DEFAULT_RULES",
     "Benchmark",
+    "ConflictError",
     "DataSettings",
     "Difference",
     "EndpointJudge",
     "EvaluationError",
     "Figure",
     "JudgeError",
-    "JudgeUnavailableError",
     "LocalJudge",
     "Question",
     "Results",
-    "ReviewConflictError",
     "Rule",
+    "TransientError",
     "Unit",
     "compare_results",
     "evaluate",

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vigc.processing.json_stream import AnnotationError
+from vigc.errors import AnnotationError, EvaluationError
 
-from .errors import EvaluationError
 from .metrics.mmbench import mmbench
 from .questions import Benchmark, Predictions, Question, Unit, checked
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import EvaluationError
+from vigc.errors import EvaluationError
+
 from .metrics.llava_relative_score import llava_relative_score as relative
 from .questions import Benchmark, Predictions, Question, Unit, json_lines, picture_names, read_lines
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from vigc.errors import EvaluationError
 from vigc.processing.annotation_layouts import coco_names
 from vigc.processing.llava import image_id_of
 
-from .errors import EvaluationError
 from .instances import Instances, polled_objects
 from .metrics.chair import chair
 from .metrics.pope import pope

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vigc.errors import AnnotationError, EvaluationError
 from vigc.processing.annotation_layouts import coco_names
-from vigc.processing.json_stream import AnnotationError, stream_entries
+from vigc.processing.json_stream import stream_entries
 
-from .errors import EvaluationError
 from .metrics.mmbench.mmbench import LETTERS, read_choice
 from .metrics.vqa_accuracy import vqa_accuracy
 from .questions import Benchmark, Predictions, Question, Unit, checked

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from vigc.errors import EvaluationError
+
 from .benchmark_choice import MMBench
 from .benchmark_llava import LlavaBench
 from .benchmark_objects import Chair, Pope
 from .benchmark_vqa import AOkVqa, OkVqa
-from .errors import EvaluationError
 from .questions import Benchmark, DataSettings
 
 BENCHMARKS: dict[str, type[Benchmark]] = {

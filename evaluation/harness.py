@@ -8,7 +8,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from .errors import EvaluationError
+from vigc.errors import EvaluationError
+
 from .models import load_answerer
 from .questions import Question
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from vigc.processing.json_stream import AnnotationError, stream_entries
+from vigc.errors import AnnotationError
+from vigc.processing.json_stream import stream_entries
 
 from .metrics.chair.chair import Vocabulary, coco_synonyms
 from .questions import checked

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import EvaluationError
+from vigc.errors import EvaluationError
+
 from .questions import Unit
 
 Figures = Callable[[Mapping[str, Any]], dict[str, Any]]

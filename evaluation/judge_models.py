@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from threading import Event
 from typing import Any, Protocol
 
-from .review_file import JudgeError, JudgeUnavailableError
+from vigc.errors import JudgeError, RequestRefusedError, TransientError
 
 _LONGEST_REPLY = 8 * 2**20  # bytes; a review has a few thousand
 _TRANSIENT = frozenset((408, 409, 425, 429))
@@ -38,10 +38,6 @@ class Reply:
     served_by: str | None = None
 
 
-class RefusedError(Exception):
-    """The judge does not take this one request; others may do."""
-
-
 class Judge(Protocol):
     """A chat model that reviews."""
 
@@ -57,8 +53,8 @@ class Judge(Protocol):
         """Its reply to a system and a user turn; `stop` ends waiting.
 
         Raises:
-            RefusedError: This request is not taken.
-            JudgeUnavailableError: The judge is away, and repetition did not help.
+            RequestRefusedError: This request is not taken.
+            TransientError: The judge is away, and repetition did not help.
             JudgeError: No request like this will ever be taken.
         """
 
@@ -152,7 +148,7 @@ class EndpointJudge:
                 break
             if attempt < self._retries and stop.wait(pause):
                 break
-        raise JudgeUnavailableError(f"the judge at {self._identity['endpoint']} is away ({reason}): try again later.")
+        raise TransientError(f"the judge at {self._identity['endpoint']} is away ({reason}): try again later.")
 
     def _post(self, body: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers and body of the reply, which is given up when it takes too long or has no end."""
@@ -178,14 +174,14 @@ class EndpointJudge:
             return None, f"a reply that is no chat completion: {self._shown(data)}"
         finish = choice.get("finish_reason")
         if finish == "content_filter" and not text:
-            raise RefusedError("the endpoint's content filter")
+            raise RequestRefusedError("the endpoint's content filter")
         served = " ".join(str(value[name]) for name in ("model", "system_fingerprint") if value.get(name))
         return Reply(text or "", finish, served or None), ""
 
     def _refuse(self, status: int, data: bytes) -> None:
         said = f"status {status}: {self._shown(data)}"
         if status in _REFUSALS:
-            raise RefusedError(said)
+            raise RequestRefusedError(said)
         raise JudgeError(
             f"the judge at {self._identity['endpoint']} refuses ({said}): check its URL, the model's name and the key."
         )
@@ -299,7 +295,9 @@ class LocalJudge:
         given = self._tokens([{**turn, "content": self._plain(turn["content"])} for turn in messages])
         length = given["input_ids"].shape[1]
         if self._room is not None and length + self._max_tokens > self._room:
-            raise RefusedError(f"{length:,} tokens and a review of {self._max_tokens:,} exceed its {self._room:,}")
+            raise RequestRefusedError(
+                f"{length:,} tokens and a review of {self._max_tokens:,} exceed its {self._room:,}"
+            )
         sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if self._temperature > 0:
             sampling = {"do_sample": True, "temperature": self._temperature, "top_p": 1.0, "top_k": 0}

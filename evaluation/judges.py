@@ -21,7 +21,9 @@ from itertools import islice
 from threading import Event
 from typing import Any
 
-from .judge_models import Judge, RefusedError
+from vigc.errors import ConflictError, JudgeError, RequestRefusedError
+
+from .judge_models import Judge
 from .judge_prompts import (
     DEFAULT_RULES,
     FAILED,
@@ -33,7 +35,7 @@ from .judge_prompts import (
     parse_as_released,
     parse_scores,
 )
-from .review_file import JudgeError, ReviewConflictError, ReviewFile
+from .review_file import ReviewFile
 
 # A judge that refuses so many and takes none will take none.
 _REFUSED_AT_FIRST = 5
@@ -96,8 +98,8 @@ def judge_answers(
 
     Raises:
         JudgeError: Something in the arguments or the file is wrong, or the judge refuses everything.
-        ReviewConflictError: The file holds reviews of something else.
-        JudgeUnavailableError: The judge is away; the same call goes on later.
+        ConflictError: The file holds reviews of something else.
+        TransientError: The judge is away; the same call goes on later.
     """
     tasks = _tasks(questions, answers_a, answers_b, contexts, rules or DEFAULT_RULES, order_swap, layout, system)
     tasks = [_identified(task, judge, seed) for task in tasks]
@@ -105,7 +107,7 @@ def judge_answers(
         for task in tasks:
             known = file.rows.get(task.key)
             if known is not None and known["request"] != task.row["request"]:
-                raise ReviewConflictError(_conflict(file, task, known))
+                raise ConflictError(_conflict(file, task, known))
         failures = _review(judge, [task for task in tasks if task.key not in file.rows], seed, file)
         return [file.rows.get(task.key) or failures[task.key] for task in tasks]
 
@@ -197,7 +199,7 @@ def _review(judge: Judge, tasks: Sequence[_Task], seed: int, file: ReviewFile) -
     def work(task: _Task) -> dict[str, Any] | None:
         try:
             reply = judge.reply(task.request.messages, seed, stop)
-        except RefusedError as error:
+        except RequestRefusedError as error:
             return {**task.row, "review": None, "scores": None, "tuple": None, "parsed": False, "failure": str(error)}
         scores = parse_scores(reply.text)
         released = parse_as_released(reply.text)

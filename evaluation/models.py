@@ -14,12 +14,12 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, InstructBlipConfig
 from transformers.utils.hub import cached_file, extract_commit_hash
 
+from vigc.errors import EvaluationError
 from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 from vigc.processing.devices import find_device
 from vigc.processing.model_folder import folder_fingerprint
 
-from .errors import EvaluationError
 from .questions import Question
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")

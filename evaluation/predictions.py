@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from .errors import EvaluationError
+from vigc.errors import EvaluationError
+
 from .questions import Predictions, Question, json_lines
 
 # What the answer and its question are called in the files of the field.

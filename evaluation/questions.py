@@ -12,10 +12,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
+from vigc.errors import AnnotationError, EvaluationError
 from vigc.processing.annotation_layouts import coco_names
-from vigc.processing.json_stream import AnnotationError
-
-from .errors import EvaluationError
 
 # A model's answers by question; None where a picture could not be opened, which counts as an empty answer.
 Predictions = Mapping[str, str | None]

@@ -12,10 +12,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
+from vigc.errors import EvaluationError
 from vigc.processing.atomic import atomic_write
 
 from .benchmarks import BENCHMARKS
-from .errors import EvaluationError
 from .intervals import CONFIDENCE, RESAMPLES, Difference, Figure, differences
 from .questions import Benchmark, DataSettings, Unit, json_lines
 

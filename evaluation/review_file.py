@@ -11,32 +11,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .errors import EvaluationError
+from vigc.errors import BusyError, JudgeError
 
 # With this begins every line of ours: a last line without end that begins otherwise is not ours to take away.
 _START = b'{"question_id": '
-
-
-class JudgeError(EvaluationError):
-    """Questions, answers, a judge or a file that cannot be worked with: what is wrong, the value, and the fix."""
-
-
-class ReviewConflictError(JudgeError):
-    """The file holds reviews of other answers, or of another judge."""
-
-    exit_code = 4
-
-
-class ReviewFileBusyError(JudgeError):
-    """Another process is writing the file."""
-
-    exit_code = 5
-
-
-class JudgeUnavailableError(JudgeError):
-    """The judge is away. What it said so far is kept; the same command goes on later."""
-
-    exit_code = 75
 
 
 class ReviewFile:
@@ -50,7 +28,7 @@ class ReviewFile:
 
     Raises:
         JudgeError: The file holds something else.
-        ReviewFileBusyError: Another process has it open.
+        BusyError: Another process has it open.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
@@ -68,7 +46,7 @@ class ReviewFile:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise ReviewFileBusyError(f"another process is writing {str(self.path)!r}: wait for it.") from None
+            raise BusyError(f"another process is writing {str(self.path)!r}: wait for it.") from None
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             self._read(self.path)

@@ -11,13 +11,12 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
+from vigc.errors import AnnotationError, BusyError, ConflictError, EvaluationError, ImageError
 from vigc.processing.atomic import atomic_write, sole_writer
-from vigc.processing.images import ImageError, open_image
-from vigc.processing.json_stream import AnnotationError
+from vigc.processing.images import open_image
 
 from .benchmark_llava import Judging, LlavaBench
 from .benchmarks import open_benchmark
-from .errors import BusyError, ConflictError, EvaluationError
 from .intervals import with_intervals
 from .models import Answerer
 from .predictions import Journal, read_predictions

@@ -1,7 +1,8 @@
 """The long job: pictures go in, a dataset of instruction rows comes out."""
 
+from vigc.errors import BusyError, ConflictError, GenerationError, TransientError
+
 from .correct import CorrectJob, correct_dataset
-from .errors import BusyError, ConflictError, GenerationError, TryAgainError
 from .estimate import Estimate
 from .finish import Summary
 from .generate import DEFAULT_TYPES, FORMATS, GenerateJob, generate_dataset
@@ -22,7 +23,7 @@ __all__ = [
     "JobSettings",
     "Preview",
     "Summary",
-    "TryAgainError",
+    "TransientError",
     "correct_dataset",
     "generate_dataset",
     "preview_job",

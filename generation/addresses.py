@@ -20,10 +20,8 @@ from ipaddress import IPv6Address, ip_address
 from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
-from vigc.processing.images import MAX_BYTES, ImageError, ImagePathError, ImageSizeError
-from vigc.processing.passing import is_passing
-
-from .errors import GenerationError, TryAgainError
+from vigc.errors import GenerationError, ImageError, ImagePathError, ImageSizeError, TransientError, is_transient
+from vigc.processing.images import MAX_BYTES
 
 SECONDS = 60.0  # for a picture in all, repetitions and redirections included
 _SILENCE = 10.0  # that a server may take to begin, or to go on
@@ -110,7 +108,7 @@ class Addresses:
 
         Raises:
             ImageError: It is not allowed, there is nothing, or nobody answers after several attempts.
-            TryAgainError: The network is away, or a host that was named in full is busy.
+            TransientError: The network is away, or a host that was named in full is busy.
         """
         name, deadline, failures = _shown(address), time.monotonic() + SECONDS, 0
         while True:
@@ -125,9 +123,9 @@ class Addresses:
             time.sleep(wait)
         times = f"{failures} times" if failures > 1 else "once"
         if trouble.busy and trouble.asked.named:
-            raise TryAgainError(f"{name!r}: the host is busy ({trouble}, {times}): run the same command again later.")
+            raise TransientError(f"{name!r}: the host is busy ({trouble}, {times}): run the same command again later.")
         if not self._is_network_there(trouble.asked.port):
-            raise TryAgainError(
+            raise TransientError(
                 f"{name!r} and other hosts do not answer ({trouble}): run the same command again later."
             )
         raise ImageError(name, f"does not answer ({trouble}, {times}): get the file, or leave it out")
@@ -187,7 +185,7 @@ class Addresses:
             raise ImageError(name, f"has no valid certificate ({error.verify_message})") from error
         except (OSError, HTTPException) as error:
             # Of the machine's troubles those that are no answer of the network.
-            if is_passing(error) and getattr(error, "errno", None) != errno.ETIMEDOUT:
+            if is_transient(error) and getattr(error, "errno", None) != errno.ETIMEDOUT:
                 raise
             if time.monotonic() >= deadline:
                 raise _PassingError(f"it takes longer than {SECONDS:g} s", asked) from error

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from vigc.errors import GenerationError
 from vigc.processing.json_stream import JsonReader, is_text
 
-from .errors import GenerationError
 from .objects import EDGES, Boxes, packed
 from .sources import printable
 

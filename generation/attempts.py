@@ -11,7 +11,7 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from transformers import LogitsProcessor
 
-from .errors import TryAgainError
+from vigc.errors import TransientError
 
 T = TypeVar("T")
 
@@ -143,7 +143,7 @@ class Fitting:
         """Calls `work` with slices that cover `count` rows.
 
         Raises:
-            TryAgainError: Not even one row fits.
+            TransientError: Not even one row fits.
         """
         results: list[T] = []
         start = 0
@@ -161,12 +161,12 @@ class Fitting:
         """Half of a number of rows that did not fit.
 
         Raises:
-            TryAgainError: It was one.
+            TransientError: It was one.
         """
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if size == 1:
-            raise TryAgainError("Memory does not suffice for one picture: free some, or take a smaller --dtype.")
+            raise TransientError("Memory does not suffice for one picture: free some, or take a smaller --dtype.")
         self.halved += 1
         return size // 2
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vigc.errors import GenerationError
 from vigc.processing import INSTRUCTION_TYPES
 
 from .corrections import CorrectionWorker
-from .errors import GenerationError
 from .finish import Summary
 from .folder import CORRECTED
 from .plan import Selection

@@ -9,35 +9,10 @@ from typing import cast
 from huggingface_hub.constants import is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from vigc.processing.json_stream import AnnotationError
-from vigc.processing.passing import is_passing
+from vigc.errors import AnnotationError, GenerationError, TransientError, is_transient
 
 # httpx's or httpx2's, whichever huggingface_hub is built on: the base of its transport errors.
 _HttpError = cast(type[Exception], next(base for base in HfHubHTTPError.__bases__ if not issubclass(base, OSError)))
-
-
-class GenerationError(ValueError):
-    """Input, settings or folders that cannot be worked with. The message says what, the value, and the fix."""
-
-    exit_code = 2
-
-
-class ConflictError(GenerationError):
-    """The folder holds a job with other settings or other input."""
-
-    exit_code = 4
-
-
-class BusyError(GenerationError):
-    """Another process is at work on the same part of the job."""
-
-    exit_code = 5
-
-
-class TryAgainError(GenerationError):
-    """The machine is in the way (memory, a disk that went away): the same command finishes the job later."""
-
-    exit_code = 75
 
 
 def is_hub_away(error: BaseException | None) -> bool:
@@ -61,7 +36,7 @@ def asking_the_hub(what: str) -> Iterator[None]:
     except (HfHubHTTPError, _HttpError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if is_hub_away(error):
-            raise TryAgainError(
+            raise TransientError(
                 f"The Hub does not answer for {what!r} ({reason}): run the same command again later."
             ) from error
         raise GenerationError(
@@ -75,6 +50,6 @@ def naming_files() -> Iterator[None]:
     try:
         yield
     except AnnotationError as error:
-        if isinstance(error.__cause__, OSError) and is_passing(error.__cause__):
+        if isinstance(error.__cause__, OSError) and is_transient(error.__cause__):
             raise error.__cause__ from None
         raise GenerationError(str(error)) from error

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vigc.processing.images import ImageError
-from vigc.processing.json_stream import AnnotationError, JsonReader, read_rows
+from vigc.errors import AnnotationError, GenerationError, ImageError
+from vigc.processing.json_stream import JsonReader, read_rows
 
-from .errors import GenerationError, naming_files
+from .errors import naming_files
 from .hashing import hashed
 from .sources import Folder, Source, printable
 

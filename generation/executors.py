@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
+from vigc.errors import GenerationError, TransientError
 from vigc.processing.devices import find_device
 
-from .errors import GenerationError, TryAgainError
 from .job import run_shard
 from .models import ModelFacts, effective_settings
 from .settings import JobSettings, written_by
@@ -164,7 +164,7 @@ class RayExecutor:
             try:
                 ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
             except (ConnectionError, RuntimeError) as error:
-                raise TryAgainError(f"The Ray cluster cannot be reached ({error}): see RAY_ADDRESS.") from error
+                raise TransientError(f"The Ray cluster cannot be reached ({error}): see RAY_ADDRESS.") from error
             finally:
                 if main:  # Ray puts its own in place, which would end a job without a word
                     signal.signal(signal.SIGTERM, before)
@@ -239,7 +239,7 @@ class RayExecutor:
             raise error.cause from None
         except errors.RayActorError as error:
             reason = str(error).strip().splitlines()[-1].strip()
-            raise TryAgainError(f"A Ray process died {_RETRIES + 1} times over the same work: {reason}") from error
+            raise TransientError(f"A Ray process died {_RETRIES + 1} times over the same work: {reason}") from error
         return reference
 
     def close(self) -> None:

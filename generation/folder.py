@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from vigc.errors import BusyError, GenerationError
 from vigc.hub_cards import SAMPLES
 from vigc.processing import INSTRUCTION_TYPES
 
 from . import ledger, locks
-from .errors import BusyError, GenerationError
 
 # The folder of corrected rows of no known type.
 CORRECTED = "corrected"

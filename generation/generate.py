@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vigc.errors import GenerationError
 from vigc.processing import INSTRUCTION_TYPES
 
-from .errors import GenerationError
 from .finish import Summary
 from .pairs import PairWorker
 from .plan import Selection

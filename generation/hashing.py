@@ -13,7 +13,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from vigc.processing.images import MAX_BYTES, ImageError
+from vigc.errors import ImageError
+from vigc.processing.images import MAX_BYTES
 
 from . import ledger
 from .loading import check_machine, file_digest

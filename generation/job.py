@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vigc.errors import BusyError, GenerationError, TransientError
+
 from . import ledger, locks
-from .errors import BusyError, GenerationError, TryAgainError
 from .folder import check_output, remove_dataset, sweep
 from .loading import file_digest
 from .plan import Selection, check_readable, check_same, complete_plan
@@ -137,7 +138,7 @@ def unfinished(
     """The shards that are not finished, each with its inputs; `passed` is called for each that is.
 
     Raises:
-        TryAgainError: Nothing can be read any more of what the job was begun with.
+        TransientError: Nothing can be read any more of what the job was begun with.
     """
     inputs, checked = ledger.Inputs(folder / ledger.INPUTS), False
     for shard in shards:
@@ -153,10 +154,10 @@ def unfinished(
 def _check_still_readable(selection: Selection) -> None:
     try:
         check_readable(selection)
-    except TryAgainError:
+    except TransientError:
         raise
     except GenerationError as error:
-        raise TryAgainError(
+        raise TransientError(
             f"{error} Some could when the job was begun: run the same command again when their place is back."
         ) from error
 

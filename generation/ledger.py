@@ -18,11 +18,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vigc.errors import GenerationError
 from vigc.hub_cards import TypeFigures
 from vigc.processing.atomic import atomic_write as atomic_write  # the one way; named on for the rest of the job
 from vigc.processing.rows import GENERATED_FEATURES
-
-from .errors import GenerationError
 
 STATE = "_vigc"
 PLAN = f"{STATE}/plan.json"

@@ -16,11 +16,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from vigc.processing.images import MAX_BYTES, ImageDataError, ImageError, ImagePathError
-from vigc.processing.passing import is_passing
+from vigc.errors import ImageDataError, ImageError, ImagePathError, NoImageError, TransientError, is_transient
+from vigc.processing.images import MAX_BYTES
 
-from .errors import TryAgainError
-from .sources import Collection, NoPictureError, Source, is_file_name
+from .sources import Collection, Source, is_file_name
 
 T = TypeVar("T")
 
@@ -107,7 +106,7 @@ class Loader:
         """The input ready for the model, or the record of why it is set aside.
 
         Raises:
-            TryAgainError: The machine is in the way, not the input.
+            TransientError: The machine is in the way, not the input.
         """
         if source.pairs is not None and source.name == "":
             return Item(source, "")
@@ -122,7 +121,7 @@ class Loader:
                 self._pixels(picture.image, source),
                 list(source.same or ()),
             )
-        except NoPictureError as error:
+        except NoImageError as error:
             if source.pairs is not None:
                 return Item(source, "")
             return self._skipped(source, error)
@@ -181,14 +180,14 @@ def check_machine(collection: Collection, source: Source, error: BaseException, 
         before: Another one that could be opened: where one is missing and that one too, both are away.
 
     Raises:
-        TryAgainError: The machine is in the way: a full disk, a share that is gone.
+        TransientError: The machine is in the way: a full disk, a share that is gone.
     """
-    if is_passing(error) or is_passing(error.__cause__):
-        raise TryAgainError(f"{error}: run the same command again later.") from error
+    if is_transient(error) or is_transient(error.__cause__):
+        raise TransientError(f"{error}: run the same command again later.") from error
     missing = isinstance(error.__cause__, FileNotFoundError)
     path = collection.locate(before) if missing and before is not None else None
     if not collection.is_there(source) or (path is not None and not os.path.exists(path)):
-        raise TryAgainError(
+        raise TransientError(
             f"{error}, and the place of the pictures is gone or empty: run the same command again when it is back."
         ) from error
 
@@ -201,7 +200,7 @@ def file_digest(path: Path, most: int | None = None) -> str | None:
         most: Limit in bytes, where there is one: reading takes a second for each gigabyte, or ten.
 
     Raises:
-        TryAgainError: The machine is in the way.
+        TransientError: The machine is in the way.
     """
     digest = hashlib.sha256()
     try:
@@ -212,8 +211,8 @@ def file_digest(path: Path, most: int | None = None) -> str | None:
             while block := file.read(2**20):
                 digest.update(block)
     except (OSError, ValueError) as error:  # no name of a file, or the reason of the refusal, recorded beside this
-        if is_passing(error):
-            raise TryAgainError(f"{error}: run the same command again later.") from error
+        if is_transient(error):
+            raise TransientError(f"{error}: run the same command again later.") from error
         return None
     return digest.hexdigest()
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from transformers import GenerationConfig, InstructBlipConfig, PreTrainedConfig
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
+from vigc.errors import GenerationError, TransientError
 from vigc.hub_cards.revisions import commit_of
 from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGeneration
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, ORIGINAL_DECODING
@@ -23,7 +24,7 @@ from vigc.processing import VigcProcessor
 from vigc.processing.devices import find_device
 from vigc.processing.model_folder import folder_fingerprint
 
-from .errors import GenerationError, TryAgainError, is_hub_away
+from .errors import is_hub_away
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # Settings that in float32 change how fast texts are written, and not which: a job may go on with others.
@@ -90,7 +91,7 @@ def describe_model(
 
     Raises:
         GenerationError: There is no such model, or it is of another kind.
-        TryAgainError: The Hub cannot be reached.
+        TransientError: The Hub cannot be reached.
     """
     if dtype not in DTYPES:
         raise GenerationError(f"dtype {dtype!r} is not known: use one of {', '.join(DTYPES)}.")
@@ -172,12 +173,12 @@ def _said_plainly(name: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise TryAgainError(
+        raise TransientError(
             f"The model {name!r} does not fit into memory: free some, or take a smaller --dtype."
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if is_hub_away(error):
-            raise TryAgainError(
+            raise TransientError(
                 f"The Hub does not answer for {name!r} ({_first_line(error)}): run the same command again later."
             ) from error
         raise GenerationError(f"The model {name!r} cannot be loaded: {_first_line(error)}.") from error

@@ -12,14 +12,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vigc.processing.images import ImageError
-from vigc.processing.passing import is_passing
+from vigc.errors import ConflictError, GenerationError, ImageError, NoImageError, TransientError, is_transient
 
 from . import ledger
-from .errors import ConflictError, GenerationError, TryAgainError
 from .exclusion import ExcludedIds, ExcludedPictures, keys_of
 from .hashing import hashed
-from .sources import Collection, NoPictureError, Source
+from .sources import Collection, Source
 
 _VERSION = 2
 # So many are tried, or up to twice as many: enough to tell pictures from something else. Broken ones are told apart
@@ -227,9 +225,9 @@ def check_readable(selection: Selection) -> None:
             selection.collection.open(source)
             return
         except ImageError as error:
-            if is_passing(error.__cause__):
-                raise TryAgainError(f"{error}: run the same command again later.") from error
-            if source.pairs is not None and isinstance(error, NoPictureError):
+            if is_transient(error.__cause__):
+                raise TransientError(f"{error}: run the same command again later.") from error
+            if source.pairs is not None and isinstance(error, NoImageError):
                 texts = True
             else:
                 (reasons if source.refused is None else refused).append(str(error))

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from vigc.errors import ConflictError
+
 from . import ledger
-from .errors import ConflictError
 from .estimate import Estimate, estimate, spread, try_inputs
 from .exclusion import ExcludedPictures
 from .executors import Executor, executor_of

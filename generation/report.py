@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from vigc.processing.images import ImageError, open_image
+from vigc.errors import ImageError
+from vigc.processing.images import open_image
 from vigc.processing.rows import is_edited
 
 from . import ledger

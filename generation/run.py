@@ -9,11 +9,11 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from vigc.errors import GenerationError
 from vigc.hub_cards.revisions import commit_of
 
 from . import job as jobs
 from . import ledger
-from .errors import GenerationError
 from .executors import executor_of
 from .finish import Summary, summarize, write_ending
 from .settings import JobSettings

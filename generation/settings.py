@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 import torch
 
+from vigc.errors import GenerationError
+
 from .addresses import check_hosts
-from .errors import GenerationError
 from .loading import Loader
 from .models import (
     SPEED_SETTINGS,

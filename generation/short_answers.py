@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
+from vigc.errors import GenerationError
 from vigc.processing import INSTRUCTION_TYPES
 from vigc.processing.json_stream import is_text
 
 from .attempts import Draft, NumbersOnly
-from .errors import GenerationError
 
 
 def takes_short_answers(kind: str) -> bool:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
-from vigc.processing.images import PICTURE_SUFFIXES, ImageError, ImagePathError, Picture, load_picture
+from vigc.errors import GenerationError, ImageError, ImagePathError
+from vigc.processing.images import PICTURE_SUFFIXES, Picture, load_picture
 
 from .addresses import Addresses, is_address
-from .errors import GenerationError
 from .objects import Boxes, unpack_objects
 
 # Counted among the endings of files, none of which is like it: a link to a folder.
@@ -63,10 +63,6 @@ class Source:
 
 
 _KNOWN = tuple(item.name for item in fields(Source) if item.default is None)
-
-
-class NoPictureError(ImageError):
-    """An input that is whole and has no picture."""
 
 
 class Collection(Protocol):

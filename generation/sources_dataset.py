@@ -19,13 +19,14 @@ from datasets.packaged_modules.folder_based_builder.folder_based_builder import 
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.file_download import repo_folder_name
 
-from vigc.processing.images import ImageDataError, ImageError, ImagePathError, Picture, load_picture
+from vigc.errors import GenerationError, ImageDataError, ImageError, ImagePathError, NoImageError, TransientError
+from vigc.processing.images import Picture, load_picture
 from vigc.processing.loading import files_state, load_rows
 
 from .addresses import Addresses, is_address
-from .errors import GenerationError, TryAgainError, asking_the_hub, is_hub_away
+from .errors import asking_the_hub, is_hub_away
 from .objects import ObjectColumn
-from .sources import NoPictureError, Source, confined, printable
+from .sources import Source, confined, printable
 
 _ID_COLUMNS = ("image_id", "id")
 # Of columns that datasets itself does not know for pictures: bytes, or texts that are paths or addresses.
@@ -75,7 +76,7 @@ class DatasetRows:
                 raise
             reason = _said(error)
             if is_hub_away(error):
-                raise TryAgainError(
+                raise TransientError(
                     f"The Hub does not answer for {path!r} ({reason}): run the same command again later."
                 ) from error
             raise GenerationError(f"The dataset {path!r} cannot be loaded: {reason}.") from error
@@ -173,7 +174,7 @@ class DatasetRows:
         if self.several:
             value = self.chosen(value or (), source.name)
         if value is None:
-            raise NoPictureError(source.name, "has no picture: fill the row")
+            raise NoImageError(source.name, "has no picture: fill the row")
         if isinstance(value, str):
             value = {"path": value}
         if value.get("bytes") is not None:

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vigc.processing.json_stream import AnnotationError, read_rows
+from vigc.errors import AnnotationError, GenerationError
+from vigc.processing.json_stream import read_rows
 
 from .annotation_file import AnnotationFile
-from .errors import GenerationError, naming_files
+from .errors import naming_files
 from .objects import Boxes, pack_objects, unpack_objects
 from .sources import Files, Source, distinct, printable
 

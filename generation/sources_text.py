@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vigc.errors import AnnotationError, GenerationError, ImageError, LayoutError
 from vigc.processing.export_layouts import rows_from_finevision, rows_from_trl
-from vigc.processing.images import ImageError
-from vigc.processing.json_stream import AnnotationError, is_text, read_rows
-from vigc.processing.llava import LayoutError, rows_from_llava
+from vigc.processing.json_stream import is_text, read_rows
+from vigc.processing.llava import rows_from_llava
 
-from .errors import GenerationError, naming_files
+from .errors import naming_files
 from .sources import Files, Source, printable
 from .sources_dataset import DatasetRows
 

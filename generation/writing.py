@@ -77,7 +77,7 @@ class Writing:
             coming: More conversations each time that there is room.
 
         Raises:
-            TryAgainError: Not even one row fits into memory.
+            TransientError: Not even one row fits into memory.
         """
         wanted: deque[VigcRequest] = deque()
         begun: dict[VigcRequest, None] = {}  # in their order

@@ -1,9 +1,10 @@
 """Cards of models and datasets: what they are, how they were made, what to beware of."""
 
+from vigc.errors import PushError
+
 from .cards import DatasetFacts, TypeFigures, write_dataset_card
 from .custom_generate_card import write_custom_generate_card
 from .export_card import write_export_card
-from .hub_calls import PushError
 from .mix_card import write_mix_card
 from .model_cards import write_model_card, write_trained_model_card
 from .push import Pushed, push_folder

@@ -17,6 +17,8 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 
+from vigc.errors import PushError
+
 Result = TypeVar("Result")
 
 # httpx's or httpx2's, whichever huggingface_hub is built on: the base of its transport errors.
@@ -26,19 +28,6 @@ _ATTEMPTS = 6
 _MOST_SECONDS = 60.0  # between two attempts, where the Hub names no time
 _LONGEST_WAIT = 900  # that the Hub may ask for; beyond, the command ends and says when to come back
 _PASSING = (408, 409, 412, 425, 429)
-
-
-class PushError(ValueError):
-    """What keeps a folder from the Hub.
-
-    Args:
-        message: What is wrong, and the fix.
-        exit_code: Of the command: 2 where something has to change first, 75 where time helps.
-    """
-
-    def __init__(self, message: str, exit_code: int = 2) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,9 @@ import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard, ModelCard, RepoFile
 from PIL import Image
 
+from vigc.errors import PushError
 from vigc.processing.images import PICTURE_SUFFIXES
 from vigc.processing.metadata import private_metadata
-
-from .hub_calls import PushError
 
 CARD = "README.md"
 _PLAN, _FINISHED = "_vigc/plan.json", "_vigc/finished.json"

@@ -20,7 +20,9 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-from .hub_calls import Patience, PushError
+from vigc.errors import PushError
+
+from .hub_calls import Patience
 from .publication import LocalFile, Publication, check_contents, read_publication
 
 BRANCH = "vigc-push"

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vigc.processing.images import ImageError, open_image
+from vigc.errors import ImageError
+from vigc.processing.images import open_image
 from vigc.processing.rows import is_edited
 
 SAMPLES = "samples"

@@ -1,8 +1,10 @@
 """Pictures, texts and rows: the processor, the table of instruction types, and the columns of our datasets."""
 
+from vigc.errors import ImageError
+
 from .export import export_dataset
 from .export_layouts import rows_from_finevision, rows_from_trl
-from .images import ImageError, open_image
+from .images import open_image
 from .instructions_vigc import INSTRUCTION_TYPES, InstructionType, QuestionAnswer, pair_text, parse_pair
 from .llava import rows_from_llava
 from .preferences import PreferenceRule

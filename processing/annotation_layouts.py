@@ -13,18 +13,9 @@ from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any
 
-from .llava import (
-    ASKS,
-    REPLIES,
-    LayoutError,
-    around,
-    filled,
-    image_id_of,
-    llava_entry,
-    llava_pairs,
-    short,
-    unmarked,
-)
+from vigc.errors import LayoutError
+
+from .llava import ASKS, REPLIES, around, filled, image_id_of, llava_entry, llava_pairs, short, unmarked
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple, TypeGuard
 
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
+from vigc.errors import AnnotationError, LayoutError
+
 from .annotation_layouts import (
     Pair,
     read_aokvqa,
@@ -31,8 +33,7 @@ from .annotation_layouts import (
     read_vqa,
 )
 from .instructions_vigc import instruction_type
-from .json_stream import AnnotationError, stream_entries
-from .llava import LayoutError
+from .json_stream import stream_entries
 from .rows import TRAIN_FEATURES
 
 logger = logging.getLogger(__name__)

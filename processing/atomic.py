@@ -10,11 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-
-class FolderBusyError(ValueError):
-    """Another process is writing the folder."""
-
-    exit_code = 5
+from vigc.errors import BusyError
 
 
 def atomic_write(path: Path, data: bytes | Iterable[bytes]) -> None:
@@ -45,10 +41,10 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         target: What is written: new, or an empty folder.
 
     Raises:
-        FolderBusyError: Another process is writing it.
+        BusyError: Another process is writing it.
     """
     unfinished = target.with_name(f".{target.name}.tmp")
-    busy = FolderBusyError(f"{str(target)!r} is being written by another process: wait for its end.")
+    busy = BusyError(f"{str(target)!r} is being written by another process: wait for its end.")
     with sole_writer(target, busy):
         try:
             if unfinished.exists():

@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features
 
+from vigc.errors import ExportError, ImageError, ImagePathError, is_transient
+
 from .atomic import atomic_folder
 from .export_layouts import (
     DPO_FEATURES,
@@ -25,9 +27,8 @@ from .export_layouts import (
     finevision_record,
     sft_record,
 )
-from .images import ImageError, ImagePathError, load_picture
+from .images import load_picture
 from .llava import llava_entry, llava_image
-from .passing import is_passing
 from .preferences import PreferenceRule
 
 FORMATS = ("trl-sft", "trl-dpo", "llava", "finevision")
@@ -38,10 +39,6 @@ _FEATURES = {"trl-sft": SFT_FEATURES, "trl-dpo": DPO_FEATURES, "finevision": FIN
 _BATCH = 64
 _FILE_BYTES = 400 * 2**20
 _ENDINGS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}
-
-
-class ExportError(ValueError):
-    """A dataset that cannot be exported as asked: what is wrong, the value, and the fix."""
 
 
 @dataclass
@@ -107,8 +104,8 @@ def export_dataset(
 
     Raises:
         ExportError: Folders, a layout or rows that cannot be worked with, or nothing to write.
-        FolderBusyError: Another process is writing the folder.
-        OSError: The machine is in the way, as on a full disk (`is_passing`), or the folder cannot be written.
+        BusyError: Another process is writing the folder.
+        OSError: The machine is in the way, as on a full disk (`is_transient`), or the folder cannot be written.
     """
     source, target = Path(dataset), Path(output)
     if format not in FORMATS:
@@ -192,7 +189,7 @@ def _embed(rows: list[dict[str, Any]], root: Path, done: Exported) -> bool:
             if row["image"] is not None and row["image"].get("bytes") is None:
                 row["image"] = _read_picture(row["image"]["path"], root)
     except ImageError as error:
-        if isinstance(error.__cause__, OSError) and is_passing(error.__cause__):
+        if isinstance(error.__cause__, OSError) and is_transient(error.__cause__):
             raise error.__cause__ from None
         done.unreadable[error.reason] += len(rows)
         done.first_unreadable = done.first_unreadable or str(error)

@@ -9,7 +9,9 @@ from typing import Any
 
 from datasets import Features, Image, List, Value
 
-from .llava import LayoutError, answer_of, read_extra
+from vigc.errors import LayoutError
+
+from .llava import answer_of, read_extra
 from .preferences import PreferenceRule
 from .rows import to_messages
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
+from vigc.errors import ImageDataError, ImageError, ImageSizeError
+
 from .metadata import has_more_scans, without_jpeg_metadata, without_png_metadata
 
 PICTURE_SUFFIXES = frozenset(
@@ -35,32 +37,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class ImageError(ValueError):
-    """A picture that is refused.
-
-    Args:
-        name: The file, as the user knows it.
-        reason: Why, with what can be done about it.
-    """
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"picture {name!r} {reason}")
-        self.name = name
-        self.reason = reason
-
-
-class ImagePathError(ImageError):
-    """A name that must not be followed: out of the pictures' root, an address, no file name at all."""
-
-
-class ImageSizeError(ImageError):
-    """More bytes, pixels or passes over them than are safe to decode."""
-
-
-class ImageDataError(ImageError):
-    """A file that is no picture, empty, truncated or corrupt."""
 
 
 @dataclass(frozen=True, slots=True)

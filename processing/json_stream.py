@@ -14,6 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json
 
+from vigc.errors import AnnotationError
+
 _CHUNK = 1 << 20
 _BLOCK = 4 << 20
 _BLOCKS_AHEAD = 2
@@ -22,26 +24,6 @@ _ONE_BY_ONE = 20_000
 _SPACE = re.compile(r"[ \t\n\r]*")
 _AFTER_NUMBER = (*" \t\n\r", ",", "]", "}")
 _DECODER = json.JSONDecoder()
-
-
-class AnnotationError(ValueError):
-    """A file of annotations that is refused.
-
-    Args:
-        path: The file.
-        reason: What is wrong, the value, and what can be done about it.
-        index: Which entry of its list, counted from 0, if it is one of them.
-        line: In which line, counted from 1, where that is known.
-    """
-
-    def __init__(self, path: Path, reason: str, index: int | None = None, line: int | None = None) -> None:
-        place = "" if line is None else f", line {line}"
-        place += "" if index is None else f", entry {index}"
-        super().__init__(f"{path}{place}: {reason}")
-        self.path = path
-        self.reason = reason
-        self.index = index
-        self.line = line
 
 
 class JsonReader:

@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from vigc.errors import LayoutError
+
 IMAGE_MARK = "<image>"
 _AROUND_MARK = re.compile(rf"\s*{IMAGE_MARK}\s*")
 ASKS, REPLIES = ("human", "user"), ("gpt", "assistant")
-
-
-class LayoutError(ValueError):
-    """An entry that is not of the layout it is read in: which field, its value, and what is expected."""
 
 
 class LlavaPair(NamedTuple):

@@ -16,11 +16,13 @@ import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
+from vigc.errors import ConflictError, ImageError, MixError
+
 from .annotations import LAYOUTS, read_annotations
 from .atomic import atomic_folder, atomic_write
-from .images import ImageError, load_picture
+from .images import load_picture
 from .loading import load_rows
-from .mixing import MIX_FEATURES, MixError, add_rows, content_fingerprint, replace_rows, training_rows
+from .mixing import MIX_FEATURES, add_rows, content_fingerprint, replace_rows, training_rows
 from .rows import TRAIN_FEATURES
 
 MANIFEST = "_vigc/mix.json"
@@ -29,12 +31,6 @@ IMAGES = ("path", "embed")
 
 _BATCH = 64
 _FILE_BYTES = 400 * 2**20
-
-
-class MixConflictError(MixError):
-    """The folder holds another mixture, or something else."""
-
-    exit_code = 4
 
 
 @dataclass(frozen=True)
@@ -177,15 +173,15 @@ def write_mixture(
         card: Called with the folder before it gets its name, to add a README.
 
     Raises:
-        MixConflictError: The folder holds something else.
+        ConflictError: The folder holds something else.
         MixError: A picture cannot be embedded.
-        FolderBusyError: Another process is writing it.
+        BusyError: Another process is writing it.
     """
     target = Path(output)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         if _manifest(target) == mixture.manifest:
             return False
-        raise MixConflictError(f"{str(target)!r} exists and holds no such mixture: give a new or empty folder.")
+        raise ConflictError(f"{str(target)!r} exists and holds no such mixture: give a new or empty folder.")
     with atomic_folder(target) as unfinished:
         _write_rows(unfinished, mixture)
         (unfinished / MANIFEST).parent.mkdir()

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 from datasets import Dataset, Features, Image, concatenate_datasets
 
+from vigc.errors import MixError
+
 from .instructions_vigc import instruction_type
 from .rows import TRAIN_FEATURES
 
@@ -28,10 +30,6 @@ TEXTS = ("answer", "draft")
 
 _TEXT_FEATURES = Features({name: feature for name, feature in TRAIN_FEATURES.items() if name != "image"})
 MIX_FEATURES = Features({"image": Image(decode=False), **_TEXT_FEATURES})
-
-
-class MixError(ValueError):
-    """Data sets that cannot be mixed as asked: what is wrong, the value, and the fix."""
 
 
 class Mixed(NamedTuple):

@@ -25,9 +25,8 @@ import torch
 from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 
+from vigc.errors import GenerationError, is_transient
 from vigc.generation import correct_dataset, generate_dataset, hashing
-from vigc.generation.errors import GenerationError
-from vigc.processing.passing import is_passing
 
 torch.set_num_threads(1)
 DIED, PLENTY = 77, 10_000
@@ -93,7 +92,7 @@ def run(folder, out, job, log=None, **more):
     except GenerationError as error:
         return error.exit_code
     except OSError as error:
-        return 75 if is_passing(error) else 1
+        return 75 if is_transient(error) else 1
     return 3 if summary.set_aside else 0
 
 

@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from vigc.hub_cards import PushError, push_folder
+from vigc.errors import PushError
+from vigc.hub_cards import push_folder
 
 
 def push_model(folder, repo):

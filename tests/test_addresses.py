@@ -19,18 +19,9 @@ from faults import content
 from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 
-from vigc.generation import (
-    ConflictError,
-    GenerateJob,
-    GenerationError,
-    TryAgainError,
-    addresses,
-    correct_dataset,
-    generate_dataset,
-    ledger,
-)
+from vigc.errors import ConflictError, GenerationError, ImageError, TransientError
+from vigc.generation import GenerateJob, addresses, correct_dataset, generate_dataset, ledger
 from vigc.generation.addresses import Addresses
-from vigc.processing.images import ImageError
 
 LIMIT = 2**20
 
@@ -265,7 +256,7 @@ def test_what_is_no_host_is_said_at_once(hosts):
 
 def test_a_busy_host_that_was_named_ends_the_job_for_now(server, tmp_path):
     path = llava(tmp_path / "llava.json", [f"{server.url}/good/1.png", f"{server.url}/busy.png"])
-    with pytest.raises(TryAgainError, match=r"the host is busy .503 Service Unavailable, 3 times.*later"):
+    with pytest.raises(TransientError, match=r"the host is busy .503 Service Unavailable, 3 times.*later"):
         generate_dataset(path, tmp_path / "out", format="llava", allow_urls=["127.0.0.1"], **job())
     assert server.asked.count("/busy.png") == 3 and not (tmp_path / "out" / ledger.FINISHED).exists()
 
@@ -276,10 +267,10 @@ def test_a_network_that_goes_away_sets_nothing_aside(tmp_path):
         port = server.port
         path = llava(tmp_path / "llava.json", [f"{server.url}/good/{number}.png" for number in range(12)])
         generate_dataset(path, tmp_path / "one" / "data", **given, **job())
-    with Server(port, until=8), pytest.raises(TryAgainError, match=r"do not answer.*run the same command again"):
+    with Server(port, until=8), pytest.raises(TransientError, match=r"do not answer.*run the same command again"):
         generate_dataset(path, tmp_path / "two" / "data", **given, **job())
     assert not (tmp_path / "two" / "data" / ledger.QUARANTINE).exists()
-    with pytest.raises(TryAgainError, match="do not answer"):  # nobody ever did, in this process
+    with pytest.raises(TransientError, match="do not answer"):  # nobody ever did, in this process
         generate_dataset(path, tmp_path / "two" / "data", **given, **job())
     assert not (tmp_path / "two" / "data" / ledger.QUARANTINE).exists()
     with Server(port):
@@ -334,5 +325,5 @@ def test_where_all_hosts_are_let_in_a_dead_one_is_set_aside_and_a_dead_network_i
     for _ in range(7):
         with pytest.raises(ImageError, match="does not answer"):
             star.fetch("http://nobody.invalid/1.png")
-    with pytest.raises(TryAgainError, match="and other hosts do not answer"):
+    with pytest.raises(TransientError, match="and other hosts do not answer"):
         star.fetch("http://nobody.invalid/1.png")

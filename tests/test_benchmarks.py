@@ -9,15 +9,8 @@ import pytest
 from PIL import Image
 from stock_vlm import save_stock_vlm
 
-from vigc.evaluation import (
-    BENCHMARKS,
-    DataSettings,
-    EvaluationError,
-    evaluate,
-    load_answerer,
-    open_benchmark,
-    read_eval_results,
-)
+from vigc.errors import EvaluationError
+from vigc.evaluation import BENCHMARKS, DataSettings, evaluate, load_answerer, open_benchmark, read_eval_results
 from vigc.evaluation.benchmark_choice import rotations
 from vigc.scenes import VIGC_TINY
 

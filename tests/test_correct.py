@@ -9,9 +9,9 @@ from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as Pictures
 from scripted import ScriptedModel, ScriptedProcessor
 
+from vigc.errors import ExportError
 from vigc.generation import correct_dataset
 from vigc.processing import export_dataset
-from vigc.processing.export import ExportError
 from vigc.processing.preferences import PreferenceRule
 
 CHAT = List({"role": Value("string"), "content": Value("string")})

@@ -17,10 +17,10 @@ from stock_vlm import save_stock_vlm
 from typer.testing import CliRunner
 
 from vigc.cli import app
+from vigc.errors import EvaluationError
 from vigc.evaluation import (
     BENCHMARKS,
     DataSettings,
-    EvaluationError,
     Unit,
     compare_results,
     evaluate,

@@ -13,7 +13,8 @@ import pytest
 from faults import content
 from scripted import ScriptedModel, ScriptedProcessor
 
-from vigc.generation import GenerationError, correct_dataset, generate_dataset, ledger
+from vigc.errors import GenerationError
+from vigc.generation import correct_dataset, generate_dataset, ledger
 
 try:
     import ray

@@ -14,8 +14,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vigc.cli import app
+from vigc.errors import ExportError, LayoutError
 from vigc.processing import GENERATED_FEATURES, TRAIN_FEATURES
-from vigc.processing.export import FORMATS, ExportError, export_dataset
+from vigc.processing.export import FORMATS, export_dataset
 from vigc.processing.export_layouts import (
     DPO_FEATURES,
     FINEVISION_FEATURES,
@@ -25,7 +26,7 @@ from vigc.processing.export_layouts import (
     rows_from_trl,
     sft_record,
 )
-from vigc.processing.llava import LayoutError, llava_entry, rows_from_llava
+from vigc.processing.llava import llava_entry, rows_from_llava
 from vigc.processing.preferences import PreferenceRule
 from vigc.processing.rows import to_messages
 

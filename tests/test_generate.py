@@ -15,7 +15,8 @@ from datasets import Features, load_dataset
 from PIL import ExifTags, Image
 from transformers import T5Config
 
-from vigc.generation import ConflictError, GenerationError, correct_dataset, generate_dataset, ledger
+from vigc.errors import ConflictError, GenerationError
+from vigc.generation import correct_dataset, generate_dataset, ledger
 from vigc.generation.models import folder_fingerprint, load_model
 from vigc.generation.sources import list_images
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration

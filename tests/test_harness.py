@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from test_architecture import PYPROJECT
 
-from vigc.evaluation import EvaluationError, harness
+from vigc.errors import EvaluationError
+from vigc.evaluation import harness
 from vigc.scenes import VIGC_TINY
 
 QUESTION = "What can you see in the picture?"

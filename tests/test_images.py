@@ -8,7 +8,8 @@ import zlib
 import pytest
 from PIL import ExifTags, Image, ImageDraw, PngImagePlugin
 
-from vigc.processing import ImageError, images, open_image
+from vigc.errors import ImageError
+from vigc.processing import images, open_image
 from vigc.processing.images import load_picture
 
 SECRETS = (b"SECRET", b"Exif", b"GPS", b"http://ns.adobe.com")

@@ -18,16 +18,8 @@ from faults import content, make_inputs
 from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 
-from vigc.generation import (
-    BusyError,
-    ConflictError,
-    GenerateJob,
-    TryAgainError,
-    correct_dataset,
-    generate_dataset,
-    ledger,
-    locks,
-)
+from vigc.errors import BusyError, ConflictError, TransientError
+from vigc.generation import GenerateJob, correct_dataset, generate_dataset, ledger, locks
 from vigc.generation import job as jobs
 from vigc.generation.attempts import is_endless, is_same_question
 from vigc.running import do_job
@@ -477,7 +469,7 @@ def test_too_little_memory_halves_the_batch_and_keeps_the_rows(place):
     for share in ({"rank": 1, "world_size": 3}, {}):
         generate(place, resumed, batch_size=4, model=ScriptedModel(fits=1), **share)
     assert content(resumed) == content(whole)
-    with pytest.raises(TryAgainError, match="Memory does not suffice for one picture"):
+    with pytest.raises(TransientError, match="Memory does not suffice for one picture"):
         generate(place, place / "c", model=ScriptedModel(fits=0))
 
 
@@ -509,7 +501,7 @@ def test_too_little_memory_costs_a_correction_nothing_but_time(place):
     files = [sorted(path.glob("*/train-*.parquet")) for path in (place / "a", place / "b")]
     assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]] != []
     assert sum(record.halved for record in ledger.shard_records(place / "b")) > 0
-    with pytest.raises(TryAgainError, match="Memory does not suffice for one picture"):
+    with pytest.raises(TransientError, match="Memory does not suffice for one picture"):
         correct_dataset(place / "llava.json", place / "c", model=ScriptedModel(fits=0), **job)
 
 
@@ -523,7 +515,7 @@ def test_the_machine_s_trouble_sets_no_picture_aside(place, monkeypatch):
         return read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", fail)
-    with pytest.raises(TryAgainError, match=r"Too many open files.*run the same command again"):
+    with pytest.raises(TransientError, match=r"Too many open files.*run the same command again"):
         generate(place, place / "out")
     monkeypatch.undo()
     generate(place, place / "whole")
@@ -544,7 +536,7 @@ def test_a_share_that_goes_away_sets_no_picture_aside(place, monkeypatch, leaves
         return read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", vanish)
-    with pytest.raises(TryAgainError, match="the place of the pictures is gone or empty"):
+    with pytest.raises(TransientError, match="the place of the pictures is gone or empty"):
         generate(place, place / "out")
 
 
@@ -605,7 +597,10 @@ def test_the_machine_s_trouble_in_the_hash_pass_is_not_kept(place, monkeypatch):
             raise OSError(24, "Too many open files")
         return path_open(path, *given, **more)
 
-    with monkeypatch.context() as patch, pytest.raises(TryAgainError, match=r"Too many open files.*same command again"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(TransientError, match=r"Too many open files.*same command again"),
+    ):
         patch.setattr(Path, "open", fail)
         generate(place, place / "out", dedup=True)
     summary = generate(place, place / "out", dedup=True)

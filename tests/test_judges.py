@@ -15,12 +15,10 @@ from judge_server import JudgeServer, Raw, answers_in, by_length, completion
 from typer.testing import CliRunner
 
 from vigc.cli import app
+from vigc.errors import ConflictError, JudgeError, TransientError
 from vigc.evaluation import (
     EndpointJudge,
-    JudgeError,
-    JudgeUnavailableError,
     LocalJudge,
-    ReviewConflictError,
     Rule,
     judge_answers,
     order_agreement,
@@ -255,21 +253,19 @@ def test_an_endpoint_that_stays_away_is_no_zero_and_the_job_goes_on_later(tmp_pa
         return by_length(body) if number < 3 else Raw(503, b"overloaded")
 
     with JudgeServer(dies) as server:
-        with pytest.raises(
-            JudgeUnavailableError, match=r"is away \(status 503: overloaded\): try again later"
-        ) as error:
+        with pytest.raises(TransientError, match=r"is away \(status 503: overloaded\): try again later") as error:
             judged(server, output=file, workers=1, retries=2)
         assert error.value.exit_code == 75 and len(server.requests) == 6
         assert [row["question_id"] for row in lines(file)] == [0, 1, 2]
         server.answer = lambda body, number: Raw(429, b"", {"retry-after": "3600"})
-        with pytest.raises(JudgeUnavailableError, match=r"asks to wait 3,600 s"):
+        with pytest.raises(TransientError, match=r"asks to wait 3,600 s"):
             judged(server, output=file, workers=1)
         assert len(server.requests) == 7
         server.answer = by_length
         rows = judged(server, output=file, workers=1)
         assert len(server.requests) == 10 and [row["question_id"] for row in lines(file)] == list(range(6))
         assert rows == judged(server, output=file) and len(server.requests) == 10  # finished: nothing is asked
-    with pytest.raises(JudgeUnavailableError, match="ConnectError"):
+    with pytest.raises(TransientError, match="ConnectError"):
         judged(server, count=1, retries=1)
 
 
@@ -316,7 +312,7 @@ def test_the_key_stays_secret_and_wrong_settings_fail_once(monkeypatch):
             judged(server, count=1)
         assert len(server.requests) == 2  # no redirection is followed
         server.answer = lambda body, number: Raw(500, b"x" * 9_000_000)
-        with pytest.raises(JudgeUnavailableError, match="more than 8,388,608 bytes"):
+        with pytest.raises(TransientError, match="more than 8,388,608 bytes"):
             judged(server, count=1, retries=0)
     for url in ("localhost:8000", "ftp://x/v1", "", "http://user:hunter2@x/v1", "http://x:port/v1"):
         with pytest.raises(JudgeError, match="judge's URL") as error:
@@ -485,10 +481,10 @@ def test_reviews_of_something_else_are_not_mixed_in(tmp_path):
     questions, a, b = task(2)
     with JudgeServer(by_length) as server:
         judged(server, questions, a, b, output=file)
-        with pytest.raises(ReviewConflictError, match=r"seed 0 instead of 1") as error:
+        with pytest.raises(ConflictError, match=r"seed 0 instead of 1") as error:
             judged(server, questions, a, b, output=file, seed=1)
         assert error.value.exit_code == 4
-        with pytest.raises(ReviewConflictError, match="a question, an answer, a context or a rule"):
+        with pytest.raises(ConflictError, match="a question, an answer, a context or a rule"):
             judged(server, questions, a, [{**one, "text": "other"} for one in b], output=file)
         waiting = threading.Event()
 

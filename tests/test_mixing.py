@@ -13,8 +13,9 @@ from test_export import generated, write
 from typer.testing import CliRunner
 
 from vigc.cli import app
+from vigc.errors import MixError
 from vigc.processing import GENERATED_FEATURES, TRAIN_FEATURES
-from vigc.processing.mixing import MIX_FEATURES, MixError, add_rows, content_fingerprint, replace_rows, training_rows
+from vigc.processing.mixing import MIX_FEATURES, add_rows, content_fingerprint, replace_rows, training_rows
 
 FILES = FIXTURES / "annotations"
 TYPES = ("conversation", "detail", "complex")

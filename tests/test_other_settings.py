@@ -12,7 +12,8 @@ from faults import content, make_inputs
 from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 
-from vigc.generation import ConflictError, CorrectJob, GenerateJob, correct_dataset, generate_dataset, ledger
+from vigc.errors import ConflictError
+from vigc.generation import CorrectJob, GenerateJob, correct_dataset, generate_dataset, ledger
 from vigc.modeling_vigc import VigcForConditionalGeneration
 
 # Parameters that decide who works and where, and not what is written.

@@ -10,7 +10,8 @@ from scripted import ScriptedModel, ScriptedProcessor
 from typer.testing import CliRunner
 
 from vigc.cli import app
-from vigc.generation import ConflictError, CorrectJob, GenerateJob, GenerationError, ledger, preview_job, run_job
+from vigc.errors import ConflictError, GenerationError
+from vigc.generation import CorrectJob, GenerateJob, ledger, preview_job, run_job
 
 
 def job(place, **given):

@@ -13,7 +13,7 @@ import pytest
 from hub_server import READ, REPO, Fault
 from PIL import Image
 
-from vigc.hub_cards import PushError
+from vigc.errors import PushError
 from vigc.hub_cards.publication import check_contents, read_publication
 from vigc.processing import GENERATED_FEATURES
 

@@ -16,7 +16,8 @@ from scripted import ScriptedModel, ScriptedProcessor
 from typer.testing import CliRunner
 
 from vigc.cli import app
-from vigc.generation import GenerationError, correct_dataset, generate_dataset, ledger, write_report
+from vigc.errors import GenerationError
+from vigc.generation import correct_dataset, generate_dataset, ledger, write_report
 from vigc.generation.charts import histogram
 from vigc.generation.differences import word_differences
 from vigc.generation.figures import Figures

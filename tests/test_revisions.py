@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from vigc import VigcForConditionalGeneration, VigcProcessor
 from vigc.cli import app
+from vigc.errors import GenerationError
 from vigc.evaluation import load_answerer
-from vigc.generation import GenerationError, ledger
+from vigc.generation import ledger
 from vigc.generation.models import load_model
 from vigc.hub_cards import write_trained_model_card
 from vigc.processing.model_folder import folder_fingerprint

@@ -2,7 +2,8 @@
 
 import pytest
 
-from vigc.generation import GenerationError, generate_dataset, ledger
+from vigc.errors import GenerationError
+from vigc.generation import generate_dataset, ledger
 
 
 def test_a_preset_decodes_questions_and_answers(parity_dir, model, processor, tmp_path, monkeypatch):

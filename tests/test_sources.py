@@ -15,21 +15,12 @@ from PIL import Image as Pictures
 from scripted import ScriptedModel, ScriptedProcessor
 
 from vigc.endings import print_preview, print_summary
-from vigc.generation import (
-    ConflictError,
-    GenerateJob,
-    GenerationError,
-    TryAgainError,
-    correct_dataset,
-    generate_dataset,
-    ledger,
-    preview_job,
-)
+from vigc.errors import ConflictError, GenerationError, ImageError, ImagePathError, TransientError
+from vigc.generation import GenerateJob, correct_dataset, generate_dataset, ledger, preview_job
 from vigc.generation.annotation_file import AnnotationFile
 from vigc.generation.exclusion import ExcludedIds, keys_of
 from vigc.generation.generate import open_collection
 from vigc.generation.sources import Source
-from vigc.processing.images import ImageError, ImagePathError
 from vigc.processing.json_stream import JsonReader, read_rows
 
 
@@ -402,7 +393,7 @@ def test_pictures_that_are_away_during_the_hash_pass_are_compared_later(root, tm
             root.rename(tmp_path / "away")
         return read_bytes(path)
 
-    with monkeypatch.context() as patch, pytest.raises(TryAgainError, match="the place of the pictures is gone"):
+    with monkeypatch.context() as patch, pytest.raises(TransientError, match="the place of the pictures is gone"):
         patch.setattr(Path, "read_bytes", vanish)
         generate_dataset(root, tmp_path / "out", **given)
     (tmp_path / "away").rename(root)

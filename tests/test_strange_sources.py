@@ -10,7 +10,8 @@ from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as Pictures
 from scripted import ScriptedModel, ScriptedProcessor
 
-from vigc.generation import GenerateJob, GenerationError, correct_dataset, generate_dataset, ledger
+from vigc.errors import GenerationError
+from vigc.generation import GenerateJob, correct_dataset, generate_dataset, ledger
 from vigc.generation import sources_dataset as tables
 from vigc.running import do_job
 

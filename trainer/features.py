@@ -20,9 +20,9 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
+from vigc.errors import ImageError
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
-from vigc.processing.images import ImageError
 
 from .mixture import VigcMixture, open_row_image
 

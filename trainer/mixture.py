@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vigc.errors import ImageError
 from vigc.modeling_vigc.sentences_vigc import UnitRule
 from vigc.processing import open_image, pair_text
-from vigc.processing.images import ImageError
 from vigc.processing.instructions_vigc import instruction_type
 
 from .augment import augmented

@@ -17,9 +17,9 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import set_seed
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
+from vigc.errors import ImageError
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
-from vigc.processing.images import ImageError
 
 from .adapters import LoraSettings, choose_trained, hold_frozen_in, quantized
 from .checkpoints import last_complete, weights_fingerprint

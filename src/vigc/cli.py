@@ -86,8 +86,8 @@ ReportRows = Annotated[
 @app.command()
 def report(dataset: DatasetFolder, rows: ReportRows = None) -> None:
     """Write the report page of a dataset folder anew: pictures, drafts against answers, charts, what was set aside."""
-    from vigc.generation import GenerationError, write_report
-    from vigc.processing.passing import is_passing
+    from vigc.errors import GenerationError, is_transient
+    from vigc.generation import write_report
 
     from .running import TRY_AGAIN
 
@@ -96,7 +96,7 @@ def report(dataset: DatasetFolder, rows: ReportRows = None) -> None:
     except GenerationError as error:
         fail("report", error)
     except OSError as error:  # a full disk, a folder that cannot be written
-        fail("report", error, TRY_AGAIN if is_passing(error) else FAILED)
+        fail("report", error, TRY_AGAIN if is_transient(error) else FAILED)
     say(f"Report: {path}")
 
 

@@ -108,8 +108,8 @@ def _benchmark(
 
 def _run(name: str, given: dict[str, Any]) -> int:
     """Runs the benchmark with the command's options; returns the exit code."""
-    from vigc.evaluation import DataSettings, EvaluationError, evaluate, read_reviews
-    from vigc.processing.passing import is_passing
+    from vigc.errors import EvaluationError, is_transient
+    from vigc.evaluation import DataSettings, evaluate, read_reviews
 
     _quiet()
     parts = ("data", "images", "split", "prompt", "limit", "seed", "synonyms")
@@ -127,7 +127,7 @@ def _run(name: str, given: dict[str, Any]) -> int:
     except EvaluationError as error:
         fail(f"evaluate {name}", error, error.exit_code)
     except OSError as error:  # a full disk, a folder that cannot be written
-        fail(f"evaluate {name}", error, TRY_AGAIN if is_passing(error) else FAILED)
+        fail(f"evaluate {name}", error, TRY_AGAIN if is_transient(error) else FAILED)
     except KeyboardInterrupt:
         say(f"vigc evaluate {name}: interrupted. The same command goes on from here.", err=True)
         return INTERRUPTED
@@ -177,7 +177,8 @@ def compare(
 
     Both are resampled together, picture by picture (2,000 times). A difference whose 95 % interval holds 0 is noise.
     """
-    from vigc.evaluation import EvaluationError, compare_results
+    from vigc.errors import EvaluationError
+    from vigc.evaluation import compare_results
 
     try:
         found = compare_results(a, b, seed)

@@ -62,9 +62,9 @@ def export(
     trl-dpo: a preference pair per correction, for TRL's DPOTrainer, with the answer chosen and the draft rejected. A
     correction counts only if it is material (words differ, and not by a cut alone) and its score agrees.
     """
+    from vigc.errors import is_transient
     from vigc.hub_cards import write_export_card
     from vigc.processing.export import Exported, export_dataset
-    from vigc.processing.passing import is_passing
     from vigc.processing.preferences import PreferenceRule
 
     from .running import TRY_AGAIN
@@ -88,7 +88,7 @@ def export(
     except ValueError as error:
         fail("export", error, getattr(error, "exit_code", UNUSABLE))
     except (OSError, MemoryError) as error:  # a full disk, a folder that cannot be written
-        fail("export", error, TRY_AGAIN if is_passing(error) else FAILED)
+        fail("export", error, TRY_AGAIN if is_transient(error) else FAILED)
     say(f"{count(done.records, 'record')} from {count(done.rows, 'row')}")
     for reason, number in done.left_out.most_common():
         say(f"  {number:>8,} left out: {reason}")

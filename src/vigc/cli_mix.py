@@ -71,10 +71,10 @@ def mix(
     An instance is a conversation with all its turns. Without --from, the base alone is written. The folder is one to
     train on, for `vigc train` and `vigc export`. The paper's Table 1 is made of such mixtures (recipes/paper/tables).
     """
+    from vigc.errors import is_transient
     from vigc.hub_cards import write_mix_card
     from vigc.processing.mix_folder import MixRequest, Mixture, Source, write_mixture
     from vigc.processing.mix_folder import mix as mixed
-    from vigc.processing.passing import is_passing
 
     from .running import TRY_AGAIN
 
@@ -97,7 +97,7 @@ def mix(
     except ValueError as error:
         fail("mix", error, getattr(error, "exit_code", UNUSABLE))
     except OSError as error:  # a full disk, a folder that cannot be written
-        fail("mix", error, TRY_AGAIN if is_passing(error) else FAILED)
+        fail("mix", error, TRY_AGAIN if is_transient(error) else FAILED)
     start, result = mixture.manifest["base"], mixture.manifest["result"]
     say(f"{start['name']}: {count(start['instances'], 'instance')}, {count(start['rows'], 'row')}")
     for step in mixture.manifest["steps"]:

@@ -38,7 +38,8 @@ def push(
     """
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    from vigc.hub_cards import PushError, push_folder
+    from vigc.errors import PushError
+    from vigc.hub_cards import push_folder
 
     if not typer.get_text_stream("stderr").isatty():
         disable_progress_bars()

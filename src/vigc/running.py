@@ -86,7 +86,7 @@ def do_job(command: str, job: Callable[[], JobSettings], output: Path, *, dry_ru
 
 
 def _end(summary: Summary) -> int:
-    from vigc.generation import BusyError
+    from vigc.errors import BusyError
 
     print_summary(summary)
     if summary.held:
@@ -123,8 +123,7 @@ def _run(command: str, work: Callable[[], int]) -> int:
     """Does the work, quietly where nobody watches, and says in a sentence what is wrong; returns the exit code."""
     from transformers.utils import logging
 
-    from vigc.generation import GenerationError
-    from vigc.processing.passing import is_passing
+    from vigc.errors import GenerationError, is_transient
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
@@ -134,7 +133,7 @@ def _run(command: str, work: Callable[[], int]) -> int:
     except GenerationError as error:
         return _say(command, error, error.exit_code)
     except (OSError, MemoryError) as error:  # a full disk, a folder that cannot be written
-        return _say(command, error, TRY_AGAIN if is_passing(error) else FAILED)
+        return _say(command, error, TRY_AGAIN if is_transient(error) else FAILED)
     except KeyboardInterrupt:
         say(f"vigc {command}: interrupted. The same command goes on from here.", err=True)
         return INTERRUPTED

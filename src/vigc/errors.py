@@ -1,0 +1,154 @@
+"""All exceptions of vigc in one tree, each with the exit code of the command that it ends.
+
+    VigcError                    2    what was given cannot be worked with: change it
+    ├── ConflictError            4    the folder or file holds other work
+    ├── BusyError                5    another process is writing the same thing
+    ├── TransientError          75    disk, memory or network: the same command succeeds later
+    ├── GenerationError          2    `vigc generate`, `vigc correct`, `vigc report`
+    ├── EvaluationError          2    `vigc evaluate`
+    │   └── JudgeError           2    `vigc judge`
+    │       └── RequestRefusedError   one request that a judge refuses; it is recorded, and the others continue
+    ├── TrainingError            2    `vigc train`
+    ├── MixError                 2    `vigc mix`
+    ├── ExportError              2    `vigc export`
+    ├── PushError                2    `vigc push`
+    ├── LayoutError              2    an entry that is not of the layout it is read in
+    ├── AnnotationError          2    a file of annotations
+    └── ImageError               2    one image; in a job it is rejected with this reason, and the job continues
+        ├── ImagePathError            a name that must not be followed
+        ├── ImageSizeError            more bytes, pixels or passes than are safe to decode
+        ├── ImageDataError            no image, empty, truncated or corrupt
+        └── NoImageError              an input that is whole and has no image
+
+This module imports nothing of vigc, and files that travel with a model do not use it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+
+class VigcError(ValueError):
+    """Something that was given cannot be worked with. The message says what, the value, and the fix.
+
+    Attributes:
+        exit_code: Of the command that the error ends.
+    """
+
+    exit_code = 2
+
+
+class ConflictError(VigcError):
+    """The folder or file holds other work: other settings, other inputs, or files that are not vigc's."""
+
+    exit_code = 4
+
+
+class BusyError(VigcError):
+    """Another process is writing the same folder, file or part of a job."""
+
+    exit_code = 5
+
+
+class TransientError(VigcError):
+    """Disk, memory, network or a server is unavailable: the same command finishes the work later."""
+
+    exit_code = 75
+
+
+class GenerationError(VigcError):
+    """A job whose inputs, settings or folder cannot be worked with."""
+
+
+class EvaluationError(VigcError):
+    """A benchmark whose files, settings or answers cannot be worked with."""
+
+
+class JudgeError(EvaluationError):
+    """Questions, answers, a judge or its reviews that cannot be worked with."""
+
+
+class RequestRefusedError(JudgeError):
+    """One request that a judge refuses, for its content or its length. It is recorded, and the others continue."""
+
+
+class TrainingError(VigcError):
+    """A recipe, data or a checkpoint that cannot be trained on, or a training run that must not continue."""
+
+
+class MixError(VigcError):
+    """Datasets that cannot be mixed as asked."""
+
+
+class ExportError(VigcError):
+    """A dataset that cannot be exported as asked."""
+
+
+class PushError(VigcError):
+    """A folder that cannot be published as it is, or a request that the Hub refuses."""
+
+
+class LayoutError(VigcError):
+    """An entry that is not of the layout it is read in: which field, its value, and what is expected."""
+
+
+class AnnotationError(VigcError):
+    """A file of annotations that is refused.
+
+    Args:
+        path: The file.
+        reason: What is wrong, the value, and the fix.
+        index: Which entry of its list, counted from 0, if it is one of them.
+        line: In which line, counted from 1, where that is known.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], reason: str, index: int | None = None, line: int | None = None
+    ) -> None:
+        place = "" if line is None else f", line {line}"
+        place += "" if index is None else f", entry {index}"
+        super().__init__(f"{os.fspath(path)}{place}: {reason}")
+        self.path, self.reason, self.index, self.line = path, reason, index, line
+
+
+class ImageError(VigcError):
+    """An image that is refused.
+
+    Args:
+        name: The file, as the user knows it.
+        reason: Why, and what can be done about it.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"picture {name!r} {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class ImagePathError(ImageError):
+    """A name that must not be followed: outside the root of the images, an address, no file name at all."""
+
+
+class ImageSizeError(ImageError):
+    """More bytes, pixels or passes over them than are safe to decode."""
+
+
+class ImageDataError(ImageError):
+    """A file that is no image, empty, truncated or corrupt."""
+
+
+class NoImageError(ImageError):
+    """An input that is whole and has no image."""
+
+
+_TRANSIENT_NAMES = (
+    *("ENOSPC", "EDQUOT", "EIO", "ENODEV", "ESTALE", "ETIMEDOUT"),
+    *("EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "EBUSY", "ENOBUFS"),
+)
+_TRANSIENT = {getattr(errno, name) for name in _TRANSIENT_NAMES if hasattr(errno, name)}
+
+
+def is_transient(error: BaseException | None) -> bool:
+    """Whether the machine is the cause and a later try may succeed: a full disk, no memory, too many open files."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _TRANSIENT)
