@@ -1,6 +1,6 @@
 """Whether a model became better: benchmarks, metrics, figures with their intervals, and judges."""
 
-from .benchmark_llava import read_reviews
+from .benchmark_llava import read_judge_inputs, read_reviews
 from .benchmarks import BENCHMARKS, open_benchmark
 from .errors import EvaluationError
 from .intervals import Difference, Figure
@@ -39,6 +39,7 @@ __all__ = [
     "order_agreement",
     "published_review",
     "read_eval_results",
+    "read_judge_inputs",
     "read_reviews",
     "read_rules",
     "relative_scores",

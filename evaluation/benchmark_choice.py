@@ -13,9 +13,10 @@ from typing import Any
 
 from vigc.processing.json_stream import AnnotationError
 
+from .entries import checked
 from .errors import EvaluationError
 from .metrics.mmbench import mmbench
-from .questions import Benchmark, Predictions, Question, Unit, checked
+from .questions import Benchmark, Predictions, Question, Unit
 
 # A picture in base64; the csv module refuses longer fields than it was told of.
 _LONGEST_FIELD = 2**28

@@ -11,8 +11,8 @@ from typing import Any
 
 from vigc.processing.json_stream import AnnotationError, stream_entries
 
+from .entries import checked
 from .metrics.chair.chair import Vocabulary, coco_synonyms
-from .questions import checked
 
 # A picture gets at most so many questions about what is there, and as many about what is not.
 _QUESTIONS = 3
