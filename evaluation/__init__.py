@@ -2,7 +2,7 @@
 
 from vigc.errors import ConflictError, EvaluationError, JudgeError, TransientError
 
-from .benchmark_llava import read_reviews
+from .benchmark_llava import read_judge_inputs, read_reviews
 from .benchmarks import BENCHMARKS, open_benchmark
 from .intervals import Difference, Figure
 from .judge_models import EndpointJudge, LocalJudge
@@ -39,6 +39,7 @@ __all__ = [
     "order_agreement",
     "published_review",
     "read_eval_results",
+    "read_judge_inputs",
     "read_reviews",
     "read_rules",
     "relative_scores",

@@ -13,8 +13,9 @@ from typing import Any
 
 from vigc.errors import AnnotationError, EvaluationError
 
+from .entries import checked
 from .metrics.mmbench import mmbench
-from .questions import Benchmark, Predictions, Question, Unit, checked
+from .questions import Benchmark, Predictions, Question, Unit
 
 # A picture in base64; the csv module refuses longer fields than it was told of.
 _LONGEST_FIELD = 2**28

@@ -11,8 +11,10 @@ from typing import Any
 
 from vigc.errors import EvaluationError
 
+from .entries import json_lines, read_entries
 from .metrics.llava_relative_score import llava_relative_score as relative
-from .questions import Benchmark, Predictions, Question, Unit, json_lines, picture_names, read_lines
+from .predictions import read_answers
+from .questions import Benchmark, DataSettings, Predictions, Question, Unit, picture_names
 
 # Takes questions, references, the model's answers and contexts, each as LLaVA's files have them; returns reviews with
 # `question_id`, `category` and `scores` (the reference's first).
@@ -23,7 +25,7 @@ def read_reviews(path: Path) -> Judging:
     """A judge that has spoken already: its reviews, as LLaVA publishes them, with `scores` or `tuple`."""
 
     def judging(*_: Any) -> list[dict[str, Any]]:
-        return read_lines(path, "question_id")
+        return read_entries(path, "question_id")
 
     return judging
 
@@ -51,7 +53,7 @@ class LlavaBench(Benchmark):
         path = self.file("qa90_questions.jsonl")
         answers = {entry["question_id"]: entry for entry in self.references()}
         found = []
-        for index, entry in enumerate(read_lines(path, "question_id", "image", "text", "category")):
+        for index, entry in enumerate(read_entries(path, "question_id", "image", "text", "category")):
             if entry["category"] not in relative.CATEGORIES:
                 listed = ", ".join(relative.CATEGORIES)
                 raise EvaluationError(f"{path}, entry {index}: 'category' {entry['category']!r} is none of {listed}.")
@@ -65,11 +67,11 @@ class LlavaBench(Benchmark):
     def references(self) -> list[dict[str, Any]]:
         """The answers that the model's are compared with, as published; none if the file is not there."""
         path = self.file_if_any("qa90_gpt4_answer.jsonl")
-        return [] if path is None else read_lines(path, "question_id", "text")
+        return [] if path is None else read_entries(path, "question_id", "text")
 
     def contexts(self) -> list[dict[str, Any]]:
         """What a judge is told about each picture, as published: captions and boxes."""
-        return read_lines(self.file("caps_boxes_coco2014_val_80.jsonl"), "image", "captions", "instances")
+        return read_entries(self.file("caps_boxes_coco2014_val_80.jsonl"), "image", "captions", "instances")
 
     def answers(self, questions: Sequence[Question], predictions: Predictions, model: str) -> list[dict[str, Any]]:
         """The model's answers in LLaVA's layout; ids depend on model and question alone."""
@@ -137,3 +139,53 @@ class LlavaBench(Benchmark):
     def submission(self, questions: Sequence[Question], predictions: Predictions, model: str) -> dict[str, bytes]:
         """LLaVA's file of answers."""
         return {"answers.jsonl": json_lines(self.answers(questions, predictions, model))}
+
+
+@dataclass(frozen=True)
+class JudgeInputs:
+    """What [`judge_answers`] takes, as `vigc judge` finds it.
+
+    Args:
+        questions: Those that are answered.
+        references: The published answers to all.
+        answers: The model's, one for each question or more.
+        contexts: What is told about each picture.
+        rules: The published file of rules, if it is there.
+        unanswered: How many questions have no answer.
+    """
+
+    questions: list[dict[str, Any]]
+    references: list[dict[str, Any]]
+    answers: list[dict[str, Any]]
+    contexts: list[dict[str, Any]]
+    rules: Path | None
+    unanswered: int
+
+
+def read_judge_inputs(data: Path, answers: Path) -> JudgeInputs:
+    """LLaVA's files, looked for where `vigc evaluate llava` finds them, and a model's answers in any known layout.
+
+    Raises:
+        EvaluationError: A file is absent, or none of the questions is answered.
+        AnnotationError: A file is damaged.
+    """
+    benchmark = LlavaBench(DataSettings(data))
+    questions = read_entries(benchmark.file("qa90_questions.jsonl"), "question_id")
+    references = read_entries(benchmark.file("qa90_gpt4_answer.jsonl"), "question_id")
+    given = read_answers(answers).answers
+    known = {answer.question_id for answer in given}
+    answered = [question for question in questions if str(question["question_id"]) in known]
+    if questions and not answered:
+        first = given[0].question_id if given else None
+        raise EvaluationError(
+            f"{answers} answers none of the {len(questions)} questions of LLaVA-eval (its first answer is to "
+            f"{first!r}, the first question {questions[0]['question_id']!r}): give the answers that `vigc evaluate "
+            "llava` wrote."
+        )
+    # A text is missing where its picture could not be opened: as in the file of answers, an empty one.
+    rows: list[dict[str, Any]] = []
+    for answer in given:
+        own = {} if answer.answer_id is None else {"answer_id": answer.answer_id}
+        rows.append({"question_id": answer.question_id, "text": answer.text or "", **own})
+    contexts, rules = benchmark.contexts(), benchmark.file_if_any("rule.json")
+    return JudgeInputs(answered, references, rows, contexts, rules, len(questions) - len(answered))

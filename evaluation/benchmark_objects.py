@@ -11,10 +11,11 @@ from vigc.errors import EvaluationError
 from vigc.processing.annotation_layouts import coco_names
 from vigc.processing.llava import image_id_of
 
+from .entries import json_lines, read_entries
 from .instances import Instances, polled_objects
 from .metrics.chair import chair
 from .metrics.pope import pope
-from .questions import Benchmark, Predictions, Question, Unit, json_lines, picture_names, read_lines
+from .questions import Benchmark, Predictions, Question, Unit, picture_names
 
 _COCO = "https://cocodataset.org (annotations_trainval2014, val2014)"
 SETTINGS = ("random", "popular", "adversarial")
@@ -54,6 +55,7 @@ class Chair(Benchmark):
                 f"CHAIR needs instances_{split}.json or instances.json in {self.settings.data}: get it from "
                 f"{self.source}."
             )
+        self.partial = True
         synonyms = self.settings.synonyms or self.file_if_any("synonyms.txt")
         self.vocabulary = instances.vocabulary(synonyms)
         captions = self.file_if_any(instances.path.name.replace("instances", "captions"))
@@ -108,10 +110,11 @@ class Pope(Benchmark):
             if split is not None and split not in SETTINGS:
                 raise EvaluationError(f"POPE has no split {split!r}: use one of {', '.join(SETTINGS)}.")
             fields = ("question_id", "image", "text", "label")
-            rows = {name: read_lines(self.file(file, folders=folders), *fields) for name, file in files.items()}
+            rows = {name: read_entries(self.file(file, folders=folders), *fields) for name, file in files.items()}
         elif (instances := _instances(self, None if split in SETTINGS else split)) is not None:
             polled = polled_objects(instances.objects, instances.kinds, self.settings.seed)
             rows = {name: _polls(instances, polled[name]) for name in chosen}
+            self.partial = True
         else:
             raise EvaluationError(
                 f"POPE needs coco_pope_{chosen[0]}.json in {self.settings.data}: get it from {self.source}. Its "

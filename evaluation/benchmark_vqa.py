@@ -10,9 +10,10 @@ from vigc.errors import AnnotationError, EvaluationError
 from vigc.processing.annotation_layouts import coco_names
 from vigc.processing.json_stream import stream_entries
 
+from .entries import checked, read_entries
 from .metrics.mmbench.mmbench import LETTERS, read_choice
 from .metrics.vqa_accuracy import vqa_accuracy
-from .questions import Benchmark, Predictions, Question, Unit, checked
+from .questions import Benchmark, Predictions, Question, Unit
 
 _BRIEF = "{question}\nAnswer with a single word or a short phrase."
 
@@ -92,8 +93,7 @@ class AOkVqa(Benchmark):
         split = self.settings.split or "val"
         path = self.file(f"aokvqa_v1p0_{split}.json")
         found = []
-        for index, item in enumerate(stream_entries(path)):
-            entry = checked(path, index, item, ("question_id", "image_id", "question", "choices"))
+        for index, entry in enumerate(read_entries(path, "question_id", "image_id", "question", "choices")):
             if not isinstance(entry["choices"], list) or len(entry["choices"]) != len(LETTERS):
                 raise AnnotationError(path, f"'choices' is {entry['choices']!r}: four are expected.", index)
             names = coco_names(entry["image_id"], f"{split}2017")

@@ -12,8 +12,8 @@ from typing import Any
 from vigc.errors import AnnotationError
 from vigc.processing.json_stream import stream_entries
 
+from .entries import checked
 from .metrics.chair.chair import Vocabulary, coco_synonyms
-from .questions import checked
 
 # A picture gets at most so many questions about what is there, and as many about what is not.
 _QUESTIONS = 3
@@ -56,6 +56,8 @@ class Instances:
     def vocabulary(self, synonyms: Path | None = None) -> Vocabulary:
         """The names of its kinds: those of the file of synonyms, else COCO's where a kind is one of COCO's.
 
+        Names of kinds that the file lacks do not count, but shield the words in them.
+
         Args:
             synonyms: A kind and its synonyms on each line, with commas between.
         """
@@ -63,7 +65,7 @@ class Instances:
         groups = {group[0].lower(): group for group in known}
         own = [[part.strip() for part in kind.split("/") if part.strip()] for kind in self.kinds]
         # "Cabinet/shelf", as Objects365 has it, is one kind with two names.
-        return Vocabulary([[*names, *groups.get(names[0].lower(), [])] for names in own if names])
+        return Vocabulary([[*names, *groups.get(names[0].lower(), [])] for names in own if names], known)
 
     def add_captions(self, path: Path, vocabulary: Vocabulary) -> None:
         """Counts what people named in their captions as present too, as CHAIR does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,9 +57,18 @@ class Difference:
     high: float
 
     @property
+    def verdict(self) -> str:
+        """Either "equal", "undefined" (a figure or the interval), "noise" (0 lies in it), or "more than noise"."""
+        if self.a == self.b:
+            return "equal"
+        if any(map(math.isnan, (self.value, self.low, self.high))):
+            return "undefined"
+        return "more than noise" if self.low > 0 or self.high < 0 else "noise"
+
+    @property
     def is_noise(self) -> bool:
-        """Whether no difference at all lies in the interval (or there is no interval)."""
-        return not (self.low > 0 or self.high < 0)
+        """Whether the figures differ and no difference at all lies in the interval."""
+        return self.verdict == "noise"
 
 
 def totals(units: Sequence[Unit]) -> dict[str, float]:

@@ -137,7 +137,7 @@ def _tasks(
             raise JudgeError(f"there is no rule for the category {category!r}: the rules are for {', '.join(rules)}.")
         context = None
         if pictures is not None:
-            context = pictures.get(json.dumps(image))
+            context = pictures.get(str(image))
             if context is None:
                 raise JudgeError(f"the contexts lack the picture {image!r} of question {question['question_id']!r}.")
         for order in ("ab", "ba") if order_swap else ("ab",):
@@ -157,13 +157,13 @@ def _tasks(
 def _by(
     records: Iterable[Mapping[str, Any]], name: str, texts: Sequence[str], what: str
 ) -> dict[str, Mapping[str, Any]]:
-    """Records by a field of theirs, which must differ between them."""
+    """Records by a field of theirs as text (ids may be numbers in one file only), which must differ between them."""
     found: dict[str, Mapping[str, Any]] = {}
     for index, record in enumerate(records):
         wrong = [text for text in texts if not isinstance(record.get(text), str)]
         if name not in record or wrong:
             raise JudgeError(f"{what}[{index}] has no text {[*wrong, name][0]!r}: it is {str(dict(record))[:200]}.")
-        key = json.dumps(record[name])
+        key = str(record[name])
         if key in found:
             raise JudgeError(f"{what}[{index}] has the {name} {record[name]!r} of an earlier one: remove one of them.")
         found[key] = record

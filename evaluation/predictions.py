@@ -6,17 +6,21 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from vigc.errors import EvaluationError
+from vigc.errors import AnnotationError, EvaluationError
 
-from .questions import Predictions, Question, json_lines
+from .entries import json_lines, read_json
+from .questions import Predictions, Question
 
 # What the answer and its question are called in the files of the field.
 _TEXTS = ("text", "prediction", "answer", "caption", "response")
 _IDS = ("question_id", "index", "image_id", "id")
+_EXCEL = b"PK\x03\x04"
 
 
 class Journal:
@@ -59,91 +63,197 @@ class Journal:
         return {key: record["text"] for key, record in self.known.items()}
 
 
-def read_predictions(path: Path, questions: Sequence[Question]) -> Predictions:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that was made elsewhere.
+
+    Args:
+        question_id: The question's; None in POPE's own layout, where answers stand in the order of the questions.
+        text: What was answered; None where a picture could not be opened.
+        question: What was asked, if the file says it.
+        answer_id: Its own, if it has one.
+        model: Who answered, if the file says it.
+    """
+
+    question_id: str | None
+    text: str | None
+    question: str | None = None
+    answer_id: str | int | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class GivenAnswers:
+    """The answers of a file.
+
+    Args:
+        path: The file.
+        answers: In its order.
+    """
+
+    path: Path
+    answers: list[Answer]
+
+    @property
+    def model(self) -> str:
+        """Who gave them, where all answers say the same; else the file's name."""
+        models = {answer.model for answer in self.answers}
+        (model,) = models if len(models) == 1 else (None,)
+        return model or self.path.stem
+
+    def are_about(self, question: Question) -> bool:
+        """Whether the question, by one of its names, has an answer here."""
+        return not self._ids.isdisjoint({question.id, _published_id(question)})
+
+    def to(self, questions: Sequence[Question]) -> tuple[Predictions, int]:
+        """The texts by question, and how many answers are to other questions.
+
+        Raises:
+            EvaluationError: Not all of these questions are answered, or one is answered twice.
+        """
+        answers = self._in_order(questions) if self.answers and not self._ids else self.answers
+        aliases = _aliases(questions)
+        found: dict[str, str | None] = {}
+        unknown: list[str] = []
+        for answer in answers:
+            key = str(answer.question_id)
+            if key not in aliases:
+                unknown.append(key)
+            elif aliases[key] in found:
+                raise EvaluationError(f"{self.path} answers question {key!r} twice: keep one answer for each.")
+            else:
+                found[aliases[key]] = answer.text
+        missing = [question.id for question in questions if question.id not in found]
+        if missing:
+            hint = f", and {len(unknown)} that are not asked, the first {unknown[0]!r}" if unknown else ""
+            raise EvaluationError(
+                f"{self.path} lacks answers to {len(missing)} of {len(questions)} questions, the first "
+                f"{missing[0]!r}{hint}. Answer all of them; an empty text counts as wrong."
+            )
+        return found, len(unknown)
+
+    @cached_property
+    def _ids(self) -> frozenset[str]:
+        return frozenset(answer.question_id for answer in self.answers if answer.question_id is not None)
+
+    def _in_order(self, questions: Sequence[Question]) -> list[Answer]:
+        """Answers without ids, each with the id of the question in its place."""
+        if len(self.answers) != len(questions):
+            raise EvaluationError(
+                f"{self.path} has {len(self.answers)} answers without a question's id, and {len(questions)} questions "
+                "are asked: give one for each, in their order, or ids. POPE's settings are chosen by --split."
+            )
+        placed = []
+        for place, (answer, question) in enumerate(zip(self.answers, questions, strict=True)):
+            asked = answer.question or ""
+            if question.text not in asked and question.prompt not in asked:
+                raise EvaluationError(
+                    f"{self.path}: answer {place} is to {asked[:80]!r}, but question {question.id!r} is "
+                    f"{question.prompt[:80]!r}: give ids, or answers in the order of the questions."
+                )
+            placed.append(Answer(question.id, answer.text))
+        return placed
+
+
+def read_answers(path: Path) -> GivenAnswers:
     """Answers made elsewhere: our own file, a benchmark's submission, or a list of objects with a question and a text.
 
-    JSON Lines, a JSON list or object, or an Excel table as MMBench takes it. A question is called `question_id`,
-    `index`, `image_id` or `id`, its answer `text`, `prediction`, `answer`, `caption` or `response`; A-OKVQA's object
-    is `{question_id: {multiple_choice, direct_answer}}`.
+    A JSON list or object, JSON Lines, or an Excel table as MMBench takes it; the file's content says which. A question
+    is called `question_id`, `index`, `image_id` or `id`, its answer `text`, `prediction`, `answer`, `caption` or
+    `response`; A-OKVQA's object is `{question_id: {multiple_choice, direct_answer}}`. POPE's own layout, `{question,
+    answer}`, has no ids: such answers stand in the order of the questions.
 
     Raises:
-        EvaluationError: The file cannot be read, or does not answer all of these questions; further answers do no harm.
+        EvaluationError: The file cannot be read, or holds something else.
     """
-    found: dict[str, str | None] = {}
-    aliases = _aliases(questions)
-    unknown: list[str] = []
-    for key, text in _records(path):
-        if key not in aliases:
-            unknown.append(key)
-        elif aliases[key] in found:
-            raise EvaluationError(f"{path} answers question {key!r} twice: keep one answer for each.")
+    if _is_excel(path):
+        return GivenAnswers(path, [_answer(path, entry) for entry in _excel_rows(path)])
+    try:
+        content = read_json(path)
+    except AnnotationError as error:
+        raise EvaluationError(f"The predictions cannot be read as JSON, JSON Lines or Excel: {error}") from error
+    if isinstance(content, dict) and _is_entry(content):
+        content = [content]  # JSON Lines of one line
+    _refuse_other_outputs(path, content)
+    if isinstance(content, list):
+        answers = [_answer(path, entry) for entry in content]
+        if len({answer.question_id is None for answer in answers}) > 1:
+            raise EvaluationError(f"{path} has answers with and without a question's id: give all of them one.")
+        return GivenAnswers(path, answers)
+    if not isinstance(content, dict):
+        raise EvaluationError(f"The predictions {path} are {str(content)[:60]!r}: a list or an object is expected.")
+    return GivenAnswers(path, list(_by_question(path, content)))
+
+
+def _is_entry(content: Mapping[str, Any]) -> bool:
+    return any(name in content for name in (*_IDS, "question")) and any(name in content for name in _TEXTS)
+
+
+def _by_question(path: Path, content: Mapping[str, Any]) -> Iterator[Answer]:
+    for key, value in content.items():
+        if isinstance(value, dict) and {"multiple_choice", "direct_answer"} & set(value):
+            if "direct_answer" in value:
+                yield Answer(key, str(value["direct_answer"]))
+            if "multiple_choice" in value:
+                yield Answer(f"{key}:choice", str(value["multiple_choice"]))
+        elif isinstance(value, str):
+            yield Answer(key, value)
         else:
-            found[aliases[key]] = text
-    missing = [question.id for question in questions if question.id not in found]
-    if missing:
-        hint = f", and {len(unknown)} that are not asked, the first {unknown[0]!r}" if unknown else ""
-        raise EvaluationError(
-            f"{path} lacks answers to {len(missing)} of {len(questions)} questions, the first {missing[0]!r}{hint}. "
-            "Answer all of them; an empty text counts as wrong."
-        )
-    return found
+            raise EvaluationError(f"{path}: the answer to {key!r} is {str(value)[:60]!r}, but text is expected.")
+
+
+def _refuse_other_outputs(path: Path, content: Any) -> None:
+    """Names the file of answers where another one that `vigc evaluate` writes beside it was given."""
+    first = content[0] if isinstance(content, list) and content else content
+    fields = set(first) if isinstance(first, dict) else set()
+    kinds = {"figures": {"benchmark", "figures"}, "settings": {"benchmark", "asked"}, "scores": {"image_id", "counts"}}
+    kind = next((kind for kind, names in kinds.items() if names <= fields), None)
+    if kind is None:
+        return
+    own = path.with_name(f"{path.stem.removesuffix('.run').removesuffix('.scores')}.predictions.jsonl")
+    what = f"give {own}" if own.is_file() else "give the file of answers that was scored"
+    raise EvaluationError(f"{path} holds the {kind} of an evaluation, not its answers: {what}.")
+
+
+def _published_id(question: Question) -> str:
+    return str(question.reference.get("question_id", question.id))
 
 
 def _aliases(questions: Sequence[Question]) -> dict[str, str]:
     """Every name a question may have: its own, and the published id where that is unique."""
-    published = {question.id: str(question.reference.get("question_id", question.id)) for question in questions}
+    published = {question.id: _published_id(question) for question in questions}
     often = Counter(published.values())
     aliases = {name: key for key, name in published.items() if often[name] == 1}
     return aliases | {question.id: question.id for question in questions}
 
 
-def _records(path: Path) -> Iterator[tuple[str, str | None]]:
-    if path.suffix == ".xlsx":
-        for entry in _excel_rows(path):
-            yield _record(path, entry)
-        return
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        content = (
-            [json.loads(line) for line in text.split("\n") if line.strip()]
-            if path.suffix == ".jsonl"
-            else (json.loads(text))
-        )
-    except (OSError, ValueError) as error:
-        raise EvaluationError(
-            f"The predictions {path} cannot be read ({error}): give JSON, JSON Lines or Excel."
-        ) from error
-    if isinstance(content, list):
-        for entry in content:
-            yield _record(path, entry)
-        return
-    if not isinstance(content, dict):
-        raise EvaluationError(f"The predictions {path} are {str(content)[:60]!r}: a list or an object is expected.")
-    for key, value in content.items():
-        if isinstance(value, dict) and {"multiple_choice", "direct_answer"} & set(value):
-            if "direct_answer" in value:
-                yield key, str(value["direct_answer"])
-            if "multiple_choice" in value:
-                yield f"{key}:choice", str(value["multiple_choice"])
-        elif isinstance(value, str):
-            yield key, value
-        else:
-            raise EvaluationError(f"{path}: the answer to {key!r} is {str(value)[:60]!r}, but text is expected.")
-
-
-def _record(path: Path, entry: Any) -> tuple[str, str | None]:
-    """The question and the answer of an entry."""
+def _answer(path: Path, entry: Any) -> Answer:
+    """The answer of an entry."""
     keys = [name for name in _IDS if isinstance(entry, dict) and name in entry]
     texts = [name for name in _TEXTS if isinstance(entry, dict) and name in entry]
-    if not keys or not texts:
+    asked = entry["question"] if isinstance(entry, dict) and isinstance(entry.get("question"), str) else None
+    if not texts or (not keys and asked is None):
         raise EvaluationError(
             f"{path}: {str(entry)[:80]!r} is no answer: an object with one of {', '.join(_IDS)} and one of "
             f"{', '.join(_TEXTS)} is expected."
         )
-    text = entry[texts[0]]
+    text, key = entry[texts[0]], entry[keys[0]] if keys else None
     if text is not None and not isinstance(text, str):
-        raise EvaluationError(f"{path}: the answer to {entry[keys[0]]!r} is {text!r}, but text is expected.")
-    return str(entry[keys[0]]), text
+        raise EvaluationError(
+            f"{path}: the answer to {asked if key is None else key!r} is {text!r:.60}, but text is expected."
+        )
+    model = entry.get("model_id")
+    return Answer(
+        str(key) if keys else None, text, asked, entry.get("answer_id"), model if isinstance(model, str) else None
+    )
+
+
+def _is_excel(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_EXCEL)) == _EXCEL
+    except OSError as error:
+        raise EvaluationError(f"The predictions {path} cannot be read ({error.strerror}): check the path.") from error
 
 
 def _excel_rows(path: Path) -> Iterable[dict[str, Any]]:
@@ -153,7 +263,9 @@ def _excel_rows(path: Path) -> Iterable[dict[str, Any]]:
     if openpyxl is None:
         raise EvaluationError(f"{path} is an Excel file, which needs openpyxl: pip install 'vigc[mmbench]'.")
     try:
-        rows = list(openpyxl.load_workbook(path, read_only=True).active.iter_rows(values_only=True))
+        # From a file object: openpyxl goes by the name's ending otherwise.
+        with path.open("rb") as file:
+            rows = list(openpyxl.load_workbook(file, read_only=True).active.iter_rows(values_only=True))
     except (OSError, BadZipFile, KeyError, ValueError) as error:
         raise EvaluationError(
             f"The predictions {path} cannot be read ({error}): give an Excel table (.xlsx)."

@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
-from vigc.errors import AnnotationError, EvaluationError
+from vigc.errors import EvaluationError
 from vigc.processing.annotation_layouts import coco_names
 
 # A model's answers by question; None where a picture could not be opened, which counts as an empty answer.
@@ -95,6 +95,9 @@ class Benchmark(ABC):
 
     settings: DataSettings
     folders: dict[Path, frozenset[str]] = field(default_factory=dict, repr=False)
+    # Whether a part of the images can be scored alone, as where the questions are made here; and how many are skipped.
+    partial: bool = field(default=False, init=False)
+    skipped: int = field(default=0, init=False)
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -121,17 +124,25 @@ class Benchmark(ABC):
     def submission(self, questions: Sequence[Question], predictions: Predictions, model: str) -> dict[str, bytes]:
         """The answers in the form that the benchmark's authors take, by the ending of the file's name."""
 
-    def questions(self) -> list[Question]:
-        """The questions that are asked: all, or those of the drawn pictures, in the order of the files."""
+    def questions(self, usable: Callable[[Question], bool] = lambda question: True) -> list[Question]:
+        """The questions that are asked: all, or those of the drawn pictures, in the order of the files.
+
+        Args:
+            usable: Whether a question has what it needs, a picture or an answer. Images without any such question are
+                skipped, and counted in `skipped`, if the benchmark is `partial` and others have some.
+        """
         found = self.read()
         if not found:
             raise EvaluationError(f"{self.title}: the files in {self.settings.data} hold no questions.")
-        images = sorted({question.image_id for question in found})
+        listed = {question.image_id for question in found}
+        kept = {question.image_id for question in found if usable(question)} if self.partial else listed
+        images = sorted(kept or listed)
+        self.skipped = len(listed) - len(images)
         limit = self.settings.limit
         if limit is not None and limit < len(images):
-            drawn = set(Random(f"{self.name}/{self.settings.seed}").sample(images, limit))
-            found = [question for question in found if question.image_id in drawn]
-        return found
+            images = Random(f"{self.name}/{self.settings.seed}").sample(images, limit)
+        drawn = set(images)
+        return [question for question in found if question.image_id in drawn]
 
     def asked(self, text: str, task: str | None = None, **words: str) -> dict[str, Any]:
         """The entries `text`, `prompt` and `task` of a question.
@@ -212,46 +223,3 @@ def digest_of(questions: Sequence[Question]) -> str:
     """16 hexadecimal digits that change with what is asked."""
     asked = [(question.id, question.name, question.text, question.prompt, question.task) for question in questions]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
-
-
-def read_lines(path: Path, *fields: str) -> list[dict[str, Any]]:
-    """The entries of a JSON Lines file.
-
-    Raises:
-        AnnotationError: A line that is no object or lacks a field, with its number from 0.
-    """
-    return list(_lines(path, fields))
-
-
-def _lines(path: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise AnnotationError(path, f"cannot be read ({error}).") from error
-    for index, line in enumerate(text.split("\n")):  # other line ends may stand within a text
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            raise AnnotationError(path, f"is not valid JSON ({error}): get the file again.", index) from error
-        yield checked(path, index, entry, fields)
-
-
-def checked(path: Path, index: int, entry: Any, fields: Sequence[str]) -> dict[str, Any]:
-    """The entry, if it is an object with these fields.
-
-    Raises:
-        AnnotationError: It is not.
-    """
-    if not isinstance(entry, dict):
-        raise AnnotationError(path, f"is {str(entry)[:80]!r}, but an object with named fields is expected.", index)
-    if missing := [name for name in fields if name not in entry]:
-        has = ", ".join(map(repr, entry))
-        raise AnnotationError(path, f"has no {missing[0]!r}, only {has}: is it the published file?", index)
-    return entry
-
-
-def json_lines(records: Sequence[Mapping[str, Any]]) -> bytes:
-    """Records as a JSON Lines file."""
-    return "".join(json.dumps(record) + "\n" for record in records).encode()

@@ -16,8 +16,9 @@ from vigc.errors import EvaluationError
 from vigc.processing.atomic import atomic_write
 
 from .benchmarks import BENCHMARKS
+from .entries import json_lines
 from .intervals import CONFIDENCE, RESAMPLES, Difference, Figure, differences
-from .questions import Benchmark, DataSettings, Unit, json_lines
+from .questions import Benchmark, DataSettings, Unit
 
 _VERSIONS = ("vigc", "transformers", "torch")
 
@@ -35,6 +36,8 @@ class Results:
         set_aside: Questions whose picture could not be opened, with the reason; they count as wrong.
         output: The file of results.
         files: What lies beside it.
+        skipped_images: Images of the file of instances of which there is no picture, or no answer.
+        unasked_answers: Answers that were given to questions that were not asked.
     """
 
     benchmark: str
@@ -45,6 +48,8 @@ class Results:
     set_aside: list[tuple[str, str]]
     output: Path
     files: list[Path]
+    skipped_images: int = 0
+    unasked_answers: int = 0
 
 
 def beside(output: Path, ending: str) -> Path:
@@ -63,6 +68,8 @@ def write_results(results: Results, run: Mapping[str, Any], units: Sequence[Unit
         "questions": results.questions,
         "pictures": results.pictures,
         "set_aside": results.set_aside,
+        "skipped_images": results.skipped_images,
+        "unasked_answers": results.unasked_answers,
         "figures": {name: _numbers(figure) for name, figure in results.figures.items()},
         "interval": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "drawn": "pictures", "method": "percentile"},
         "eval_results": [_fields(entry) for entry in eval_results(results, benchmark)],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from .benchmark_llava import Judging, LlavaBench
 from .benchmarks import open_benchmark
 from .intervals import with_intervals
 from .models import Answerer
-from .predictions import Journal, read_predictions
+from .predictions import Journal, read_answers
 from .questions import Benchmark, DataSettings, Predictions, Question, digest_of
 from .results import Results, beside, write_results
 
@@ -43,13 +44,15 @@ def evaluate(
         output: The JSON file of results. Beside it: `.predictions.jsonl` (answers, on the disk before the next batch),
             `.scores.jsonl` (what each question contributes), `.run.json` (settings), `.submission.*` or `.answers*`.
         model: Answers the questions, with at most the benchmark's number of new tokens if it has none of its own; or
-        predictions: a file of answers made elsewhere (see [`read_predictions`]).
+        predictions: a file of answers made elsewhere (see [`read_answers`]).
         batch_size: Questions at a time.
         judging: For LLaVA-eval: takes `questions, references, answers, contexts`, returns reviews.
         overwrite: Discard the answers of another run that lie beside the output.
 
     Returns:
-        The figures. A question whose picture cannot be opened is set aside and counts as wrong.
+        The figures. A question whose picture cannot be opened is set aside and counts as wrong. Where questions are
+        made here of a file of instances (CHAIR, POPE over pictures of one's own), images of which there is no picture,
+        or no answer, are skipped and counted.
 
     Raises:
         EvaluationError: Files or settings that cannot be worked with.
@@ -63,50 +66,58 @@ def evaluate(
     if judging is not None and not isinstance(benchmark, LlavaBench):
         raise EvaluationError(f"A judge has no part in {name}: it scores LLaVA-eval.")
     try:
-        questions = benchmark.questions()
-        aside: list[tuple[str, str]] = []
+        given = cache(lambda: read_answers(Path(str(predictions))))  # after the benchmark's own files
+        questions = benchmark.questions(_has_picture if predictions is None else lambda one: given().are_about(one))
         busy = BusyError(f"Another process is writing {path}: wait for it, or give another --output.")
         with sole_writer(path, busy):
             run = {"benchmark": name, "data": _data(data), "questions": len(questions), "asked": digest_of(questions)}
             if model is None:
-                given = Path(str(predictions))
-                run["predictions"], who = given.name, given.stem
-                said = read_predictions(given, questions)
+                run["predictions"] = given().path.name
+                texts, unasked = given().to(questions)
+                said = _Said(given().model, texts, unasked=unasked)
             else:
                 model = replace(model, settings={"max_new_tokens": benchmark.max_new_tokens, **model.settings})
                 run |= {**model.described(), "batch_size": batch_size}
-                said, aside = _ask(model, questions, path, run, batch_size, overwrite)
-                who = model.name
+                said = _Said(model.name, *_ask(model, questions, path, run, batch_size, overwrite))
             if judging is not None and isinstance(benchmark, LlavaBench):
-                benchmark.judge(questions, said, who, judging)
-            return _finish(benchmark, questions, said, aside, path, run, who)
+                benchmark.judge(questions, said.texts, said.by, judging)
+            return _finish(benchmark, questions, said, path, run)
     except AnnotationError as error:
         raise EvaluationError(str(error)) from error
 
 
+@dataclass(frozen=True)
+class _Said:
+    """Answers: whose they are, the texts, the questions that were set aside, and how many were to other questions."""
+
+    by: str
+    texts: Predictions
+    aside: list[tuple[str, str]] = field(default_factory=list)
+    unasked: int = 0
+
+
+def _has_picture(question: Question) -> bool:
+    return question.picture is not None
+
+
 def _finish(
-    benchmark: Benchmark,
-    questions: Sequence[Question],
-    said: Predictions,
-    aside: list[tuple[str, str]],
-    output: Path,
-    run: dict[str, Any],
-    who: str,
+    benchmark: Benchmark, questions: Sequence[Question], said: _Said, output: Path, run: dict[str, Any]
 ) -> Results:
     """Scores the answers and writes all files."""
     files = []
-    for ending, content in benchmark.submission(questions, said, who).items():
+    for ending, content in benchmark.submission(questions, said.texts, said.by).items():
         files.append(beside(output, ending))
         atomic_write(files[-1], content)
     try:
-        units = benchmark.units(questions, said)
+        units = benchmark.units(questions, said.texts)
     except EvaluationError:
         raise
     except ValueError as error:  # a metric that refuses a reference
         raise EvaluationError(f"{benchmark.title}: {error}") from error
     figures = with_intervals(units, benchmark.figures) if units else {}
     pictures = len({question.image_id for question in questions})
-    results = Results(benchmark.name, who, figures, len(questions), pictures, aside, output, files)
+    counts = {"skipped_images": benchmark.skipped, "unasked_answers": said.unasked}
+    results = Results(benchmark.name, said.by, figures, len(questions), pictures, said.aside, output, files, **counts)
     write_results(results, run, units, benchmark)
     return results
 

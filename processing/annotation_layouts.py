@@ -15,7 +15,8 @@ from typing import Any
 
 from vigc.errors import LayoutError
 
-from .llava import ASKS, REPLIES, around, filled, image_id_of, llava_entry, llava_pairs, short, unmarked
+from .image_marks import around, filled, filled_turns, unmarked
+from .llava import ASKS, REPLIES, image_id_of, llava_entry, llava_pairs, short
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def read_stable_llava(entry: Any) -> Iterator[Pair]:
         which, value = ("question", asked) if not question else ("answer", raw)
         raise LayoutError(f"{which!r} is {short(value)}, which says nothing.")
     rest = {**record, "question": None, "answer": None}
-    human, gpt = {"value": around(asked, question)}, {"value": around(raw, answer)}
+    human, gpt = {"value": around(asked, question)}, {"value": around(raw, answer, odd=True)}
     extra = {"layout": "stable-llava", "record": rest, "human": human, "gpt": gpt}
     identity = PurePosixPath(image).with_suffix("").as_posix()  # the stem alone repeats from file to file
     yield Pair((image,), identity, question, [answer], 0, extra)
@@ -156,8 +157,8 @@ def source_records(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]
         if layout == "llava":
             yield llava_entry(turns, None)
         elif layout == "stable-llava":
-            question = filled(extra["human"]["value"], row["question"])
-            yield {**record, "question": question, "answer": filled(extra["gpt"]["value"], row["answers"][0])}
+            texts = [(extra["human"]["value"], row["question"]), (extra["gpt"]["value"], row["answers"][0])]
+            yield {**record, **dict(zip(("question", "answer"), filled_turns(texts, image=True), strict=True))}
         elif layout == "vigc":
             answers = row["answers"][0] if extra["single"] else list(row["answers"])
             yield {**record, "question": filled(extra["question"], row["question"]), "answer": answers}
@@ -181,7 +182,9 @@ def _pair(
     pictures: tuple[str, ...], image_id: str, record: dict[str, Any], answers: list[Any], extra: dict[str, Any]
 ) -> Pair:
     raw = _text(record, "question")
-    question = raw.strip()
+    question = unmarked(raw)
+    if not question:
+        raise LayoutError(f"'question' is {short(raw)}, which says nothing.")
     extra["record"] = {**extra["record"], "question": None}
     extra["question"] = around(raw, question)
     return Pair(pictures, image_id, question, _answers(answers, "answers"), 0, extra)

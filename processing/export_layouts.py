@@ -11,6 +11,7 @@ from datasets import Features, Image, List, Value
 
 from vigc.errors import LayoutError
 
+from .image_marks import IMAGE_MARK, filled_turns, unmarked, without_marks
 from .llava import answer_of, read_extra
 from .preferences import PreferenceRule
 from .rows import to_messages
@@ -49,17 +50,17 @@ def dpo_records(rows: Sequence[Row], rule: PreferenceRule) -> Iterator[dict[str,
 
     The prompt of a later turn holds the turns before it as they were corrected.
     """
+    chat = _chat(rows)
     for turn, row in enumerate(rows):
         if reason := rule.refusal(row):
             yield reason
             continue
-        asked, chosen = to_messages(row["question"], answer_of(row))
-        _, rejected = to_messages(row["question"], row["draft"])
+        *before, chosen = chat[: 2 * turn + 2]
         yield {
             "images": _images(rows),
-            "prompt": [*_system(row), *_chat(rows[:turn]), asked],
+            "prompt": [*_system(row), *before],
             "chosen": [chosen],
-            "rejected": [rejected],
+            "rejected": [{**chosen, "content": _rejected(row)}],
             **_origin(row),
             **({"id": row["id"]} if row.get("id") else {}),  # its own: a conversation may make several pairs
         }
@@ -70,7 +71,7 @@ def finevision_record(rows: Sequence[Row]) -> dict[str, Any]:
 
     Ratings are those that it was read with, where its texts are still the same; of other texts nobody gave any.
     """
-    texts = [{"user": row["question"], "assistant": answer_of(row)} for row in rows]
+    texts = [{"user": asked, "assistant": said} for asked, said in _texts(rows, "finevision")]
     rated = [_kept_ratings(row, text) for row, text in zip(rows, texts, strict=True)]
     record: dict[str, Any] = {"images": _images(rows), "texts": texts, "source": rows[0]["source"]}
     for name in _RATINGS:
@@ -104,11 +105,11 @@ def rows_from_trl(record: Row, *, conversation_id: str, type: str | None = None)
     origin = {"type": record.get("type") or type, "source": record.get("source"), "license": record.get("license")}
     rows = _rows(record, texts, conversation_id, origin)
     own = {"id": record.get("id"), "type": record.get("type"), "system": system, "rejected": rejected}
-    if kept := {name: str(value) for name, value in own.items() if value is not None}:
-        for row in rows:
-            row["extra"] = json.dumps({"layout": "trl", **kept})
+    kept = {name: str(value) for name, value in own.items() if value is not None}
+    for row, text in zip(rows, texts, strict=True):
+        row["extra"] = _extra("trl", text, kept)
     if rejected is not None:
-        rows[-1] |= {"draft": rejected, "answer": rows[-1]["answers"][0]}
+        rows[-1] |= {"draft": without_marks(rejected), "answer": rows[-1]["answers"][0]}
     return rows
 
 
@@ -130,8 +131,8 @@ def rows_from_finevision(
             raise LayoutError(f"'{name}_ratings' has {len(ratings)} numbers for {len(texts)} texts")
     for turn, (row, text) in enumerate(zip(rows, texts, strict=True)):
         given = {name: ratings[turn] for name, ratings in rated.items()}
-        if any(rating is not None for rating in given.values()):
-            row["extra"] = json.dumps({"layout": "finevision", "ratings": given, "rated": _digest(text)})
+        known = any(rating is not None for rating in given.values())
+        row["extra"] = _extra("finevision", text, {"ratings": given, "rated": _digest(text)} if known else {})
     return rows
 
 
@@ -145,14 +146,14 @@ def _rows(
         raise LayoutError(f"it has {len(pictures)} pictures, but a row holds one: leave it out")
     for turn, text in enumerate(texts):
         for said in (text["user"], text["assistant"]):
-            if not isinstance(said, str) or not said.strip():
+            if not isinstance(said, str) or not unmarked(said):
                 raise LayoutError(f"pair {turn} has the text {said!r}, which says nothing")
     return [
         {
             "image": pictures[0] if pictures else None,
             "image_id": record.get("image_id"),
-            "question": text["user"],
-            "answers": [text["assistant"]],
+            "question": without_marks(text["user"]),
+            "answers": [without_marks(text["assistant"])],
             **origin,
             "conversation_id": conversation_id,
             "turn": turn,
@@ -196,7 +197,42 @@ def _images(rows: Sequence[Row]) -> list[Any]:
 
 
 def _chat(rows: Sequence[Row]) -> list[dict[str, str]]:
-    return [message for row in rows for message in to_messages(row["question"], answer_of(row))]
+    return [message for asked, said in _texts(rows, "trl") for message in to_messages(asked, said)]
+
+
+def _texts(rows: Sequence[Row], layout: str) -> list[tuple[str, str]]:
+    """Question and answer of each row: as they were read, if they were read from this layout and are unchanged.
+
+    Neither layout marks images in its texts, so that texts from elsewhere get no mark.
+    """
+    turns = []
+    for row in rows:
+        raw = _raw(row, layout)
+        turns += [
+            (raw.get(role, [""] * 2), text) for role, text in (("user", row["question"]), ("assistant", answer_of(row)))
+        ]
+    values = filled_turns(turns, image=bool(_images(rows)))
+    return list(zip(values[::2], values[1::2], strict=True))
+
+
+def _rejected(row: Row) -> str:
+    """A row's draft: as it was read, if it is still one of the texts that were read."""
+    kept, draft = _of_trl(row), row["draft"]
+    read = [kept.get("rejected"), _raw(row, "trl").get("assistant")]
+    return next((text for text in read if text is not None and without_marks(text) == draft), without_marks(draft))
+
+
+def _extra(layout: str, text: Mapping[str, str], kept: Mapping[str, Any]) -> str | None:
+    """What a row's `extra` keeps of its record, with the texts that hold image marks; None if there is nothing."""
+    raw = {role: said for role, said in text.items() if IMAGE_MARK in said}
+    found = {**kept, **({"raw": raw} if raw else {})}
+    return json.dumps({"layout": layout, **found}) if found else None
+
+
+def _raw(row: Row, layout: str) -> dict[str, str]:
+    """The texts with image marks that [`_extra`] kept, by role, of a row that was read from this layout."""
+    extra = read_extra(row)
+    return extra.get("raw", {}) if extra.get("layout") == layout else {}
 
 
 def _system(row: Row) -> list[dict[str, str]]:
@@ -211,7 +247,7 @@ def _origin(row: Row) -> dict[str, Any]:
     return origin
 
 
-def _of_trl(row: Row) -> dict[str, str]:
+def _of_trl(row: Row) -> dict[str, Any]:
     """What [`rows_from_trl`] kept of the record."""
     extra = read_extra(row)
     return extra if extra.get("layout") == "trl" else {}
@@ -219,7 +255,7 @@ def _of_trl(row: Row) -> dict[str, str]:
 
 def _kept_ratings(row: Row, text: Mapping[str, str]) -> dict[str, int | None]:
     extra = read_extra(row)
-    rated = extra.get("layout") == "finevision" and extra["rated"] == _digest(text)
+    rated = extra.get("layout") == "finevision" and extra.get("rated") == _digest(text)
     return extra["ratings"] if rated else {}
 
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from vigc.errors import LayoutError
 
-IMAGE_MARK = "<image>"
-_AROUND_MARK = re.compile(rf"\s*{IMAGE_MARK}\s*")
+from .image_marks import IMAGE_MARK, around, filled_turns, marked, unmarked, without_marks
+
 ASKS, REPLIES = ("human", "user"), ("gpt", "assistant")
 
 
 class LlavaPair(NamedTuple):
-    """A question without its image mark, its answer, and what the column `extra` keeps of the entry."""
+    """A question and its answer without image marks, and what the column `extra` keeps of the entry."""
 
     question: str
     answer: str
@@ -75,11 +74,13 @@ def llava_pairs(entry: Any) -> list[LlavaPair]:
     """
     if not isinstance(entry, Mapping):
         raise LayoutError(f"it is {short(entry)}, but an object with named fields is expected")
-    name = entry.get("image")
+    name, all_turns = entry.get("image"), entry.get("conversations")
     if name is not None and not isinstance(name, str):
         raise LayoutError(f"'image' is {short(name)}, but the name of one picture is expected")
-    found, after = _in_turns(entry.get("conversations"))
+    found, after = _in_turns(all_turns)
     record = {**entry, "conversations": None}
+    # The turn that marks the image, as it should be: the first that holds a mark, and a question.
+    marks = None if name is None else next((turn for turn in all_turns or () if IMAGE_MARK in turn["value"]), None)
     pairs = []
     for turn, (before, human, gpt) in enumerate(found):
         question, answer = unmarked(human["value"]), unmarked(gpt["value"])
@@ -87,8 +88,10 @@ def llava_pairs(entry: Any) -> list[LlavaPair]:
             which, value = ("question", human["value"]) if not question else ("answer", gpt["value"])
             raise LayoutError(f"the {which} of pair {turn} in 'conversations' is {short(value)}, which says nothing")
         extra: dict[str, Any] = {"layout": "llava", "record": record}
-        extra["human"] = {**human, "value": around(human["value"], question)}
-        extra["gpt"] = {**gpt, "value": around(gpt["value"], answer)}
+        extra["human"] = {**human, "value": around(human["value"], question, odd=human is not marks)}
+        extra["gpt"] = {**gpt, "value": around(gpt["value"], answer, odd=True)}
+        if marks is not None and marks is not found[0][1]:
+            extra["marked"] = True  # in another place than the first question, which may be lost
         if before:
             extra["before"] = before
         if after and turn == len(found) - 1:
@@ -107,16 +110,23 @@ def llava_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[st
     extras = [read_extra(row) for row in rows]
     if extras[0].get("layout") != "llava":
         return _new_entry(rows, image)
-    turns: list[dict[str, Any]] = []
+    turns: list[tuple[dict[str, Any], str | None]] = []
     for row, extra in zip(rows, extras, strict=True):
-        turns += extra.get("before", [])
-        turns.append({**extra["human"], "value": filled(extra["human"]["value"], row["question"])})
-        turns.append({**extra["gpt"], "value": filled(extra["gpt"]["value"], answer_of(row))})
-    turns += extras[-1].get("after", [])
+        turns += [(turn, None) for turn in extra.get("before", [])]
+        turns += [(extra["human"], row["question"]), (extra["gpt"], answer_of(row))]
+    turns += [(turn, None) for turn in extras[-1].get("after", [])]
     record = extras[0]["record"]
-    if rows[0]["turn"] and record.get("image") is not None:
-        _mark_first(turns)  # the turn that held the mark was left out since
-    return {**record, "conversations": turns}
+    has_image = record.get("image") is not None
+    texts = [(turn["value"], turn["value"] if text is None else text) for turn, text in turns]
+    values = filled_turns(texts, image=has_image)
+    if has_image and (rows[0]["turn"] or extras[0].get("marked")) and not any(IMAGE_MARK in value for value in values):
+        # The turn that held the mark was left out since.
+        first = next(index for index, (turn, _) in enumerate(turns) if turn.get("from") in ASKS)
+        values[first] = marked(values[first])
+    return {
+        **record,
+        "conversations": [{**turn, "value": value} for (turn, _), value in zip(turns, values, strict=True)],
+    }
 
 
 def llava_image(row: Mapping[str, Any]) -> str | None:
@@ -161,31 +171,6 @@ def _in_turns(turns: Any) -> tuple[list[tuple[list[Any], dict[str, Any], dict[st
     return pairs, before
 
 
-def unmarked(raw: str) -> str:
-    """A text without its image mark; nothing where it holds no more."""
-    return _AROUND_MARK.sub(" ", raw).strip()
-
-
-def around(raw: str, text: str) -> list[str] | str:
-    """What stood before and after `text`; all of `raw` where an image mark stood amid it."""
-    before, found, after = raw.partition(text)
-    return [before, after] if found else raw
-
-
-def filled(frame: list[str] | str, text: str) -> str:
-    """A text in the place of the one that [`around`] was given."""
-    if isinstance(frame, str):
-        # Where the mark belongs in another text nobody knows: first, as in most files.
-        return frame if unmarked(frame) == text else f"{IMAGE_MARK}\n{text}"
-    return f"{frame[0]}{text}{frame[1]}"
-
-
-def _mark_first(turns: list[dict[str, Any]]) -> None:
-    if not any(IMAGE_MARK in turn["value"] for turn in turns):
-        index = next(index for index, turn in enumerate(turns) if turn.get("from") in ASKS)
-        turns[index] = {**turns[index], "value": f"{IMAGE_MARK}\n{turns[index]['value']}"}
-
-
 def _new_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[str, Any]:
     first = rows[0]
     identity = first.get("conversation_id") or first.get("id") or first["image_id"]
@@ -193,10 +178,10 @@ def _new_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[str
     entry = {"id": identity, "image": image, **known}
     turns = []
     for row in rows:
-        turns.append({"from": "human", "value": row["question"]})
-        turns.append({"from": "gpt", "value": answer_of(row)})
+        turns.append({"from": "human", "value": without_marks(row["question"])})
+        turns.append({"from": "gpt", "value": without_marks(answer_of(row))})
     if image is not None:
-        turns[0]["value"] = f"{IMAGE_MARK}\n{turns[0]['value']}"
+        turns[0]["value"] = marked(turns[0]["value"])
     return {**{name: value for name, value in entry.items() if value is not None}, "conversations": turns}
 
 

@@ -261,6 +261,18 @@ def test_chair_takes_the_authors_synonyms(data, tmp_path):
     assert math.isnan(answered(tmp_path, "chair", "Two women")["CHAIR_i"]), "those words are not in that file"
 
 
+def test_chair_of_few_kinds_knows_the_others_names(tmp_path):
+    """Of COCO's kinds the file has dog alone, and the file of synonyms has another one that holds the word."""
+    images = [{"id": 9, "file_name": "a.jpg"}]
+    notes = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "dog"}]}
+    files.write_json(tmp_path / "instances.json", notes)
+    assert math.isnan(answered(tmp_path, "chair", "Two hot dogs.")["CHAIR_i"])
+    assert answered(tmp_path, "chair", "Two prairie dogs.")["CHAIR_i"] == 100
+    (tmp_path / "synonyms.txt").write_text("dog, puppy\nrodent, prairie dog\n")
+    assert math.isnan(answered(tmp_path, "chair", "Two prairie dogs and hot dogs.")["CHAIR_i"])
+    assert answered(tmp_path, "chair", "A puppy.")["CHAIR_i"] == 100
+
+
 def test_chair_of_other_annotations(tmp_path):
     """Objects365 joins names by a slash, and has kinds that COCO's list does not know."""
     categories = [{"id": 1, "name": "Cabinet/shelf"}, {"id": 2, "name": "Street Lights"}, {"id": 3, "name": "Person"}]

@@ -319,11 +319,14 @@ def test_a_difference_is_paired():
     assert first.high > second.low, "their own intervals overlap"
 
 
-def test_equal_models_differ_by_noise():
+def test_models_that_are_equally_good_differ_by_noise_and_equal_figures_by_nothing():
     rng = random.Random(2)
     a, b = ([rng.random() < 0.5 for _ in range(200)] for _ in range(2))
-    assert differences(units(a), units(b), share)["share"].is_noise
-    assert differences(units(a), units(a), share)["share"].is_noise
+    assert differences(units(a), units(b), share)["share"].verdict == "noise"
+    same = [differences(units(a), units(other), share)["share"] for other in (a, a[::-1])]
+    assert [(one.verdict, one.is_noise) for one in same] == [("equal", False)] * 2
+    nothing = [Unit("1", "1", {"hits": 0, "rows": 0})]
+    assert differences(nothing, nothing, lambda sums: {"x": sums["hits"] * math.nan})["x"].verdict == "undefined"
 
 
 def test_compare_on_the_command_line(tmp_path):
@@ -339,7 +342,7 @@ def test_compare_on_the_command_line(tmp_path):
     result = call("evaluate", "compare", tmp_path / "a.json", tmp_path / "b.json")
     lines = {line.split()[0]: line for line in result.output.splitlines() if line.strip()}
     assert lines["accuracy"].split()[1:4] == ["50.0", "100.0", "50.0"] and "more than noise" in lines["accuracy"]
-    assert lines["recall"].endswith("noise") and "more than" not in lines["recall"]
+    assert lines["recall"].endswith(" equal") and "noise" not in lines["recall"]
     found = compare_results(tmp_path / "a.json", tmp_path / "b.json")
     assert found["precision"].value == 50
 

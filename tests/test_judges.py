@@ -392,9 +392,9 @@ def test_the_command_judges_published_files(published):
             assert result.exit_code == 2 and message in result.output
         (published / "qa90_gpt4_answer.jsonl").write_text("{\n", encoding="utf-8")
         result = command(published, server)
-        assert result.exit_code == 2 and "qa90_gpt4_answer.jsonl', line 1 is not valid JSON" in result.output
+        assert result.exit_code == 2 and "that begins in line 1): get the file" in result.output
         (published / "qa90_gpt4_answer.jsonl").unlink()
-        assert "cannot be read" in command(published, server).output
+        assert "needs qa90_gpt4_answer.jsonl in" in command(published, server).output
 
 
 # The file of reviews

@@ -206,6 +206,48 @@ def test_chair_reads_objects_of_coco(text, expected):
     assert chair.Vocabulary().mentions(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("groups", "text", "expected"),
+    [
+        ([["dog"], ["cat"]], "Two hot dogs and a dog", ["dog"]),
+        ([["bear"]], "a teddy bear, stuffed bears, a bear", ["bear"]),
+        ([["bicycle", "bike"], ["oven"]], "a motor bike, a microwave oven, a bike", ["bicycle"]),
+        ([["person", "baby", "player", "passenger"]], "a baby elephant, passenger trains", []),
+        ([["person", "baby"]], "a baby giraffe beside a baby", ["person"]),
+        ([["chair", "seat"]], "the toilet seat, the seat of the toilet, a seat", ["chair"]),
+        ([["dogs"]], "a hot dog, a baby dog, a dog", ["dogs", "dogs"]),
+        # A kind of its own group that bears a shorter name of that group: no other thing.
+        (
+            [["phone"], ["table"], ["ball"]],
+            "a cell phone on a dining table by a soccer ball",
+            ["phone", "table", "ball"],
+        ),
+        ([["player"]], "a baseball player", ["player"]),
+        (
+            [["Traffic Light"], ["Street Lights"], ["light"]],
+            "traffic lights, a street light, a light",
+            ["traffic light", "street lights", "light"],
+        ),
+        ([["stop light"]], "a stop light", ["stop light"]),
+    ],
+)
+def test_names_of_kinds_that_are_not_asked_for_shield_their_words(groups, text, expected):
+    assert chair.Vocabulary(groups).mentions(text) == expected
+
+
+def test_chair_of_kinds_of_ones_own_is_shielded_too():
+    found = load("chair").compute(predictions=["A hot dog."], references=[["cat"]], synonyms=[["dog"], ["cat"]])
+    assert found["CHAIR_s"] == 0 and math.isnan(found["CHAIR_i"])
+    assert chair.Vocabulary([["sheep"]], [["sheep dog"]]).mentions("a sheep dog, a sheep") == ["sheep"]
+
+
+def test_shields_change_nothing_where_all_kinds_are_asked_for():
+    own = chair.Vocabulary()
+    assert {form for form, meant in own._forms.items() if meant is None} == {
+        tuple(form.split()) for name, meant in chair._PHRASES.items() if meant is None for form in chair._forms_of(name)
+    }
+
+
 def test_cocos_kinds_are_complete_and_apart():
     groups = chair.coco_synonyms()
     assert len(groups) == 80 and groups[0][0] == "person" and groups[-1][0] == "toothbrush"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -125,6 +126,8 @@ def _run(name: str, given: dict[str, Any]) -> int:
         overwrite=given["overwrite"],
     )
     _print_results(results)
+    if name == "llava" and given["reviews"] is None:
+        _print_judging(results, given)
     return REJECTED if results.set_aside else COMPLETE
 
 
@@ -167,7 +170,8 @@ def compare(
 ) -> None:
     """How much B exceeds A in every figure, with the interval of the difference, and whether it is noise.
 
-    Both are resampled together, picture by picture (2,000 times). A difference whose 95 % interval holds 0 is noise.
+    Both are resampled together, picture by picture (2,000 times). A difference whose 95 % interval holds 0 is noise;
+    figures without a difference are called equal.
     """
     from vigc.evaluation import compare_results
 
@@ -176,9 +180,8 @@ def compare(
     say(f"{'figure':<24}{'A':>8}{'B':>8}{'B - A':>8}   95 % interval")
     for name, difference in found.items():
         interval = f"[{_number(difference.low)}, {_number(difference.high)}]"
-        verdict = "noise" if difference.is_noise else "more than noise"
         cells = "".join(f"{_number(value):>8}" for value in (difference.a, difference.b, difference.value))
-        say(f"{name:<24}{cells}   {interval:<18} {verdict}")
+        say(f"{name:<24}{cells}   {interval:<18} {difference.verdict}")
 
 
 add_command(app, compare)
@@ -193,13 +196,24 @@ def _quiet() -> None:
 
 
 def _print_results(results: Results) -> None:
-    """Figures with their intervals, what was set aside, and where the files are."""
+    """The figure to quote, all figures with their intervals, what was skipped or set aside, and where the files are."""
+    from vigc.evaluation import BENCHMARKS
+
     asked = f"{count(results.questions, 'question')} about {count(results.pictures, 'picture')}"
     say(f"{results.benchmark}: {asked}, answered by {line(results.model)}")
-    for name, figure in results.figures.items():
-        say(f"  {name:<24}{_number(figure.value):>8}   {_interval(figure)}")
-    if not results.figures:
+    if results.figures:
+        benchmark = BENCHMARKS[results.benchmark]
+        main = results.figures[benchmark.main]
+        say(f"{benchmark.title} {benchmark.main}: {_number(main.value)} {_interval(main)}".rstrip())
+        _print_figures(results)
+    else:
         say("  No figures: answers to these questions are not published, or no judge has reviewed them.")
+    if results.skipped_images:
+        listed = results.pictures + results.skipped_images
+        without = f"{results.skipped_images:,} of {listed:,} images of the instances have no picture, or no answer."
+        say(f"Skipped: {without}")
+    if results.unasked_answers:
+        say(f"Not counted: {count(results.unasked_answers, 'answer')} to questions that were not asked.")
     if results.set_aside:
         say(f"Set aside, {count(len(results.set_aside), 'question')} (counted as wrong):")
         for key, reason in results.set_aside[:5]:
@@ -209,10 +223,34 @@ def _print_results(results: Results) -> None:
     say(f"Results: {results.output}")
 
 
+def _print_figures(results: Results) -> None:
+    for name, figure in results.figures.items():
+        say(f"  {name:<24}{_number(figure.value):>8}   {_interval(figure)}".rstrip())
+    bare = sum(math.isnan(one.low) and not math.isnan(one.value) for one in results.figures.values())
+    if bare:
+        say(f"  No interval for {count(bare, 'figure')}: every resample of the pictures gives the same value.")
+
+
+def _print_judging(results: Results, given: dict[str, Any]) -> None:
+    """The commands that make figures of LLaVA-eval's answers."""
+    answers = next(path for path in results.files if path.name.endswith("answers.jsonl"))
+    reviews = answers.with_name(f"{answers.name.removesuffix('answers.jsonl')}reviews.jsonl")
+    judge = ["vigc", "judge", answers, "--data", given["data"], "--output", reviews, "--model", "JUDGE"]
+    score = ["vigc", "evaluate", "llava", "--data", given["data"], "--predictions", answers, "--reviews", reviews]
+    for name in ("limit", "seed", "prompt"):
+        if given[name]:
+            score += [f"--{name}", given[name]]
+    score += ["--output", results.output]
+    say("These commands have a judge review the answers, and score its reviews:")
+    for command in (judge, score):
+        say(f"  {shlex.join(map(str, command))}")
+    say(
+        "JUDGE is the folder or Hub name of a chat model; with --url ADDRESS its name at an OpenAI-compatible endpoint."
+    )
+
+
 def _interval(figure: Figure) -> str:
-    if math.isnan(figure.low):
-        return "" if math.isnan(figure.value) else "the same in every resample"
-    return f"95 % [{_number(figure.low)}, {_number(figure.high)}]"
+    return "" if math.isnan(figure.low) else f"95 % [{_number(figure.low)}, {_number(figure.high)}]"
 
 
 def _number(value: Any) -> str:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 _JUDGE = "Judge"
 
-Answers = Annotated[Path, typer.Argument(help="The model's answers (JSON Lines: question_id, text).")]
+Answers = Annotated[
+    Path,
+    typer.Argument(help="The model's answers: a question_id and a text each, as `vigc evaluate llava` writes them."),
+]
 Data = Annotated[
     Path,
     option(
@@ -79,23 +82,26 @@ def judge(
     complete. 3: complete, but some requests were refused. 2: what was given cannot be worked with. 4: the file holds
     reviews of something else. 5: another process is writing it. 75: the judge is away. 130: interrupted.
     """
-    from vigc.evaluation import DEFAULT_RULES, judge_answers, order_agreement, read_rules, relative_scores
+    from vigc.evaluation import DEFAULT_RULES, judge_answers, read_judge_inputs, read_rules
 
-    published = data / "rule.json"
-    chosen = rules or (published if published.is_file() else None)
+    given = read_judge_inputs(data, answers)
+    chosen = rules or given.rules
+    if given.unanswered:
+        left = count(given.unanswered, "question")
+        say(f"vigc judge: {line(str(answers))} has no answer to {left}: only the others are judged.", err=True)
     reviews = judge_answers(
-        _records(data / "qa90_questions.jsonl"),
-        _records(data / "qa90_gpt4_answer.jsonl"),
-        _records(answers),
+        given.questions,
+        given.references,
+        given.answers,
         judge=_judge(model, url, key, temperature, max_tokens, workers, request),
-        contexts=_records(data / "caps_boxes_coco2014_val_80.jsonl"),
+        contexts=given.contexts,
         rules=read_rules(chosen) if chosen else DEFAULT_RULES,
         output=output,
         order_swap=order_swap,
         layout=layout,
         seed=seed,
     )
-    _print(relative_scores(reviews), order_agreement(reviews))
+    _print(reviews)
     refused = [row for row in reviews if row["scores"] is None]
     for row in refused[:5]:
         say(f"Refused, question {line(str(row['question_id']))}: {line(row['failure'])}")
@@ -135,27 +141,10 @@ def _fields(text: str) -> dict[str, Any]:
     return fields
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON Lines file."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise JudgeError(f"{str(path)!r} cannot be read: {error}.") from error
-    records = []
-    for number, text in enumerate(lines, 1):
-        if not text.strip():
-            continue
-        try:
-            record = json.loads(text)
-        except ValueError as error:
-            raise JudgeError(f"{str(path)!r}, line {number} is not valid JSON ({error}).") from error
-        if not isinstance(record, dict):
-            raise JudgeError(f"{str(path)!r}, line {number} is no object with named fields.")
-        records.append(record)
-    return records
+def _print(reviews: list[dict[str, Any]]) -> None:
+    from vigc.evaluation import order_agreement, relative_scores
 
-
-def _print(figures: dict[str, dict[str, Any]], agreement: float | None) -> None:
+    figures, agreement = relative_scores(reviews), order_agreement(reviews)
     say(f"{'':<12}{'readable':>10}{'as released':>13}{'reviews':>9}{'failed':>8}{'refused':>9}{'withheld':>10}")
     for name, row in figures.items():
         ratios = "".join(

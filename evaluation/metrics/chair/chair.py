@@ -165,14 +165,18 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?")
 class Vocabulary:
     """The names of the kinds of objects, found in texts.
 
+    Only the kinds in `groups` count. Names of other kinds keep words of theirs from being counted: a hot dog is no dog,
+    also where hot dogs are no kind.
+
     Args:
         groups: Of each kind its name and its synonyms, of one or more words each; by default those of COCO.
+        shields: Other kinds, likewise, beside COCO's.
 
     Raises:
         ValueError: A group without names.
     """
 
-    def __init__(self, groups: Iterable[Sequence[str]] | None = None) -> None:
+    def __init__(self, groups: Iterable[Sequence[str]] | None = None, shields: Iterable[Sequence[str]] = ()) -> None:
         listed = [list(group) for group in (coco_synonyms() if groups is None else groups)]
         if not listed or not all(group and all(isinstance(name, str) and name for name in group) for group in listed):
             raise ValueError("Each kind of object needs a list of names, its own first: [['dog', 'puppy'], ['cat']].")
@@ -183,19 +187,42 @@ class Vocabulary:
                 self.names.setdefault(" ".join(_words(name)), kind)
         # A kind's own name is never a synonym of another kind.
         self.names |= {kind: kind for kind in self.kinds}
-        names: dict[str, str | None] = dict(self.names)
-        for phrase, meant in _PHRASES.items():
-            if phrase not in names and (meant is None or meant in self.names):
-                names[phrase] = None if meant is None else self.names[meant]
-        for modifiers, nouns in ((("baby", "adult"), _ANIMALS), (("passenger",), _VEHICLES)):
-            for noun in nouns:
-                names |= {f"{word} {noun}": self.names[noun] for word in modifiers if noun in self.names}
         self._forms: dict[tuple[str, ...], str | None] = {}
+        self._add(self.names)
+        self._shield([*coco_synonyms(), *shields])
+        self._longest = max(map(len, self._forms))
+
+    def _add(self, names: Mapping[str, str | None]) -> None:
+        """Names with their plurals; a name is never another one's plural, and those that are known stay."""
+        forms = {tuple(name.split()): meant for name, meant in names.items()}
         for name, meant in names.items():
             for form in _forms_of(name):
-                self._forms.setdefault(tuple(form.split()), meant)
-        self._forms |= {tuple(name.split()): meant for name, meant in names.items()}
-        self._longest = max(map(len, self._forms))
+                forms.setdefault(tuple(form.split()), meant)
+        self._forms = {**forms, **self._forms}
+
+    def _shield(self, groups: Iterable[Sequence[str]]) -> None:
+        """Adds names of several words that hold a known name and mean another thing: a hot dog is no dog."""
+        others = [[" ".join(_words(name)) for name in group] for group in groups if group]
+        known = {name: group for group in others for name in group}
+        phrases = {phrase: meant for phrase, meant in _PHRASES.items() if phrase not in self.names}
+        for modifiers, nouns in ((("baby", "adult"), _ANIMALS), (("passenger",), _VEHICLES)):
+            phrases |= {f"{word} {noun}": noun for noun in nouns for word in modifiers}
+        found: dict[str, str | None] = {}
+        for phrase, meant in phrases.items():
+            own = None if meant is None else self._forms.get((meant,))
+            if own is not None or not self._is_kind_of(phrase, known.get(meant or "", ())):
+                found[phrase] = own
+        for group in others:
+            if group[0] not in self.names:
+                found |= {name: None for name in group if not self._is_kind_of(name, group)}
+        self._add({name: meant for name, meant in found.items() if " " in name and name not in self.names})
+
+    def _is_kind_of(self, name: str, group: Iterable[str]) -> bool:
+        """Whether a name holds a shorter one of its own group that is known: a cell phone, where "phone" is a kind."""
+        forms = {form for other in group if other != name for form in _forms_of(other)}
+        words = name.split()
+        parts = (words[at:end] for at in range(len(words)) for end in range(at + 1, len(words) + 1))
+        return any(tuple(part) in self._forms and " ".join(part) in forms for part in parts)
 
     def mentions(self, text: str) -> list[str]:
         """The kinds that a text names, each as often as it does, in its order; the longest name wins."""

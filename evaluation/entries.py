@@ -1,0 +1,85 @@
+"""Files of entries, read by what they hold: a JSON list or JSON Lines, whatever their names end in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vigc.errors import AnnotationError
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_DECODER = json.JSONDecoder()
+
+
+def read_json(path: Path) -> Any:
+    """The values of a JSON Lines file as a list, or the one value (a list or an object) of a JSON file.
+
+    Raises:
+        AnnotationError: The file cannot be read, or is no JSON; it names the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnnotationError(path, f"cannot be read ({error}).") from error
+    values = list(_values(path, text))
+    return values[0] if len(values) == 1 else values
+
+
+def read_entries(path: Path, *fields: str) -> list[dict[str, Any]]:
+    """The entries of a JSON list or of a JSON Lines file.
+
+    Args:
+        path: The file.
+        fields: What every entry has.
+
+    Raises:
+        AnnotationError: The file is none of these, or holds an entry that is no object or lacks a field.
+    """
+    content = read_json(path)
+    entries = content if isinstance(content, list) else [content]
+    return [checked(path, index, entry, fields) for index, entry in enumerate(entries)]
+
+
+def checked(path: Path, index: int, entry: Any, fields: Sequence[str]) -> dict[str, Any]:
+    """The entry, if it is an object with these fields.
+
+    Raises:
+        AnnotationError: It is not.
+    """
+    if not isinstance(entry, dict):
+        raise AnnotationError(path, f"is {str(entry)[:80]!r}, but an object with named fields is expected.", index)
+    if missing := [name for name in fields if name not in entry]:
+        has = ", ".join(map(repr, entry))
+        raise AnnotationError(path, f"has no {missing[0]!r}, only {has}: is it the published file?", index)
+    return entry
+
+
+def json_lines(records: Sequence[Mapping[str, Any]]) -> bytes:
+    """Records as a JSON Lines file."""
+    return "".join(json.dumps(record) + "\n" for record in records).encode()
+
+
+def _values(path: Path, text: str) -> Iterator[Any]:
+    """All values of a text, one behind the other, with nothing but white space between them."""
+    at = 0
+    while (at := _end_of_space(text, at)) < len(text):
+        try:
+            value, at = _DECODER.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            # Python makes no integer of more than 4,300 digits, and follows no more brackets than its stack allows.
+            begin = text.count("\n", 0, at) + 1
+            line = getattr(error, "lineno", begin)
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+            where = "" if line == begin else f", in a value that begins in line {begin}"
+            raise AnnotationError(
+                path, f"is not valid JSON ({reason}{where}): get the file again.", line=line
+            ) from error
+        yield value
+
+
+def _end_of_space(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
