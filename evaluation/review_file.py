@@ -11,6 +11,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from vigc.processing.atomic import LinkError, refuse_link
+
 from .errors import EvaluationError
 
 # With this begins every line of ours: a last line without end that begins otherwise is not ours to take away.
@@ -64,7 +66,12 @@ class ReviewFile:
         if self.path is None:
             return self
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        try:
+            refuse_link(lock)
+        except LinkError as error:
+            raise JudgeError(str(error)) from error
+        self._lock = FileLock(lock)
         try:
             self._lock.acquire(timeout=0)
         except Timeout:

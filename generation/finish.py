@@ -148,7 +148,7 @@ def write_ending(folder: Path, plan: dict[str, Any]) -> dict[str, int]:
         licenses=dict(totals.licenses),
     )
     write_dataset_card(folder, facts, write=ledger.atomic_write)
-    write_report(folder)
+    write_report(folder, image_root=plan["job"].get("root"))  # in the plan only where rows hold paths
     return {
         "inputs": totals.inputs,
         "images": totals.images,

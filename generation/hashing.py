@@ -13,11 +13,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from vigc.processing.confined_paths import shown
 from vigc.processing.images import MAX_BYTES, ImageError
 
 from . import ledger
 from .loading import check_machine, file_digest
-from .sources import Collection, Source, shown
+from .sources import Collection, Source
 
 _PIECE = 512
 _THREADS = min(8, os.cpu_count() or 1)

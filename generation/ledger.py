@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,6 +36,8 @@ CARD = "README.md"
 REPORT = "report/index.html"
 QUARANTINE = "quarantine"
 
+# Types name folders: of letters, digits, "_" and "-" alone, whatever a plan or record of unknown origin says.
+_TYPE = re.compile(r"[A-Za-z0-9_-]+")
 # Small row groups: pictures weigh a lot, and viewers read by the group.
 _ROWS_PER_GROUP = 64
 
@@ -106,7 +109,10 @@ def read_plan(folder: Path) -> dict[str, Any]:
         plan = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise GenerationError(f"{str(path)!r} is not valid JSON ({error}): generate the dataset again.") from error
-    if not isinstance(plan, dict) or "configuration" not in plan:
+    configuration = plan.get("configuration") if isinstance(plan, dict) else None
+    types = configuration.get("types") if isinstance(configuration, dict) else None
+    # They name folders, of which files are read and, with `overwrite`, deleted.
+    if not isinstance(types, list) or not all(isinstance(kind, str) and _TYPE.fullmatch(kind) for kind in types):
         raise GenerationError(f"{str(path)!r} is no plan of vigc: generate the dataset again.")
     return plan
 
@@ -139,7 +145,7 @@ def read_shard(folder: Path, shard: int) -> ShardRecord | None:
     path = _record_file(folder, shard)
     try:
         values = json.loads(path.read_bytes())
-        types = {kind: TypeFigures(**figures) for kind, figures in values.pop("types").items()}
+        types = {kind: TypeFigures(**figures) for kind, figures in values.pop("types").items() if _TYPE.fullmatch(kind)}
         reasons = [(kind, reason, count) for kind, reason, count in values.pop("reasons")]
         record = ShardRecord(**values, types=types, reasons=reasons)
     except FileNotFoundError:

@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 import torch
 
+from vigc.processing.confined_paths import is_file_name
 from vigc.processing.images import MAX_BYTES, ImageDataError, ImageError, ImagePathError
 from vigc.processing.passing import is_passing
 
 from .errors import TryAgainError
-from .sources import Collection, NoPictureError, Source, is_file_name
+from .sources import Collection, NoPictureError, Source
 
 T = TypeVar("T")
 

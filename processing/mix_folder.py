@@ -43,7 +43,7 @@ class Source:
 
     Args:
         paths: A dataset folder or name that `load_dataset` reads, or published files.
-        images: The folder of the files' pictures.
+        images: The folder of the files' pictures, or of those that a dataset's rows name instead of holding them.
         layout: Of the files, one of `LAYOUTS`.
         type: Their type of instruction, where layout and name do not say it.
         split: Which part of a dataset.
@@ -79,7 +79,7 @@ class Source:
 
     def _loaded(self, path: str) -> Dataset:
         try:
-            return load_rows(path, split=self.split)
+            return load_rows(path, split=self.split, images=() if self.images is None else (self.images,))
         except (OSError, ValueError, DatasetNotFoundError, DatasetGenerationError) as error:
             raise MixError(f"{path!r} cannot be read as a dataset: {str(error).strip().splitlines()[0]}") from error
 

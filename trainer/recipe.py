@@ -39,7 +39,7 @@ class DataEntry:
     Args:
         layout: Of annotations: one of `vigc.processing.annotations.LAYOUTS`.
         files: Its files.
-        images: The folder of its pictures.
+        images: The folder of its pictures; for a dataset, of those that its rows name instead of holding them.
         type: Type of instruction, where layout and file name do not say it.
         source: What its rows are said to come from.
         license: Its licence.
