@@ -15,6 +15,8 @@ from email.utils import parsedate_to_datetime
 from threading import Event
 from typing import Any, Protocol
 
+from vigc.processing.bounded_parsing import parse_json
+
 from .review_file import JudgeError, JudgeUnavailableError
 
 _LONGEST_REPLY = 8 * 2**20  # bytes; a review has a few thousand
@@ -169,7 +171,7 @@ class EndpointJudge:
     def _read(self, data: bytes) -> tuple[Reply | None, str]:
         """The review in a reply, or what is wrong with the reply."""
         try:
-            value = json.loads(data)
+            value = parse_json(data)
             choice = value["choices"][0]
             text = choice["message"]["content"]
             if text is not None and not isinstance(text, str):
@@ -179,7 +181,7 @@ class EndpointJudge:
         finish = choice.get("finish_reason")
         if finish == "content_filter" and not text:
             raise RefusedError("the endpoint's content filter")
-        served = " ".join(str(value[name]) for name in ("model", "system_fingerprint") if value.get(name))
+        served = " ".join(str(value[name])[:200] for name in ("model", "system_fingerprint") if value.get(name))
         return Reply(text or "", finish, served or None), ""
 
     def _refuse(self, status: int, data: bytes) -> None:

@@ -12,6 +12,7 @@ from random import Random
 from typing import Any, ClassVar
 
 from vigc.processing.annotation_layouts import coco_names
+from vigc.processing.bounded_parsing import MAX_JSON_BYTES, parse_json, read_text
 from vigc.processing.confined_paths import ListedFolder
 from vigc.processing.images import ImagePathError
 from vigc.processing.json_stream import AnnotationError
@@ -227,14 +228,14 @@ def read_lines(path: Path, *fields: str) -> list[dict[str, Any]]:
 
 def _lines(path: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, MAX_JSON_BYTES)
+    except (OSError, ValueError) as error:
         raise AnnotationError(path, f"cannot be read ({error}).") from error
     for index, line in enumerate(text.split("\n")):  # other line ends may stand within a text
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
         except ValueError as error:
             raise AnnotationError(path, f"is not valid JSON ({error}): get the file again.", index) from error
         yield checked(path, index, entry, fields)

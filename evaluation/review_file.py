@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from vigc.processing.atomic import LinkError, refuse_link
+from vigc.processing.bounded_parsing import parse_json
 
 from .errors import EvaluationError
 
@@ -150,7 +151,7 @@ def _key(row: dict[str, Any]) -> tuple[str, str]:
 def _row(line: bytes) -> dict[str, Any] | None:
     """The review in a line; None if it holds none."""
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         return row if {"question_id", "order", "review", "request"} <= set(row) else None
     except (ValueError, TypeError):
         return None

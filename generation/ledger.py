@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from vigc.hub_cards import TypeFigures
 from vigc.processing.atomic import atomic_write as atomic_write  # the one way; named on for the rest of the job
+from vigc.processing.bounded_parsing import parse_json, read_json
 from vigc.processing.rows import GENERATED_FEATURES
 
 from .errors import GenerationError
@@ -106,7 +107,7 @@ def read_plan(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise GenerationError(f"{str(folder)!r} is not a dataset of vigc: it has no {PLAN}.")
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan = read_json(path)
     except ValueError as error:
         raise GenerationError(f"{str(path)!r} is not valid JSON ({error}): generate the dataset again.") from error
     configuration = plan.get("configuration") if isinstance(plan, dict) else None
@@ -137,14 +138,14 @@ class Inputs:
     def __getitem__(self, shard: int) -> list[dict[str, Any]]:
         with self.path.open("rb") as file:
             file.seek(self.offsets[shard])
-            return json.loads(file.read(self.offsets[shard + 1] - self.offsets[shard]))
+            return parse_json(file.read(self.offsets[shard + 1] - self.offsets[shard]))
 
 
 def read_shard(folder: Path, shard: int) -> ShardRecord | None:
     """The record of a finished shard; None if there is none, it is torn, or a file that it vouches for is missing."""
     path = _record_file(folder, shard)
     try:
-        values = json.loads(path.read_bytes())
+        values = read_json(path)
         types = {kind: TypeFigures(**figures) for kind, figures in values.pop("types").items() if _TYPE.fullmatch(kind)}
         reasons = [(kind, reason, count) for kind, reason, count in values.pop("reasons")]
         record = ShardRecord(**values, types=types, reasons=reasons)
@@ -202,7 +203,7 @@ def is_finished(folder: Path, fingerprint: str) -> bool:
 def read_finished(folder: Path) -> dict[str, Any]:
     """What [`write_finished`] wrote; nothing if there is none."""
     try:
-        figures = json.loads((folder / FINISHED).read_bytes())
+        figures = read_json(folder / FINISHED)
     except FileNotFoundError:
         return {}
     except ValueError:  # torn: the job is finished again
@@ -256,4 +257,4 @@ def iter_quarantine(folder: Path) -> Iterator[dict[str, Any]]:
     for file in sorted((folder / QUARANTINE).glob("part-*.jsonl")):
         with file.open(encoding="utf-8") as lines:
             for line in lines:
-                yield json.loads(line)
+                yield parse_json(line)

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from vigc.processing.bounded_parsing import parse_json
 from vigc.processing.images import ImageError
 from vigc.processing.passing import is_passing
 
@@ -289,7 +290,7 @@ def _changed_input(folder: Path, sources: Iterable[Source]) -> str:
         inputs = ledger.Inputs(folder / ledger.INPUTS)
         listed = (record for shard in range(len(inputs)) for record in inputs[shard])
         for before, source in zip(listed, sources, strict=False):
-            now = json.loads(json.dumps(source.to_record()))
+            now = parse_json(json.dumps(source.to_record()))
             if before != now and before["name"] != now["name"]:
                 return f"where {_short(before['name'])} was among the inputs is now {_short(now['name'])}"
             for name in sorted(before.keys() | now.keys()):

@@ -6,13 +6,13 @@ a column goes into `extra`, from which [`source_records`] makes the entry again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any
 
+from .bounded_parsing import parse_json
 from .llava import (
     ASKS,
     REPLIES,
@@ -160,7 +160,7 @@ def source_records(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]
     """
     for _, group in groupby(rows, key=lambda row: row["conversation_id"]):
         turns = list(group)
-        row, extra = turns[0], json.loads(turns[0]["extra"])
+        row, extra = turns[0], parse_json(turns[0]["extra"])
         record, layout = extra["record"], extra["layout"]
         if layout == "llava":
             yield llava_entry(turns, None)

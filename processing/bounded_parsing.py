@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from datasets import Features
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 # Levels of lists and objects in each other. What is parsed is also walked and written again by code that recurses.
 MAX_DEPTH = 100
@@ -26,8 +27,16 @@ MAX_YAML_BYTES = 2 * 2**20
 MAX_YAML_VALUES = 200_000
 # Bytes of what `datasets` keeps in a parquet file's schema: 20,000 names of classes are 500 kB.
 MAX_FEATURES_BYTES = 16 * 2**20
+_DECODER = json.JSONDecoder()
 # What parquet's own metadata may allocate, in bytes of text and in elements of its lists.
 _THRIFT_STRINGS, _THRIFT_ELEMENTS = 64 * 2**20, 1_000_000
+
+
+class NestingError(ValueError):
+    """Lists and objects in each other, more levels of them than any of our files has."""
+
+    def __init__(self) -> None:
+        super().__init__(f"is nested more than {MAX_DEPTH} levels deep")
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -36,23 +45,33 @@ def parse_json(text: str | bytes) -> Any:
     Raises:
         ValueError: It is not valid JSON, holds a number of thousands of digits, or more than `MAX_DEPTH` levels.
     """
+    decoded = text.decode(json.detect_encoding(text), "surrogatepass") if isinstance(text, bytes) else text
     try:
-        value = json.loads(text)
+        value = json.loads(decoded)
     except RecursionError:
-        raise _too_deep() from None
-    opened = (b"[", b"{") if isinstance(text, bytes) else ("[", "{")
-    # The count of brackets bounds the depth, and most texts have few.
-    if sum(text.count(mark) for mark in opened) > MAX_DEPTH:  # type: ignore[arg-type]
-        check_depth(value)
+        raise NestingError from None
+    _check_depth(value, decoded, 0, len(decoded))
     return value
 
 
-def check_depth(value: Any) -> None:
-    """Makes sure that a parsed value has at most `MAX_DEPTH` levels.
+def decode_json(text: str, at: int) -> tuple[Any, int]:
+    """The value that begins at a place in a text, and where it ends.
 
     Raises:
-        ValueError: It has more.
+        json.JSONDecodeError: It is not valid JSON, or not all there.
+        ValueError: As of [`parse_json`].
     """
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+    except RecursionError:
+        raise NestingError from None
+    _check_depth(value, text, at, end)
+    return value, end
+
+
+def _check_depth(value: Any, text: str, start: int, end: int) -> None:
+    if text.count("[", start, end) + text.count("{", start, end) <= MAX_DEPTH:
+        return  # as in nearly all texts: no brackets for more levels
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [
@@ -64,7 +83,7 @@ def check_depth(value: Any) -> None:
         ]
         if not level:
             return
-    raise _too_deep()
+    raise NestingError
 
 
 def read_json(path: Path) -> Any:
@@ -110,6 +129,16 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(" ".join(str(error).split())[:500]) from error
 
 
+def parse_card(text: str) -> Any:
+    """The settings at the head of a README.md, found as huggingface_hub finds them; None if there are none.
+
+    Raises:
+        ValueError: As of [`parse_yaml`].
+    """
+    block = REGEX_YAML_BLOCK.search(text)
+    return parse_yaml(block.group(2)) if block else None
+
+
 class _BoundedLoader(yaml.SafeLoader):
     """PyYAML's safe loader with limits on levels and, since an alias repeats what it stands for, on values."""
 
@@ -121,7 +150,7 @@ class _BoundedLoader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         self._level += 1
         if self._level > MAX_DEPTH:
-            raise _too_deep()
+            raise NestingError
         repeats = self.check_event(yaml.AliasEvent)
         node = super().compose_node(parent, index)
         self._level -= 1
@@ -164,10 +193,6 @@ def features_of(schema: pa.Schema) -> Features:
     try:
         return Features.from_arrow_schema(schema)
     except RecursionError:
-        raise _too_deep() from None
+        raise NestingError from None
     except (TypeError, AttributeError, LookupError) as error:
         raise ValueError(f"its 'huggingface' metadata is damaged ({type(error).__name__}: {error})") from error
-
-
-def _too_deep() -> ValueError:
-    return ValueError(f"is nested more than {MAX_DEPTH} levels deep")

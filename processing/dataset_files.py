@@ -22,10 +22,9 @@ from datasets.packaged_modules.folder_based_builder.folder_based_builder import 
 from huggingface_hub import constants, hf_hub_download, resolve_revision
 from huggingface_hub.errors import RevisionResolutionError
 from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from yaml import YAMLError
 
-from .bounded_parsing import MAX_JSON_BYTES, MAX_YAML_BYTES, parse_json, parse_yaml, read_text
+from .bounded_parsing import MAX_JSON_BYTES, MAX_YAML_BYTES, parse_card, parse_json, parse_yaml, read_text
 from .confined_paths import confined, leads_into, shown
 from .images import ImagePathError
 
@@ -204,10 +203,7 @@ def _parsed(dataset: str, name: str, file: Path) -> Any:
         if name == _INFOS:
             return parse_json(read_text(file, MAX_JSON_BYTES))
         text = read_text(file, 8 * MAX_YAML_BYTES)
-        if name == _README:
-            block = REGEX_YAML_BLOCK.search(text)
-            text = block.group(2) if block else ""
-        return parse_yaml(text)
+        return parse_card(text) if name == _README else parse_yaml(text)
     except ValueError as error:
         raise DatasetError(f"{dataset!r}: {name} cannot be read: {error}.") from error
 
@@ -246,8 +242,8 @@ def _check_links(folder: str, files: Iterable[str]) -> None:
         real = os.path.realpath(file) if os.path.islink(file) else os.path.join(parents[parent], base)
         if "://" in file or not leads_into(real, real_root):
             raise DatasetError(
-                f"{folder!r}: its file {shown(os.path.relpath(file, real_root))!r} is a link out of the dataset, or lies "
-                "elsewhere: copy the file into it."
+                f"{folder!r}: its file {shown(os.path.relpath(file, real_root))!r} is a link out of the dataset, or "
+                "lies elsewhere: copy the file into it."
             )
 
 

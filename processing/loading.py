@@ -152,7 +152,7 @@ def _absolute(row: dict[str, Any], columns: Sequence[str], own: OwnFiles) -> dic
 def _with_paths(value: Any, own: OwnFiles) -> Any:
     if isinstance(value, list):
         return [_with_paths(one, own) for one in value]
-    if isinstance(value, str):
+    if isinstance(value, str) and value:
         return own.confined(value, shown(value))
     if isinstance(value, dict) and value.get("path") and value.get("bytes") is None:
         return {**value, "path": own.confined(value["path"], shown(value["path"]))}

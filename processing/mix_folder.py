@@ -18,6 +18,7 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from .annotations import LAYOUTS, read_annotations
 from .atomic import atomic_folder, atomic_write
+from .bounded_parsing import read_json
 from .images import ImageError, load_picture
 from .loading import load_rows
 from .mixing import MIX_FEATURES, MixError, add_rows, content_fingerprint, replace_rows, training_rows
@@ -209,7 +210,7 @@ def _counts(rows: Dataset) -> dict[str, Any]:
 
 def _manifest(folder: Path) -> Any:
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return read_json(folder / MANIFEST)
     except (OSError, ValueError):
         return None
 

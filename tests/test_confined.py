@@ -51,7 +51,12 @@ def row(text, **image):
 
 def write(path, *rows):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Dataset.from_list(list(rows), features=TRAIN_FEATURES).to_parquet(path)
+    written(path, Dataset.from_list(list(rows), features=TRAIN_FEATURES))
+
+
+def written(path, rows):
+    """As `to_parquet`, which would embed the pictures."""
+    pq.write_table(rows.data.table, path)
 
 
 @pytest.fixture
@@ -120,7 +125,7 @@ ATTACKS = {
     ),
     "a link to a link": lambda folder, secret, url: (
         (folder / "sub").mkdir(),
-        (folder / "sub" / "a.parquet").symlink_to(folder / "b"),
+        (folder / "sub" / "train-2.parquet").symlink_to(folder / "b"),
         (folder / "b").symlink_to(secret),
     ),
     "a script": lambda folder, secret, url: (folder / "data.py").write_text("raise SystemExit('run')"),
@@ -146,7 +151,7 @@ def test_a_dataset_brings_in_no_file_but_its_own(attack, tmp_path, server):
 
 
 def test_what_lies_in_a_dataset_is_read(tmp_path, monkeypatch):
-    """Sub-folders, links within, a linked folder, the Hub client's own links, names that `datasets` takes for its own."""
+    """Sub-folders, links within, a linked folder, the Hub client's own links, names that `datasets` has."""
     write(tmp_path / "json" / "sub" / "a.parquet", row("a", bytes=png()))
     (tmp_path / "json" / "b.parquet").symlink_to(tmp_path / "json" / "sub" / "a.parquet")
     settings(tmp_path / "json", ["./sub/*.parquet", "b.parquet"])
@@ -188,7 +193,7 @@ def test_rows_to_train_on_name_no_pictures_of_others(tmp_path, server, form):
         rows = Dataset.from_list([{column: first, "n": 0}, {column: value, "n": 1}])
         if form in features:
             rows = rows.cast(Features({column: features[form], "n": Value("int64")}))
-        rows.to_parquet(folder / "train.parquet")
+        written(folder / "train.parquet", rows)
         found = load_rows(str(folder), **given).with_format("arrow")[1][column].to_pylist()[0]
         found = found[0] if isinstance(found, list) else found
         return found if isinstance(found, str) else found["path"]
@@ -252,7 +257,14 @@ def test_the_reports_pictures_are_the_datasets_own(tmp_path):
 
     (tmp_path / "private.png").write_bytes(png("blue"))
     folder = tmp_path / "data"
-    plan = {"configuration": {"types": ["detail"], "correct": True}, "job": {"images": "path"}, "fingerprint": "0"}
+    configuration = {"model": "m", "types": ["detail"], "correct": True, "seed": 7, "dtype": "float32"}
+    plan = {
+        "configuration": configuration,
+        "config_hash": "0",
+        "source": "s",
+        "license": "l",
+        "job": {"images": "path"},
+    }
     (folder / "_vigc").mkdir(parents=True)
     (folder / "_vigc" / "plan.json").write_text(json.dumps(plan))
     (folder / "detail").mkdir()
@@ -260,10 +272,16 @@ def test_the_reports_pictures_are_the_datasets_own(tmp_path):
     for path, shows in ((str(tmp_path / "private.png"), False), ("own.png", True)):
         (folder / "own.png").write_bytes(png("blue"))
         rows = [{**dict.fromkeys(GENERATED_FEATURES), **texts, "image": {"bytes": None, "path": path}}]
-        Dataset.from_list(rows, features=GENERATED_FEATURES).to_parquet(folder / "detail" / "train-00000.parquet")
+        written(folder / "detail" / "train-00000.parquet", Dataset.from_list(rows, features=GENERATED_FEATURES))
         page = write_report(folder).read_text()
         assert ("data:image/png;base64" in page) is shows
     rows = [{**rows[0], "image": {"bytes": None, "path": str(tmp_path / "private.png")}}]
-    Dataset.from_list(rows, features=GENERATED_FEATURES).to_parquet(folder / "detail" / "train-00000.parquet")
+    written(folder / "detail" / "train-00000.parquet", Dataset.from_list(rows, features=GENERATED_FEATURES))
     assert "data:image/png;base64" in write_report(folder, image_root=tmp_path).read_text()
-    assert pq.read_metadata(folder / "detail" / "train-00000.parquet").num_rows == 1
+    (folder / "detail" / "train-00001.parquet").symlink_to(stolen(tmp_path))
+    with pytest.raises(GenerationError, match="is a link out of the dataset"):
+        write_report(folder)
+    plan["configuration"]["types"] = ["../secret"]
+    (folder / "_vigc" / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(GenerationError, match="is no plan of vigc"):
+        write_report(folder)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import secrets
 from collections import Counter
 from collections.abc import Iterable
