@@ -114,7 +114,7 @@ class EndpointJudge:
         self._errors = (httpx2.TransportError, httpx2.DecodingError)
         self._url, shown = _chat_url(httpx2, url)
         self._key = _key(key_variable)
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        headers = {"Accept-Encoding": "identity", **({"Authorization": f"Bearer {self._key}"} if self._key else {})}
         self._client = httpx2.Client(headers=headers, timeout=timeout, follow_redirects=False)
         weakref.finalize(self, self._client.close)
         fields = {"model": model, "temperature": temperature, "max_tokens": max_tokens, **(request or {})}
@@ -160,6 +160,8 @@ class EndpointJudge:
         """Status, headers and body of the reply, which is given up when it takes too long or has no end."""
         end, data = time.monotonic() + self._timeout, bytearray()
         with self._client.stream("POST", self._url, json=body) as response:
+            if (packed := response.headers.get("content-encoding", "identity")) not in ("identity", "gzip", "deflate"):
+                raise self._errors[0](f"a reply packed by {packed!r}, which may unpack to any size")
             for part in response.iter_bytes():
                 data += part
                 if len(data) > _LONGEST_REPLY:

@@ -13,6 +13,7 @@ import datasets
 import pyarrow as pa
 from datasets import Dataset, DatasetBuilder
 
+from .bounded_parsing import features_of, open_parquet
 from .confined_paths import shown
 from .dataset_files import DatasetError, OwnFiles, confined_builder, is_folder_of_pictures
 from .images import ImagePathError
@@ -67,11 +68,27 @@ def load_split(
         state = files_state(file for files in found.values() for file in files)
         cache = Path(datasets.config.HF_DATASETS_CACHE) / "vigc" / state
         builder = confined_builder(path, name, cache_dir=str(cache))
+    if not os.path.exists(builder.cache_dir):
+        _check_schemas(str(file) for files in (builder.config.data_files or {}).values() for file in files)
     try:
         builder.download_and_prepare()
         return builder, builder.as_dataset(split=split)
     except RecursionError as error:
         raise DatasetError(f"{path!r} is nested too deeply to be read.") from error
+
+
+def _check_schemas(files: Iterable[str]) -> None:
+    """Makes sure that `datasets` will not read metadata without bounds in a parquet file that lies here."""
+    for path in files:
+        if not path.endswith(".parquet") or "://" in path:
+            continue
+        try:
+            with open_parquet(path) as file:
+                features_of(file.schema_arrow)
+        except (ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # the disk's; parquet's own have no number
+                raise
+            raise DatasetError(f"{path!r} cannot be read ({' '.join(str(error).split())}): get it again.") from error
 
 
 def files_state(files: Iterable[str]) -> str:
