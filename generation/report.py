@@ -195,11 +195,13 @@ def _is_number(value: float | None) -> bool:
 
 def _thumbnail(picture: dict[str, Any], own: OwnFiles, size: int) -> dict[str, Any] | None:
     """A small copy as a `data:` URI with its size on the page, or None if the picture cannot be shown."""
-    source, named = picture.get("bytes"), picture.get("path")
-    if source is None and not named:
-        return None
     try:
-        image = open_image(own.confined(named, shown(named)) if source is None else source)
+        if (data := picture.get("bytes")) is not None:
+            image = open_image(data)
+        elif named := picture.get("path"):
+            image = open_image(own.confined(named, shown(named)))
+        else:
+            return None
     except ImageError:  # the page then says so: it lies elsewhere, or has a format that this Pillow lacks
         return None
     small = max(image.size) <= _SMALL

@@ -124,7 +124,7 @@ def parse_yaml(text: str) -> Any:
     if len(text.encode("utf-8", "replace")) > MAX_YAML_BYTES:
         raise ValueError(f"has more bytes than the limit of {MAX_YAML_BYTES:,}")
     try:
-        return yaml.load(text, Loader=_BoundedLoader)  # nosec B506: a SafeLoader
+        return _BoundedLoader(text).get_single_data()
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())[:500]) from error
 

@@ -86,7 +86,10 @@ class ListedFolder:
         """
         _check_parts(name)
         path = os.path.normpath(os.path.join(self.root, name))
+        if path == self.root:
+            return None
         folder, file = os.path.split(path)
+        folder = folder or os.curdir
         if folder not in self._folders:
             self._folders[folder] = self._files(folder, name)
         linked = self._folders[folder].get(file)

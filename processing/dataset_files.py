@@ -144,8 +144,8 @@ def _check_folder(path: str) -> None:
     _check_links(path, kept)
     patterns: list[str] | None = None
     for name in (_README, _YAML):
-        if (file := Path(path, name)).is_file():
-            found = _check_settings(path, name, file)
+        if (settings := Path(path, name)).is_file():
+            found = _check_settings(path, name, settings)
             patterns = found or patterns
     if (infos := Path(path, _INFOS)).is_file():
         _parsed(path, _INFOS, infos)
@@ -175,10 +175,10 @@ def _check_repository(name: str, revision: str | None) -> tuple[str, str | None]
         return name, revision
     for file in (_README, _YAML):
         try:
-            path = hf_hub_download(name, file, repo_type="dataset", revision=revision)  # nosec B615: a commit
+            found_at = hf_hub_download(name, file, repo_type="dataset", revision=revision)  # nosec B615: a commit
         except (OSError, ValueError):  # there is none, or `datasets` says why it cannot be had
             continue
-        _check_settings(name, file, Path(path))
+        _check_settings(name, file, Path(found_at))
     return name, revision
 
 

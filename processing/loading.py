@@ -106,11 +106,14 @@ def files_state(files: Iterable[str]) -> str:
 def _confined_rows(rows: Dataset, own: OwnFiles) -> Dataset:
     """The rows, if all pictures that they name are the dataset's own."""
     columns = [name for name, feature in rows.features.items() if name in ("image", "images") or _is_image(feature)]
-    relative = False
+    relative, known = False, set[str]()
     for column in columns:
         at = 0
         for batch in rows.select_columns(column).with_format("arrow").iter(_ROWS):
             for offset, path in _named(batch.column(0)):
+                if path in known:
+                    continue
+                known.add(path)
                 try:
                     relative |= own.confined(path, shown(path)) != path
                 except ImagePathError as error:

@@ -234,7 +234,7 @@ def test_annotations_and_benchmarks_meet_no_picture_behind_a_link(tmp_path):
             benchmark.picture(name)
 
 
-def test_a_sibling_of_the_root_is_not_in_it(tmp_path):
+def test_a_sibling_of_the_root_is_not_in_it(tmp_path, monkeypatch):
     for name in ("root", "root2"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.png").touch()
@@ -247,7 +247,9 @@ def test_a_sibling_of_the_root_is_not_in_it(tmp_path):
         with pytest.raises(ImagePathError, match="is a path out of the folder"):
             look_up("../root2/a.png")
     assert ListedFolder(tmp_path / "root").find("./a.png") == Path(tmp_path / "root" / "a.png")
-    assert ListedFolder(tmp_path / "root").find("b.png") is None
+    assert ListedFolder(tmp_path / "root").find("b.png") is ListedFolder(tmp_path / "root").find(".") is None
+    monkeypatch.chdir(tmp_path / "root")
+    assert ListedFolder(".").find("a.png") == Path("a.png") and ListedFolder("").find("./a.png") == Path("a.png")
 
 
 def test_the_reports_pictures_are_the_datasets_own(tmp_path):
