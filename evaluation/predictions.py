@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 from vigc.errors import EvaluationError
+from vigc.processing.bounded_parsing import MAX_JSON_BYTES, parse_json, read_text
 
 from .questions import Predictions, Question, json_lines
 
@@ -36,7 +36,7 @@ class Journal:
         whole = data[: data.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), 1):
             try:
-                record = json.loads(line)
+                record = parse_json(line)
                 self.known[record["question_id"]] = record
             except (ValueError, KeyError, TypeError) as error:
                 raise EvaluationError(f"{path}, line {number} is no answer ({error}): remove the file.") from error
@@ -103,11 +103,11 @@ def _records(path: Path) -> Iterator[tuple[str, str | None]]:
             yield _record(path, entry)
         return
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, MAX_JSON_BYTES)
         content = (
-            [json.loads(line) for line in text.split("\n") if line.strip()]
+            [parse_json(line) for line in text.split("\n") if line.strip()]
             if path.suffix == ".jsonl"
-            else (json.loads(text))
+            else (parse_json(text))
         )
     except (OSError, ValueError) as error:
         raise EvaluationError(

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from vigc.errors import LayoutError
 
+from .bounded_parsing import parse_json
+
 IMAGE_MARK = "<image>"
 _AROUND_MARK = re.compile(rf"\s*{IMAGE_MARK}\s*")
 ASKS, REPLIES = ("human", "user"), ("gpt", "assistant")
@@ -127,7 +129,7 @@ def llava_image(row: Mapping[str, Any]) -> str | None:
 
 def read_extra(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row's `extra`, parsed; empty where there is none."""
-    return json.loads(row["extra"]) if row.get("extra") else {}
+    return parse_json(row["extra"]) if row.get("extra") else {}
 
 
 def answer_of(row: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,8 +131,10 @@ def _judge(
 
 
 def _fields(text: str) -> dict[str, Any]:
+    from vigc.processing.bounded_parsing import parse_json
+
     try:
-        fields = json.loads(text)
+        fields = parse_json(text)
     except ValueError as error:
         raise ValueError(f"--request {text!r} is not valid JSON: {error}.") from error
     if not isinstance(fields, dict):
@@ -143,16 +144,18 @@ def _fields(text: str) -> dict[str, Any]:
 
 def _records(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON Lines file."""
+    from vigc.processing.bounded_parsing import MAX_JSON_BYTES, parse_json, read_text
+
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path, MAX_JSON_BYTES).split("\n")
+    except (OSError, ValueError) as error:
         raise ValueError(f"{str(path)!r} cannot be read: {error}.") from error
     records = []
     for number, text in enumerate(lines, 1):
         if not text.strip():
             continue
         try:
-            record = json.loads(text)
+            record = parse_json(text)
         except ValueError as error:
             raise ValueError(f"{str(path)!r}, line {number} is not valid JSON ({error}).") from error
         if not isinstance(record, dict):

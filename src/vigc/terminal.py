@@ -9,6 +9,8 @@ import typer
 
 COMPLETE, FAILED, UNUSABLE, SET_ASIDE = 0, 1, 2, 3
 
+# Characters of a line; a name in data may have millions.
+_LONGEST = 2_000
 # A server that refuses a token may quote it in its answer, which is part of an error's text.
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
 
@@ -35,8 +37,9 @@ def count(number: int, what: str) -> str:
 
 
 def line(text: str) -> str:
-    """Text of unknown origin on one line, without characters that a terminal would obey."""
-    return _inert(" ".join(text.split()))
+    """Text of unknown origin on one line, without characters that a terminal would obey, and shortened."""
+    kept = " ".join(text[: 2 * _LONGEST].split())
+    return _inert(kept if len(kept) <= _LONGEST and len(text) <= 2 * _LONGEST else f"{kept[:_LONGEST]}...")
 
 
 def _inert(text: str) -> str:
