@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vigc.errors import AnnotationError
+from vigc.processing.bounded_parsing import MAX_JSON_BYTES, decode_json, read_text
 
 _SPACE = re.compile(r"[ \t\n\r]*")
-_DECODER = json.JSONDecoder()
 
 
 def read_json(path: Path) -> Any:
@@ -21,8 +21,8 @@ def read_json(path: Path) -> Any:
         AnnotationError: The file cannot be read, or is no JSON; it names the line.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, MAX_JSON_BYTES)
+    except (OSError, ValueError) as error:
         raise AnnotationError(path, f"cannot be read ({error}).") from error
     values = list(_values(path, text))
     return values[0] if len(values) == 1 else values
@@ -67,9 +67,8 @@ def _values(path: Path, text: str) -> Iterator[Any]:
     at = 0
     while (at := _end_of_space(text, at)) < len(text):
         try:
-            value, at = _DECODER.raw_decode(text, at)
-        except (ValueError, RecursionError) as error:
-            # Python makes no integer of more than 4,300 digits, and follows no more brackets than its stack allows.
+            value, at = decode_json(text, at)
+        except ValueError as error:
             begin = text.count("\n", 0, at) + 1
             line = getattr(error, "lineno", begin)
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)

@@ -16,6 +16,7 @@ from threading import Event
 from typing import Any, Protocol
 
 from vigc.errors import JudgeError, RequestRefusedError, TransientError
+from vigc.processing.bounded_parsing import parse_json
 
 _LONGEST_REPLY = 8 * 2**20  # bytes; a review has a few thousand
 _TRANSIENT = frozenset((408, 409, 425, 429))
@@ -108,7 +109,7 @@ class EndpointJudge:
         self._errors = (httpx2.TransportError, httpx2.DecodingError)
         self._url, shown = _chat_url(httpx2, url)
         self._key = _key(key_variable)
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        headers = {"Accept-Encoding": "identity", **({"Authorization": f"Bearer {self._key}"} if self._key else {})}
         self._client = httpx2.Client(headers=headers, timeout=timeout, follow_redirects=False)
         weakref.finalize(self, self._client.close)
         fields = {"model": model, "temperature": temperature, "max_tokens": max_tokens, **(request or {})}
@@ -154,6 +155,8 @@ class EndpointJudge:
         """Status, headers and body of the reply, which is given up when it takes too long or has no end."""
         end, data = time.monotonic() + self._timeout, bytearray()
         with self._client.stream("POST", self._url, json=body) as response:
+            if (packed := response.headers.get("content-encoding", "identity")) not in ("identity", "gzip", "deflate"):
+                raise self._errors[0](f"a reply packed by {packed!r}, which may unpack to any size")
             for part in response.iter_bytes():
                 data += part
                 if len(data) > _LONGEST_REPLY:
@@ -165,7 +168,7 @@ class EndpointJudge:
     def _read(self, data: bytes) -> tuple[Reply | None, str]:
         """The review in a reply, or what is wrong with the reply."""
         try:
-            value = json.loads(data)
+            value = parse_json(data)
             choice = value["choices"][0]
             text = choice["message"]["content"]
             if text is not None and not isinstance(text, str):
@@ -175,7 +178,7 @@ class EndpointJudge:
         finish = choice.get("finish_reason")
         if finish == "content_filter" and not text:
             raise RequestRefusedError("the endpoint's content filter")
-        served = " ".join(str(value[name]) for name in ("model", "system_fingerprint") if value.get(name))
+        served = " ".join(str(value[name])[:200] for name in ("model", "system_fingerprint") if value.get(name))
         return Reply(text or "", finish, served or None), ""
 
     def _refuse(self, status: int, data: bytes) -> None:

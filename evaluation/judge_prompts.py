@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vigc.processing.bounded_parsing import read_json
+
 LAYOUTS = ("fenced", "original")
 FAILED = (-1.0, -1.0)
 
@@ -69,7 +71,7 @@ def read_rules(path: str | os.PathLike[str]) -> dict[str, Rule]:
         ValueError: The file is not readable, or an entry has no `role` and `prompt`; the file and category are named.
     """
     try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8"))
+        entries = read_json(Path(path))
     except (OSError, ValueError) as error:
         raise ValueError(f"{os.fspath(path)!r} cannot be read as a rule file: {error}.") from error
     if not isinstance(entries, dict) or not entries:

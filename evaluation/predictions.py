@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 from vigc.errors import AnnotationError, EvaluationError
+from vigc.processing.bounded_parsing import parse_json
 
 from .entries import json_lines, read_json
 from .questions import Predictions, Question
@@ -40,7 +40,7 @@ class Journal:
         whole = data[: data.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), 1):
             try:
-                record = json.loads(line)
+                record = parse_json(line)
                 self.known[record["question_id"]] = record
             except (ValueError, KeyError, TypeError) as error:
                 raise EvaluationError(f"{path}, line {number} is no answer ({error}): remove the file.") from error

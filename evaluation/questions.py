@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +11,9 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
-from vigc.errors import EvaluationError
+from vigc.errors import EvaluationError, ImagePathError
 from vigc.processing.annotation_layouts import coco_names
+from vigc.processing.confined_paths import ListedFolder
 
 # A model's answers by question; None where a picture could not be opened, which counts as an empty answer.
 Predictions = Mapping[str, str | None]
@@ -94,7 +94,7 @@ class Benchmark(ABC):
     """
 
     settings: DataSettings
-    folders: dict[Path, frozenset[str]] = field(default_factory=dict, repr=False)
+    folders: dict[Path, ListedFolder] = field(default_factory=dict, repr=False)
     # Whether a part of the images can be scored alone, as where the questions are made here; and how many are skipped.
     partial: bool = field(default=False, init=False)
     skipped: int = field(default=0, init=False)
@@ -190,7 +190,7 @@ class Benchmark(ABC):
         return next((path for path in paths if path.is_file()), None)
 
     def picture(self, *names: str) -> Path | None:
-        """The first of these pictures that is there, or None. Each folder is listed once.
+        """The first of these pictures that is there, or None.
 
         Raises:
             EvaluationError: A name that leads out of the folder.
@@ -198,15 +198,14 @@ class Benchmark(ABC):
         roots = [self.settings.images] if self.settings.images else self._image_roots()
         for root in roots:
             for name in names:
-                path = Path(os.path.normpath(root / name))
-                if not path.is_relative_to(os.path.normpath(root)):
-                    raise EvaluationError(f"The picture {name!r} does not lie under {root}: give a relative name.")
-                folder = path.parent
-                if folder not in self.folders:
-                    listed = (item.name for item in folder.iterdir()) if folder.is_dir() else ()
-                    self.folders[folder] = frozenset(listed)
-                if path.name in self.folders[folder]:
-                    return path
+                try:
+                    found = self.folders.setdefault(root, ListedFolder(root)).find(name)
+                except ImagePathError as error:
+                    raise EvaluationError(
+                        f"The picture {error.name!r} does not lie under {root}: it {error.reason}."
+                    ) from error
+                if found is not None:
+                    return found
         return None
 
     def _image_roots(self) -> list[Path]:

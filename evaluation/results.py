@@ -14,6 +14,7 @@ from huggingface_hub import EvalResult
 
 from vigc.errors import EvaluationError
 from vigc.processing.atomic import atomic_write
+from vigc.processing.bounded_parsing import parse_json, read_json
 
 from .benchmarks import BENCHMARKS
 from .entries import json_lines
@@ -127,7 +128,7 @@ def compare_results(a: str | Path, b: str | Path, seed: int = 0) -> dict[str, Di
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{path} cannot be read ({error}): give a file that `vigc evaluate` wrote.") from error
     if not isinstance(content, dict) or content.get("benchmark") not in BENCHMARKS or "eval_results" not in content:
@@ -138,7 +139,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _units(path: Path) -> list[Unit]:
     scores = beside(path, "scores.jsonl")
     try:
-        rows = [json.loads(line) for line in scores.read_bytes().splitlines()]
+        rows = [parse_json(line) for line in scores.read_bytes().splitlines()]
         units = [Unit(row["id"], row["image_id"], row["counts"]) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvaluationError(f"{scores} cannot be read ({error}): it belongs beside {path.name}.") from error

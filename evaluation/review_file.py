@@ -12,6 +12,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from vigc.errors import BusyError, JudgeError
+from vigc.processing.atomic import LinkError, refuse_link
+from vigc.processing.bounded_parsing import parse_json
 
 # With this begins every line of ours: a last line without end that begins otherwise is not ours to take away.
 _START = b'{"question_id": '
@@ -42,7 +44,12 @@ class ReviewFile:
         if self.path is None:
             return self
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        try:
+            refuse_link(lock)
+        except LinkError as error:
+            raise JudgeError(str(error)) from error
+        self._lock = FileLock(lock)
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -121,7 +128,7 @@ def _key(row: dict[str, Any]) -> tuple[str, str]:
 def _row(line: bytes) -> dict[str, Any] | None:
     """The review in a line; None if it holds none."""
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         return row if {"question_id", "order", "review", "request"} <= set(row) else None
     except (ValueError, TypeError):
         return None

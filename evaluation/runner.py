@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from vigc.errors import AnnotationError, BusyError, ConflictError, EvaluationError, ImageError
 from vigc.processing.atomic import atomic_write, sole_writer
+from vigc.processing.bounded_parsing import parse_json, read_json
 from vigc.processing.images import open_image
 
 from .benchmark_llava import Judging, LlavaBench
@@ -170,12 +171,12 @@ def _claim(run_file: Path, journal_file: Path, run: dict[str, Any], overwrite: b
         journal_file.unlink(missing_ok=True)
     elif journal_file.exists():
         try:
-            before = json.loads(run_file.read_text(encoding="utf-8"))
+            before = read_json(run_file)
         except (OSError, ValueError) as error:
             raise ConflictError(
                 f"{journal_file} is there, but not what it was made with ({error}): --overwrite it."
             ) from error
-        now = json.loads(json.dumps(run))
+        now = parse_json(json.dumps(run))
         changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
         if changed:
             told = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in changed)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -37,6 +37,25 @@ _LATER = (429, 503)  # what a server says that is busy
 _PASSING = (408, 425, 500, 502, 504, *_LATER)
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")  # a name as resolvers know it, or a number
 _AS_IT_IS = "/%:@!$&'()*+,;=?~-._[]"
+
+
+# Addresses of IPv6 that carry one of IPv4, which is connected to in the end: mapped, compatible, NAT64, 6to4. So many
+# bits stand behind it.
+_CARRIERS = {
+    IPv6Network("::ffff:0:0/96"): 0,
+    IPv6Network("::/96"): 0,
+    IPv6Network("64:ff9b::/96"): 0,
+    IPv6Network("2002::/16"): 80,
+}
+# Whatever Python's version says of them: Teredo, documentation; site-local, local and a network's own NAT64 addresses
+# are not unicast ones.
+_UNICAST = IPv6Network("2000::/3")
+_NOT_GLOBAL = (IPv6Network("2001::/32"), IPv6Network("2001:db8::/32"), IPv6Network("3fff::/20"))
+# Where clouds tell a machine its keys (AWS, Azure, Google, Oracle, Alibaba), and the relays of 6to4.
+_NOT_PUBLIC = [
+    IPv4Network(network)
+    for network in ("169.254.0.0/16", "192.0.0.0/24", "168.63.129.16/32", "100.100.100.200/32", "192.88.99.0/24")
+]
 
 
 class _Asked(NamedTuple):
@@ -220,12 +239,13 @@ class Addresses:
     def _connect(self, asked: _Asked, name: str, patience: float) -> socket.socket:
         """A connection to an address that was looked at after the name was resolved, so that no other can be meant."""
         entries = socket.getaddrinfo(asked.host, asked.port, type=socket.SOCK_STREAM)
-        found = [(str(entry[4][0]), asked.port) for entry in entries]
-        places = [place for place in found if asked.named or _is_public(place[0])]
-        if not places:
+        places = [(str(entry[4][0]), asked.port) for entry in entries]
+        # All of them: who answers with a public and a private one wants to be asked until the private one is taken.
+        private = next((place for place, _ in places if not _is_public(place)), None)
+        if private is not None and not asked.named:
             raise ImagePathError(
                 name,
-                f"leads to {found[0][0]}, which is no public address: if that is meant, name the host {asked.host!r} "
+                f"leads to {private}, which is no public address: if that is meant, name the host {asked.host!r} "
                 "in full with --allow-urls",
             )
         for place in places:
@@ -283,10 +303,19 @@ def _cut(held: list[socket.socket]) -> None:
 
 
 def _is_public(address: str) -> bool:
-    number = ip_address(address)
-    if isinstance(number, IPv6Address) and number.ipv4_mapped is not None:
-        number = number.ipv4_mapped
-    return number.is_global and not number.is_multicast
+    """Whether an address is one of the Internet's, and none of this network or of the machine's cloud."""
+    try:
+        number = ip_address(address.partition("%")[0])  # "%eth0" names the way to an address of this network
+    except ValueError:
+        return False
+    if isinstance(number, IPv6Address):
+        for network, shift in _CARRIERS.items():
+            if number in network:
+                number = IPv4Address(int(number) >> shift & 0xFFFFFFFF)
+                break
+        else:
+            return number in _UNICAST and number.is_global and not any(number in network for network in _NOT_GLOBAL)
+    return number.is_global and not number.is_multicast and not any(number in network for network in _NOT_PUBLIC)
 
 
 def _shown(address: str) -> str:

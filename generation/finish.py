@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from vigc.hub_cards import DatasetFacts, TypeFigures, write_dataset_card
 from vigc.processing import GENERATED_FEATURES
+from vigc.processing.bounded_parsing import open_parquet
 
 from . import ledger
 from .report import write_report
@@ -112,7 +112,7 @@ def _first_rows(folder: Path, kind: str) -> Iterable[dict[str, Any]]:
     columns = [name for name in GENERATED_FEATURES if name != "image"]
     wanted = 3
     for path in sorted((folder / kind).glob("train-*.parquet")):
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             rows = next(file.iter_batches(wanted, columns=columns)).to_pylist()
         yield from rows
         wanted -= len(rows)
@@ -148,7 +148,7 @@ def write_ending(folder: Path, plan: dict[str, Any]) -> dict[str, int]:
         licenses=dict(totals.licenses),
     )
     write_dataset_card(folder, facts, write=ledger.atomic_write)
-    write_report(folder)
+    write_report(folder, image_root=plan["job"].get("root"))  # in the plan only where rows hold paths
     return {
         "inputs": totals.inputs,
         "images": totals.images,
@@ -164,7 +164,7 @@ def _repeated(folder: Path, kind: str) -> int:
     """How many rows of a type have the id of another one, from the first 64 bits of each."""
     parts = []
     for path in sorted((folder / kind).glob("train-*.parquet")):
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             ids = file.read(columns=["id"]).column("id").to_pylist()
         parts.append(np.array([int(id_[:16], 16) for id_ in ids], dtype=np.uint64))
     return sum(map(len, parts)) - len(np.unique(np.concatenate(parts))) if parts else 0

@@ -15,7 +15,7 @@ from . import ledger, locks
 # The folder of corrected rows of no known type.
 CORRECTED = "corrected"
 
-_UNFINISHED = re.compile(r"\..+\.\d+\.tmp")  # as `atomic_write` names them
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]+\.tmp")  # as `atomic_write` names them
 
 
 def check_output(folder: Path) -> bool:

@@ -14,11 +14,13 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from vigc.errors import ImageError
+from vigc.processing.bounded_parsing import parse_json
+from vigc.processing.confined_paths import shown
 from vigc.processing.images import MAX_BYTES
 
 from . import ledger
 from .loading import check_machine, file_digest
-from .sources import Collection, Source, shown
+from .sources import Collection, Source
 
 _PIECE = 512
 _THREADS = min(8, os.cpu_count() or 1)
@@ -72,8 +74,8 @@ def _stamp(collection: Collection, source: Source) -> list[str | int | list[int]
 def _kept(path: Path, of: str, keys: Sequence[list[str | int | list[int] | None]], looks: bool) -> list[Hashes] | None:
     try:
         head, *lines = path.read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
-        made = json.loads(head)
+        rows = [parse_json(line) for line in lines]
+        made = parse_json(head)
         known = made["of"] == of and (made["looks"] or not looks)
     except FileNotFoundError:
         return None

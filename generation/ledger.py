@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 from vigc.errors import GenerationError
 from vigc.hub_cards import TypeFigures
 from vigc.processing.atomic import atomic_write as atomic_write  # the one way; named on for the rest of the job
+from vigc.processing.bounded_parsing import parse_json, read_json
 from vigc.processing.rows import GENERATED_FEATURES
 
 STATE = "_vigc"
@@ -34,6 +36,8 @@ CARD = "README.md"
 REPORT = "report/index.html"
 QUARANTINE = "quarantine"
 
+# Types name folders: of letters, digits, "_" and "-" alone, whatever a plan or record of unknown origin says.
+_TYPE = re.compile(r"[A-Za-z0-9_-]+")
 # Small row groups: pictures weigh a lot, and viewers read by the group.
 _ROWS_PER_GROUP = 64
 
@@ -102,10 +106,13 @@ def read_plan(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise GenerationError(f"{str(folder)!r} is not a dataset of vigc: it has no {PLAN}.")
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan = read_json(path)
     except ValueError as error:
         raise GenerationError(f"{str(path)!r} is not valid JSON ({error}): generate the dataset again.") from error
-    if not isinstance(plan, dict) or "configuration" not in plan:
+    configuration = plan.get("configuration") if isinstance(plan, dict) else None
+    types = configuration.get("types") if isinstance(configuration, dict) else None
+    # They name folders, of which files are read and, with `overwrite`, deleted.
+    if not isinstance(types, list) or not all(isinstance(kind, str) and _TYPE.fullmatch(kind) for kind in types):
         raise GenerationError(f"{str(path)!r} is no plan of vigc: generate the dataset again.")
     return plan
 
@@ -130,15 +137,15 @@ class Inputs:
     def __getitem__(self, shard: int) -> list[dict[str, Any]]:
         with self.path.open("rb") as file:
             file.seek(self.offsets[shard])
-            return json.loads(file.read(self.offsets[shard + 1] - self.offsets[shard]))
+            return parse_json(file.read(self.offsets[shard + 1] - self.offsets[shard]))
 
 
 def read_shard(folder: Path, shard: int) -> ShardRecord | None:
     """The record of a finished shard; None if there is none, it is torn, or a file that it vouches for is missing."""
     path = _record_file(folder, shard)
     try:
-        values = json.loads(path.read_bytes())
-        types = {kind: TypeFigures(**figures) for kind, figures in values.pop("types").items()}
+        values = read_json(path)
+        types = {kind: TypeFigures(**figures) for kind, figures in values.pop("types").items() if _TYPE.fullmatch(kind)}
         reasons = [(kind, reason, count) for kind, reason, count in values.pop("reasons")]
         record = ShardRecord(**values, types=types, reasons=reasons)
     except FileNotFoundError:
@@ -195,7 +202,7 @@ def is_finished(folder: Path, fingerprint: str) -> bool:
 def read_finished(folder: Path) -> dict[str, Any]:
     """What [`write_finished`] wrote; nothing if there is none."""
     try:
-        figures = json.loads((folder / FINISHED).read_bytes())
+        figures = read_json(folder / FINISHED)
     except FileNotFoundError:
         return {}
     except ValueError:  # torn: the job is finished again
@@ -249,4 +256,4 @@ def iter_quarantine(folder: Path) -> Iterator[dict[str, Any]]:
     for file in sorted((folder / QUARANTINE).glob("part-*.jsonl")):
         with file.open(encoding="utf-8") as lines:
             for line in lines:
-                yield json.loads(line)
+                yield parse_json(line)

@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 import torch
 
 from vigc.errors import ImageDataError, ImageError, ImagePathError, NoImageError, TransientError, is_transient
+from vigc.processing.confined_paths import is_file_name
 from vigc.processing.images import MAX_BYTES
 
-from .sources import Collection, Source, is_file_name
+from .sources import Collection, Source
 
 T = TypeVar("T")
 

@@ -9,7 +9,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-LOCKS = "_vigc/locks"
+from vigc.errors import GenerationError
+from vigc.processing.atomic import LinkError, refuse_link
+
+STATE = "_vigc"
+LOCKS = f"{STATE}/locks"
 
 
 @contextmanager
@@ -20,8 +24,12 @@ def hold(folder: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
         folder: The dataset folder.
         name: What is locked: "plan", "finish", a rank, a shard.
         wait: Wait until it is free, instead of going on without it.
+
+    Raises:
+        GenerationError: A link stands where locks lie, and would have files made and removed elsewhere.
     """
     path = folder / LOCKS / f"{name}.lock"
+    _refuse_links(folder, path)
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, timeout=-1 if wait else 0, thread_local=False)
@@ -37,6 +45,14 @@ def hold(folder: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def _refuse_links(folder: Path, path: Path) -> None:
+    try:
+        for place in (folder / STATE, folder / LOCKS, path):
+            refuse_link(place)
+    except LinkError as error:
+        raise GenerationError(str(error)) from error
 
 
 def held(folder: Path) -> list[str]:

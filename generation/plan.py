@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vigc.errors import ConflictError, GenerationError, ImageError, NoImageError, TransientError, is_transient
+from vigc.processing.bounded_parsing import parse_json
 
 from . import ledger
 from .exclusion import ExcludedIds, ExcludedPictures, keys_of
@@ -287,7 +288,7 @@ def _changed_input(folder: Path, sources: Iterable[Source]) -> str:
         inputs = ledger.Inputs(folder / ledger.INPUTS)
         listed = (record for shard in range(len(inputs)) for record in inputs[shard])
         for before, source in zip(listed, sources, strict=False):
-            now = json.loads(json.dumps(source.to_record()))
+            now = parse_json(json.dumps(source.to_record()))
             if before != now and before["name"] != now["name"]:
                 return f"where {_short(before['name'])} was among the inputs is now {_short(now['name'])}"
             for name in sorted(before.keys() | now.keys()):

@@ -7,15 +7,18 @@ import hashlib
 import heapq
 import io
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from vigc.errors import ImageError
+from vigc.errors import GenerationError, ImageError
+from vigc.processing.bounded_parsing import open_parquet
+from vigc.processing.confined_paths import leads_into, shown
+from vigc.processing.dataset_files import OwnFiles
 from vigc.processing.images import open_image
 from vigc.processing.rows import is_edited
 
@@ -31,15 +34,23 @@ _THUMBNAILS = ((60, 512), (400, 384), (1_000_000, 256))
 _SMALL = 160  # pictures below this are shown enlarged, pixel by pixel
 
 
-def write_report(dataset: Path, *, max_rows: int = MAX_ROWS) -> Path:
+def write_report(dataset: Path, *, max_rows: int = MAX_ROWS, image_root: str | os.PathLike[str] | None = None) -> Path:
     """Writes `report/index.html` of a dataset folder: figures over all rows, and up to `max_rows` of them to read.
 
     Where there are more rows, pictures are drawn by a hash of their ids, all rows of a picture together.
+
+    Args:
+        dataset: The folder.
+        max_rows: About how many rows to show.
+        image_root: Where pictures may lie, beside the folder, that rows name instead of holding them.
 
     Raises:
         GenerationError: The folder is not a dataset of ours.
     """
     plan = ledger.read_plan(dataset)
+    own = OwnFiles(str(dataset))
+    if image_root is not None:
+        own.add(image_root)
     types = plan["configuration"]["types"]
     figures, drawn, pictures = _count(dataset, types, max(1, max_rows))
     total = sum(figures.values(), Figures())
@@ -63,7 +74,7 @@ def write_report(dataset: Path, *, max_rows: int = MAX_ROWS) -> Path:
         sunburst=total.questions_chart(),
         first_words=total.first_words(),
         pictures_read=pictures,
-        cards=_cards(dataset, types, drawn, follow=plan.get("job", {}).get("images") == "path"),
+        cards=_cards(dataset, types, drawn, own),
         files=files.groups(),
         texts=texts.groups(),
         set_aside={"files": files.count, "texts": texts.count},
@@ -74,7 +85,11 @@ def write_report(dataset: Path, *, max_rows: int = MAX_ROWS) -> Path:
 
 
 def _files(dataset: Path, kind: str) -> list[Path]:
-    return sorted((dataset / kind).glob("train-*.parquet"))
+    files, real = sorted((dataset / kind).glob("train-*.parquet")), os.path.realpath(dataset)
+    for path in files:
+        if not leads_into(os.path.realpath(path), real):
+            raise GenerationError(f"{str(path)!r} is a link out of the dataset: copy the file into it.")
+    return files
 
 
 def _count(dataset: Path, types: list[str], wanted: int) -> tuple[dict[str, Figures], set[str], int]:
@@ -85,7 +100,7 @@ def _count(dataset: Path, types: list[str], wanted: int) -> tuple[dict[str, Figu
     counted: set[int] = set()
     for kind in types:
         for path in _files(dataset, kind):
-            for batch in pq.ParquetFile(path).iter_batches(columns=COLUMNS):
+            for batch in open_parquet(path).iter_batches(columns=COLUMNS):
                 for row in batch.to_pylist():
                     figures[kind].add(row)
                     picture = _picture_of(row)
@@ -114,14 +129,14 @@ def _picture_of(row: dict[str, Any]) -> str:
     return row["image_id"] or row["id"]
 
 
-def _cards(dataset: Path, types: list[str], drawn: set[str], *, follow: bool) -> list[dict[str, Any]]:
+def _cards(dataset: Path, types: list[str], drawn: set[str], own: OwnFiles) -> list[dict[str, Any]]:
     """The pictures to show, in the dataset's order, each with its rows.
 
     Args:
         dataset: The dataset folder.
         types: Its types.
         drawn: Which pictures.
-        follow: Whether rows may name files of this machine, as those of a job do that was asked to keep paths.
+        own: Which files rows may name.
     """
     size = next(pixels for limit, pixels in _THUMBNAILS if len(drawn) <= limit)
     cards: dict[str, dict[str, Any]] = {}
@@ -129,9 +144,7 @@ def _cards(dataset: Path, types: list[str], drawn: set[str], *, follow: bool) ->
         for row in _chosen_rows(dataset, kind, drawn):
             key = _picture_of(row)
             if key not in cards:
-                image = row["image"] or {}
-                source = image.get("bytes") or (image.get("path") if follow else None)
-                picture = _thumbnail(source, size) if source else None
+                picture = _thumbnail(row["image"] or {}, own, size)
                 cards[key] = {"id": key, "rows": [], "named": row["image"] is not None, "picture": picture}
             cards[key]["rows"].append(_shown(row))
     return [cards[key] for key in sorted(cards)]
@@ -140,7 +153,7 @@ def _cards(dataset: Path, types: list[str], drawn: set[str], *, follow: bool) ->
 def _chosen_rows(dataset: Path, kind: str, drawn: set[str]) -> Iterator[dict[str, Any]]:
     """Rows about these pictures; of row groups without one, only the ids are read."""
     for path in _files(dataset, kind):
-        file = pq.ParquetFile(path)
+        file = open_parquet(path)
         for group in range(file.num_row_groups):
             ids = file.read_row_group(group, columns=["id", "image_id"]).to_pylist()
             where = [index for index, row in enumerate(ids) if _picture_of(row) in drawn]
@@ -180,11 +193,16 @@ def _is_number(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _thumbnail(source: bytes | str, size: int) -> dict[str, Any] | None:
+def _thumbnail(picture: dict[str, Any], own: OwnFiles, size: int) -> dict[str, Any] | None:
     """A small copy as a `data:` URI with its size on the page, or None if the picture cannot be shown."""
     try:
-        image = open_image(source)
-    except ImageError:  # the page then says so; an older dataset may hold a format that this Pillow lacks
+        if (data := picture.get("bytes")) is not None:
+            image = open_image(data)
+        elif named := picture.get("path"):
+            image = open_image(own.confined(named, shown(named)))
+        else:
+            return None
+    except ImageError:  # the page then says so: it lies elsewhere, or has a format that this Pillow lacks
         return None
     small = max(image.size) <= _SMALL
     buffer = io.BytesIO()

@@ -6,7 +6,6 @@ varied as people's. The answers come from one beam search, each with a weight.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 
 from vigc.errors import GenerationError
 from vigc.processing import INSTRUCTION_TYPES
+from vigc.processing.bounded_parsing import read_json
 from vigc.processing.json_stream import is_text
 
 from .attempts import Draft, NumbersOnly
@@ -149,7 +149,7 @@ def read_first_words(path: Path) -> dict[str, float]:
         GenerationError: It is none.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
+        values = read_json(path)
     except (OSError, ValueError) as error:
         raise GenerationError(f"{str(path)!r} cannot be read ({error}): give a JSON object of words.") from error
     good = isinstance(values, dict) and values and is_text(values)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vigc.errors import GenerationError, ImageError, ImagePathError
+from vigc.processing.confined_paths import confined, is_file_name, shown
 from vigc.processing.images import PICTURE_SUFFIXES, Picture, load_picture
 
 from .addresses import Addresses, is_address
@@ -268,32 +269,6 @@ def _refusal(path: Path, root: Path) -> str | None:
     return None if target.is_relative_to(root) else "is a link out of the folder: copy the file into it"
 
 
-def confined(real_root: str, name: str, *, listed: bool = False) -> str:
-    """The path of `name` under a root that is resolved already.
-
-    Args:
-        real_root: The root.
-        name: Relative to it.
-        listed: The system gave the name: marks that only other systems take for parts of paths are of the name.
-
-    Raises:
-        ImagePathError: It is no relative path, or leads out of the root.
-    """
-    if not name or "\0" in name or not is_file_name(name):
-        raise ImagePathError(shown(name), "is no file name: correct the annotation")
-    parts = (name.replace(os.sep, "/") if listed else name.replace("\\", "/")).split("/")
-    if not parts[0] or ".." in parts or (name[1:2] == ":" and not (listed and os.name == "posix")):
-        raise ImagePathError(shown(name), "is a path out of the folder of pictures: give one relative to it")
-    path = os.path.join(real_root, name)
-    try:
-        real = os.path.realpath(path)
-    except OSError as error:
-        raise ImagePathError(shown(name), f"cannot be followed ({error.strerror}): replace the link") from error
-    if not real.startswith(real_root.rstrip(os.sep) + os.sep):
-        raise ImagePathError(shown(name), "is a link out of the folder: copy the file into it")
-    return path
-
-
 def _ids(names: list[str]) -> list[tuple[str, str]]:
     """Each name with its id: without suffix, unless that would be another file's name or id."""
     shown_names = [printable(name) for name in names]
@@ -313,17 +288,3 @@ def printable(name: str) -> str:
     if name.isascii():
         return name
     return os.fsencode(name).decode("utf-8", "backslashreplace") if is_file_name(name) else shown(name)
-
-
-def is_file_name(name: str) -> bool:
-    """Whether a file can be called so."""
-    try:
-        os.fsencode(name)
-    except UnicodeEncodeError:  # half a character, which JSON can spell and no file can be called
-        return False
-    return True
-
-
-def shown(name: str) -> str:
-    """A name for messages, whatever it holds."""
-    return name.encode("utf-8", "backslashreplace").decode()

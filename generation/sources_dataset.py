@@ -14,19 +14,17 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import load_dataset_builder
-from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
-from huggingface_hub.constants import HF_HUB_CACHE
-from huggingface_hub.file_download import repo_folder_name
 
-from vigc.errors import GenerationError, ImageDataError, ImageError, ImagePathError, NoImageError, TransientError
+from vigc.errors import GenerationError, ImageDataError, ImageError, NoImageError, TransientError
+from vigc.processing.bounded_parsing import features_of, open_parquet
+from vigc.processing.dataset_files import OwnFiles, confined_builder, is_folder_of_pictures
 from vigc.processing.images import Picture, load_picture
-from vigc.processing.loading import files_state, load_rows
+from vigc.processing.loading import files_state, load_split
 
 from .addresses import Addresses, is_address
 from .errors import asking_the_hub, is_hub_away
 from .objects import ObjectColumn
-from .sources import Source, confined, printable
+from .sources import Source, printable
 
 _ID_COLUMNS = ("image_id", "id")
 # Of columns that datasets itself does not know for pictures: bytes, or texts that are paths or addresses.
@@ -67,7 +65,6 @@ class DatasetRows:
         self.addresses = Addresses(urls)
         self.local = Path(path).exists()
         self.unlisted: dict[str, int] = {}
-        self._folders = [_folder(path)]
         self.table: _ParquetRows | _LoadedRows
         try:
             self._open(path, subset, split, revision)
@@ -84,10 +81,11 @@ class DatasetRows:
         self.image_column, self.several = _image_column(self.features, path)
 
     def _open(self, path: str, subset: str | None, split: str, revision: str | None) -> None:
+        self._own = OwnFiles(path)
         if Path(path).is_file() and Path(path).suffix == ".parquet":
             self.table, self._origin = _ParquetRows([path]), [_state(path)]
             return
-        builder = load_dataset_builder(path, subset, revision=revision)
+        builder = confined_builder(path, subset, revision=revision)
         found = builder.config.data_files or {}
         if split not in (found or {split}):
             raise GenerationError(f"The dataset {path!r} has no split {split!r}: use one of {', '.join(found)}.")
@@ -96,12 +94,9 @@ class DatasetRows:
             self.table, known = _ParquetRows(paths), found[split].origin_metadata
             self._origin = [_state(file) for file in paths] if self.local else [list(map(str, x)) for x in known]
         else:
-            self.table = _LoadedRows(load_rows(path, subset, split=split, revision=revision))
-            if isinstance(builder, FolderBasedBuilder):  # whose paths are its own, and no texts of the dataset
-                self._folders += [
-                    str(datasets.config.DOWNLOADED_DATASETS_PATH),
-                    str(datasets.config.EXTRACTED_DATASETS_PATH),
-                ]
+            self.table = _LoadedRows(load_split(path, subset, split=split, revision=revision)[1])
+            if is_folder_of_pictures(builder):
+                self._own.add_unpacked()
             # What `datasets` calls the fingerprint of a folder stays the same when its files change.
             changes = found and Path(path).is_dir()
             self._origin = [[files_state(found[split]) if changes else self.table.fingerprint]]
@@ -183,17 +178,7 @@ class DatasetRows:
             raise ImageError(source.name, "has neither bytes nor a path of a picture: fill the row")
         if is_address(value["path"]):
             return load_picture(self.addresses.fetch(value["path"]), name=source.name)
-        return load_picture(self._confined(value["path"], source.name), name=source.name)
-
-    def _confined(self, path: str, name: str) -> str:
-        """A file that a row names, if it lies in the dataset's folder or where `datasets` itself put it."""
-        if self.local and not os.path.isabs(path):
-            return confined(self._folders[0], path)
-        for folder in self._folders:
-            start = os.path.join(folder, "")
-            if path.startswith(start):
-                return confined(os.path.realpath(folder), path.removeprefix(start), listed=True)
-        raise ImagePathError(name, "names a file out of the dataset's folder, which is not followed: embed the picture")
+        return load_picture(self._own.confined(value["path"], source.name), name=source.name)
 
     def chosen(self, pictures: Sequence[Any], name: str) -> Any:
         """The first of a row's pictures, or None."""
@@ -245,7 +230,7 @@ class _ParquetRows:
         self._group: tuple[tuple[int, int, str], pa.ChunkedArray | _DamagedError] | None = None
         self._lock = threading.Lock()  # pictures are opened by several threads
         schema = self._file(0).schema_arrow
-        self.features = datasets.Features.from_arrow_schema(schema)
+        self.features = features_of(schema)
         self.files = len(paths)
 
     def _file(self, number: int) -> pq.ParquetFile:
@@ -261,7 +246,7 @@ class _ParquetRows:
 
         path = self._paths[number]
         with _naming_damage(path):
-            return pq.ParquetFile(fsspec.open(path, "rb").open() if "://" in path else path)
+            return open_parquet(fsspec.open(path, "rb").open() if "://" in path else path)
 
     def batches(self, columns: list[str]) -> Iterator[tuple[int, int, pa.RecordBatch, str | None]]:
         for number in range(self.files):
@@ -325,14 +310,6 @@ class _LoadedRows:
 
     def row(self, number: int, index: int, column: str) -> Any:
         return self._rows[index].column(column)[0].as_py()
-
-
-def _folder(path: str) -> str:
-    """The dataset's own folder: where it lies, or where the Hub's client keeps its files."""
-    place = Path(path).resolve()
-    if place.exists():
-        return str(place if place.is_dir() else place.parent)
-    return os.path.join(HF_HUB_CACHE, repo_folder_name(repo_id=path, repo_type="dataset"))
 
 
 def _said(error: Exception) -> str:

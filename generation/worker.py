@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS
+from vigc.processing.bounded_parsing import parse_json
 from vigc.processing.rows import to_messages
 
 from .attempts import NOT_FINITE, Draft, Fitting
@@ -278,7 +279,7 @@ def finish_row(item: Item, row: dict[str, Any]) -> dict[str, Any]:
     """A row as it is stored, with the names of all exact copies of its picture."""
     if not item.same:
         return row
-    extra = {**json.loads(row["extra"] or "{}"), "same_picture": [printable(name) for name in item.same]}
+    extra = {**parse_json(row["extra"] or "{}"), "same_picture": [printable(name) for name in item.same]}
     return {**row, "extra": json.dumps(extra, ensure_ascii=True)}
 
 

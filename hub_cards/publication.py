@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard, ModelCard, RepoFile
 from PIL import Image
 
 from vigc.errors import PushError
+from vigc.processing.bounded_parsing import open_parquet, parse_card, read_json
 from vigc.processing.images import PICTURE_SUFFIXES
 from vigc.processing.metadata import private_metadata
 
@@ -123,6 +122,10 @@ def read_publication(folder: Path, repo_id: str) -> Publication:
     if CARD not in files:
         raise PushError(f"{str(folder)!r} has no {CARD}: say in one what it is and under which licence.")
     text = _card_text(folder)
+    try:
+        parse_card(text)
+    except ValueError as error:
+        raise PushError(f"{CARD} of {str(folder)!r} has settings that cannot be read ({error}): correct it.") from error
     card = (ModelCard if kind == "model" else DatasetCard)(text, ignore_metadata_errors=True)
     files[CARD] = LocalFile(folder / CARD, card_on_hub(text, folder.resolve().name, repo_id).encode())
     return Publication(kind, files, left, _one_licence(card.data.get("license")))
@@ -180,7 +183,7 @@ def _kind(folder: Path, names: Iterable[str]) -> str:
 def _same_job(folder: Path) -> bool:
     """Whether a job's mark of its end belongs to its plan."""
     try:
-        plan, finished = (json.loads((folder / name).read_bytes()) for name in (_PLAN, _FINISHED))
+        plan, finished = (read_json(folder / name) for name in (_PLAN, _FINISHED))
         return bool(plan["fingerprint"] == finished["fingerprint"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -217,7 +220,7 @@ def _unknown_licence(where: str) -> PushError:
 
 def _check_rows(name: str, path: Path, allow_unknown_licence: bool) -> int:
     try:
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             pictures = [column.name for column in file.schema_arrow if _holds_pictures(column.type)]
             licence = "license" if "license" in file.schema_arrow.names else None
             columns = pictures + ([licence] if licence else [])

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from vigc.errors import ImageError
+from vigc.processing.bounded_parsing import open_parquet
 from vigc.processing.images import open_image
 from vigc.processing.rows import is_edited
 
@@ -28,7 +28,7 @@ def read_scores(folder: Path, types: Sequence[str]) -> dict[str, dict[str, Any]]
     """Of each score that rows have: how many do (`count`), its `mean`, and its 5, 25, 50, 75 and 95 % `quantiles`."""
     found: dict[str, list[pa.Array]] = {}
     for path in _files(folder, types):
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             if "scores" not in file.schema_arrow.names:
                 continue
             for batch in file.iter_batches(columns=["scores"]):
@@ -80,7 +80,7 @@ def _files(folder: Path, types: Sequence[str]) -> Iterator[Path]:
 
 def _chosen(folder: Path, kind: str) -> list[dict[str, Any]]:
     for path in _files(folder, [kind]):
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             if not set(_COLUMNS) <= set(file.schema_arrow.names):
                 return []
             rows = next(file.iter_batches(_AMONG, columns=_COLUMNS)).to_pylist()

@@ -6,7 +6,6 @@ a column goes into `extra`, from which [`source_records`] makes the entry again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,6 +14,7 @@ from typing import Any
 
 from vigc.errors import LayoutError
 
+from .bounded_parsing import parse_json
 from .image_marks import around, filled, filled_turns, unmarked
 from .llava import ASKS, REPLIES, image_id_of, llava_entry, llava_pairs, short
 
@@ -152,7 +152,7 @@ def source_records(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]
     """
     for _, group in groupby(rows, key=lambda row: row["conversation_id"]):
         turns = list(group)
-        row, extra = turns[0], json.loads(turns[0]["extra"])
+        row, extra = turns[0], parse_json(turns[0]["extra"])
         record, layout = extra["record"], extra["layout"]
         if layout == "llava":
             yield llava_entry(turns, None)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
-from vigc.errors import AnnotationError, LayoutError
+from vigc.errors import AnnotationError, ImagePathError, LayoutError
 
 from .annotation_layouts import (
     Pair,
@@ -32,6 +32,7 @@ from .annotation_layouts import (
     read_vigc_aokvqa,
     read_vqa,
 )
+from .confined_paths import ListedFolder
 from .instructions_vigc import instruction_type
 from .json_stream import stream_entries
 from .rows import TRAIN_FEATURES
@@ -148,7 +149,9 @@ class _Reading:
     source: str
     license: str | None
     missing: list[MissingImage] = field(default_factory=list)
-    folders: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.folder = ListedFolder(self.images)
 
     @classmethod
     def of(
@@ -224,16 +227,15 @@ class _Reading:
         return annotations
 
     def _find(self, names: tuple[str, ...]) -> Path | None:
-        """The first of these that is there. A folder is listed once: asking for each file is slow on network disks."""
+        """The first of these that is there."""
         for name in names:
-            path = os.path.normpath(self.images / name)
-            folder, file = os.path.split(path)
-            if not Path(path).is_relative_to(os.path.normpath(self.images)):
-                raise LayoutError(f"the picture {name!r} does not lie under {self.images}: give a relative name.")
-            if folder not in self.folders:
-                self.folders[folder] = _files_in(folder)
-            if file in self.folders[folder]:
-                return Path(path)
+            try:
+                found = self.folder.find(name)
+            except ImagePathError as error:
+                reason = f"the picture {error.name!r} does not lie under {self.images}: it {error.reason}."
+                raise LayoutError(reason) from error
+            if found is not None:
+                return found
         return None
 
     def _row(self, index: int, pair: Pair, picture: Path) -> dict[str, Any]:
@@ -274,14 +276,6 @@ class _Reading:
 def _is_id(value: Any) -> TypeGuard[int | str]:
     """Whether it can name a question; True would name that of 1."""
     return isinstance(value, (int, str)) and not isinstance(value, bool)
-
-
-def _files_in(folder: str) -> frozenset[str]:
-    """The names of a folder's files, none if it is no folder."""
-    if not os.path.isdir(folder):
-        return frozenset()
-    with os.scandir(folder) as entries:
-        return frozenset(entry.name for entry in entries if not entry.is_dir())
 
 
 def _type_of(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,12 +14,17 @@ from filelock import FileLock, Timeout
 from vigc.errors import BusyError
 
 
+class LinkError(ValueError):
+    """A symbolic link stands where a file or folder of ours is written, and would lead the writing elsewhere."""
+
+
 def atomic_write(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Writes a file so that it is there whole or not at all, whenever the process or the machine dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Nobody can foresee the name and put a link there; "x" follows none, either.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             for part in (data,) if isinstance(data, bytes) else data:
                 file.write(part)
             file.flush()
@@ -42,12 +48,15 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
     Raises:
         BusyError: Another process is writing it.
+        LinkError: Its lock is a symbolic link.
     """
     unfinished = target.with_name(f".{target.name}.tmp")
     busy = BusyError(f"{str(target)!r} is being written by another process: wait for its end.")
     with sole_writer(target, busy):
         try:
-            if unfinished.exists():
+            if unfinished.is_symlink():  # somebody else's, who leads us elsewhere
+                unfinished.unlink()
+            elif unfinished.exists():
                 shutil.rmtree(unfinished)
             unfinished.mkdir()
             yield unfinished
@@ -66,9 +75,13 @@ def sole_writer(target: Path, busy: Exception) -> Iterator[None]:
     Args:
         target: What is written.
         busy: Raised where another process is writing it.
+
+    Raises:
+        LinkError: The lock is a symbolic link.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     path = target.with_name(f".{target.name}.lock")
+    refuse_link(path)
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
@@ -80,6 +93,16 @@ def sole_writer(target: Path, busy: Exception) -> Iterator[None]:
         if os.name == "posix":  # elsewhere a file in use cannot be removed; the empty one harms nobody
             path.unlink(missing_ok=True)
         lock.release()
+
+
+def refuse_link(path: Path) -> None:
+    """Makes sure that what is about to be opened is no symbolic link.
+
+    Raises:
+        LinkError: It is one.
+    """
+    if path.is_symlink():
+        raise LinkError(f"{str(path)!r} is a symbolic link, which is not followed: remove it.")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -16,9 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features
 
-from vigc.errors import ExportError, ImageError, ImagePathError, is_transient
+from vigc.errors import ExportError, ImageError, is_transient
 
 from .atomic import atomic_folder
+from .bounded_parsing import open_parquet
+from .confined_paths import leads_into, shown
+from .dataset_files import OwnFiles
 from .export_layouts import (
     DPO_FEATURES,
     FINEVISION_FEATURES,
@@ -115,7 +118,8 @@ def export_dataset(
     files = _parquet_files(source)
     done = Exported(target, format, features=_FEATURES.get(format))
     root = Path(image_root) if image_root is not None else source
-    conversations = _conversations(files, types, root, done, embed=pictures or format != "llava")
+    own = OwnFiles(str(root))
+    conversations = _conversations(files, types, own, done, embed=pictures or format != "llava")
     with atomic_folder(target) as unfinished:
         if format == "llava":
             _write_llava(unfinished, conversations, done, pictures)
@@ -134,9 +138,13 @@ def _parquet_files(folder: Path) -> list[Path]:
     files = [path for path in sorted(folder.rglob("*.parquet")) if not _is_hidden(path.relative_to(folder))]
     if not files:
         raise ExportError(f"{str(folder)!r} holds no parquet files: give the folder of a dataset.")
+    real = os.path.realpath(folder)
     for path in files:
+        if not leads_into(os.path.realpath(path), real):
+            raise ExportError(f"{str(path)!r} is a link out of the dataset: copy the file into it.")
         try:
-            columns = set(pq.read_schema(path).names)
+            with open_parquet(path) as file:
+                columns = set(file.schema_arrow.names)
         except (pa.ArrowInvalid, OSError) as error:
             raise ExportError(f"{str(path)!r} cannot be read ({error}): write the dataset again.") from error
         if not {"image", "question"} <= columns or not columns & {"answer", "answers"}:
@@ -152,7 +160,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _conversations(
-    files: Sequence[Path], types: Sequence[str] | None, root: Path, done: Exported, *, embed: bool
+    files: Sequence[Path], types: Sequence[str] | None, root: OwnFiles, done: Exported, *, embed: bool
 ) -> Iterator[list[dict[str, Any]]]:
     """The rows of each conversation; a row of none is one by itself."""
     grouped = groupby(enumerate(_rows(files, types)), lambda item: item[1].get("conversation_id") or item[0])
@@ -175,14 +183,14 @@ def _rise(turns: Sequence[int | None]) -> bool:
 
 def _rows(files: Sequence[Path], types: Sequence[str] | None) -> Iterator[dict[str, Any]]:
     for path in files:
-        file = pq.ParquetFile(path)
+        file = open_parquet(path)
         for batch in file.iter_batches(batch_size=_BATCH):
             for row in batch.to_pylist():
                 if types is None or row.get("type") in types:
                     yield row
 
 
-def _embed(rows: list[dict[str, Any]], root: Path, done: Exported) -> bool:
+def _embed(rows: list[dict[str, Any]], root: OwnFiles, done: Exported) -> bool:
     """Puts pictures that a conversation only names into its rows; False, and counted, if one cannot be read."""
     try:
         for row in rows:
@@ -197,14 +205,11 @@ def _embed(rows: list[dict[str, Any]], root: Path, done: Exported) -> bool:
     return True
 
 
-def _read_picture(name: str | None, root: Path) -> dict[str, Any]:
+def _read_picture(name: str | None, root: OwnFiles) -> dict[str, Any]:
     """A picture that a row names, as bytes."""
     if not name:
         raise ExportError("a row holds neither a picture's bytes nor its name: write the dataset again.")
-    path = (root / name).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise ImagePathError(name, "does not lie under the folder of pictures")
-    return {"bytes": load_picture(path, name=name).data, "path": None}
+    return {"bytes": load_picture(root.confined(name, shown(name)), name=shown(name)).data, "path": None}
 
 
 def _records(

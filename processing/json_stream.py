@@ -16,6 +16,8 @@ import pyarrow.json
 
 from vigc.errors import AnnotationError
 
+from .bounded_parsing import NestingError, decode_json, parse_json
+
 _CHUNK = 1 << 20
 _BLOCK = 4 << 20
 _BLOCKS_AHEAD = 2
@@ -23,7 +25,6 @@ _BLOCKS_AHEAD = 2
 _ONE_BY_ONE = 20_000
 _SPACE = re.compile(r"[ \t\n\r]*")
 _AFTER_NUMBER = (*" \t\n\r", ",", "]", "}")
-_DECODER = json.JSONDecoder()
 
 
 class JsonReader:
@@ -109,17 +110,17 @@ class JsonReader:
         self._next()
         while True:
             try:
-                value, end = _DECODER.raw_decode(self._text, self._at)
+                value, end = decode_json(self._text, self._at)
             except json.JSONDecodeError as error:
                 # Damaged, or not all there yet.
                 if not self._fill():
                     raise self._wrong(f"is not valid JSON ({error.msg}): get the file again.", error.pos) from error
                 continue
+            except NestingError as error:
+                raise self._wrong("is nested too deeply to be one of these files.") from error
             except ValueError as error:
                 # Python makes no integer of more than 4,300 digits, which none of these files has.
                 raise self._wrong(f"holds no sound number ({error}): correct it.") from error
-            except RecursionError as error:
-                raise self._wrong("is nested too deeply to be one of these files.") from error
             # What was read may end within a number, "12" of "12.5": one is whole when something else follows it.
             number = isinstance(value, (int, float))
             if number and self._text[end : end + 1] not in _AFTER_NUMBER and self._fill():
@@ -327,8 +328,8 @@ def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:
                 if not text.strip():
                     continue
                 try:
-                    yield f"line {number}", json.loads(text)
-                except (ValueError, RecursionError) as error:
+                    yield f"line {number}", parse_json(text)
+                except ValueError as error:
                     reason = f"is not valid JSON ({error}): correct or remove the line."
                     yield f"line {number}", AnnotationError(path, reason, line=number)
     except OSError as error:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from vigc.errors import LayoutError
 
+from .bounded_parsing import parse_json
 from .image_marks import IMAGE_MARK, around, filled_turns, marked, unmarked, without_marks
 
 ASKS, REPLIES = ("human", "user"), ("gpt", "assistant")
@@ -137,7 +138,7 @@ def llava_image(row: Mapping[str, Any]) -> str | None:
 
 def read_extra(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row's `extra`, parsed; empty where there is none."""
-    return json.loads(row["extra"]) if row.get("extra") else {}
+    return parse_json(row["extra"]) if row.get("extra") else {}
 
 
 def answer_of(row: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from vigc.errors import ConflictError, ImageError, MixError
 
 from .annotations import LAYOUTS, read_annotations
 from .atomic import atomic_folder, atomic_write
+from .bounded_parsing import read_json
 from .images import load_picture
 from .loading import load_rows
 from .mixing import MIX_FEATURES, add_rows, content_fingerprint, replace_rows, training_rows
@@ -39,7 +40,7 @@ class Source:
 
     Args:
         paths: A dataset folder or name that `load_dataset` reads, or published files.
-        images: The folder of the files' pictures.
+        images: The folder of the files' pictures, or of those that a dataset's rows name instead of holding them.
         layout: Of the files, one of `LAYOUTS`.
         type: Their type of instruction, where layout and name do not say it.
         split: Which part of a dataset.
@@ -75,7 +76,7 @@ class Source:
 
     def _loaded(self, path: str) -> Dataset:
         try:
-            return load_rows(path, split=self.split)
+            return load_rows(path, split=self.split, images=() if self.images is None else (self.images,))
         except (OSError, ValueError, DatasetNotFoundError, DatasetGenerationError) as error:
             raise MixError(f"{path!r} cannot be read as a dataset: {str(error).strip().splitlines()[0]}") from error
 
@@ -205,7 +206,7 @@ def _counts(rows: Dataset) -> dict[str, Any]:
 
 def _manifest(folder: Path) -> Any:
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return read_json(folder / MANIFEST)
     except (OSError, ValueError):
         return None
 

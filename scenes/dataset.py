@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vigc.processing.bounded_parsing import parse_json
+
 from .language import TYPES, Pair, write_pair
 from .render import PICTURE_SIZE, Rendered, render
 from .world import KINDS, THEMES, Scene, SceneObject, sample_scene
@@ -153,7 +155,7 @@ def read_truth(path: str | Path) -> dict[str, Scene]:
     scenes = {}
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            values = json.loads(line)
+            values = parse_json(line)
             image_id = values.pop("image_id")
             objects = tuple(SceneObject(**item) for item in values.pop("objects"))
             scenes[image_id] = Scene(objects=objects, **values)

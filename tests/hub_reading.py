@@ -85,8 +85,32 @@ names = [str(place / "secret.png"), "secret.png", "../secret.png", "own.png"]
 lines = "".join(json.dumps({"image": name}) + "\n" for name in names).encode()
 settings = b"---\nconfigs:\n- config_name: default\n  data_files: train.jsonl\n---\n"
 listed = {"train.jsonl": File(lines, False), "own.png": File(picture, True), "README.md": File(settings, False)}
+(place / "secret.parquet").write_bytes(parquet(1))
+# What a repository's settings may name that is not its own.
+outside = [
+    str(place / "secret.parquet"),
+    f"file://{place}/secret.parquet",
+    "../secret.parquet",
+    f"{hub.endpoint}/a.csv",
+]
+outside += ["hf://datasets/ada/pictures/data/*.parquet", f"zip://*::{hub.endpoint}/a.zip"]
+settings = {
+    f"outside-{number}": {
+        "README.md": File(
+            f"""---
+configs:
+- config_name: default
+  data_files: ["train.parquet", "{name}"]
+---
+""".encode(),
+            False,
+        ),
+        "train.parquet": File(parquet(2), True),
+    }
+    for number, name in enumerate(outside)
+}
 loaded = []
-for name, content_of in (("folder", files), ("names", listed)):
+for name, content_of in (("folder", files), ("names", listed), *settings.items()):
     repo = hub.repos["datasets", f"ada/{name}"] = Repo(f"ada/{name}", False, {"main": []})
     _add_commit(repo, "main", "data", content_of)
     code, said = run(place / name, f"ada/{name}")

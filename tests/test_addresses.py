@@ -327,3 +327,37 @@ def test_where_all_hosts_are_let_in_a_dead_one_is_set_aside_and_a_dead_network_i
             star.fetch("http://nobody.invalid/1.png")
     with pytest.raises(TransientError, match="and other hosts do not answer"):
         star.fetch("http://nobody.invalid/1.png")
+
+
+PUBLIC = "8.8.8.8 2606:4700::1111 64:ff9b::808:808 2002:808:808:: ::ffff:8.8.8.8 ::8.8.8.8"
+NOT_PUBLIC = {
+    "this machine": "127.0.0.1 ::1 0.0.0.0 ::",
+    "this network": "10.0.0.1 172.16.0.1 192.168.1.1 100.64.0.1 fc00::1 fe80::1 fe80::1%eth0 fec0::1 198.18.0.1",
+    "many at once": "224.0.0.1 239.255.255.250 255.255.255.255 ff02::1 ff0e::1",
+    "a cloud's": "169.254.169.254 192.0.0.192 168.63.129.16 100.100.100.200 fd00:ec2::254 fd20:ce::254",
+    "mapped": "::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:169.254.169.254 ::ffff:168.63.129.16 ::ffff:224.0.0.1",
+    "compatible": "::127.0.0.1 ::10.0.0.1 ::169.254.169.254",
+    "NAT64": "64:ff9b::7f00:1 64:ff9b::a00:1 64:ff9b::a9fe:a9fe 64:ff9b::a83f:8110 64:ff9b:1::808:808",
+    "6to4": "2002:7f00:1:: 2002:a00:1::1 2002:a9fe:a9fe:: 2002:e000:1:: 192.88.99.1",
+    "Teredo": "2001:0:a00:1::1 2001:0:4136:e378:8000:63bf:3fff:fdd2",
+    "nobody's": "240.0.0.1 192.0.2.1 2001:db8::1 3fff::1 100::1 5f00::1 4000::1 nonsense",
+}
+
+
+@pytest.mark.parametrize("kind", NOT_PUBLIC)
+def test_addresses_that_are_not_of_the_internet(kind):
+    assert all(map(addresses._is_public, PUBLIC.split()))
+    assert [address for address in NOT_PUBLIC[kind].split() if addresses._is_public(address)] == []
+
+
+@pytest.mark.parametrize("answer", [["8.8.8.8", "10.0.0.1"], ["10.0.0.1", "8.8.8.8"], ["8.8.8.8", "239.1.1.1"]])
+def test_one_private_address_of_an_answer_refuses_the_host(answer, monkeypatch):
+    """A resolver that gives a public address first, so that a second look at the first alone would be content."""
+    entries = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in answer]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *words, **more: entries)
+    connected = []
+    monkeypatch.setattr(socket, "create_connection", lambda place, patience: connected.append(place) or 1 / 0)
+    (private,) = (address for address in answer if address != "8.8.8.8")
+    with pytest.raises(ImageError, match=f"leads to {private}, which is no public address"):
+        Addresses(["*"]).fetch("http://example.org/1.png")
+    assert connected == []

@@ -480,7 +480,7 @@ def test_pictures_that_rows_only_name(tmp_path):
     export_dataset(tmp_path / "rows", tmp_path / "bare", format="llava", pictures=False)
     assert json.loads((tmp_path / "bare" / "conversations.json").read_text())[0]["image"] == "a.png"
     write(tmp_path / "rows", [generated(0, image={"bytes": None, "path": "../photos/a.png"})])
-    with pytest.raises(ExportError, match="does not lie under"):
+    with pytest.raises(ExportError, match="is a path out of the folder"):
         export_dataset(tmp_path / "rows", tmp_path / "up", format="trl-sft")
 
 

@@ -379,7 +379,8 @@ def test_damaged_pictures_of_evaluation_are_left_out(recipe, tmp_path, data_root
 def test_dataset_folders_are_read(recipe, tmp_path, data_root):
     training, _ = load_data(read_recipe(recipe()))
     training[1].to_parquet(tmp_path / "folder" / "train-00000.parquet")
-    data = [{"dataset": str(tmp_path / "folder"), "weight": 2}, {"dataset": str(tmp_path / "folder"), "weight": 1}]
+    own = {"dataset": str(tmp_path / "folder"), "images": "coco"}  # its rows name their pictures
+    data = [{**own, "weight": 2}, {**own, "weight": 1}]
     report = dry_run(recipe(data=data, samples_per_epoch=9))
     assert "4 rows, 6 samples per epoch" in str(report) and "4 rows, 3 samples per epoch" in str(report)
 
@@ -391,7 +392,7 @@ def test_folders_of_one_name_keep_their_rows_apart(recipe, tmp_path):
         rows.to_parquet(folder / "train.parquet")
         readme = "---\nconfigs:\n- config_name: default\n  data_files: train.parquet\n---\n"
         (folder / "README.md").write_text(readme, encoding="utf-8")
-    found, _ = load_data(read_recipe(recipe(data=[{"dataset": str(folder)} for folder in folders])))
+    found, _ = load_data(read_recipe(recipe(data=[{"dataset": str(folder), "images": "coco"} for folder in folders])))
     assert [rows["question"][:] for rows in found] == [rows["question"][:] for rows in training]
 
 

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
+from vigc.processing.bounded_parsing import read_json
 from vigc.processing.model_folder import folder_fingerprint
 
 from .adapters import LoraSettings, add_lora, merge_lora
@@ -55,7 +56,7 @@ def last_complete(output_dir: str | Path) -> Path | None:
     folders = [path for path in Path(output_dir).glob("checkpoint-*") if path.name.rsplit("-", 1)[1].isdigit()]
     for folder in sorted(folders, key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True):
         try:
-            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            read_json(folder / "trainer_state.json")
         except (OSError, ValueError):
             logger.warning("%s was not written to its end: an earlier checkpoint is taken.", folder)
             continue
@@ -202,7 +203,7 @@ def _folder_of(name: str | Path) -> Path:
 def _description(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / DESCRIPTION
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}, which says what {WEIGHTS} belongs to, cannot be read: {error}") from error
 

@@ -22,11 +22,11 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NoReturn, Union, cast, get_args, get_origin, get_type_hints
 
-import yaml
 from transformers import HfArgumentParser
 from transformers.trainer_utils import IntervalStrategy
 
 from vigc.processing.annotations import LAYOUTS
+from vigc.processing.bounded_parsing import MAX_YAML_BYTES, parse_yaml, read_text
 from vigc.processing.instructions_vigc import INSTRUCTION_TYPES
 
 from .vigc_config import VigcTrainingArguments
@@ -39,7 +39,7 @@ class DataEntry:
     Args:
         layout: Of annotations: one of `vigc.processing.annotations.LAYOUTS`.
         files: Its files.
-        images: The folder of its pictures.
+        images: The folder of its pictures; for a dataset, of those that its rows name instead of holding them.
         type: Type of instruction, where layout and file name do not say it.
         source: What its rows are said to come from.
         license: Its licence.
@@ -145,8 +145,8 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = parse_yaml(read_text(path, MAX_YAML_BYTES))
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not a readable YAML file: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds {type(values).__name__}, but a recipe is a list of 'name: value'.")

@@ -14,6 +14,8 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 from transformers.training_args import OptimizerNames
 
+from vigc.processing.bounded_parsing import parse_json, read_json
+
 from .mixture import VigcMixture, source_of
 from .vigc_config import VigcTrainingArguments
 
@@ -81,7 +83,7 @@ def describe_run(args: VigcTrainingArguments, samples: Any, base: str | None) ->
                 f"data[{index}]: samples per epoch": count,
                 f"data[{index}]: texts": _digest(rows),
             }
-    return json.loads(json.dumps(said))
+    return parse_json(json.dumps(said))
 
 
 def check_same_run(checkpoint: str | Path, now: Mapping[str, Any]) -> None:
@@ -90,7 +92,7 @@ def check_same_run(checkpoint: str | Path, now: Mapping[str, Any]) -> None:
     Raises:
         ValueError: Another one; what differs is listed.
     """
-    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    state = read_json(Path(checkpoint) / "trainer_state.json")
     then = (recorded(state.get("stateful_callbacks") or {}) or {}).get("run")
     if not then:
         return

@@ -206,7 +206,8 @@ def mixture(plan: Recipe, rows: list[datasets.Dataset], processor: VigcProcessor
 
 def _load(entry: DataEntry) -> datasets.Dataset:
     if entry.dataset is not None:
-        return load_rows(entry.dataset, entry.config, split=entry.split, revision=entry.revision)
+        images = () if entry.images is None else (entry.images,)
+        return load_rows(entry.dataset, entry.config, split=entry.split, revision=entry.revision, images=images)
     rows, _ = read_annotations(
         list(entry.files),
         str(entry.images),

@@ -81,12 +81,17 @@ ReportRows = Annotated[
     int | None, option("About how many rows to show; charts and figures always count all.", min=1, show_default="1,500")
 ]
 
+ReportImages = Annotated[
+    Path | None, option("The folder of pictures that rows name instead of holding them.", "--image-root")
+]
 
-def report(dataset: DatasetFolder, rows: ReportRows = None) -> None:
+
+def report(dataset: DatasetFolder, rows: ReportRows = None, image_root: ReportImages = None) -> None:
     """Write the report page of a dataset folder anew: pictures, drafts against answers, charts, what was set aside."""
     from vigc.generation import write_report
 
-    path = write_report(dataset) if rows is None else write_report(dataset, max_rows=rows)
+    limit = {} if rows is None else {"max_rows": rows}
+    path = write_report(dataset, image_root=image_root, **limit)
     say(f"Report: {path}")
 
 

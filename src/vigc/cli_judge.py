@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,8 +131,10 @@ def _judge(
 
 
 def _fields(text: str) -> dict[str, Any]:
+    from vigc.processing.bounded_parsing import parse_json
+
     try:
-        fields = json.loads(text)
+        fields = parse_json(text)
     except ValueError as error:
         raise JudgeError(f"--request {text!r} is not valid JSON: {error}.") from error
     if not isinstance(fields, dict):

@@ -37,14 +37,15 @@ Layout = Annotated[
     str,
     option("Of the base's files: llava, vigc, aokvqa, okvqa (two files), ...", rich_help_panel=_BASE),
 ]
-ImageRoot = Annotated[Path | None, option("The folder of the pictures that its files name.", rich_help_panel=_BASE)]
+ImageRoot = Annotated[
+    Path | None,
+    option("The folder of the pictures that its files, or the rows of its datasets, name.", rich_help_panel=_BASE),
+]
 Kind = Annotated[
     str | None,
     option("Its type of instruction, where the files do not say it.", "--type", rich_help_panel=_BASE),
 ]
-FromImageRoot = Annotated[
-    Path | None, option("The folder of the pictures, if --from is a LLaVA file.", rich_help_panel=_FROM)
-]
+FromImageRoot = Annotated[Path | None, option("The folder of the pictures that --from names.", rich_help_panel=_FROM)]
 FromKind = Annotated[
     str | None,
     option("Its type, if --from is a LLaVA file that does not say it.", "--from-type", rich_help_panel=_FROM),

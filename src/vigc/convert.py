@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import secrets
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -156,7 +156,7 @@ def to_original(model: Path, output: Path) -> ConversionReport:
     state["Qformer.bert.embeddings.position_ids"] = torch.arange(positions)[None]
     report.added.append("Qformer.bert.embeddings.position_ids, a buffer of the released code")
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.{os.getpid()}")
+    partial = output.with_name(f".{output.name}.{secrets.token_hex(8)}")
     try:
         if output.suffix == ".pth":
             torch.save({"model": state}, partial)

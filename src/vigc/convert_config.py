@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
 
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
+from vigc.processing.bounded_parsing import read_json
 
 # EVA ViT-g/14 without its last block, BERT-base with cross-attention every other layer (`[DEC]` added), Vicuna v1.1.
 _RELEASED = {
@@ -127,7 +127,7 @@ def read_sizes(config: Path | None, preset: str | None) -> dict[str, Any] | None
     if preset is not None:
         raise ValueError("Give either --preset or --config, not both.")
     try:
-        sizes = json.loads(Path(config).read_text(encoding="utf-8"))
+        sizes = read_json(Path(config))
     except (OSError, ValueError) as error:
         raise ValueError(f"{config} is not a readable JSON file: {error}") from error
     if not isinstance(sizes, dict):
