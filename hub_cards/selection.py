@@ -79,6 +79,7 @@ _SECRET = re.compile(
 )
 # How rows begin: a list of objects, an object in each line.
 _ROWS, _LINES = re.compile(rb"\s*\[\s*\{"), re.compile(rb"\s*\{")
+_LEADS_OUT = "a link out of the folder"
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def _why_not_followed(path: Path, root: Path) -> str | None:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError):  # RuntimeError: a circle, before Python 3.13
         return "a link that leads nowhere"
-    return None if target.is_relative_to(root) else "a link out of the folder"
+    return None if target.is_relative_to(root) else _LEADS_OUT
 
 
 def select_files(listing: Listing, kind: str, include: Sequence[str] = (), code: Collection[str] = ()) -> Selection:
@@ -172,13 +173,14 @@ def select_files(listing: Listing, kind: str, include: Sequence[str] = (), code:
         PushError: A file to publish is a link that is not followed, or its name is not UTF-8; or one of `include`
             matches nothing.
     """
+    named = {*code, *include}
 
-    def why_left(name: str) -> str | None:
-        return None if name in code or name in include else _why_left(name, listing.files.get(name), kind, include)
+    def why_left(name: str, patterns: Sequence[str] = include) -> str | None:
+        return None if name in named else _why_left(name, listing.files.get(name), kind, patterns)
 
     for name, what in listing.links.items():
         hidden = any(part.startswith(".") for part in name.split("/"))
-        wanted = "out of" in what if name.endswith("/") else why_left(name) is None
+        wanted = what == _LEADS_OUT if name.endswith("/") else why_left(name, ()) is None
         if wanted and not hidden:
             raise PushError(f"{name!r} is {what}: put the file itself there, or take the link away.")
     files, left = {}, {**listing.links, **listing.others}
@@ -217,7 +219,7 @@ def _why_left(name: str, path: Path | None, kind: str, include: Sequence[str]) -
         return "hidden"
     if base.lower().endswith(_PICKLES):
         return "a pickle, which runs code when it is opened"
-    if _SECRET.fullmatch(base) and not base.lower().endswith(_CHECKED):
+    if _SECRET.fullmatch(base) and base not in _TOKENIZER and not base.lower().endswith(_CHECKED):
         return "it looks like a secret"
     part = any(_matches(parts, pattern.split("/")) for pattern in patterns)
     if kind == "dataset" and not part:

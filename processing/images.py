@@ -20,13 +20,15 @@ PICTURE_SUFFIXES = frozenset(
 )
 # Photographs of phones. They are read where pillow-heif is installed, which the extra `heic` brings.
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
-HEIF_FIX = "pip install 'vigc[heic]' to read it"
+HEIF_FIX = "pip install 'vigc[heic]' to read"
 # Named one by one: Pillow knows formats that start other programs (EPS) or that nobody keeps photographs in.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 # An RGB copy of the largest picture is 240 MB. Below Pillow's own warning limit, so that this one speaks.
 MAX_PIXELS = 80_000_000
+# libwebp holds two pictures of its own beside those of Pillow: one of 80 million pixels would take 1.2 GB.
+_MAX_WEBP_PIXELS = 60_000_000
 MAX_BYTES = 256 * 2**20
 # A progressive JPEG has about ten scans. Each is a pass over all pixels, however few bytes it takes.
 MAX_SCANS = 64
@@ -195,9 +197,10 @@ def _decoded(data: bytes, name: str) -> Image.Image:
     except Exception as error:  # Pillow's parsers raise whatever a broken header makes them raise
         raise ImageDataError(name, _why_not_opened(data, error)) from error
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    most = min(MAX_PIXELS, _MAX_WEBP_PIXELS) if image.format == "WEBP" else MAX_PIXELS
+    if width * height > most:
         size = f"{width} x {height} = {width * height:,} pixels"
-        raise ImageSizeError(name, f"has {size}, more than the limit of {MAX_PIXELS:,}: make it smaller")
+        raise ImageSizeError(name, f"has {size}, more than the limit of {most:,}: make it smaller")
     if image.format in ("JPEG", "MPO") and has_more_scans(data, MAX_SCANS):
         raise ImageSizeError(name, f"is drawn in more than the limit of {MAX_SCANS} scans: save it again")
     try:
@@ -213,7 +216,7 @@ def _why_not_opened(data: bytes, error: Exception) -> str:
     """Why Pillow opens no picture: its own limit or complaint where it knows the format."""
     brand = data[8:12] if data[4:8] == b"ftyp" else b""
     if brand in _HEIF_BRANDS and "HEIF" not in _formats():
-        return f"is a HEIC or HEIF picture: {HEIF_FIX}"
+        return f"is a HEIC or HEIF picture: {HEIF_FIX} it"
     if brand in (b"avif", b"avis") and "AVIF" not in _formats():
         return "is an AVIF picture, which this Pillow does not read: install pillow 11.3 or newer"
     for kind in _formats() if isinstance(error, UnidentifiedImageError) else ():

@@ -50,7 +50,7 @@ def push_training(folder, repo, recipe):
     return {"exit_code": done.exit_code, "output": done.output}
 
 
-def push_command(folder, repo, *options):
+def push_command(folder, repo, options=()):
     """`vigc push` with what it prints."""
     from typer.testing import CliRunner
 
