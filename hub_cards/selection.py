@@ -223,7 +223,7 @@ def _why_left(name: str, path: Path | None, kind: str, include: Sequence[str]) -
         return "it looks like a secret"
     part = any(_matches(parts, pattern.split("/")) for pattern in patterns)
     if kind == "dataset" and not part:
-        part = (parts[0] in _PICTURE_FOLDERS and base.lower().endswith(tuple(PICTURE_SUFFIXES))) or _has_rows(path)
+        part = (parts[0] in _PICTURE_FOLDERS and base.lower().endswith(tuple(PICTURE_SUFFIXES))) or _has_rows(name, path)
     return None if part or any(_asked(name, pattern) for pattern in include) else f"no part of a {kind}"
 
 
@@ -237,10 +237,10 @@ def _matches(parts: list[str], pattern: list[str]) -> bool:
     return len(parts) == len(pattern) and all(map(fnmatchcase, parts, pattern))
 
 
-def _has_rows(path: Path | None) -> bool:
-    """Whether a file is a list of JSON objects, as rows in LLaVA's layout are, or JSON Lines."""
-    start = {".json": _ROWS, ".jsonl": _LINES}.get(path.suffix) if path is not None else None
+def _has_rows(name: str, path: Path | None) -> bool:
+    """Whether a file is a list of JSON objects, as rows in LLaVA's layout are, or JSON Lines; by name if not opened."""
+    start = {".json": _ROWS, ".jsonl": _LINES}.get(Path(name).suffix)
     if path is None or start is None:
-        return False
+        return start is not None
     with path.open("rb") as file:
         return start.match(file.read(4096)) is not None

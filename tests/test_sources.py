@@ -412,11 +412,11 @@ def test_pictures_that_are_away_during_the_hash_pass_are_compared_later(root, tm
 
 
 def test_heic_is_listed_and_read_where_pillow_heif_is_installed(root, tmp_path):
-    picture = Pictures.open(root / "000000000000.png")
-    pillow_heif.from_pillow(picture).save(tmp_path / "photo.heic")
     (tmp_path / "heic").mkdir()
-    for name in ("a.HEIC", "b.heif"):
-        shutil.copy(tmp_path / "photo.heic", tmp_path / "heic" / name)
+    for index, name in enumerate(("a.HEIC", "b.heif")):
+        picture = Pictures.open(root / f"{index:012d}.png")
+        pillow_heif.from_pillow(picture).save(tmp_path / "photo.heic")
+        (tmp_path / "photo.heic").rename(tmp_path / "heic" / name)
     done = generate_dataset(tmp_path / "heic", tmp_path / "out", **job())
     assert (done.rows, done.set_aside) == (2, 0)
     assert [row["image_id"] for row in rows_of(tmp_path / "out")] == ["a", "b"]
