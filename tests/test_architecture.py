@@ -39,7 +39,7 @@ def room(*rooms: str, libraries: set | None = ANY) -> Room:
 # absent here is absent on purpose.
 ROOMS = {
     "modeling_vigc": room(libraries={"torch", "transformers"}),
-    "processing": room(libraries={"torch", "transformers", "datasets", "pyarrow", "PIL", "filelock"}),
+    "processing": room(libraries={"torch", "transformers", "datasets", "pyarrow", "PIL", "filelock", "pillow_heif"}),
     "trainer": room("modeling_vigc", "processing", "hub_cards"),
     "evaluation": room("modeling_vigc", "processing"),
     "scenes": room("processing", libraries={"numpy", "PIL", "datasets"}),
