@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from vigc.errors import GenerationError, ImageError, ImagePathError
 from vigc.processing.confined_paths import confined, is_file_name, shown
-from vigc.processing.images import PICTURE_SUFFIXES, Picture, load_picture
+from vigc.processing.images import HEIF_FIX, HEIF_SUFFIXES, Picture, load_picture, picture_suffixes
 
 from .addresses import Addresses, is_address
 from .objects import Boxes, unpack_objects
@@ -199,7 +199,7 @@ def list_images(images: Path, others: Counter[str] | None = None) -> Sequence[So
     others = Counter() if others is None else others
     sizes = dict(sorted(_names(str(images), "", links, others)))
     if not sizes:
-        suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
+        suffixes = ", ".join(sorted(picture_suffixes()))
         beside = "".join(f"; {count:,} {what}" for what, count in _in_words(others).items())
         raise GenerationError(f"{str(images)!r} holds no picture: no file there ends in {suffixes}{beside}.")
     root = images.resolve()
@@ -214,16 +214,18 @@ def _in_words(others: Counter[str]) -> dict[str, int]:
     by_ending = Counter({ending: count for ending, count in sorted(others.items()) if ending != _LINKED})
     named = [f"{ending or 'none'} {count:,}" for ending, count in by_ending.most_common(_ENDINGS)]
     more = ", ..." if len(by_ending) > _ENDINGS else ""
+    unread = sorted(HEIF_SUFFIXES & by_ending.keys())
+    fix = f"; {HEIF_FIX} {', '.join(unread)}" if unread else ""
     found = {
         "passed by: links to folders, which are not followed": others[_LINKED],
-        f"passed by: files whose ending is no picture's ({', '.join(named)}{more})": by_ending.total(),
+        f"passed by: files whose ending is no picture's ({', '.join(named)}{more}{fix})": by_ending.total(),
     }
     return {what: count for what, count in found.items() if count}
 
 
 def _names(folder: str, prefix: str, links: set[str], others: Counter[str]) -> Iterator[tuple[str, int | None]]:
     """Names and sizes of the pictures under a folder. Its own walk: the disk is asked once about a file."""
-    below = []
+    below, suffixes = [], picture_suffixes()
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -232,7 +234,7 @@ def _names(folder: str, prefix: str, links: set[str], others: Counter[str]) -> I
                     below.append(entry.name)
                 elif entry.is_symlink() and _is_folder(entry):
                     others[_LINKED] += 1
-                elif ending not in PICTURE_SUFFIXES:
+                elif ending not in suffixes:
                     others[ending] += 1
                 else:
                     if entry.is_symlink():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cached_property
@@ -18,22 +18,14 @@ from PIL import Image
 
 from vigc.errors import PushError
 from vigc.processing.bounded_parsing import open_parquet, parse_card, read_json
-from vigc.processing.images import PICTURE_SUFFIXES
+from vigc.processing.images import HEIF_SUFFIXES, PICTURE_SUFFIXES
 from vigc.processing.metadata import private_metadata
+
+from .model_code import code_names, completed
+from .selection import list_folder, select_files
 
 CARD = "README.md"
 _PLAN, _FINISHED = "_vigc/plan.json", "_vigc/finished.json"
-# Of one machine, or what a Trainer needs to go on and nobody else.
-_STAYS = (
-    "_vigc/locks/*",
-    "_vigc/hashes/*",
-    "*.tmp",
-    "checkpoint-*/*",
-    "trainer_state.json",
-    "runs/*",
-    "*__pycache__/*",
-)
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 # What readers of a dataset or model go through by pattern: a file of these that is gone here is gone there.
 _OWNED = {
     "dataset": ("*.parquet", "_vigc/*", "quarantine/*", "report/*", "samples/*", "images/*"),
@@ -82,13 +74,13 @@ class Publication:
     Args:
         kind: "model" or "dataset".
         files: By their path in the repository.
-        left: Names of files that stay here though they look like part of it.
+        left: Why each of the other files stays here, by name.
         licence: What the card states.
     """
 
     kind: str
     files: dict[str, LocalFile]
-    left: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
     licence: str | None = None
 
     @property
@@ -101,26 +93,34 @@ class Publication:
         return name not in self.files and any(fnmatch(name, pattern) for pattern in _OWNED[self.kind])
 
 
-def read_publication(folder: Path, repo_id: str) -> Publication:
+def read_publication(
+    folder: Path, repo_id: str, *, include: Sequence[str] = (), code: Callable[[], Mapping[str, str]] | None = None
+) -> Publication:
     """What of a model or dataset folder goes to the Hub, its card as it reads there.
 
     Args:
         folder: The folder.
         repo_id: The repository, which the card's code names instead of the folder.
+        include: Names or patterns of files that are published beyond what a model or dataset is made of.
+        code: Gives the code of a VIGC model by file name, for a folder that has none.
 
     Raises:
-        PushError: It is neither a model nor a dataset, not finished, has no card, or links to files elsewhere.
+        PushError: It is neither a model nor a dataset, not finished, has no card, links to files elsewhere, or holds a
+            model that nobody could load.
     """
     if not folder.is_dir():
         raise PushError(f"{str(folder)!r} is not a folder: give one that holds a model or a dataset.")
-    names = {name: path for name, path in _listed(folder)}
-    kind = _kind(folder, names)
-    left = [name for name in names if kind == "model" and name.endswith(_PICKLES)]
-    files = {name: LocalFile(path) for name, path in names.items() if name not in left}
-    if _PLAN in names and not _same_job(folder):
+    listing = list_folder(folder)
+    kind = _kind(folder, listing.files)
+    selection = select_files(listing, kind, include, code_names(listing.files) if kind == "model" else ())
+    files = {name: LocalFile(path) for name, path in selection.files.items()}
+    if _PLAN in files and not _same_job(folder):
         raise PushError(f"{str(folder)!r} is not finished: run the command that writes it again, then push.")
     if CARD not in files:
         raise PushError(f"{str(folder)!r} has no {CARD}: say in one what it is and under which licence.")
+    if kind == "model":
+        added = completed(selection.files, code)
+        files |= {name: LocalFile(folder / name, data) for name, data in added.items()}
     text = _card_text(folder)
     try:
         parse_card(text)
@@ -128,7 +128,7 @@ def read_publication(folder: Path, repo_id: str) -> Publication:
         raise PushError(f"{CARD} of {str(folder)!r} has settings that cannot be read ({error}): correct it.") from error
     card = (ModelCard if kind == "model" else DatasetCard)(text, ignore_metadata_errors=True)
     files[CARD] = LocalFile(folder / CARD, card_on_hub(text, folder.resolve().name, repo_id).encode())
-    return Publication(kind, files, left, _one_licence(card.data.get("license")))
+    return Publication(kind, files, selection.left, _one_licence(card.data.get("license")))
 
 
 def card_on_hub(text: str, name: str, repo_id: str) -> str:
@@ -149,23 +149,6 @@ def _card_text(folder: Path) -> str:
 
 def _one_licence(given: Any) -> str | None:
     return ", ".join(map(str, given)) if isinstance(given, list) else given
-
-
-def _listed(folder: Path) -> Iterator[tuple[str, Path]]:
-    root = folder.resolve()
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if any(part.startswith(".") for part in name.split("/")) or any(fnmatch(name, one) for one in _STAYS):
-            continue
-        if not path.resolve().is_relative_to(root):
-            raise PushError(f"{name!r} is a link out of the folder: put the file itself there.")
-        if not path.is_file():
-            continue
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise PushError(f"the name of {name!r} is not UTF-8, which the Hub cannot store: rename it.") from error
-        yield name, path
 
 
 def _kind(folder: Path, names: Iterable[str]) -> str:
@@ -202,7 +185,7 @@ def check_contents(publication: Publication, names: Iterable[str], *, allow_unkn
         file = publication.files[name]
         if name.endswith(".parquet"):
             rows += _check_rows(name, file.path, allow_unknown_licence)
-        elif Path(name).suffix.lower() in PICTURE_SUFFIXES:
+        elif Path(name).suffix.lower() in PICTURE_SUFFIXES | HEIF_SUFFIXES:
             _check_picture(file.path.read_bytes(), name)
     return rows
 

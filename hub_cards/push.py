@@ -7,7 +7,7 @@ earlier one was broken off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class Pushed:
         files: How many files that is; size and hash of each were compared.
         uploaded: How many of them the Hub did not have on main.
         removed: How many files of an earlier push it no longer has.
-        left: Files that stayed here: pickles, which run code when they are opened.
+        left: Why each of the other files stayed here, by name.
         private: Whether others cannot see it.
     """
 
@@ -53,7 +53,7 @@ class Pushed:
     files: int
     uploaded: int
     removed: int
-    left: list[str]
+    left: dict[str, str]
     private: bool
 
 
@@ -65,6 +65,8 @@ def push_folder(
     allow_unknown_licence: bool = False,
     token: str | None = None,
     message: str | None = None,
+    include: Sequence[str] = (),
+    code: Callable[[], Mapping[str, str]] | None = None,
     say: Callable[[str], object] = lambda text: None,
 ) -> Pushed:
     """Publishes a model or dataset folder, or goes on with it, or adds to it what is new.
@@ -76,6 +78,8 @@ def push_folder(
         allow_unknown_licence: Also publish rows of which nobody has said under which licence they are.
         token: Instead of the one that `hf auth login` or HF_TOKEN gave.
         message: Title of main's commit.
+        include: Names or patterns of files that are published beyond what a model or dataset is made of.
+        code: Gives the code of a VIGC model by file name, for a folder that has none.
         say: Is told in words what happens.
 
     Raises:
@@ -85,7 +89,7 @@ def push_folder(
     folder = Path(folder)
     push = _Push(HfApi(token=token, library_name="vigc"), Patience(token, say), repo_id)
     push.name_owner()
-    publication = read_publication(folder, push.repo_id)
+    publication = read_publication(folder, push.repo_id, include=include, code=code)
     private = push.open(publication.kind, public)
     there = push.files(_MAIN) if private is not None else {}
     new = [name for name, file in publication.files.items() if not file.equals(there.get(name))]

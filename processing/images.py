@@ -8,22 +8,29 @@ import os
 import stat
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from vigc.errors import ImageDataError, ImageError, ImageSizeError
 
-from .metadata import has_more_scans, without_jpeg_metadata, without_png_metadata
+from .metadata import MAX_PNG_TEXT, has_more_scans, readable, without_jpeg_metadata, without_png_metadata
 
 PICTURE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 )
+# Photographs of phones. They are read where pillow-heif is installed, which the extra `heic` brings.
+HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+HEIF_FIX = "pip install 'vigc[heic]' to read"
 # Named one by one: Pillow knows formats that start other programs (EPS) or that nobody keeps photographs in.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 # An RGB copy of the largest picture is 240 MB. Below Pillow's own warning limit, so that this one speaks.
 MAX_PIXELS = 80_000_000
+# libwebp holds two pictures of its own beside those of Pillow: one of 80 million pixels would take 1.2 GB.
+_MAX_WEBP_PIXELS = 60_000_000
 MAX_BYTES = 256 * 2**20
 # A progressive JPEG has about ten scans. Each is a pass over all pixels, however few bytes it takes.
 MAX_SCANS = 64
@@ -64,10 +71,11 @@ def open_image(source: str | os.PathLike[str] | bytes, *, name: str | None = Non
 
     Raises:
         ImageError: Not a regular file, empty, not of a known format, truncated or corrupt, or of more than
-            `MAX_BYTES` bytes, `MAX_PIXELS` pixels or `MAX_SCANS` scans (checked before anything is decoded).
+            `MAX_BYTES` bytes, `MAX_PIXELS` pixels, `MAX_SCANS` scans or `metadata.MAX_PARTS` parts (checked before
+            anything is decoded). Long texts and profiles are no reason: they are left out.
     """
     name = name or _name(source)
-    return _to_rgb(_decoded(_read(source, name), name), name)
+    return _to_rgb(_decoded(_readable(_read(source, name), name), name), name)
 
 
 def load_picture(source: str | os.PathLike[str] | bytes, *, name: str | None = None) -> Picture:
@@ -75,16 +83,19 @@ def load_picture(source: str | os.PathLike[str] | bytes, *, name: str | None = N
 
     A JPEG or PNG keeps its compressed pixels and loses EXIF, GPS, XMP, comments, text and appended data. A JPEG that
     its EXIF turns is re-encoded upright. Other formats, and what a plain `convert("RGB")` would show differently
-    (transparency, 16-bit grey), become PNG.
+    (transparency, 16-bit grey), become PNG. A colour profile stays unless it is damaged or, in a PNG, longer than the
+    1 MB that Pillow reads.
 
     Raises:
         ImageError: As in [`open_image`].
     """
     name = name or _name(source)
     original = _read(source, name)
-    decoded = _decoded(original, name)
+    content = _readable(original, name)
+    decoded = _decoded(content, name)
     image = _to_rgb(decoded, name)
-    data = _stripped(decoded, original)
+    data = _stripped(decoded, content)
+    del content
     if data is None:
         profile = decoded.info.get("icc_profile") if decoded.mode in ("RGB", "RGBA") else None
         kind = "JPEG" if decoded.format in ("JPEG", "MPO") else "PNG"
@@ -124,9 +135,31 @@ def _read(source: str | os.PathLike[str] | bytes, name: str) -> bytes:
 
 
 @cache
+def reads_heif() -> bool:
+    """Whether HEIC and HEIF pictures are read here: pillow-heif is installed."""
+    return find_spec("pillow_heif") is not None
+
+
+def picture_suffixes() -> frozenset[str]:
+    """Endings of the files that are read as pictures, in lower case."""
+    return PICTURE_SUFFIXES | HEIF_SUFFIXES if reads_heif() else PICTURE_SUFFIXES
+
+
+@cache
 def _formats() -> tuple[str, ...]:
     Image.init()
+    if reads_heif():
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener(thumbnails=False)
     return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _readable(data: bytes, name: str) -> bytes:
+    try:
+        return readable(data)
+    except ValueError as error:
+        raise ImageSizeError(name, str(error)) from error
 
 
 def _decoded(data: bytes, name: str) -> Image.Image:
@@ -138,12 +171,12 @@ def _decoded(data: bytes, name: str) -> Image.Image:
     except MemoryError:
         raise  # the machine's trouble, not the picture's
     except Exception as error:  # Pillow's parsers raise whatever a broken header makes them raise
-        known = ", ".join(_formats())
-        raise ImageDataError(name, f"is not a picture in a format that is read here ({known}), or corrupt") from error
+        raise ImageDataError(name, _why_not_opened(data, error)) from error
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    most = min(MAX_PIXELS, _MAX_WEBP_PIXELS) if image.format == "WEBP" else MAX_PIXELS
+    if width * height > most:
         size = f"{width} x {height} = {width * height:,} pixels"
-        raise ImageSizeError(name, f"has {size}, more than the limit of {MAX_PIXELS:,}: make it smaller")
+        raise ImageSizeError(name, f"has {size}, more than the limit of {most:,}: make it smaller")
     if image.format in ("JPEG", "MPO") and has_more_scans(data, MAX_SCANS):
         raise ImageSizeError(name, f"is drawn in more than the limit of {MAX_SCANS} scans: save it again")
     try:
@@ -153,6 +186,27 @@ def _decoded(data: bytes, name: str) -> Image.Image:
     except Exception as error:
         raise ImageDataError(name, f"is truncated or corrupt ({_text(error)}): get the file again") from error
     return image
+
+
+def _why_not_opened(data: bytes, error: Exception) -> str:
+    """Why Pillow opens no picture: its own limit or complaint where it knows the format."""
+    brand = data[8:12] if data[4:8] == b"ftyp" else b""
+    if brand in _HEIF_BRANDS and "HEIF" not in _formats():
+        return f"is a HEIC or HEIF picture: {HEIF_FIX} it"
+    if brand in (b"avif", b"avis") and "AVIF" not in _formats():
+        return "is an AVIF picture, which this Pillow does not read: install pillow 11.3 or newer"
+    for kind in _formats() if isinstance(error, UnidentifiedImageError) else ():
+        factory, accept = Image.OPEN[kind]
+        if accept is not None and accept(data[:16]) is True:
+            try:
+                factory(io.BytesIO(data), "")
+            except MemoryError:
+                raise
+            except Exception as reason:  # what `Image.open` swallowed
+                return f"is a {kind} file that Pillow cannot open ({_text(reason)}): save it again in a common form"
+    if isinstance(error, UnidentifiedImageError):
+        return f"is not a picture in a format that is read here ({', '.join(_formats())}), or corrupt"
+    return f"cannot be opened ({_text(error)}): save it again, without its metadata"
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -176,7 +230,7 @@ def _flat(upright: Image.Image, source: Image.Image) -> Image.Image:
     if upright.mode == "I" and source.format == "PNG":  # older Pillow's name for 16-bit grey
         return _from_16_bit(upright).convert("RGB")
     if upright.mode in ("I", "F"):
-        return _stretched(upright.convert("F")).convert("RGB")
+        return _stretched(upright if upright.mode == "F" else upright.convert("F")).convert("RGB")
     if _transparent(source):
         if upright.mode == "La":
             upright = upright.convert("LA")
@@ -226,6 +280,8 @@ def _stripped(image: Image.Image, original: bytes) -> bytes | None:
 
 def _encoded(image: Image.Image, kind: str, profile: bytes | None) -> bytes:
     buffer = io.BytesIO()
+    if kind == "PNG" and profile is not None and len(profile) > MAX_PNG_TEXT:
+        profile = None  # Pillow writes it, and refuses to open what it wrote
     if kind == "JPEG":
         image.save(buffer, kind, quality=95, subsampling=0, icc_profile=profile)
     else:

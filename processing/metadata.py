@@ -1,45 +1,77 @@
-"""Takes out of JPEG and PNG files what says where, when and by whom: pixels stay as they are, bit for bit.
+"""Takes out of PNG and JPEG files what says where, when and by whom: pixels stay as they are, bit for bit.
 
-Both ways keep a list of what may stay rather than of what must go, since cameras invent new places.
+Both ways keep a list of what may stay rather than of what must go, since cameras invent new places. The same walk takes
+out, before Pillow opens a file, texts and profiles that Pillow has limits for or spends minutes on.
 """
 
 from __future__ import annotations
 
 import io
 import re
+import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from PIL import ExifTags, Image
 
+# Steps of a walk over a file: segments, chunks, fill bytes, tags. 256 MB in PNG chunks of 1 KB stay below.
+MAX_PARTS = 1_000_000
+# Pillow refuses a whole PNG if one of its texts or its profile is longer than this once it is decompressed.
+MAX_PNG_TEXT = 2**20
+# Of a text that is not compressed. Pillow reads 64 MB of them in all.
+_MAX_TURNING_TEXT = 16 * 2**20
+
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# What decides the pixels and their colours. Left out: text, time, EXIF, animation and private chunks.
-_PNG_KEPT = frozenset(b"IHDR PLTE IDAT IEND tRNS gAMA cHRM sRGB iCCP cICP sBIT bKGD pHYs".split())
+# What decides the pixels. Left out: text, time, EXIF, animation and private chunks.
+_PNG_PIXELS = frozenset((b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"))
+# What decides how they are shown, and the sizes that are valid: a damaged one is left out, the pixels are whole.
+_PNG_COLOURS: dict[bytes, tuple[int, ...]] = {
+    b"gAMA": (4,),
+    b"cHRM": (32,),
+    b"sRGB": (1,),
+    b"cICP": (4,),
+    b"sBIT": (1, 2, 3, 4),
+    b"bKGD": (1, 2, 6),
+    b"pHYs": (9,),
+}
+# The texts by which Pillow turns a picture upright.
+_TURNING_TEXTS = (b"XML:com.adobe.xmp", b"Raw profile type exif")
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
-_SCAN = 0xDA
+_SCAN, _END = 0xDA, 0xD9
 _COMMENT = 0xFE
+_APPLICATIONS = range(0xE0, 0xF0)
 _BARE_MARKERS = {0x01, *range(0xD0, 0xD8)}
 # Within a scan 0xFF is followed by 0x00 (the byte itself), a restart marker, or 0xFF (fill).
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
+def readable(data: bytes) -> bytes:
+    """The file without the metadata that Pillow may refuse; its pixels stay bit for bit.
+
+    PNG and JPEG lose texts, comments, and profiles that are damaged or too long; what says how the picture is turned
+    stays. Files of other formats stay as they are.
+
+    Raises:
+        ValueError: The file has more than `MAX_PARTS` parts.
+    """
+    if data.startswith(_PNG_SIGNATURE):
+        return _png(data, turning=True)[0]
+    if data.startswith(_SOI):
+        return _jpeg(data, turning=True)[0]
+    if data.startswith(b"GIF8"):
+        _count_gif_blocks(data)
+    elif data[:4] in (b"II+\0", b"MM\0+"):  # BigTIFF; other TIFF files have 65,535 tags at most
+        order: Literal["little", "big"] = "little" if data.startswith(b"I") else "big"
+        at = int.from_bytes(data[8:16], order)
+        _check_parts(int.from_bytes(data[at : at + 8], order))
+    return data
+
+
 def without_png_metadata(data: bytes) -> bytes | None:
     """A PNG file with the chunks that make the picture only; None if its chunks do not add up."""
-    if not data.startswith(_PNG_SIGNATURE):
-        return None
-    kept, at = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
-    while at + 12 <= len(data):
-        kind = data[at + 4 : at + 8]
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if end > len(data):
-            return None
-        if kind in _PNG_KEPT:
-            kept.append(data[at:end])
-        if kind == b"IEND":
-            return b"".join(kept)
-        at = end
-    return None
+    found, whole = _png(data, turning=False) if data.startswith(_PNG_SIGNATURE) else (b"", False)
+    return found if whole else None
 
 
 def without_jpeg_metadata(data: bytes) -> bytes | None:
@@ -47,12 +79,8 @@ def without_jpeg_metadata(data: bytes) -> bytes | None:
 
     What follows the first picture (a second one of an MPO file, a phone's video) goes as well.
     """
-    kept = [_SOI]
-    for marker, segment in _segments(data):
-        kept.append(segment if marker in _BARE_MARKERS or segment == _EOI else _kept_segment(marker, segment))
-        if segment == _EOI:
-            return b"".join(kept)
-    return None
+    found, whole = _jpeg(data, turning=False) if data.startswith(_SOI) else (b"", False)
+    return found if whole else None
 
 
 def has_more_scans(data: bytes, most: int) -> bool:
@@ -63,49 +91,211 @@ def has_more_scans(data: bytes, most: int) -> bool:
     if data.count(bytes((0xFF, _SCAN))) <= most:  # thumbnails and videos included: then no walk is needed
         return False
     scans = 0
-    for marker, segment in _segments(data):
+    for marker, _, _ in _segments(data):
         scans += marker == _SCAN
-        if scans > most or segment == _EOI:
+        if scans > most or marker == _END:
             return scans > most
     return True
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(marker, bytes) of all that a JPEG file consists of, up to its end or where it does not add up."""
-    at = 2 if data.startswith(_SOI) else len(data)
-    while at + 2 <= len(data) and data[at] == 0xFF:
+def _check_parts(count: int) -> None:
+    if count > MAX_PARTS:
+        raise ValueError(f"has more than the limit of {MAX_PARTS:,} parts (segments, chunks or tags): save it again")
+
+
+class _Kept:
+    """The parts of a file that stay."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._parts: list[tuple[int, int] | bytes] = []
+
+    def keep(self, start: int, end: int) -> None:
+        last = self._parts[-1] if self._parts else b""
+        if isinstance(last, tuple) and last[1] == start:
+            self._parts[-1] = (last[0], end)
+        else:
+            self._parts.append((start, end))
+
+    def add(self, part: bytes) -> None:
+        self._parts.append(part)
+
+    def joined(self) -> bytes:
+        if self._parts == [(0, len(self._data))]:
+            return self._data
+        view = memoryview(self._data)
+        return b"".join(view[part[0] : part[1]] if isinstance(part, tuple) else part for part in self._parts)
+
+
+# PNG
+
+
+def _png(data: bytes, *, turning: bool) -> tuple[bytes, bool]:
+    """The file less its metadata, and whether its chunks add up.
+
+    Args:
+        data: A PNG file.
+        turning: Also keep what says how the picture is turned.
+    """
+    view, at, count = memoryview(data), len(_PNG_SIGNATURE), 0
+    kept, seen = _Kept(data), set[bytes]()
+    kept.keep(0, at)
+    while at + 12 <= len(data):
+        _check_parts(count := count + 1)
+        kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data):
+            break
+        if _keeps_chunk(kind, view[at:end], turning, seen):
+            kept.keep(at, end)
+        at = end
+        if kind == b"IEND":
+            return kept.joined(), True
+    if at + 12 > len(data) or kind in _PNG_PIXELS:  # cut short: Pillow says what is missing, if pixels are
+        kept.keep(at, len(data))
+    return kept.joined(), False
+
+
+def _keeps_chunk(kind: bytes, chunk: memoryview, turning: bool, seen: set[bytes]) -> bool:
+    """Whether a chunk stays; `seen` holds the names of which only the first one is looked at, whatever it costs."""
+    if kind in _PNG_PIXELS:
+        return True
+    content = chunk[8:-4]
+    if kind in _PNG_COLOURS:
+        return len(content) in _PNG_COLOURS[kind] and _is_sound(chunk)
+    text = kind in (b"tEXt", b"zTXt", b"iTXt")
+    if not (kind == b"iCCP" or (turning and (text or kind == b"eXIf"))):
+        return False
+    keyword = bytes(content[:80]).partition(b"\0")[0]
+    if text and keyword not in _TURNING_TEXTS:
+        return False
+    name = keyword if text else kind
+    if name in seen:
+        return False
+    seen.add(name)
+    return _is_sound(chunk) and (kind == b"eXIf" or _fits(kind, content[len(keyword) + 1 :]))
+
+
+def _is_sound(chunk: memoryview) -> bool:
+    return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+
+
+def _fits(kind: bytes, content: memoryview) -> bool:
+    """Whether a text or profile, less its keyword, is one that Pillow reads."""
+    if len(content) > _MAX_TURNING_TEXT:
+        return False
+    if kind == b"tEXt":
+        return True
+    data = bytes(content)
+    if kind == b"iTXt":
+        parts = data[2:].split(b"\0", 2)
+        if len(parts) < 3 or data[:1] == b"\0":
+            return len(parts) == 3
+        data = data[1:2] + parts[2]
+    return data.startswith(b"\0") and _inflates(data[1:])
+
+
+def _inflates(packed: bytes) -> bool:
+    try:
+        stream = zlib.decompressobj()
+        stream.decompress(packed, MAX_PNG_TEXT)
+        return stream.eof
+    except zlib.error:
+        return False
+
+
+# JPEG
+
+
+def _jpeg(data: bytes, *, turning: bool) -> tuple[bytes, bool]:
+    """As `_png`, for the segments of a JPEG file."""
+    kept, end = _Kept(data), 2
+    kept.keep(0, 2)
+    stay = _applications(data, turning)
+    for marker, start, end in _segments(data):
+        if marker in _APPLICATIONS:
+            if data.startswith(b"JFIF\0", start + 4):
+                # Without the thumbnail, which may show more than the picture.
+                kept.add(b"\xff\xe0\x00\x10" + data[start + 4 : min(start + 16, end)].ljust(12, b"\0") + b"\0\0")
+            elif start in stay:
+                kept.keep(start, end)
+        elif marker != _COMMENT:
+            kept.keep(start, end)
+        if marker == _END:
+            return kept.joined(), True
+    kept.keep(end, len(data))
+    return kept.joined(), False
+
+
+def _applications(data: bytes, turning: bool) -> set[int]:
+    """Where the segments begin that say how colours are stored, and how the picture is turned if `turning`."""
+    stay: dict[str, int] = {}
+    profile: dict[int, int] = {}  # of each part, by its number
+    parts = 0
+    for marker, start, end in _segments(data):
+        if marker == _SCAN:
+            break
+        if marker == 0xEE and data.startswith(b"Adobe", start + 4) and end - start >= 16:
+            stay["Adobe"] = start
+        elif marker == 0xE2 and data.startswith(b"ICC_PROFILE\0", start + 4) and end - start > 18:
+            parts += 1
+            profile[data[start + 16]] = start
+            stay["of"] = data[start + 17]
+        elif turning and marker == 0xE1 and data.startswith(b"Exif\0\0", start + 4):
+            stay.setdefault("exif", start)  # Pillow joins them, which takes minutes for a thousand
+        elif turning and marker == 0xE1 and data.startswith(b"http://ns.adobe.com/xap/1.0/\0", start + 4):
+            stay["xmp"] = start
+    of = stay.pop("of", 0)
+    whole = parts == of and sorted(profile) == list(range(1, of + 1))
+    return {*stay.values(), *(profile.values() if whole else ())}
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of all that a JPEG file consists of, up to its end or where it does not add up.
+
+    What lies between segments is passed by, as libjpeg does.
+    """
+    at, count = 2, 0
+    while 0 <= at <= len(data) - 2:
+        _check_parts(count := count + 1)
         marker = data[at + 1]
-        if marker == 0xFF:  # fill
+        if data[at] != 0xFF:
+            at = data.find(b"\xff", at)
+        elif marker == 0xFF:  # fill
             at += 1
-            continue
-        if data[at : at + 2] == _EOI:
-            yield marker, _EOI
-            return
-        end = at + 2
-        if marker not in _BARE_MARKERS:
-            end += int.from_bytes(data[at + 2 : at + 4], "big")
+        elif marker == 0:
+            at += 2
+        else:
+            end = at + 2
+            if marker not in _BARE_MARKERS and marker != _END:
+                end += max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
             if marker == _SCAN:
                 after = _AFTER_SCAN.search(data, end)
-                if after is None:
-                    return
-                end = after.start()
+                end = after.start() if after else len(data) + 1
             if end > len(data):
                 return
-        yield marker, data[at:end]
-        at = end
+            yield marker, at, end
+            if marker == _END:
+                return
+            at = end
 
 
-def _kept_segment(marker: int, segment: bytes) -> bytes:
-    """The segment, what may stay of it, or nothing."""
-    content = segment[4:]
-    if marker == 0xE0 and content.startswith(b"JFIF\0"):
-        # Without the thumbnail, which may show more than the picture.
-        return b"\xff\xe0\x00\x10" + content[:12].ljust(12, b"\0") + b"\0\0"
-    if marker == 0xE2 and content.startswith(b"ICC_PROFILE\0"):
-        return segment
-    if marker == 0xEE and content.startswith(b"Adobe"):  # says how colours are stored
-        return segment
-    return b"" if 0xE0 <= marker <= 0xEF or marker == _COMMENT else segment
+# GIF
+
+
+def _count_gif_blocks(data: bytes) -> None:
+    """Counts what lies before the first picture; Pillow walks through it."""
+    at = 13 + (3 << (data[10] & 7) + 1 if len(data) > 10 and data[10] & 0x80 else 0)
+    count = 0
+    while at + 2 < len(data) and data[at] != ord(","):
+        _check_parts(count := count + 1)
+        if data[at] != ord("!"):
+            at += 1
+            continue
+        at += 2
+        while at < len(data) and data[at]:
+            _check_parts(count := count + 1)
+            at += 1 + data[at]
+        at += 1
 
 
 def private_metadata(data: bytes) -> str | None:

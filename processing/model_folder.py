@@ -31,3 +31,10 @@ def folder_fingerprint(folder: Path, pattern: str = "**/*") -> str:
                 file.seek(index * (size - _SAMPLE_BYTES) // 63)
                 digest.update(file.read(_SAMPLE_BYTES))
     return digest.hexdigest()[:16]
+
+
+def is_model_type_of_transformers(name: object) -> bool:
+    """Whether transformers loads a model of this `model_type` with its own code."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return isinstance(name, str) and name in CONFIG_MAPPING_NAMES

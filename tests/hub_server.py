@@ -84,11 +84,16 @@ class Commit:
 
 @dataclass
 class Repo:
-    """A repository; `branches` hold all commits of each branch, the last one at the end."""
+    """A repository; `branches` hold all commits of each branch, the last one at the end.
+
+    `deleted` are those of branches that are gone; `parents` what each commit to main was said to follow.
+    """
 
     name: str
     private: bool
     branches: dict[str, list[Commit]] = field(default_factory=dict)
+    deleted: list[list[Commit]] = field(default_factory=list)
+    parents: list[str | None] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
 
     def find(self, revision: str) -> Commit | None:
@@ -108,9 +113,9 @@ class Repo:
 class Refused(Exception):
     """An answer that is an error."""
 
-    def __init__(self, status: int, message: str, code: str | None = None):
+    def __init__(self, status: int, message: str, code: str | None = None, **more: str):
         super().__init__(message)
-        self.status, self.code = status, code
+        self.status, self.code, self.more = status, code, more
 
 
 class Hub(ThreadingHTTPServer):
@@ -140,9 +145,13 @@ class Hub(ThreadingHTTPServer):
     def handle_error(self, request, client_address):
         """Clients that are killed leave broken connections, which is what some tests are about."""
 
-    def play(self, faults: dict[int, Fault] | None = None, *, deny_from: int | None = None, deny: int = 403):
-        """Counts requests anew; the n-th meets its fault, and from `deny_from` on all are answered with `deny`."""
+    def play(self, faults: dict[int, Fault] | None = None, *, deny_from=None, deny=403, meanwhile=None):
+        """Counts requests anew; the n-th meets its fault, and from `deny_from` on all are answered with `deny`.
+
+        `meanwhile` is called with the repository when the first commit to main arrives, before it is looked at.
+        """
         with self.lock:
+            self.meanwhile = meanwhile
             self.faults, self.deny_from, self.deny = dict(faults or {}), deny_from, deny
             self.log: list[tuple[str, str]] = []
             self.uploaded: list[str] = []  # sha256 of each body that was stored
@@ -165,11 +174,11 @@ class Pusher:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen(command, env=environment, text=True, **pipes)
 
-    def __call__(self, folder, repo=REPO, faults=None, kill=None, deny_from=None, deny=403, **given):
+    def __call__(self, folder, repo=REPO, faults=None, kill=None, deny_from=None, deny=403, meanwhile=None, **given):
         """What came of a push; `faults` by number of request, `kill` is the kind and number of one that kills it."""
         pid = self._ask({"folder": str(folder), "repo": repo, **given})
         killing = {kill[1]: Fault(kill[0], pid=pid)} if kill else {}
-        self.hub.play({**(faults or {}), **killing}, deny_from=deny_from, deny=deny)
+        self.hub.play({**(faults or {}), **killing}, deny_from=deny_from, deny=deny, meanwhile=meanwhile)
         return self._ask("go")
 
     def _ask(self, order):
@@ -255,7 +264,7 @@ class Handler(BaseHTTPRequestHandler):
                     return answer if isinstance(answer, tuple) else (200, *_json(answer))
             raise Refused(404, f"no such route: {self.command} {path}")
         except Refused as error:
-            headers, data = _json({"error": str(error)})
+            headers, data = _json({"error": str(error), **error.more})
             more = {"X-Error-Message": str(error)} | ({"X-Error-Code": error.code} if error.code else {})
             return error.status, headers | more, data
 
@@ -299,7 +308,7 @@ class Handler(BaseHTTPRequestHandler):
         kind, name = f"{given.get('type') or 'model'}s", f"{given.get('organization') or owner}/{given['name']}"
         url = f"{self.server.endpoint}/{'' if kind == 'models' else kind + '/'}{name}"
         if (kind, name) in self.server.repos:
-            raise Refused(409, "You already created this repo")
+            raise Refused(409, f"You already created this {kind[:-1]} repo", url=url)
         private = given.get("private") or given.get("visibility") == "private"
         attributes = {".gitattributes": File(b"*.parquet filter=lfs diff=lfs merge=lfs -text\n", False)}
         repo = Repo(name, private, {"main": []})
@@ -375,12 +384,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def commit(self, body, kind, repo, revision):
         found = self._repo(kind, repo, write=True)
+        if revision == "main" and self.server.meanwhile:
+            meanwhile, self.server.meanwhile = self.server.meanwhile, None
+            meanwhile(found)
         lines = [json.loads(line) for line in body.splitlines()]
         header, files = lines[0]["value"], dict(self._commit_of(found, revision).files)
         if revision not in found.branches:
             raise Refused(400, f"{revision} is not a branch")
         if header.get("parentCommit") not in (None, found.branches[revision][-1].sha):
             raise Refused(412, "A commit has happened since. Please refresh and try again.")
+        if revision == "main":
+            found.parents.append(header.get("parentCommit"))
         seen = [line["value"]["path"] for line in lines[1:]]
         found.doubled += [path for path in set(seen) if seen.count(path) > 1]
         for line in lines[1:]:
@@ -405,8 +419,9 @@ class Handler(BaseHTTPRequestHandler):
     def branch(self, body, kind, repo, branch):
         found = self._repo(kind, repo, write=True)
         if self.command == "DELETE":
-            if branch == "main" or found.branches.pop(branch, None) is None:
+            if branch == "main" or branch not in found.branches:
                 raise Refused(404, f"Invalid rev id: {branch}", "RevisionNotFound")
+            found.deleted.append(found.branches.pop(branch))
             return {"success": True}
         if branch in found.branches:
             raise Refused(409, f"Reference already exists: {branch}")

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from vigc.custom_generate_folder import travelling_code
 from vigc.errors import VigcError
 from vigc.hub_cards import push_folder
 
@@ -32,7 +33,7 @@ def push_trainer(folder, repo, images, output, final_weights="whole"):
     trainer = make_trainer(folder, images, output, evaluated=False, **settings)
     trainer.train()
     done = trainer.push_to_hub()
-    result = {"exit_code": 0, "files": done.files, "private": done.private, "left": done.left}
+    result = {"exit_code": 0, "files": done.files, "private": done.private, "left": list(done.left)}
     if final_weights == "trained":
         model, _ = load_trained(repo, base=folder)
         result["same"] = digest(model.named_parameters()) == digest(trainer.model.named_parameters())
@@ -50,7 +51,7 @@ def push_training(folder, repo, recipe):
     return {"exit_code": done.exit_code, "output": done.output}
 
 
-def push_command(folder, repo, *options):
+def push_command(folder, repo, options=()):
     """`vigc push` with what it prints."""
     from typer.testing import CliRunner
 
@@ -67,9 +68,9 @@ def push(folder, repo, how="folder", **given):
     slept, said = [], []
     time.sleep = slept.append
     try:
-        done = push_folder(Path(folder), repo, say=said.append, **given)
+        done = push_folder(Path(folder), repo, say=said.append, code=travelling_code, **given)
         result = {"uploaded": done.uploaded, "removed": done.removed, "files": done.files, "exit_code": 0}
-        result |= {"repo": done.repo_id, "private": done.private, "left": done.left, "commit": done.commit}
+        result |= {"repo": done.repo_id, "private": done.private, "left": list(done.left), "commit": done.commit}
     except VigcError as error:
         result = {"error": str(error), "exit_code": error.exit_code}
     return {**result, "slept": slept, "said": said}

@@ -41,7 +41,10 @@ def room(*rooms: str, libraries: set | None = ANY) -> Room:
 ROOMS = {
     "modeling_vigc": room(libraries={"torch", "transformers"}),
     "processing": room(
-        libraries={"torch", "transformers", "datasets", "pyarrow", "PIL", "filelock", "huggingface_hub", "yaml"}
+        libraries={
+            *("torch", "transformers", "datasets", "pyarrow", "PIL", "filelock"),
+            *("huggingface_hub", "yaml", "pillow_heif"),
+        }
     ),
     "trainer": room("modeling_vigc", "processing", "hub_cards"),
     "evaluation": room("modeling_vigc", "processing"),

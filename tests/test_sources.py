@@ -1,5 +1,6 @@
 """Where inputs come from: every form is listed in a stable order, confined to its root, and leaks are left out."""
 
+import io
 import json
 import os
 import random
@@ -7,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -400,7 +402,21 @@ def test_pictures_that_are_away_during_the_hash_pass_are_compared_later(root, tm
     assert generate_dataset(root, tmp_path / "out", **given).excluded == {"looks like a picture in theirs": 1}
 
 
-def test_what_lies_beside_the_pictures_is_counted(root, tmp_path, capsys):
+def test_heic_is_listed_and_read_where_pillow_heif_is_installed(root, tmp_path):
+    (tmp_path / "heic").mkdir()
+    for index, name in enumerate(("a.HEIC", "b.heif")):
+        picture = Pictures.open(root / f"{index:012d}.png")
+        pillow_heif.from_pillow(picture).save(tmp_path / "photo.heic")
+        (tmp_path / "photo.heic").rename(tmp_path / "heic" / name)
+    done = generate_dataset(tmp_path / "heic", tmp_path / "out", **job())
+    assert (done.rows, done.set_aside) == (2, 0)
+    assert [row["image_id"] for row in rows_of(tmp_path / "out")] == ["a", "b"]
+    stored = rows_of(tmp_path / "out")[0]["image"]["bytes"]
+    assert Pictures.open(io.BytesIO(stored)).size == picture.size
+
+
+def test_what_lies_beside_the_pictures_is_counted(root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("vigc.processing.images.reads_heif", lambda: False)
     (tmp_path / "elsewhere").mkdir()
     for name in ("linked", "linked.png"):
         (root / name).symlink_to(tmp_path / "elsewhere")
@@ -411,10 +427,11 @@ def test_what_lies_beside_the_pictures_is_counted(root, tmp_path, capsys):
     shutil.copy(root / "000000000004.png", theirs)
     (theirs / "c.heic").touch()
     given = {"exclude_images": [theirs], **job()}
+    fix = "; pip install 'vigc[heic]' to read .heic"
     said = (
         "2 passed by: links to folders, which are not followed\n",
-        "4 passed by: files whose ending is no picture's (.heic 2, none 1, .txt 1)\n",
-        "1 in theirs, passed by: files whose ending is no picture's (.heic 1)\n",
+        f"4 passed by: files whose ending is no picture's (.heic 2, none 1, .txt 1{fix})\n",
+        f"1 in theirs, passed by: files whose ending is no picture's (.heic 1{fix})\n",
     )
     print_preview(preview_job(GenerateJob(images=root, **given), tmp_path / "out"))
     told = capsys.readouterr().out

@@ -28,14 +28,19 @@ def save_custom_generate(folder: Path) -> list[Path]:
         "generate.py": sibling_imports(_source(custom_generate.__file__)),
         "requirements.txt": REQUIREMENTS,
     }
-    for room in (modeling_vigc, processing):
-        files |= {path.name: _source(path) for path in Path(str(room.__file__)).parent.glob("*_vigc.py")}
+    files |= travelling_code()
     for name, text in files.items():
         (home / name).write_text(text, encoding="utf-8")
     written = [home / name for name in sorted(files)]
     if not (folder / "README.md").exists():
         written.append(write_custom_generate_card(folder))
     return written
+
+
+def travelling_code() -> dict[str, str]:
+    """The code that lies beside a published model, by file name."""
+    folders = [Path(str(room.__file__)).parent for room in (modeling_vigc, processing)]
+    return {path.name: _source(path) for folder in folders for path in sorted(folder.glob("*_vigc.py"))}
 
 
 def sibling_imports(source: str) -> str:

@@ -1,0 +1,247 @@
+"""Which files of a folder are published: those that a model or dataset is made of. All others are named, and stay."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch, fnmatchcase
+from pathlib import Path
+
+from vigc.errors import PushError
+from vigc.processing.images import PICTURE_SUFFIXES
+
+# Of one machine, or what a Trainer needs to resume and nobody else. Never published, and not named.
+_STAYS = ("_vigc/locks", "_vigc/hashes", "*.tmp", "checkpoint-*", "trainer_state.json", "runs", "*__pycache__")
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
+# Checked by content before they go (rows, pictures), or of a format that holds tensors and nothing else.
+_CHECKED = (".parquet", ".safetensors", *PICTURE_SUFFIXES)
+
+# Part by part, in the way of a shell: `*` does not cross a "/", and "**" stands for any number of folders.
+_ANY_KIND = ("README.md", "LICENSE", "LICENSE.*", "LICENCE", "LICENCE.*", "NOTICE", "NOTICE.*")
+_DATASET = (
+    *_ANY_KIND,
+    "**/*.parquet",
+    "dataset_infos.json",
+    "instances.json",
+    "scenes.jsonl",
+    "metadata.jsonl",
+    "_vigc/*.json",
+    "_vigc/*.jsonl",
+    "_vigc/shards/*.json",
+    "quarantine/part-*.jsonl",
+    "report/*.html",
+    "report/*.css",
+    "report/*.js",
+)
+_PICTURE_FOLDERS = ("images", "samples", "report")  # of a dataset
+_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+_MODEL = (
+    *_ANY_KIND,
+    "config.json",
+    "generation_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "adapter_config.json",
+    "trained_weights.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/*.jinja",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    *_TOKENIZER,
+    *(f"qformer_tokenizer/{name}" for name in _TOKENIZER),
+    "*_vigc.py",
+    "custom_generate/*.py",
+    "custom_generate/requirements.txt",
+)
+
+_SECRET = re.compile(
+    r"""\.env.* | .*\.env | \.?(netrc|npmrc|pypirc|htpasswd|git-credentials) | kaggle\.json
+    | id_(rsa|dsa|ecdsa|ed25519).* | .*\.(pem|key|p12|pfx|jks|keystore|kdbx|ppk|gpg|asc|token)
+    | (.*[._-])? (tokens?|secrets?|credentials?|passwords?|passwd|(api|private)[._-]?keys?|service[._-]?account)
+      ([._-].*)?""",
+    re.VERBOSE | re.IGNORECASE,
+)
+# How rows begin: a list of objects, an object in each line.
+_ROWS, _LINES = re.compile(rb"\s*\[\s*\{"), re.compile(rb"\s*\{")
+_LEADS_OUT = "a link out of the folder"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in a folder, less what is of one machine.
+
+    Args:
+        root: The folder, without links.
+        files: Regular files, and links to files of the folder, by name.
+        links: What other links are, by name; those to folders end in "/".
+        others: What the rest is: hidden folders, which end in "/", pipes and the like.
+    """
+
+    root: Path
+    files: dict[str, Path] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    others: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of a folder is published.
+
+    Args:
+        files: Where each file lies, by its name in the repository.
+        left: Why each of the others stays, by name.
+    """
+
+    files: dict[str, Path]
+    left: dict[str, str]
+
+
+def list_folder(folder: Path) -> Listing:
+    """All that lies in a folder; no link is followed out of it.
+
+    Raises:
+        PushError: A sub-folder cannot be listed.
+    """
+    listing = Listing(folder.resolve())
+
+    def refuse(error: OSError) -> None:
+        raise PushError(f"{error.filename!r} cannot be listed ({error.strerror}): make it readable.") from error
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        prefix = "" if Path(place) == folder else f"{Path(place).relative_to(folder).as_posix()}/"
+        folders[:] = [name for name in sorted(folders) if not _stays(prefix + name)]
+        for name in list(folders):
+            path = Path(place, name)
+            if path.is_symlink():
+                listing.links[f"{prefix}{name}/"] = _why_not_followed(path, listing.root) or "a link to a folder"
+                folders.remove(name)
+            elif name.startswith("."):
+                listing.others[f"{prefix}{name}/"] = "hidden"
+                folders.remove(name)
+        for name in sorted(names):
+            path = Path(place, name)
+            if _stays(prefix + name):
+                continue
+            if path.is_symlink() and (reason := _why_not_followed(path, listing.root)):
+                listing.links[prefix + name] = reason
+            elif path.is_file():
+                listing.files[prefix + name] = path
+            else:
+                listing.others[prefix + name] = "not a regular file"
+    return listing
+
+
+def _stays(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in _STAYS)
+
+
+def _why_not_followed(path: Path, root: Path) -> str | None:
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError):  # RuntimeError: a circle, before Python 3.13
+        return "a link that leads nowhere"
+    return None if target.is_relative_to(root) else _LEADS_OUT
+
+
+def select_files(listing: Listing, kind: str, include: Sequence[str] = (), code: Collection[str] = ()) -> Selection:
+    """What of a folder is published: what a model or dataset is made of, and what is asked for.
+
+    Args:
+        listing: What lies in the folder.
+        kind: "model" or "dataset".
+        include: Names, or patterns as of `hf upload --include`, of what is published beyond that. Hidden files, pickles
+            and names that look like those of secrets take their exact name; patterns pass over them.
+        code: Names of code that the model's configuration loads.
+
+    Raises:
+        PushError: A file to publish is a link that is not followed, or its name is not UTF-8; or one of `include`
+            matches nothing.
+    """
+    named = {*code, *include}
+
+    def why_left(name: str, patterns: Sequence[str] = include) -> str | None:
+        return None if name in named else _why_left(name, listing.files.get(name), kind, patterns)
+
+    for name, what in listing.links.items():
+        hidden = any(part.startswith(".") for part in name.split("/"))
+        wanted = what == _LEADS_OUT if name.endswith("/") else why_left(name, ()) is None
+        if wanted and not hidden:
+            raise PushError(f"{name!r} is {what}: put the file itself there, or take the link away.")
+    files, left = {}, {**listing.links, **listing.others}
+    for name, path in listing.files.items():
+        reason = why_left(name)
+        if reason is None and path.is_symlink():
+            path = path.resolve()
+            target = path.relative_to(listing.root).as_posix()
+            beyond = why_left(target)
+            reason = f"a link to {target}: {beyond}" if beyond else None
+        if reason is None:
+            files[_sendable(name)] = path
+        else:
+            left[name] = reason
+    for pattern in include:
+        if not any(_asked(name, pattern) for name in listing.files):
+            raise PushError(f"--include {pattern!r} matches no file of the folder: correct it, or leave it out.")
+    return Selection(files, dict(sorted(left.items())))
+
+
+def _sendable(name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise PushError(f"the name of {name!r} is not UTF-8, which the Hub cannot store: rename it.") from error
+    return name
+
+
+def _why_left(name: str, path: Path | None, kind: str, include: Sequence[str]) -> str | None:
+    """Why a file is not published; None if it is part of the model or dataset, or a pattern asks for it."""
+    parts, base = name.split("/"), name.rsplit("/", 1)[-1]
+    patterns = _MODEL if kind == "model" else _DATASET
+    if name in patterns:
+        return None
+    if any(part.startswith(".") for part in parts):
+        return "hidden"
+    if base.lower().endswith(_PICKLES):
+        return "a pickle, which runs code when it is opened"
+    if _SECRET.fullmatch(base) and base not in _TOKENIZER and not base.lower().endswith(_CHECKED):
+        return "it looks like a secret"
+    part = any(_matches(parts, pattern.split("/")) for pattern in patterns)
+    if kind == "dataset" and not part:
+        part = (parts[0] in _PICTURE_FOLDERS and base.lower().endswith(tuple(PICTURE_SUFFIXES))) or _has_rows(
+            name, path
+        )
+    return None if part or any(_asked(name, pattern) for pattern in include) else f"no part of a {kind}"
+
+
+def _asked(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, f"{pattern}*" if pattern.endswith("/") else pattern)
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    if pattern[0] == "**":
+        return fnmatchcase(parts[-1], pattern[-1])
+    return len(parts) == len(pattern) and all(map(fnmatchcase, parts, pattern))
+
+
+def _has_rows(name: str, path: Path | None) -> bool:
+    """Whether a file is a list of JSON objects, as rows in LLaVA's layout are, or JSON Lines; by name if not opened."""
+    start = {".json": _ROWS, ".jsonl": _LINES}.get(Path(name).suffix)
+    if path is None or start is None:
+        return start is not None
+    with path.open("rb") as file:
+        return start.match(file.read(4096)) is not None
