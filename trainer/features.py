@@ -24,7 +24,8 @@ from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 from vigc.processing.images import ImageError
 
-from .mixture import VigcMixture, open_row_image
+from .mixture import VigcMixture
+from .rows import open_row_image
 
 # What `done.bin` says of a picture.
 _DONE, _UNREADABLE = 1, 2

@@ -14,7 +14,8 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 from transformers.training_args import OptimizerNames
 
-from .mixture import VigcMixture, source_of
+from .mixture import VigcMixture
+from .rows import source_of
 from .vigc_config import VigcTrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -113,8 +114,10 @@ def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[
 
 def _digest(rows: datasets.Dataset) -> str:
     """16 hexadecimal digits that change with questions, answers, and whose picture they are about."""
-    wanted = ("image_id", "type", "question", "answers", "answer")
+    wanted = ("image_id", "type", "question", "answers", "answer", "weights")
     total = hashlib.sha256()
     for batch in rows.select_columns([name for name in wanted if name in rows.column_names]).iter(1000):
+        if not any(batch.get("weights", ())):
+            batch.pop("weights", None)  # rows without weights have the digest that they had before there were any
         total.update(json.dumps(batch, sort_keys=True).encode())
     return total.hexdigest()[:16]

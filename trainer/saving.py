@@ -17,8 +17,9 @@ from vigc.processing import VigcProcessor
 
 from .adapters import LoraSettings, merge_lora
 from .checkpoints import discard_trained, is_trained_only, lay_over, load_trained, save_trained
-from .mixture import VigcMixture, source_of
+from .mixture import VigcMixture
 from .record import RunRecord
+from .rows import source_of
 from .scoring import ImageUse
 from .vigc_config import VigcTrainingArguments, settings_said
 

@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from transformers import Trainer, get_scheduler
 
@@ -26,8 +28,9 @@ from .adapters import LoraSettings, choose_trained
 from .checkpoints import is_trained_only, last_complete
 from .data_collator import VigcDataCollator
 from .epochs import epoch_sampler
-from .mixture import EvaluationPairs, VigcMixture, openable, readable
+from .mixture import EvaluationPairs, VigcMixture
 from .recipe import DataEntry, Recipe, read_recipe
+from .rows import openable, readable
 from .scoring import WrittenRow, check_metric
 from .vigc_config import VigcTrainingArguments
 from .vigc_trainer import VigcTrainer
@@ -133,12 +136,23 @@ def dry_run(
     report.lines.append(_model_said(config, plan.arguments))
     report.lines.append(_steps_said(plan.arguments, len(samples)))
     _check_settings(plan.arguments, samples)
-    if validation and plan.arguments.eval_strategy != "no":
+    collate = VigcDataCollator(processor)
+    if validation:
         pairs, writes = EvaluationPairs(validation, plan.arguments.tasks), plan.arguments.generation_samples > 0
-        check_metric(plan.arguments.metric_for_best_model, pairs, writes, compute_metrics)
-    batch = VigcDataCollator(processor)([samples[0, index] for index in range(min(2, len(samples)))])
+        if plan.arguments.eval_strategy != "no":
+            check_metric(plan.arguments.metric_for_best_model, pairs, writes, compute_metrics)
+        collate([pairs[len(pairs.tasks) * start] for start in _starts(validation)])
+    # One sample of each data set beside the first two: what is wrong with a data set shows in any of its rows.
+    first = np.unique(samples.plan(0)[:, 0], return_index=True)[1].tolist()
+    collate([samples[0, index] for index in first])
+    batch = collate([samples[0, index] for index in range(min(2, len(samples)))])
     report.lines.append("first samples: " + ", ".join(f"{name} {tuple(one.shape)}" for name, one in batch.items()))
     return report
+
+
+def _starts(parts: Sequence[datasets.Dataset]) -> list[int]:
+    """Where each of several data sets begins once they are joined."""
+    return [0, *accumulate(map(len, parts))][:-1]
 
 
 def load_data(plan: Recipe) -> tuple[list[datasets.Dataset], list[datasets.Dataset]]:

@@ -26,8 +26,9 @@ from .checkpoints import last_complete, weights_fingerprint
 from .data_collator import VigcDataCollator
 from .epochs import EpochCallback, epoch_sampler
 from .features import compute_features
-from .mixture import EvaluationPairs, Sample, VigcMixture, open_row_image
+from .mixture import EvaluationPairs, Sample, VigcMixture
 from .record import RunRecord, check_same_run, describe_run
+from .rows import open_row_image
 from .saving import UNNAMED, SavingTrainer
 from .scoring import (
     ImageUse,
