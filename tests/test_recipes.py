@@ -314,17 +314,34 @@ def test_train_writes_a_model_and_goes_on(recipe, tmp_path, vigc_folder, data_ro
     assert digest(model.vision_model.named_parameters()) == digest(start.vision_model.named_parameters())
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "conversation\\_58k" in card and "loss" in card and str(data_root) not in card
-    again = run(path)
-    assert (
-        again.exit_code == 2 and "already holds checkpoint-2: go on with --resume_from_checkpoint last" in again.output
-    )
-    other = run(path, "--resume_from_checkpoint", "last", "--max_steps", "3")
-    assert other.exit_code == 2 and "learning_rate was 0.001 and is 3e-05" in other.output
     rates = ["--learning_rate", "1e-3", "--min_learning_rate", "1e-4"]
+    written = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").unlink()  # as where the end of a run found no room
+    assert run(path, *rates).exit_code == 0 and (folder / "model.safetensors").read_bytes() == written
+    refused = run(path, *rates, "--resume_from_checkpoint", "none")
+    assert refused.exit_code == 2 and "already holds checkpoint-2: give another --output_dir" in refused.output
+    for asked in ([], ["--resume_from_checkpoint", "last"]):
+        other = run(path, *asked, "--max_steps", "3")
+        assert other.exit_code == 2 and "learning_rate was 0.001 and is 3e-05" in other.output
     trainer = train(path, ["--resume_from_checkpoint", "last", "--max_steps", "3", *rates])
     assert trainer.state.global_step == 3
     with pytest.raises(ValueError, match="resume_from_checkpoint='nowhere' is not a folder"):
         train(path, ["--resume_from_checkpoint", "nowhere"])
+
+
+def test_a_loss_that_leaves_the_numbers_is_an_error(recipe, tmp_path):
+    """With a learning rate that no weight survives: no model is written, and the exit code says so."""
+    rates = {
+        "learning_rate": 1e38,
+        "min_learning_rate": 1e38,
+        "max_steps": 3,
+        "save_steps": 1,
+        "save_strategy": "steps",
+    }
+    result = run(recipe(**rates, eval_strategy="no", load_best_model_at_end=False))
+    assert result.exit_code == 2, result.output
+    assert "Step " in result.output and "NaN or infinite" in result.output and "lower learning_rate" in result.output
+    assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
 def test_an_evaluation_says_how_well_the_model_writes(tmp_path):

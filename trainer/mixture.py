@@ -23,6 +23,7 @@ from vigc.processing.images import ImageError
 from vigc.processing.instructions_vigc import instruction_type
 
 from .augment import augmented
+from .errors import TrainingError
 from .rows import (
     aligned,
     answers_of,
@@ -105,11 +106,13 @@ class VigcMixture(torch.utils.data.Dataset):
         for index, part in enumerate(self.rows):
             check_answers(part, index)
         if not self.rows:
-            raise ValueError("A mixture needs at least one data set.")
+            raise TrainingError("A mixture needs at least one data set.")
         sizes = [len(part) for part in self.rows]
         self.weights = [math.sqrt(size) for size in sizes] if weights is None else [float(one) for one in weights]
         if len(self.weights) != len(sizes) or min(self.weights) < 0 or sum(self.weights) <= 0:
-            raise ValueError(f"weights={weights}: give one number, 0 or more, for each of the {len(sizes)} data sets.")
+            raise TrainingError(
+                f"weights={weights}: give one number, 0 or more, for each of the {len(sizes)} data sets."
+            )
         self.seed = seed
         self.samples_per_epoch = samples_per_epoch or sum(sizes)
         self.tasks = tuple(tasks)
@@ -139,7 +142,9 @@ class VigcMixture(torch.utils.data.Dataset):
                 self._unreadable[part][row] = True
                 rng = Random(f"{self.seed}/{epoch}/{index}/{attempt}")
                 row = rng.randrange(len(self.rows[part]))
-        raise ValueError(f"{_TRIES} rows of data set {part} were tried in a row: {last}. Are the pictures still there?")
+        raise TrainingError(
+            f"{_TRIES} rows of data set {part} were tried in a row: {last}. Are the pictures still there?"
+        )
 
     def unreadable(self) -> list[tuple[int, int]]:
         """(data set, row) of the rows met so far whose pictures could not be opened."""

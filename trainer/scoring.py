@@ -17,6 +17,7 @@ from torch.nn import functional
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor, pair_text
 
+from .errors import TrainingError
 from .mixture import EvaluationPairs
 from .rows import likeliest_answer, open_row_image, references_of
 
@@ -130,7 +131,7 @@ def check_metric(
         known += compute_metrics([_written_well(pairs.rows[index], index) for index in map(types.index, set(types))])
     if wanted not in known:
         near = difflib.get_close_matches(wanted, known, n=1)
-        raise ValueError(
+        raise TrainingError(
             f"metric_for_best_model={name!r} is no figure of an evaluation: "
             + (f"did you mean {near[0]!r}? " if near else "")
             + f"There are {', '.join(known)}."
