@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 from torch.utils.checkpoint import checkpoint
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.instructblip.modeling_instructblip import (
     BaseModelOutputWithVisionQformerOutputs,
     InstructBlipForConditionalGenerationModelOutput,
@@ -40,7 +40,7 @@ class Backbone:
         inputs_embeds: torch.Tensor | None = None,
         interpolate_pos_encoding: bool = False,
         **kwargs: Any,
-    ) -> BaseModelOutputWithPast | tuple:
+    ) -> Any:
         """As `forward` of the model; returns `last_hidden_state`, float (B, T, text width)."""
         model = self._model
         kwargs, as_dict = language_kwargs(model, kwargs)

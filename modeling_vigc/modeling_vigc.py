@@ -125,8 +125,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             pixel_values: float (B, 3, H, W).
             qformer_input_ids: int64 (B, Q), what the Q-Former reads beside the queries.
             qformer_attention_mask: int64 (B, Q).
-            input_ids: int64 (B, T); each row has `config.num_query_tokens` `<image>` ids, the visual tokens' places,
-                or none, if it shows no picture; then there are as many pictures as rows with places.
+            input_ids: int64 (B, T); a row with a picture has `config.num_query_tokens` `<image>` ids, others none.
             attention_mask: int64 (B, T).
             image_embeds: float (B, patches + 1, vision width) from [`get_image_embeds`], instead of `pixel_values`.
             inputs_embeds: float (B, T, text width), instead of the embeddings of `input_ids`.
@@ -144,15 +143,8 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             ValueError: Something is missing: pictures (or there are two sorts), texts, or `labels` with `skip_logits`.
         """
         kwargs, as_dict = language_kwargs(self, kwargs)
-        features = image_outputs(
-            self,
-            self._check_places(input_ids),
-            pixel_values,
-            image_embeds,
-            qformer_input_ids,
-            qformer_attention_mask,
-            interpolate_pos_encoding,
-        )
+        given = (pixel_values, image_embeds, qformer_input_ids, qformer_attention_mask, interpolate_pos_encoding)
+        features = image_outputs(self, self._check_places(input_ids), *given)
         if skip_logits:
             outputs: Any = loss_alone(
                 self, features, input_ids, attention_mask, labels, num_items_in_batch, inputs_embeds, **kwargs

@@ -209,6 +209,13 @@ class VigcTrainer(SavingTrainer):
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # A run that has all its steps would otherwise make one more, where they end amid an epoch.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """As every Trainer's; what dropout draws depends on seed, step and process alone, so that resuming is exact."""
         step, micro = self._micro_step
