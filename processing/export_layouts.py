@@ -153,6 +153,7 @@ def _rows(
             "image_id": record.get("image_id"),
             "question": text["user"],
             "answers": [text["assistant"]],
+            "weights": None,
             **origin,
             "conversation_id": conversation_id,
             "turn": turn,
