@@ -67,6 +67,7 @@ def make_rows(size: str, kind: str, count: int, seed: int = 0) -> datasets.Datas
                 "type": kind,
                 "question": sentence(0),
                 "answers": [answer],
+                "weights": None,
                 "source": "bench",
                 "license": None,
                 "conversation_id": str(index),

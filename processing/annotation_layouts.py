@@ -6,6 +6,7 @@ a column goes into `extra`, from which [`source_records`] makes the entry again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -30,6 +31,7 @@ class Pair:
         answers: All that were given, as often as they were.
         turn: Which pair of its conversation.
         extra: Layout and source fields, for an exact export.
+        weights: One number for each answer, where the file gives them.
     """
 
     pictures: tuple[str, ...]
@@ -38,6 +40,7 @@ class Pair:
     answers: list[str]
     turn: int
     extra: dict[str, Any]
+    weights: list[float] | None = None
 
 
 def coco_names(image_id: int, subset: str | None = None) -> tuple[str, ...]:
@@ -76,12 +79,16 @@ def read_llava(entry: Any) -> Iterator[Pair]:
 
 
 def read_vigc(entry: Any) -> Iterator[Pair]:
-    """VIGC's flat files: `{image, question, answer: [...]}`, with `question_id` and `dataset` or without."""
+    """VIGC's flat files: `{image, question, answer: [...]}`, with `question_id`, `dataset` and `weight` or without.
+
+    The release's generated OK-VQA files have `weight: [...]`, one number for each answer.
+    """
     record = _object(entry)
     image, answers = _text(record, "image"), record.get("answer")
     listed = _answers([answers] if isinstance(answers, str) else answers, "answer")
     extra = {"layout": "vigc", "record": {**record, "answer": None}, "single": isinstance(answers, str)}
-    yield _pair((image,), image_id_of(image), record, listed, extra)
+    weights = _weights(record.get("weight"), listed)
+    yield _pair((image,), image_id_of(image), record, listed, extra, weights)
 
 
 def read_vigc_aokvqa(entry: Any) -> Iterator[Pair]:
@@ -161,7 +168,10 @@ def source_records(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]
             yield {**record, **dict(zip(("question", "answer"), filled_turns(texts, image=True), strict=True))}
         elif layout == "vigc":
             answers = row["answers"][0] if extra["single"] else list(row["answers"])
-            yield {**record, "question": filled(extra["question"], row["question"]), "answer": answers}
+            entry = {**record, "question": filled(extra["question"], row["question"]), "answer": answers}
+            if isinstance(entry.get("weight"), list) and len(entry["weight"]) != len(row["answers"]):
+                entry["weight"] = None  # those of other answers
+            yield entry
         elif layout in ("aokvqa", "vigc-aokvqa"):
             # An entry whose answer was its right choice keeps its (missing or empty) direct answers.
             direct = {"direct_answers": list(row["answers"])} if extra["direct"] else {}
@@ -179,7 +189,12 @@ def _annotation(blank: dict[str, Any], answers: list[str]) -> dict[str, Any]:
 
 
 def _pair(
-    pictures: tuple[str, ...], image_id: str, record: dict[str, Any], answers: list[Any], extra: dict[str, Any]
+    pictures: tuple[str, ...],
+    image_id: str,
+    record: dict[str, Any],
+    answers: list[Any],
+    extra: dict[str, Any],
+    weights: list[float] | None = None,
 ) -> Pair:
     raw = _text(record, "question")
     question = unmarked(raw)
@@ -187,7 +202,7 @@ def _pair(
         raise LayoutError(f"'question' is {short(raw)}, which says nothing.")
     extra["record"] = {**extra["record"], "question": None}
     extra["question"] = around(raw, question)
-    return Pair(pictures, image_id, question, _answers(answers, "answers"), 0, extra)
+    return Pair(pictures, image_id, question, _answers(answers, "answers"), 0, extra, weights)
 
 
 def _direct_answers(record: dict[str, Any]) -> list[Any]:
@@ -237,3 +252,18 @@ def _answers(values: Any, name: str) -> list[str]:
     if not any(value.strip() for value in values):
         raise LayoutError(f"{name!r} is {short(values)}: at least one answer should not be empty.")
     return values
+
+
+def _weights(values: Any, answers: list[str]) -> list[float] | None:
+    """`weight` of an entry, one number for each answer; of a single answer it may stand without a list."""
+    if values is None:
+        return None
+    listed = values if isinstance(values, list) else [values]
+    numbers = [value for value in listed if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    if len(numbers) != len(listed) or not all(0 <= number < math.inf for number in numbers):
+        raise LayoutError(f"'weight' is {short(values)}: a list of numbers, 0 or more, is expected.")
+    if len(numbers) != len(answers):
+        raise LayoutError(f"'weight' has {len(numbers)} numbers for {len(answers)} answers: give one for each.")
+    if not any(number for number, answer in zip(numbers, answers, strict=True) if answer.strip()):
+        raise LayoutError(f"'weight' is {short(values)}: at least one answer needs a weight above 0.")
+    return [float(number) for number in numbers]

@@ -245,6 +245,7 @@ class _Reading:
             "type": self.type,
             "question": pair.question,
             "answers": pair.answers,
+            "weights": pair.weights,
             "source": self.source,
             "license": self.license,
             # Ids of the published files repeat; the place in the file does not.

@@ -154,6 +154,7 @@ def _rows(
             "image_id": record.get("image_id"),
             "question": without_marks(text["user"]),
             "answers": [without_marks(text["assistant"])],
+            "weights": None,
             **origin,
             "conversation_id": conversation_id,
             "turn": turn,

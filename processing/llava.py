@@ -57,6 +57,7 @@ def rows_from_llava(
             "type": type,
             "question": pair.question,
             "answers": [pair.answer],
+            "weights": None,
             "source": source,
             "license": license,
             "conversation_id": conversation_id,

@@ -76,17 +76,23 @@ def _training_texts(batch: dict[str, list[Any]], places: list[int], *, text: str
     """A batch with the columns of `_TEXT_FEATURES`."""
     nothing = [None] * len(places)
     made = {column: batch.get(column, nothing) for column in _TEXT_FEATURES}
-    made["answers"] = []
+    made["answers"], made["weights"] = [], []
     for index, place in enumerate(places):
-        given = batch.get("answers", nothing)[index] or []
+        given, weights = batch.get("answers", nothing)[index] or [], batch.get("weights", nothing)[index]
         if text == "draft" or (not given and "answer" in batch):
-            given = [batch[text][index]]
-        answers = [answer for answer in given if isinstance(answer, str) and answer.strip()]
+            given, weights = [batch[text][index]], None
+        if weights and len(weights) != len(given):
+            raise MixError(
+                f"row {place} of {name or 'a data set'} has {len(weights)} weights for {len(given)} answers."
+            )
+        kept = [at for at, answer in enumerate(given) if isinstance(answer, str) and answer.strip()]
+        answers = [given[at] for at in kept]
         if not answers:
             raise MixError(
                 f"row {place} of {name or 'a data set'} has no {text}: leave it out, or take the other text."
             )
         made["answers"].append(answers)
+        made["weights"].append([weights[at] for at in kept] if weights else None)
     ids = zip(places, batch.get("conversation_id", nothing), batch.get("id", nothing), strict=True)
     own = [conversation or one or f"row-{place}" for place, conversation, one in ids]
     made["conversation_id"] = [f"{name}/{one}" for one in own] if name else own
@@ -172,7 +178,7 @@ def _without(rows: Dataset, ids: Iterable[str]) -> Dataset:
 def content_fingerprint(rows: Dataset) -> str:
     """16 hexadecimal digits of the ids and texts of all rows in their order; equal data have equal ones anywhere."""
     digest = hashlib.sha256()
-    for batch in rows.select_columns(["conversation_id", "turn", "type", "question", "answers"]).iter(1_000):
-        for row in zip(*batch.values(), strict=True):
-            digest.update(json.dumps(row).encode() + b"\n")
+    for batch in rows.select_columns(["conversation_id", "turn", "type", "question", "answers", "weights"]).iter(1_000):
+        for *row, weights in zip(*batch.values(), strict=True):
+            digest.update(json.dumps(row + ([weights] if weights else [])).encode() + b"\n")
     return digest.hexdigest()[:16]

@@ -20,6 +20,8 @@ TRAIN_FEATURES = Features(
         "type": _STRING,
         "question": _STRING,
         "answers": List(_STRING),
+        # One number for each answer, how likely training draws it; null: all answers alike.
+        "weights": List(Value("float32")),
         "source": _STRING,
         "license": _STRING,
         **_ORIGIN,

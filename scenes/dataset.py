@@ -214,6 +214,7 @@ def _train_row(row: Row) -> dict[str, Any]:
         "type": row.pair.type,
         "question": row.pair.question,
         "answers": [row.pair.answer],
+        "weights": None,
         "source": SOURCE,
         "license": LICENSE,
         "conversation_id": f"{row.image_id}-{row.pair.type}",

@@ -193,6 +193,10 @@ DAMAGED = [
     ("vigc", {**VIGC, "answer": []}, r"'answer' is \[\]: at least one"),
     ("vigc", {**VIGC, "answer": ["a", 3]}, r"'answer' is \['a', 3\], but a list of texts"),
     ("vigc", {**VIGC, "question": 7}, r"'question' is 7"),
+    ("vigc", {**VIGC, "weight": [0.5, 1]}, r"'weight' has 2 numbers for 1 answers: give one for each"),
+    ("vigc", {**VIGC, "weight": ["much"]}, r"'weight' is \['much'\]: a list of numbers, 0 or more"),
+    ("vigc", {**VIGC, "weight": [-1]}, r"'weight' is \[-1\]: a list of numbers, 0 or more"),
+    ("vigc", {**VIGC, "weight": [0]}, r"'weight' is \[0\]: at least one answer needs a weight above 0"),
     ("vigc-aokvqa", {**VIGC, "direct_answers": ["a"]}, r"has no 'image_path'"),
     ("aokvqa", {**AOKVQA, "image_id": "9"}, r"'image_id' is '9', but a whole number"),
     ("aokvqa", {**AOKVQA, "correct_choice_idx": 2}, r"'correct_choice_idx' 2 names none of the 'choices' \['a', 'b'\]"),
@@ -216,6 +220,22 @@ def test_damaged_fields_are_refused_with_file_and_entry(layout, entry, message, 
     with pytest.raises(AnnotationError, match=message) as caught:
         read_annotations(path, pictures / "train2017", layout=layout, type="detail")
     assert caught.value.index == 1 and str(path) in str(caught.value)
+
+
+def test_weights_of_generated_answers_are_read(pictures, tmp_path):
+    """The release's generated OK-VQA files: an answer is drawn by its weight."""
+    entries = [{**VIGC, "ori_answer": "c", "answer": ["a", "b"], "weight": [31.25, 2]}, {**VIGC, "weight": 7.5}, VIGC]
+    path = tmp_path / "generated.json"
+    path.write_text(json.dumps(entries), encoding="utf-8")
+    rows = list(
+        read_annotations(path, pictures / "train2017", layout="vigc", type="okvqa").rows.remove_columns("image")
+    )
+    assert [(row["answers"], row["weights"]) for row in rows] == [
+        (["a", "b"], [31.25, 2.0]), (["a"], [7.5]), (["a"], None),
+    ]  # fmt: skip
+    assert json.dumps(list(source_records(rows))) == json.dumps(entries)
+    rows[0]["answers"] = ["b"]
+    assert next(source_records(rows)) == {**entries[0], "answer": ["b"], "weight": None}
 
 
 @pytest.mark.parametrize("image", [".", "animal", "animal/"])

@@ -9,15 +9,17 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, Value
 from PIL import Image, ImageChops
 from training import LONG, rows_of
 
+from vigc.errors import TrainingError
 from vigc.processing import GENERATED_FEATURES, INSTRUCTION_TYPES, parse_pair
 from vigc.trainer import EvaluationPairs, VigcDataCollator, VigcMixture
 from vigc.trainer.augment import augmented, crop_box
 from vigc.trainer.epochs import EpochSampler
 from vigc.trainer.mixture import Sample
+from vigc.trainer.rows import draw_answer, references_of
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +228,71 @@ def test_generated_rows_can_be_trained_on(images, rows):
     mixture = VigcMixture([generated, rows[0]], samples_per_epoch=20)
     targets = {sample.target for sample in all_samples(mixture, 1) if sample.task == "vic"}
     assert targets == {"A square.", LONG[0]}
-    assert len(EvaluationPairs([generated, rows[0]])) == 22
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_published_and_generated_rows_are_evaluated_together(order, images, rows, processor):
+    """Each has a column of answers that the other lacks or leaves null, of whatever type other tools gave it."""
+    short = generated_row(images, type="okvqa", answer="red", answers=["red", "blue"], weights=[0.5, 2.0], id="g1")
+    generated = [generated_row(images, answers=None, id="g0"), short]
+    typed = Dataset.from_list(generated, features=GENERATED_FEATURES)
+    columns = {name: [generated[0][name]] for name in ("image", "question", "answer", "answers", "id", "type")}
+    untyped = Dataset.from_dict(columns).cast_column("type", Value("large_string"))
+    assert untyped.features["answers"] == Value("null")
+    parts = [rows[1].remove_columns("weights"), typed, untyped][::order]
+    pairs = EvaluationPairs(parts, ["vic"])
+    targets = {pairs.rows[index]["id"] or "published": pairs[index].target for index in range(len(pairs))}
+    assert len(pairs) == 7 and targets == {"published": "circle", "g0": "A square.", "g1": "blue"}
+    assert VigcDataCollator(processor)([pairs[index] for index in range(7)])["pixel_values"].shape[0] == 7
+    assert {sample.type for sample in all_samples(VigcMixture(parts), 1)} == {"okvqa", "detail"}
+
+
+# Weighted answers
+
+
+def weighted(images, weights, answers=("red", "blue", "red", " ")):
+    row = generated_row(images, type="okvqa", answers=list(answers), weights=weights, answer="green", id="heavy")
+    return Dataset.from_list([row], features=GENERATED_FEATURES)
+
+
+def test_answers_are_drawn_in_proportion_to_their_weights(images):
+    heavy, alike = (weighted(images, weights).remove_columns("image")[0] for weights in ([1.0, 6.0, 2.0, 90.0], None))
+    drawn = Counter(draw_answer(heavy, random.Random(seed)) for seed in range(2000))
+    assert drawn["blue"] / 2000 == pytest.approx(2 / 3, abs=0.03) and drawn["red"] + drawn["blue"] == 2000
+    assert Counter(draw_answer(alike, random.Random(seed)) for seed in range(2000))["red"] / 2000 == pytest.approx(
+        2 / 3, abs=0.03
+    )
+    mixtures = [VigcMixture([weighted(images, [1.0, 0.0, 2.0, 0.0]), weighted(images, [1.0, 1.0, 0.0, 0.0])],
+                            weights=[1, 3], samples_per_epoch=24, tasks=["vic"], seed=3) for _ in range(2)]  # fmt: skip
+    targets = [[sample.target for sample in all_samples(mixture, 2)] for mixture in mixtures]
+    assert targets[0] == targets[1] and targets[0][:24] != targets[0][24:]
+    assert 6 < Counter(targets[0])["blue"] < 30, "half of 36, and none of the other 12"
+
+
+def test_an_evaluation_takes_the_heaviest_answer(images):
+    assert EvaluationPairs([weighted(images, [1.0, 6.0, 2.0, 90.0])])[1].target == "blue"
+    assert EvaluationPairs([weighted(images, [4.0, 6.0, 3.0, 90.0])])[1].target == "red", "given twice: 4 + 3"
+    heavy, light = (weighted(images, weights).remove_columns("image")[0] for weights in ([1.0, 6.0, 2.0, 9.0], None))
+    assert references_of(heavy) == ["red"] * 1 + ["blue"] * 7 + ["red"] * 2, "as ten annotators would have answered"
+    assert references_of(light) == ["red", "blue", "red"]
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [[1.0], [1.0, -1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 5.0], [math.nan, 1.0, 1.0, 1.0], [math.inf, 1.0, 1.0, 1.0]],
+)
+def test_weights_that_fit_no_answers_are_refused(weights, images, rows):
+    for made in (VigcMixture, EvaluationPairs):
+        with pytest.raises(TrainingError, match=r"Data set 1, row 0: the weights .* of heavy do not fit its 4 answers"):
+            made([rows[0], weighted(images, weights)])
+
+
+def test_a_turn_has_an_order_of_its_own(rows):
+    """Half an epoch of a turn: the same rows would come first in every turn."""
+    mixture = VigcMixture(rows[:1], samples_per_epoch=9)
+    halves = [frozenset(map(tuple, mixture.plan(epoch).tolist())) for epoch in range(0, 20, 2)]
+    assert len(set(halves)) == 10
+    assert all(first.isdisjoint(map(tuple, mixture.plan(2 * turn + 1).tolist())) for turn, first in enumerate(halves))
 
 
 def test_data_that_cannot_be_trained_on_is_refused(images, rows, tmp_path):

@@ -8,13 +8,14 @@ import pytest
 import torch
 import yaml
 from conftest import FIXTURES, ROOT
+from datasets import Dataset
 from PIL import Image
 from training import digest
 from typer.testing import CliRunner
 
 from vigc.cli import app
 from vigc.modeling_vigc import VigcForConditionalGeneration
-from vigc.processing import VigcProcessor
+from vigc.processing import GENERATED_FEATURES, VigcProcessor
 from vigc.processing.loading import load_rows
 from vigc.scenes import VIGC_TINY, write_scenes
 from vigc.trainer import VigcTrainer, VigcTrainingArguments, dry_run, train
@@ -313,17 +314,34 @@ def test_train_writes_a_model_and_goes_on(recipe, tmp_path, vigc_folder, data_ro
     assert digest(model.vision_model.named_parameters()) == digest(start.vision_model.named_parameters())
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "conversation\\_58k" in card and "loss" in card and str(data_root) not in card
-    again = run(path)
-    assert (
-        again.exit_code == 2 and "already holds checkpoint-2: go on with --resume_from_checkpoint last" in again.output
-    )
-    other = run(path, "--resume_from_checkpoint", "last", "--max_steps", "3")
-    assert other.exit_code == 2 and "learning_rate was 0.001 and is 3e-05" in other.output
     rates = ["--learning_rate", "1e-3", "--min_learning_rate", "1e-4"]
+    written = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").unlink()  # as where the end of a run found no room
+    assert run(path, *rates).exit_code == 0 and (folder / "model.safetensors").read_bytes() == written
+    refused = run(path, *rates, "--resume_from_checkpoint", "none")
+    assert refused.exit_code == 2 and "already holds checkpoint-2: give another --output_dir" in refused.output
+    for asked in ([], ["--resume_from_checkpoint", "last"]):
+        other = run(path, *asked, "--max_steps", "3")
+        assert other.exit_code == 2 and "learning_rate was 0.001 and is 3e-05" in other.output
     trainer = train(path, ["--resume_from_checkpoint", "last", "--max_steps", "3", *rates])
     assert trainer.state.global_step == 3
     with pytest.raises(ValueError, match="resume_from_checkpoint='nowhere' is not a folder"):
         train(path, ["--resume_from_checkpoint", "nowhere"])
+
+
+def test_a_loss_that_leaves_the_numbers_is_an_error(recipe, tmp_path):
+    """With a learning rate that no weight survives: no model is written, and the exit code says so."""
+    rates = {
+        "learning_rate": 1e38,
+        "min_learning_rate": 1e38,
+        "max_steps": 3,
+        "save_steps": 1,
+        "save_strategy": "steps",
+    }
+    result = run(recipe(**rates, eval_strategy="no", load_best_model_at_end=False))
+    assert result.exit_code == 2, result.output
+    assert "Step " in result.output and "NaN or infinite" in result.output and "lower learning_rate" in result.output
+    assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
 def test_an_evaluation_says_how_well_the_model_writes(tmp_path):
@@ -345,6 +363,43 @@ def test_an_evaluation_says_how_well_the_model_writes(tmp_path):
     assert figures["eval_well_formed"] > 0.5 and figures["eval_vqa_accuracy"] == 0
     assert 0 <= figures["eval_edit_rate"] <= 1
     assert "edit_rate" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+
+
+def test_published_and_generated_rows_train_and_evaluate_together(recipe, tmp_path, data_root):
+    """The paper's self-training mix: OK-VQA as published, the release's generated answers, and rows of our own."""
+    picture = data_root / "coco" / "train2014" / "COCO_train2014_000000000009.jpg"
+    row = dict.fromkeys(GENERATED_FEATURES) | {
+        "image": {"bytes": picture.read_bytes(), "path": None}, "image_id": "9", "question": "What is it?",
+        "answer": "a square", "extra": None,
+    }  # fmt: skip
+    kinds = {"detail": {"id": "d"}, "okvqa": {"id": "o", "answers": ["a square", "a tile"], "weights": [2.0, 70.0]}}
+    for kind, values in kinds.items():
+        rows = Dataset.from_list([row | values | {"type": kind}], features=GENERATED_FEATURES)
+        rows.to_parquet(tmp_path / "generated" / kind / "train.parquet")
+    released = [{"image": picture.name, "question": "What?", "ori_answer": "x", "answer": ["a", "b"], "weight": [0, 9]}]
+    (tmp_path / "released.json").write_text(json.dumps(released), encoding="utf-8")
+    data = [
+        *yaml.safe_load(recipe().read_text(encoding="utf-8"))["data"][:1],
+        {"layout": "vigc", "files": str(tmp_path / "released.json"), "images": "coco/train2014", "type": "okvqa"},
+        {"dataset": str(tmp_path / "generated" / "detail")},
+        {"dataset": str(tmp_path / "generated" / "okvqa")},
+    ]
+    path = recipe(data=data, validation_data=data, generation_samples=5, eval_max_new_tokens=4)
+    assert str(dry_run(path)).endswith("ready to train")
+    trainer = train(path)
+    assert len(trainer.eval_dataset.rows) == 5
+    (figures,) = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert figures["eval_loss_vic_okvqa"] > 0 and figures["eval_loss_vig_detail"] > 0
+    drawn = {sample.target for sample in map(trainer.train_dataset.__getitem__, [(0, index) for index in range(5)])}
+    assert not drawn & {"a", " Question: What? Answer: a"}, "of weight 0"
+    # What stops the run stops the dry run: a row that no answer can be drawn of.
+    zero = row | {"type": "okvqa", "answers": ["a"], "weights": [0.0], "id": "zero"}
+    rows = Dataset.from_list([zero], features=GENERATED_FEATURES)
+    rows.to_parquet(tmp_path / "generated" / "okvqa" / "train.parquet")
+    path = recipe(data=data, output_dir=str(tmp_path / "other"), eval_strategy="no", load_best_model_at_end=False)
+    for action in (dry_run, train):
+        with pytest.raises(ValueError, match=r"Data set 3, row 0: the weights \[0.0\] of zero do not fit its 1 ans"):
+            action(path)
 
 
 def test_rows_are_held_out_with_their_pictures(recipe):

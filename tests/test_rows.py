@@ -17,7 +17,7 @@ from vigc.processing.rows import is_edited, to_messages
 
 def test_columns_are_the_agreed_ones():
     assert list(TRAIN_FEATURES) == [
-        *("image", "image_id", "type", "question", "answers", "source", "license"),
+        *("image", "image_id", "type", "question", "answers", "weights", "source", "license"),
         *("conversation_id", "turn", "extra"),
     ]
     assert list(GENERATED_FEATURES) == [

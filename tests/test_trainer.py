@@ -1,11 +1,14 @@
 """VigcTrainer: exact resumption, any number of processes, what is frozen, the paper's numbers, the original's steps."""
 
+import errno
 import json
 import logging
 import os
+import resource
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,12 +18,14 @@ from conftest import ROOT
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
 from torch.testing import assert_close
 from training import digest, file_digest, load_model, make_trainer, rows_of
 from transformers import TrainerCallback, TrainingArguments, masking_utils
 
 from vigc.convert_config import PRESETS, vigc_config
 from vigc.convert_keys import to_transformers
+from vigc.errors import CheckpointError, DivergenceError, is_transient
 from vigc.modeling_vigc import VigcForConditionalGeneration, backbone_vigc
 from vigc.processing import VigcProcessor
 from vigc.trainer import (
@@ -32,6 +37,7 @@ from vigc.trainer import (
     merge_trained,
 )
 from vigc.trainer.adapters import choose_trained
+from vigc.trainer.disk import disk_errors
 from vigc.trainer.mixture import Sample
 from vigc.trainer.train import load_model as load_base
 from vigc.trainer.vigc_config import learning_rate_factor
@@ -145,6 +151,174 @@ def test_a_process_may_be_killed_at_any_step(workers, vigc_folder, images, tmp_p
         continued = in_own_process(folder=vigc_folder, images=images, output=output, resume=True, **settings)
         assert continued.returncode == 0, continued.stderr
         assert result_of(output)["weights"] == expected, step
+
+
+def as_before_hashes(checkpoint):
+    """Makes a checkpoint one that was written before checkpoints held hashes."""
+    path = checkpoint / "trainer_state.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("files", "state_sha256"):
+        del state["stateful_callbacks"]["RunRecord"]["attributes"][name]
+    path.write_text(json.dumps(state), encoding="utf-8")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-50] ^= 4
+    path.write_bytes(content)
+
+
+def altered(path):
+    path.write_text(path.read_text(encoding="utf-8").replace('"global_step": 3', '"global_step": 2'), encoding="utf-8")
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(vigc_folder, images, tmp_path):
+    settings = {"evaluated": False, "dropout": False, "save_only_trained": False, "max_steps": 3, **STEPS}
+    make_trainer(vigc_folder, images, tmp_path / "run", **settings).train()
+    damages = [
+        ("model.safetensors", flip, r"model.safetensors is not what was written: its SHA-256 is"),
+        ("model.safetensors", cut, r"model.safetensors has [\d,]+ bytes, but [\d,]+ were written"),
+        ("model.safetensors", Path.unlink, r"model.safetensors is missing"),
+        ("optimizer.pt", flip, r"optimizer.pt is not what was written"),
+        ("rng_state.pth", cut, r"rng_state.pth has"),
+        ("trainer_state.json", altered, r"trainer_state.json is not what was written: its hash differs"),
+        ("trainer_state.json", cut, r"trainer_state.json cannot be read"),
+        ("trainer_state.json", Path.unlink, r"trainer_state.json is missing: it was not written to its end"),
+    ]
+    whole = shutil.copytree(tmp_path / "run" / "checkpoint-3", tmp_path / "kept")
+    checkpoint = tmp_path / "run" / "checkpoint-3"
+    trainer = make_trainer(vigc_folder, images, tmp_path / "run", **settings)
+    for name, harm, said in damages:
+        harm(checkpoint / name)
+        with pytest.raises(CheckpointError, match=said) as caught:
+            trainer.train(resume_from_checkpoint=str(checkpoint))
+        assert f"The checkpoint {checkpoint} is damaged" in str(caught.value)
+        assert f"resume from {tmp_path / 'run' / 'checkpoint-2'}, which is intact" in str(caught.value)
+        shutil.copy(whole / name, checkpoint / name)
+    trainer.train(resume_from_checkpoint=str(checkpoint))  # all files back
+    # Where no earlier one is intact, none is named; one without hashes is named by what reads it.
+    flip(checkpoint / "optimizer.pt"), cut(tmp_path / "run" / "checkpoint-2" / "model.safetensors")
+    shutil.rmtree(tmp_path / "run" / "checkpoint-1")
+    with pytest.raises(CheckpointError, match="no earlier checkpoint there is intact: start again in another output"):
+        trainer.train(resume_from_checkpoint=True)
+    for name in ("model.safetensors", "optimizer.pt"):
+        shutil.copy(whole / "optimizer.pt", checkpoint)
+        cut(checkpoint / name)
+        if name == "model.safetensors":
+            as_before_hashes(checkpoint)
+        with pytest.raises(CheckpointError, match=r"checkpoint-3 cannot be loaded \(.+\): it is damaged"):
+            make_trainer(vigc_folder, images, tmp_path / "run", **settings).train(resume_from_checkpoint=True)
+        shutil.copy(whole / "model.safetensors", checkpoint)
+
+
+def test_the_best_checkpoint_is_looked_at_before_it_is_the_end(vigc_folder, images, tmp_path):
+    trainer = make_trainer(vigc_folder, images, tmp_path / "run", num_train_epochs=1)
+    trainer.train()
+    flip(tmp_path / "run" / "checkpoint-3" / LAST)
+    for load in (trainer._load_best_model, lambda: load_trained(tmp_path / "run" / "checkpoint-3")):
+        with pytest.raises(CheckpointError, match=rf"checkpoint-3 is damaged: {LAST} is not what was written"):
+            load()
+    # The run's own folder holds its state too, and other weights than the last checkpoint: those of the best one.
+    trainer.save_state()
+    trainer.args.final_weights = "trained"
+    load_trained(trainer.save_final())
+
+
+# NaN and infinity
+
+
+class Spoil(TrainerCallback):
+    """Makes the projection's bias NaN or infinite from a step on, or its gradient, or lets it overflow."""
+
+    def __init__(self, step, what):
+        self.step, self.what = step, what
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
+        if state.global_step == self.step and self.what in ("nan", "inf"):
+            model.language_projection.bias.data.fill_(float(self.what))
+
+    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+        if state.global_step == self.step and self.what == "weight":
+            model.language_projection.bias.data[0] = torch.inf
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        if self.what == "gradient":
+            model.language_projection.bias.register_hook(
+                lambda gradient: gradient * (torch.nan if state.global_step == self.step else 1)
+            )
+
+
+@pytest.mark.parametrize(("what", "workers"), [("nan", 0), ("nan", 1), ("inf", 0), ("gradient", 0), ("weight", 0)])
+def test_a_loss_that_is_no_number_ends_training(what, workers, vigc_folder, images, tmp_path):
+    said = {
+        "gradient": "Step 3: a gradient is NaN or infinite",
+        "weight": "Step 3: language_projection.bias is NaN or infinite, so nothing is written",
+    }.get(what, r"Step 3: the loss is (nan|inf)")
+    settings = {"evaluated": False, **STEPS, **ACCUMULATED, "dataloader_num_workers": workers, "logging_steps": 500}
+    trainer = make_trainer(vigc_folder, images, tmp_path, callbacks=[Spoil(2, what)], **settings)
+    with pytest.raises(DivergenceError, match=said) as caught:
+        trainer.train()
+    places = trainer.train_dataset.plan(0)[8 : 10 if what in ("nan", "inf") else 12, :2].tolist()
+    for part, row in places:
+        name = trainer.train_dataset.rows[part][row]["conversation_id"]
+        assert f"row {row} of data set {part} ({name})" in str(caught.value)
+    assert str(caught.value).count(" of data set ") == len({tuple(place) for place in places})
+    last = tmp_path / "checkpoint-2"
+    assert f"merge_trained('{last}', FOLDER)" in str(caught.value) and not (tmp_path / "checkpoint-3").exists()
+    assert all(torch.isfinite(weight).all() for weight in load_file(last / LAST).values())
+    if what in ("nan", "weight"):
+        with pytest.raises(DivergenceError, match="so nothing is written"):
+            trainer.save_final(tmp_path / "final")
+        assert not (tmp_path / "final").exists()
+
+
+# A disk that is full
+
+
+def test_a_full_disk_is_an_error_of_the_disk_and_the_run_resumes(vigc_folder, images, tmp_path):
+    """`/dev/full` takes no byte, in the place of the file that torch writes."""
+    settings = {"evaluated": False, **STEPS, "max_steps": 3}
+    whole = make_trainer(vigc_folder, images, tmp_path / "whole", **settings)
+    whole.train()
+    (tmp_path / "run" / "checkpoint-2").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoint-2" / "optimizer.pt").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"checkpoint-2") as caught:
+        make_trainer(vigc_folder, images, tmp_path / "run", **settings).train()
+    assert is_transient(caught.value)
+    (tmp_path / "run" / "checkpoint-2" / "optimizer.pt").unlink()
+    resumed = make_trainer(vigc_folder, images, tmp_path / "run", **settings)
+    resumed.train(resume_from_checkpoint=True)
+    assert digest(resumed.model.named_parameters()) == digest(whole.model.named_parameters())
+
+
+@contextmanager
+def no_file_longer_than(size):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_the_disk_s_errors_are_known_in_what_libraries_write(tmp_path):
+    tensors = {"x": torch.zeros(100_000)}
+    words = Tokenizer(models.WordLevel({f"word{index}": index for index in range(5_000)}, "word0"))
+    for write in (
+        lambda: save_file(tensors, tmp_path / "a.safetensors"),
+        lambda: torch.save(tensors, tmp_path / "a.pt"),
+        lambda: words.save(str(tmp_path / "a.json")),
+    ):
+        said = os.strerror(errno.EFBIG)
+        with no_file_longer_than(10_000), pytest.raises(OSError, match=said) as caught, disk_errors(tmp_path):
+            write()
+        assert caught.value.errno == errno.EFBIG
+    with pytest.raises(RuntimeError, match="size mismatch"), disk_errors(tmp_path):
+        raise RuntimeError("size mismatch")
 
 
 def test_every_epoch_has_its_own_samples_after_resuming_too(vigc_folder, images, tmp_path, monkeypatch):
@@ -718,6 +892,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(vigc_folder, images, tmp_pat
     del weights["language_projection.weight"]
     save_file(weights, run / "checkpoint-2" / LAST)
     resumed = make_trainer(vigc_folder, images, run, evaluated=False, **STEPS, max_steps=3)
+    as_before_hashes(run / "checkpoint-2")
     for load in (lambda: load_trained(run / "checkpoint-2"), lambda: resumed.train(resume_from_checkpoint=True)):
         with pytest.raises(ValueError, match=r"lacks 1 of the \d+ weights .* such as language_projection.weight"):
             load()

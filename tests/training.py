@@ -30,6 +30,7 @@ def rows_of(images, kind, count, first=0) -> Dataset:
             "type": kind,
             "question": QUESTIONS[index % len(QUESTIONS)],
             "answers": list(SHORT if kind == "okvqa" else LONG),
+            "weights": None,
             "source": f"small-{kind}",
             "license": None,
             "conversation_id": f"{kind}/{index}",

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from vigc.errors import TrainingError
 from vigc.modeling_vigc import VigcForConditionalGeneration
 
 
@@ -69,7 +70,7 @@ def choose_trained(
             weight.requires_grad_(True)
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
     if not trained:
-        raise ValueError(f"freeze_policy={policy!r} leaves nothing to train: use 'paper', or set lora_rank.")
+        raise TrainingError(f"freeze_policy={policy!r} leaves nothing to train: use 'paper', or set lora_rank.")
     return trained
 
 
@@ -83,7 +84,7 @@ def add_lora(model: VigcForConditionalGeneration, lora: LoraSettings) -> None:
     names = {name.rsplit(".", 1)[-1] for name, part in model.language_model.named_modules() if hasattr(part, "weight")}
     unknown = sorted(set(lora.targets) - names)
     if unknown or not lora.targets:
-        raise ValueError(
+        raise TrainingError(
             f"lora_targets={list(lora.targets)}: the language model has no layer {', '.join(unknown) or '(none)'}; "
             f"its layers are {', '.join(sorted(names))}."
         )

@@ -18,12 +18,15 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from vigc.errors import TrainingError
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 from vigc.processing.bounded_parsing import read_json
 from vigc.processing.model_folder import folder_fingerprint
 
 from .adapters import LoraSettings, add_lora, merge_lora
+from .intact import STATE, loading, step_of
+from .record import check_intact
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +56,8 @@ def last_complete(output_dir: str | Path) -> Path | None:
 
     A process that is killed while it saves leaves a folder without its optimizer or its state.
     """
-    folders = [path for path in Path(output_dir).glob("checkpoint-*") if path.name.rsplit("-", 1)[1].isdigit()]
-    for folder in sorted(folders, key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True):
+    folders = [path for path in Path(output_dir).glob("checkpoint-*") if step_of(path) is not None]
+    for folder in sorted(folders, key=lambda path: step_of(path) or 0, reverse=True):
         try:
             read_json(folder / "trainer_state.json")
         except (OSError, ValueError):
@@ -114,23 +117,23 @@ def lay_over(model: VigcForConditionalGeneration, folder: str | Path) -> None:
     path = Path(folder) / WEIGHTS
     expected = set(_description(folder)["trained"])
     weights = dict(model.named_parameters())
-    with safe_open(path, "pt") as file, torch.no_grad():
+    with loading(folder), safe_open(path, "pt") as file, torch.no_grad():
         names = list(file.keys())
         if lost := expected - set(names):
-            raise ValueError(
+            raise TrainingError(
                 f"{path} lacks {len(lost)} of the {len(expected)} weights that were trained, such as {min(lost)}: it "
                 "was changed since. Take another checkpoint."
             )
         unknown = [name for name in names if name not in weights]
         if unknown:
-            raise ValueError(
+            raise TrainingError(
                 f"{path} holds {len(unknown)} weights that this model does not have, such as {unknown[0]}: load it "
                 f"over the model it started from ({_description(folder)['base']})."
             )
         for name in names:
             tensor = file.get_tensor(name)
             if tensor.shape != weights[name].shape:
-                raise ValueError(
+                raise TrainingError(
                     f"{name} has shape {tuple(tensor.shape)} in {path} but {tuple(weights[name].shape)} in the model: "
                     f"load it over the model it started from ({_description(folder)['base']})."
                 )
@@ -153,8 +156,10 @@ def load_trained(
     """
     folder = _folder_of(folder)
     if not is_trained_only(folder):
-        raise ValueError(f"{folder} has no {WEIGHTS}: a whole model is loaded with from_pretrained.")
+        raise TrainingError(f"{folder} has no {WEIGHTS}: a whole model is loaded with from_pretrained.")
     description = _description(folder)
+    if (folder / STATE).is_file():  # a checkpoint, or the end of a run, whose state holds no hashes
+        check_intact(folder, WEIGHTS)
     where = str(base or description["base"])
     _check_base(folder, where, description, chosen=base is not None)
     if base is None:
@@ -162,7 +167,7 @@ def load_trained(
     try:
         model = VigcForConditionalGeneration.from_pretrained(where, **kwargs)
     except OSError as error:
-        raise ValueError(
+        raise TrainingError(
             f"{folder} holds {description['trained_parameters']:,} trained parameters; the rest "
             f"({', '.join(description['from_base'])}) comes from {where!r}, which cannot be loaded: give base= the "
             "folder of that model."
@@ -187,7 +192,7 @@ def _check_base(folder: Path, where: str, description: dict[str, Any], *, chosen
         return
     said = f"{folder} was trained over weights ({then}) that {where} does not hold ({now})"
     if not chosen:
-        raise ValueError(f"{said}: bring them back, or say with base= which model it shall be laid over.")
+        raise TrainingError(f"{said}: bring them back, or say with base= which model it shall be laid over.")
     logger.warning("%s: what comes of laying it over them is another model than was trained.", said)
 
 
@@ -197,7 +202,9 @@ def _folder_of(name: str | Path) -> Path:
     try:
         return Path(snapshot_download(str(name)))  # nosec B615: weights, no code
     except (OSError, HFValidationError) as error:
-        raise ValueError(f"{str(name)!r} is neither a folder here nor a model on the Hub: check the name.") from error
+        raise TrainingError(
+            f"{str(name)!r} is neither a folder here nor a model on the Hub: check the name."
+        ) from error
 
 
 def _description(folder: str | Path) -> dict[str, Any]:
@@ -205,7 +212,7 @@ def _description(folder: str | Path) -> dict[str, Any]:
     try:
         return read_json(path)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}, which says what {WEIGHTS} belongs to, cannot be read: {error}") from error
+        raise TrainingError(f"{path}, which says what {WEIGHTS} belongs to, cannot be read: {error}") from error
 
 
 def _parts(names: Any) -> set[str]:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from vigc.errors import TrainingError
+
 from .mixture import VigcMixture
 from .record import recorded
 
@@ -64,7 +66,7 @@ def epoch_sampler(mixture: VigcMixture, args: TrainingArguments) -> EpochSampler
     """
     strategy = args.train_sampling_strategy
     if strategy not in ("random", "group_by_length"):
-        raise ValueError(
+        raise TrainingError(
             f"train_sampling_strategy={strategy!r}: a mixture is drawn at 'random' or by 'group_by_length'."
         )
     step = args.train_batch_size * args.world_size

@@ -20,11 +20,12 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from vigc.errors import ImageError
+from vigc.errors import ImageError, TrainingError
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 
-from .mixture import VigcMixture, open_row_image
+from .mixture import VigcMixture
+from .rows import open_row_image
 
 # What `done.bin` says of a picture.
 _DONE, _UNREADABLE = 1, 2
@@ -163,9 +164,13 @@ def compute_features(
         ValueError: `mixture` is no [`VigcMixture`], or one that cuts its pictures anew every time.
     """
     if not isinstance(mixture, VigcMixture):
-        raise ValueError(f"image_features={str(folder)!r} works with a VigcMixture as train_dataset, and this is none.")
+        raise TrainingError(
+            f"image_features={str(folder)!r} works with a VigcMixture as train_dataset, and this is none."
+        )
     if mixture.image_size is not None:
-        raise ValueError("image_features keeps what the ViT makes of whole pictures: give the mixture image_size=None.")
+        raise TrainingError(
+            "image_features keeps what the ViT makes of whole pictures: give the mixture image_size=None."
+        )
     model.vision_model.to(accelerator.device).eval()
     # What the Q-Former's cross-attention makes of them in mixed precision.
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)
@@ -201,7 +206,7 @@ def _key(image: Mapping[str, Any]) -> str:
     try:
         stat = Path(image["path"]).stat()
     except OSError as error:
-        raise ValueError(f"The picture {image['path']!r} cannot be read: {error}") from error
+        raise TrainingError(f"The picture {image['path']!r} cannot be read: {error}") from error
     return f"{image['path']}:{stat.st_size}:{stat.st_mtime_ns}"
 
 

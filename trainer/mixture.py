@@ -6,32 +6,37 @@ any number of loader workers and processes.
 
 from __future__ import annotations
 
-import logging
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import datasets
 import numpy as np
 import torch
 from PIL import Image
 
-from vigc.errors import ImageError
+from vigc.errors import ImageError, TrainingError
 from vigc.modeling_vigc.sentences_vigc import UnitRule
-from vigc.processing import open_image, pair_text
+from vigc.processing import pair_text
 from vigc.processing.instructions_vigc import instruction_type
 
 from .augment import augmented
+from .rows import (
+    aligned,
+    answers_of,
+    check_answers,
+    draw_answer,
+    likeliest_answer,
+    open_row_image,
+    readable,
+    shares,
+)
 
 if TYPE_CHECKING:
     from .features import ImageFeatures
 
-logger = logging.getLogger(__name__)
-
-_COLUMNS = ("image", "type", "question")
 _SENTENCES = UnitRule()
 # Rows that are tried in the place of one whose picture cannot be opened, before all are given up.
 _TRIES = 20
@@ -48,6 +53,7 @@ class Sample:
         task: "vig" or "vic".
         type: Type of instruction.
         group: In evaluation: which figure the sample counts for.
+        place: In training: (data set, row) that it was made of.
         image_embeds: Instead of the picture: what the ViT makes of it, float (patches + 1, vision width).
     """
 
@@ -57,6 +63,7 @@ class Sample:
     task: str
     type: str
     group: int | None = None
+    place: tuple[int, int] | None = None
     image_embeds: torch.Tensor | None = None
 
 
@@ -95,12 +102,16 @@ class VigcMixture(torch.utils.data.Dataset):
         min_crop: float = 0.5,
     ) -> None:
         self.rows = [readable(part, index) for index, part in enumerate(rows)]
+        for index, part in enumerate(self.rows):
+            check_answers(part, index)
         if not self.rows:
-            raise ValueError("A mixture needs at least one data set.")
+            raise TrainingError("A mixture needs at least one data set.")
         sizes = [len(part) for part in self.rows]
         self.weights = [math.sqrt(size) for size in sizes] if weights is None else [float(one) for one in weights]
         if len(self.weights) != len(sizes) or min(self.weights) < 0 or sum(self.weights) <= 0:
-            raise ValueError(f"weights={weights}: give one number, 0 or more, for each of the {len(sizes)} data sets.")
+            raise TrainingError(
+                f"weights={weights}: give one number, 0 or more, for each of the {len(sizes)} data sets."
+            )
         self.seed = seed
         self.samples_per_epoch = samples_per_epoch or sum(sizes)
         self.tasks = tuple(tasks)
@@ -109,7 +120,7 @@ class VigcMixture(torch.utils.data.Dataset):
         self.min_crop = min_crop
         # Set by who has computed them, and then what samples bring instead of pictures.
         self.features: ImageFeatures | None = None
-        self.counts = _shares(self.samples_per_epoch, self.weights)
+        self.counts = shares(self.samples_per_epoch, self.weights)
         # Marked by whichever process met them: loader workers share this memory.
         self._unreadable = [torch.zeros(size, dtype=torch.bool).share_memory_() for size in sizes]
         self._plan: tuple[int, np.ndarray] | None = None
@@ -124,13 +135,15 @@ class VigcMixture(torch.utils.data.Dataset):
         rng = Random(f"{self.seed}/{epoch}/{index}")
         for attempt in range(_TRIES):
             try:
-                return self._sample(self.rows[part][row], self.tasks[task], rng)
+                return self._sample((part, row), self.tasks[task], rng)
             except ImageError as error:
                 last = error
                 self._unreadable[part][row] = True
                 rng = Random(f"{self.seed}/{epoch}/{index}/{attempt}")
                 row = rng.randrange(len(self.rows[part]))
-        raise ValueError(f"{_TRIES} rows of data set {part} were tried in a row: {last}. Are the pictures still there?")
+        raise TrainingError(
+            f"{_TRIES} rows of data set {part} were tried in a row: {last}. Are the pictures still there?"
+        )
 
     def unreadable(self) -> list[tuple[int, int]]:
         """(data set, row) of the rows met so far whose pictures could not be opened."""
@@ -170,9 +183,9 @@ class VigcMixture(torch.utils.data.Dataset):
             drawn[here] = np.stack([np.full_like(item, part), item // tasks, item % tasks], axis=1)
         return drawn
 
-    def _sample(self, row: Mapping[str, Any], task: str, rng: Random) -> Sample:
-        kind = instruction_type(row["type"])
-        answer = rng.choice(answers_of(row))  # listed as often as it was given
+    def _sample(self, place: tuple[int, int], task: str, rng: Random) -> Sample:
+        row = self.rows[place[0]][place[1]]
+        kind, answer = instruction_type(row["type"]), draw_answer(row, rng)
         question = row["question"].strip()
         if task == "vig":
             # The prompt of inference is one more wording, or training would never meet it.
@@ -182,15 +195,17 @@ class VigcMixture(torch.utils.data.Dataset):
             if self.prefix_probability and rng.random() < self.prefix_probability:
                 text, target = _with_prefix(text, target, rng)
         if self.features is not None:
-            return Sample(None, text, target, task, kind.name, image_embeds=self.features.of(row["image"]))
+            return Sample(None, text, target, task, kind.name, place=place, image_embeds=self.features.of(row["image"]))
         image = open_row_image(row)
         if self.image_size is not None:
             image = augmented(image, self.image_size, self.min_crop, rng)
-        return Sample(image, text, target, task, kind.name)
+        return Sample(image, text, target, task, kind.name, place=place)
 
 
 class EvaluationPairs(torch.utils.data.Dataset):
-    """Each row as VIG and as VIC, asked as at inference, with its most frequent answer; nothing is random.
+    """Each row as VIG and as VIC, asked as at inference, with its likeliest answer; nothing is random.
+
+    Published and generated rows can stand together: their columns are aligned, and what one lacks is null.
 
     Args:
         rows: Data sets, as of [`VigcMixture`].
@@ -199,8 +214,9 @@ class EvaluationPairs(torch.utils.data.Dataset):
 
     def __init__(self, rows: Sequence[datasets.Dataset], tasks: Sequence[str] = ("vig", "vic")) -> None:
         parts = [readable(part, index) for index, part in enumerate(rows)]
-        common = [name for name in parts[0].column_names if all(name in part.column_names for part in parts)]
-        self.rows = datasets.concatenate_datasets([part.select_columns(common) for part in parts])
+        for index, part in enumerate(parts):
+            check_answers(part, index)
+        self.rows = datasets.concatenate_datasets([aligned(part) for part in parts])
         self.tasks = tuple(tasks)
         types = sorted(set(self.rows.unique("type")))
         self.groups = [f"{task}_{kind}" for task in self.tasks for kind in types]
@@ -211,74 +227,10 @@ class EvaluationPairs(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> Sample:
         row, task = self.rows[index // len(self.tasks)], self.tasks[index % len(self.tasks)]
         kind, question = instruction_type(row["type"]), row["question"].strip()
-        answer = Counter(answers_of(row)).most_common(1)[0][0]
+        answer = likeliest_answer(row)
         asked = {"vig": (kind.prompt, pair_text(question, answer)), "vic": (kind.vic_prompt(question), answer)}
         text, target = asked[task]
         return Sample(open_row_image(row), text, target, task, kind.name, self.groups.index(f"{task}_{kind.name}"))
-
-
-def readable(rows: datasets.Dataset, index: int) -> datasets.Dataset:
-    """`rows` with its pictures undecoded, once it is known that samples can be made of them."""
-    lacking = [name for name in _COLUMNS if name not in rows.column_names]
-    if not {"answers", "answer"} & set(rows.column_names):
-        lacking.append("answers")
-    if lacking:
-        raise ValueError(
-            f"Data set {index} has no {', '.join(lacking)}, only {', '.join(rows.column_names)}: training rows have "
-            "the columns of vigc.processing.TRAIN_FEATURES."
-        )
-    if not len(rows):
-        raise ValueError(f"Data set {index} is empty: there is nothing to draw from.")
-    for name in rows.unique("type"):
-        instruction_type(name)
-    # Ours opens them, with limits on size and upright.
-    return rows.cast_column("image", datasets.Image(decode=False))
-
-
-def answers_of(row: Mapping[str, Any]) -> list[str]:
-    """All answers to choose from; a generated row of a type with a single answer has `answer` only."""
-    answers = [text.strip() for text in row.get("answers") or [row.get("answer") or ""]]
-    answers = [text for text in answers if text]
-    if not answers:
-        raise ValueError(
-            f"The question {row['question']!r} ({row.get('conversation_id')}) has no answer: drop this row."
-        )
-    return answers
-
-
-def open_row_image(row: Mapping[str, Any]) -> Image.Image:
-    """The picture of an undecoded row; raises `ImageError` with its name."""
-    image = row["image"]
-    return open_image(image["path"] if image["bytes"] is None else image["bytes"], name=image["path"])
-
-
-def openable(rows: datasets.Dataset) -> datasets.Dataset:
-    """Undecoded rows without those whose picture cannot be opened; each such picture is said in a warning.
-
-    Raises:
-        ValueError: None can.
-    """
-    good, kept = {}, []
-    for index, image in enumerate(rows["image"]):
-        key = image["path"] if image["bytes"] is None else index
-        if key not in good:
-            try:
-                open_row_image({"image": image})
-            except ImageError as error:
-                logger.warning("Left out of evaluation: %s", error)
-                good[key] = False
-            else:
-                good[key] = True
-        kept += [index] if good[key] else []
-    if not kept:
-        raise ValueError(f"None of the {len(rows)} pictures of evaluation rows can be opened: is this their folder?")
-    return rows if len(kept) == len(rows) else rows.select(kept)
-
-
-def source_of(rows: datasets.Dataset) -> str:
-    """Where a data set's rows come from, as they say."""
-    names = rows.unique("source") if "source" in rows.column_names else []
-    return ", ".join(sorted(str(name) for name in names if name)) or "unnamed"
 
 
 def _texts(rows: datasets.Dataset) -> datasets.Dataset:
@@ -298,13 +250,3 @@ def _with_prefix(text: str, answer: str, rng: Random) -> tuple[str, str]:
         return text, answer
     end = rng.choice(ends)
     return f"{text} {answer[:end].strip()}", answer[end:].strip()
-
-
-def _shares(total: int, weights: Sequence[float]) -> list[int]:
-    """Whole numbers in proportion to `weights` that add up to `total`: the largest remainders are rounded up."""
-    exact = [total * weight / sum(weights) for weight in weights]
-    counts = [math.floor(share) for share in exact]
-    by_remainder = sorted(range(len(exact)), key=lambda index: counts[index] - exact[index])
-    for index in by_remainder[: total - sum(counts)]:
-        counts[index] += 1
-    return counts

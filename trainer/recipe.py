@@ -25,6 +25,7 @@ from typing import Any, Literal, NoReturn, Union, cast, get_args, get_origin, ge
 from transformers import HfArgumentParser
 from transformers.trainer_utils import IntervalStrategy
 
+from vigc.errors import TrainingError
 from vigc.processing.annotations import LAYOUTS
 from vigc.processing.bounded_parsing import MAX_YAML_BYTES, parse_yaml, read_text
 from vigc.processing.instructions_vigc import INSTRUCTION_TYPES
@@ -91,7 +92,7 @@ class Recipe:
 
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; training arguments are those of VigcTrainingArguments.")
+        raise TrainingError(f"{message}; training arguments are those of VigcTrainingArguments.")
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -112,31 +113,31 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     arguments = [item.name for item in fields(VigcTrainingArguments) if item.init]
     for name in values:
         if name not in own and name not in arguments:
-            raise ValueError(f"{path}: {name!r} is not known: {_meant(str(name), [*own, *arguments])}")
+            raise TrainingError(f"{path}: {name!r} is not known: {_meant(str(name), [*own, *arguments])}")
     given, rest = _own_overrides(list(overrides))
     settings = {**own, **{name: value for name, value in values.items() if name in own}, **given}
     if not settings["model"]:
-        raise ValueError(f"{path}: 'model' is missing: name the folder of the model that training starts from.")
+        raise TrainingError(f"{path}: 'model' is missing: name the folder of the model that training starts from.")
     if not values.get("output_dir") and not any(word.startswith(("--output_dir", "--output-dir")) for word in rest):
         # HF's own default would be taken without a word.
-        raise ValueError(f"{path}: 'output_dir' is missing: name the folder that the trained model is written to.")
+        raise TrainingError(f"{path}: 'output_dir' is missing: name the folder that the trained model is written to.")
     for name in ("model", "revision", "data_root"):
         if not isinstance(settings[name], str) and not (name == "revision" and settings[name] is None):
-            raise ValueError(f"{path}: {name}={settings[name]!r} is not a text: write it in quotes.")
+            raise TrainingError(f"{path}: {name}={settings[name]!r} is not a text: write it in quotes.")
     rows = _whole_number(path, "validation_rows", settings["validation_rows"])
     data = _entries(path, "data", settings["data"], Path(settings["data_root"]))
     if not data:
-        raise ValueError(f"{path}: 'data' is missing: list at least one data set.")
+        raise TrainingError(f"{path}: 'data' is missing: list at least one data set.")
     weighted = [entry for entry in data if entry.weight is not None]
     if weighted and len(weighted) < len(data):
-        raise ValueError(
+        raise TrainingError(
             f"{path}: 'weight' is given for {len(weighted)} of {len(data)} data sets: give it for all or none."
         )
     validation = _entries(path, "validation_data", settings["validation_data"], Path(settings["data_root"]))
     parsed = _arguments(path, {name: value for name, value in values.items() if name not in own}, rest)
     if parsed.eval_strategy != "no" and not validation and rows <= 0:
         when = IntervalStrategy(parsed.eval_strategy).value
-        raise ValueError(
+        raise TrainingError(
             f"{path}: eval_strategy={when!r} without rows to evaluate on: give validation_data or "
             "validation_rows, or eval_strategy: 'no' with load_best_model_at_end: false."
         )
@@ -147,9 +148,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = parse_yaml(read_text(path, MAX_YAML_BYTES))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a readable YAML file: {error}") from error
+        raise TrainingError(f"{path} is not a readable YAML file: {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path} holds {type(values).__name__}, but a recipe is a list of 'name: value'.")
+        raise TrainingError(f"{path} holds {type(values).__name__}, but a recipe is a list of 'name: value'.")
     return values
 
 
@@ -162,10 +163,10 @@ def _own_overrides(overrides: list[str]) -> tuple[dict[str, str], list[str]]:
         name = name.replace("-", "_")
         if word.startswith("--") and name in ("model", "revision", "data_root", "validation_rows"):
             if not found and not overrides:
-                raise ValueError(f"--{name} needs a value.")
+                raise TrainingError(f"--{name} needs a value.")
             given[name] = value if found else overrides.pop(0)
         elif word.startswith("--") and name in ("data", "validation_data"):
-            raise ValueError(f"--{name} cannot be given on the command line: write it into the recipe.")
+            raise TrainingError(f"--{name} cannot be given on the command line: write it into the recipe.")
         else:
             rest.append(f"--{name}{found}{value}" if word.startswith("--") else word)
     return given, rest
@@ -179,12 +180,12 @@ def _arguments(path: Path, values: Mapping[str, Any], overrides: list[str]) -> V
     try:
         arguments, unknown = parser.parse_args_into_dataclasses(args=overrides, return_remaining_strings=True)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise TrainingError(f"{path}: {error}") from error
     if unknown:
         name = unknown[0].removeprefix("--").partition("=")[0].replace("-", "_")
         if not unknown[0].startswith("--"):
-            raise ValueError(f"{unknown[0]!r} belongs to no argument: they are given as --{name} VALUE.")
-        raise ValueError(f"{unknown[0].partition('=')[0]} is not known: {_meant(name, hints)}")
+            raise TrainingError(f"{unknown[0]!r} belongs to no argument: they are given as --{name} VALUE.")
+        raise TrainingError(f"{unknown[0].partition('=')[0]} is not known: {_meant(name, hints)}")
     return arguments
 
 
@@ -218,7 +219,7 @@ def _as_typed(place: str, value: Any, hint: Any) -> Any:
             list: "a list of texts",
         }
         wanted = " or ".join(dict.fromkeys(names[kind] for kind in kinds if kind in names)) or str(hint)
-        raise ValueError(f"{place}={value!r} should be {wanted}.")
+        raise TrainingError(f"{place}={value!r} should be {wanted}.")
     return value
 
 
@@ -228,14 +229,14 @@ def _whole_number(path: Path, name: str, value: Any) -> int:
             raise TypeError
         return int(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{path}: {name}={value!r} is not a whole number.") from None
+        raise TrainingError(f"{path}: {name}={value!r} is not a whole number.") from None
 
 
 def _entries(path: Path, key: str, values: Any, root: Path) -> tuple[DataEntry, ...]:
     if values is None:
         return ()
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-        raise ValueError(f"{path}: {key!r} is {values!r}, but a list of data sets is expected.")
+        raise TrainingError(f"{path}: {key!r} is {values!r}, but a list of data sets is expected.")
     return tuple(_entry(f"{path}: {key}[{index}]", value, root) for index, value in enumerate(values))
 
 
@@ -243,23 +244,23 @@ def _entry(place: str, value: dict[str, Any], root: Path) -> DataEntry:
     names = [item.name for item in fields(DataEntry)]
     unknown = [name for name in value if name not in names]
     if unknown:
-        raise ValueError(f"{place}: {unknown[0]!r} is not known: a data set has {', '.join(names)}.")
+        raise TrainingError(f"{place}: {unknown[0]!r} is not known: a data set has {', '.join(names)}.")
     if (value.get("dataset") is None) == (value.get("layout") is None):
-        raise ValueError(f"{place}: give either 'dataset' (a folder of rows) or 'layout' with 'files' and 'images'.")
+        raise TrainingError(f"{place}: give either 'dataset' (a folder of rows) or 'layout' with 'files' and 'images'.")
     files = value.get("files") or ()
     files = [files] if isinstance(files, str) else files
     if not isinstance(files, (list, tuple)) or not all(isinstance(file, str) for file in files):
-        raise ValueError(f"{place}: files={files!r} should be a text or a list of texts: the names of files.")
+        raise TrainingError(f"{place}: files={files!r} should be a text or a list of texts: the names of files.")
     for name in (name for name in names if name not in ("files", "weight")):
         if not isinstance(value.get(name), (str, type(None))):
-            raise ValueError(f"{place}: {name}={value[name]!r} is not a text: write it in quotes.")
+            raise TrainingError(f"{place}: {name}={value[name]!r} is not a text: write it in quotes.")
     if value.get("type") is not None and value["type"] not in INSTRUCTION_TYPES:
-        raise ValueError(f"{place}: type={value['type']!r} is not known: use one of {', '.join(INSTRUCTION_TYPES)}.")
+        raise TrainingError(f"{place}: type={value['type']!r} is not known: use one of {', '.join(INSTRUCTION_TYPES)}.")
     if value.get("layout") is not None:
         if value["layout"] not in LAYOUTS:
-            raise ValueError(f"{place}: layout {value['layout']!r} is not known: use one of {', '.join(LAYOUTS)}.")
+            raise TrainingError(f"{place}: layout {value['layout']!r} is not known: use one of {', '.join(LAYOUTS)}.")
         if not files or not value.get("images"):
-            raise ValueError(f"{place}: a layout needs 'files' and 'images'.")
+            raise TrainingError(f"{place}: a layout needs 'files' and 'images'.")
     kept = {name: entry for name, entry in value.items() if entry is not None}
     kept |= {"files": tuple(str(root / file) for file in files)}
     if "weight" in kept:
@@ -277,5 +278,5 @@ def _weight(place: str, value: Any) -> float:
     except (TypeError, ValueError):
         weight = math.nan
     if not 0 <= weight < math.inf:
-        raise ValueError(f"{place}: weight={value!r} should be a number, 0 or more.")
+        raise TrainingError(f"{place}: weight={value!r} should be a number, 0 or more.")
     return weight

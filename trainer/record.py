@@ -6,17 +6,22 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import datasets
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer_callback import ExportableState
 from transformers.training_args import OptimizerNames
 
+from vigc.errors import CheckpointError, TrainingError
 from vigc.processing.bounded_parsing import parse_json, read_json
 
-from .mixture import VigcMixture, source_of
+from .intact import FILES, STATE_HASH, damage, earlier_than, file_hashes, state_hash
+from .mixture import VigcMixture
+from .rows import source_of
 from .vigc_config import VigcTrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -38,16 +43,33 @@ class RunRecord(TrainerCallback, ExportableState):
         run: What the run is, of [`describe_run`].
         image_use: The checks of pictures "before" training and "after" its first evaluation, as far as made.
         unreadable: (data set, row) of rows whose pictures could not be opened.
+
+    In a checkpoint it also holds the hashes of the checkpoint's files, of its state and of itself.
     """
 
     def __init__(self) -> None:
         self.run: dict[str, Any] = {}
         self.image_use: dict[str, dict[str, Any]] = {}
         self.unreadable: list[list[int]] = []
+        self._checkpoint: tuple[Path, TrainerState] | None = None
+
+    @contextmanager
+    def of_checkpoint(self, folder: Path, state: TrainerState) -> Iterator[None]:
+        """While a checkpoint is written, whose state is written last: the record holds the hashes of its files."""
+        self._checkpoint = (folder, state)
+        try:
+            yield
+        finally:
+            self._checkpoint = None
 
     def state(self) -> dict[str, Any]:
         """As HF's Trainer writes and restores it."""
-        return {"args": {}, "attributes": dict(vars(self))}
+        attributes: dict[str, Any] = {"run": self.run, "image_use": self.image_use, "unreadable": self.unreadable}
+        if self._checkpoint is not None:
+            folder, state = self._checkpoint
+            attributes[FILES] = file_hashes(folder)
+            attributes[STATE_HASH] = state_hash(asdict(state), attributes)
+        return {"args": {}, "attributes": attributes}
 
     def go_on(self, saved: Mapping[str, Any]) -> None:
         """Takes what was measured and met before; the run's description stays its own."""
@@ -58,6 +80,27 @@ def recorded(state: Mapping[str, Any]) -> dict[str, Any] | None:
     """The attributes of a checkpoint's [`RunRecord`], by the checkpoint's callback states; None without one."""
     found = state.get(RunRecord.__name__)
     return found["attributes"] if found else None
+
+
+def check_intact(checkpoint: str | Path, names: str = "*") -> None:
+    """Compares a checkpoint's files with the hashes that were recorded when they were written.
+
+    Args:
+        checkpoint: Its folder; one that was written without hashes passes.
+        names: Which files, as a pattern.
+
+    Raises:
+        CheckpointError: A file is missing, cut or altered. The error names it and the latest earlier checkpoint that
+            is as it was written.
+    """
+    folder = Path(checkpoint)
+    if (said := damage(folder, recorded, names)) is None:
+        return
+    good = next((one for one in earlier_than(folder) if damage(one, recorded) is None), None)
+    fix = "no earlier checkpoint there is intact: start again in another output_dir"
+    if good is not None:
+        fix = f"delete this checkpoint and resume from {good}, which is intact (--resume_from_checkpoint {good})"
+    raise CheckpointError(f"The checkpoint {folder} is damaged: {said}. Bring the file back, or {fix}.")
 
 
 def describe_run(args: VigcTrainingArguments, samples: Any, base: str | None) -> dict[str, Any]:
@@ -98,7 +141,7 @@ def check_same_run(checkpoint: str | Path, now: Mapping[str, Any]) -> None:
         return
     changes = list(_changes(then, now))
     if other := [said for name, said in changes if name not in _LENGTH]:
-        raise ValueError(
+        raise TrainingError(
             f"{checkpoint} is of another run: {'; '.join(other)}. Go on with what it had, or start anew in another "
             "output_dir."
         )
@@ -115,8 +158,10 @@ def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[
 
 def _digest(rows: datasets.Dataset) -> str:
     """16 hexadecimal digits that change with questions, answers, and whose picture they are about."""
-    wanted = ("image_id", "type", "question", "answers", "answer")
+    wanted = ("image_id", "type", "question", "answers", "answer", "weights")
     total = hashlib.sha256()
     for batch in rows.select_columns([name for name in wanted if name in rows.column_names]).iter(1000):
+        if not any(batch.get("weights", ())):
+            batch.pop("weights", None)  # rows without weights have the digest that they had before there were any
         total.update(json.dumps(batch, sort_keys=True).encode())
     return total.hexdigest()[:16]

@@ -5,20 +5,26 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers import Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from vigc.errors import TrainingError
 from vigc.hub_cards import push_folder, write_trained_model_card
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 
 from .adapters import LoraSettings, merge_lora
 from .checkpoints import discard_trained, is_trained_only, lay_over, load_trained, save_trained
-from .mixture import VigcMixture, source_of
-from .record import RunRecord
+from .disk import disk_errors
+from .divergence import FiniteCheck
+from .intact import FILES, STATE, STATE_HASH, loading
+from .mixture import VigcMixture
+from .record import RunRecord, check_intact, recorded
+from .rows import source_of
 from .scoring import ImageUse
 from .vigc_config import VigcTrainingArguments, settings_said
 
@@ -37,6 +43,7 @@ class SavingTrainer(Trainer):
         trained_parameters: How many numbers they hold.
         lora: Settings of LoRA's layers, if the model has any.
         processor: The model's.
+        finite: Looks for losses, gradients and weights that are no numbers.
     """
 
     args: VigcTrainingArguments
@@ -46,6 +53,7 @@ class SavingTrainer(Trainer):
     trained_parameters: int
     lora: LoraSettings | None
     processor: VigcProcessor
+    finite: FiniteCheck
     # Whether folders get the whole model; None: as `save_only_trained` says.
     _writes_whole: bool | None = None
 
@@ -90,14 +98,43 @@ class SavingTrainer(Trainer):
         self.processor.save_pretrained(folder)
         torch.save(self.args, folder / "training_args.bin")
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.finite.check_weights()
+        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:
+            (folder / STATE).unlink(missing_ok=True)  # what is written over is complete again when this is there
+        with self.record.of_checkpoint(folder, self.state), disk_errors(folder):
+            super()._save_checkpoint(model, trial)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # hashes are taken next, of what all processes wrote
+
+    def save_state(self) -> None:
+        """As every Trainer's; the hashes of the last checkpoint, which are not of this folder's files, stay there."""
+        record = recorded(cast("dict[str, Any]", self.state.stateful_callbacks))
+        for name in (FILES, STATE_HASH):
+            (record or {}).pop(name, None)
+        super().save_state()
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled or not is_trained_only(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            with loading(resume_from_checkpoint):
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             lay_over(self.accelerator.unwrap_model(self.model), resume_from_checkpoint)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with loading(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with loading(checkpoint):
+            super()._load_rng_state(checkpoint)
+
     def _load_best_model(self) -> None:
         best = str(self.state.best_model_checkpoint)
+        check_intact(best, "*.safetensors")
         if self.is_fsdp_enabled or self.is_deepspeed_enabled or not is_trained_only(best):
             super()._load_best_model()
         else:
@@ -110,10 +147,18 @@ class SavingTrainer(Trainer):
         only what was trained differs. Otherwise LoRA's layers are merged here, which ends their training.
 
         Raises:
+            DivergenceError: A trained weight is NaN or infinite; nothing is written.
+            OSError: The disk is full, or gone.
             ValueError: The model that training started from is gone or another one; what was trained is then in
                 `output_dir`, and `merge_trained(output_dir, ..., base=...)` makes the whole of it.
         """
         folder = Path(output_dir or str(self.args.output_dir))
+        self.finite.check_weights()
+        with disk_errors(folder):
+            self._save_final(folder)
+        return folder
+
+    def _save_final(self, folder: Path) -> None:
         rounded = self.args.frozen_dtype is not None
         if self.args.final_weights == "trained" or rounded:
             self._write(folder, whole=False)
@@ -124,12 +169,11 @@ class SavingTrainer(Trainer):
         elif self.args.final_weights == "whole":
             if self.lora is not None:
                 if self.is_fsdp_enabled:
-                    raise ValueError("LoRA cannot be merged while weights are sharded: set final_weights='trained'.")
+                    raise TrainingError("LoRA cannot be merged while weights are sharded: set final_weights='trained'.")
                 merge_lora(self.accelerator.unwrap_model(self.model))
             self._write(folder, whole=True)
         if self.args.should_save:
             self.write_card(folder)
-        return folder
 
     def _write(self, folder: Path, *, whole: bool) -> None:
         self._writes_whole = whole
@@ -170,7 +214,7 @@ class SavingTrainer(Trainer):
             PushError: Something keeps it from the Hub; the model is in `output_dir`.
         """
         if revision is not None or kwargs:
-            raise ValueError(f"push_to_hub publishes main, with our card: drop {', '.join(['revision', *kwargs])}.")
+            raise TrainingError(f"push_to_hub publishes main, with our card: drop {', '.join(['revision', *kwargs])}.")
         folder, args = self.save_final(), self.args
         if not self.is_world_process_zero():
             return None

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from vigc.errors import TrainingError
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor, pair_text
 
-from .mixture import EvaluationPairs, answers_of, open_row_image
+from .mixture import EvaluationPairs
+from .rows import likeliest_answer, open_row_image, references_of
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ class WrittenRow:
         index: The row's index in the evaluation set.
         type: Its type of instruction.
         reference_question: The row's question.
-        references: All its answers.
+        references: All its answers; weighted ones as often as ten annotators would have given them.
         vig_text: What VIG wrote.
         question: VIG's question; None where its text is not a pair.
         draft: VIG's answer.
@@ -129,7 +131,7 @@ def check_metric(
         known += compute_metrics([_written_well(pairs.rows[index], index) for index in map(types.index, set(types))])
     if wanted not in known:
         near = difflib.get_close_matches(wanted, known, n=1)
-        raise ValueError(
+        raise TrainingError(
             f"metric_for_best_model={name!r} is no figure of an evaluation: "
             + (f"did you mean {near[0]!r}? " if near else "")
             + f"There are {', '.join(known)}."
@@ -137,9 +139,9 @@ def check_metric(
 
 
 def _written_well(row: Mapping[str, Any], index: int) -> WrittenRow:
-    question, answers = row["question"], answers_of(row)
-    text = pair_text(question, answers[0])
-    return WrittenRow(index, row["type"], question, answers, text, question, answers[0], answers[0], answers[0])
+    question, answer = row["question"], likeliest_answer(row)
+    text = pair_text(question, answer)
+    return WrittenRow(index, row["type"], question, references_of(row), text, question, answer, answer, answer)
 
 
 @torch.no_grad()
@@ -173,7 +175,7 @@ def write_rows(
                 index,
                 row["type"],
                 questions[place],
-                answers_of(row),
+                references_of(row),
                 drafted.vig_texts[place],
                 drafted.questions[place],
                 drafted.drafts[place],

@@ -9,13 +9,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from transformers import Trainer, get_scheduler
 
+from vigc.errors import TrainingError
 from vigc.hub_cards.revisions import commit_of
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
@@ -26,8 +29,9 @@ from .adapters import LoraSettings, choose_trained
 from .checkpoints import is_trained_only, last_complete
 from .data_collator import VigcDataCollator
 from .epochs import epoch_sampler
-from .mixture import EvaluationPairs, VigcMixture, openable, readable
+from .mixture import EvaluationPairs, VigcMixture
 from .recipe import DataEntry, Recipe, read_recipe
+from .rows import openable, readable
 from .scoring import WrittenRow, check_metric
 from .vigc_config import VigcTrainingArguments
 from .vigc_trainer import VigcTrainer
@@ -55,20 +59,23 @@ def train(
 ) -> VigcTrainer:
     """Trains as a recipe says, writes the model to its `output_dir`, and with `push_to_hub` publishes it.
 
+    The same call resumes a run that was interrupted, and one that has ended writes its model again.
+
     Args:
         recipe: A YAML file, see [`~vigc.trainer.recipe`].
         overrides: Training arguments that win over it, such as `["--learning_rate", "1e-4"]`.
         compute_metrics: See [`VigcTrainer`].
 
     Raises:
-        ValueError: Something in the recipe or the data is wrong or missing; or the output folder holds the checkpoints
-            of another run, and `--resume_from_checkpoint last` was not given.
+        TrainingError: Something in the recipe or the data is wrong or missing; or the output folder holds the
+            checkpoints of another run, or damaged ones; or the loss is NaN or infinite.
+        OSError: The disk is full: the same call resumes from the last checkpoint once there is room.
     """
     plan = read_recipe(recipe, overrides)
     args = plan.arguments
     checkpoint = _checkpoint(args)
     if problem := _model_problem(plan.model):
-        raise ValueError(problem)
+        raise TrainingError(problem)
     training, validation = load_data(plan)
     pinned: dict[str, Any] = {"revision": commit_of(plan.model, plan.revision)}
     processor = VigcProcessor.from_pretrained(plan.model, **pinned)
@@ -133,12 +140,23 @@ def dry_run(
     report.lines.append(_model_said(config, plan.arguments))
     report.lines.append(_steps_said(plan.arguments, len(samples)))
     _check_settings(plan.arguments, samples)
-    if validation and plan.arguments.eval_strategy != "no":
+    collate = VigcDataCollator(processor)
+    if validation:
         pairs, writes = EvaluationPairs(validation, plan.arguments.tasks), plan.arguments.generation_samples > 0
-        check_metric(plan.arguments.metric_for_best_model, pairs, writes, compute_metrics)
-    batch = VigcDataCollator(processor)([samples[0, index] for index in range(min(2, len(samples)))])
+        if plan.arguments.eval_strategy != "no":
+            check_metric(plan.arguments.metric_for_best_model, pairs, writes, compute_metrics)
+        collate([pairs[len(pairs.tasks) * start] for start in _starts(validation)])
+    # One sample of each data set beside the first two: what is wrong with a data set shows in any of its rows.
+    first = np.unique(samples.plan(0)[:, 0], return_index=True)[1].tolist()
+    collate([samples[0, index] for index in first])
+    batch = collate([samples[0, index] for index in range(min(2, len(samples)))])
     report.lines.append("first samples: " + ", ".join(f"{name} {tuple(one.shape)}" for name, one in batch.items()))
     return report
+
+
+def _starts(parts: Sequence[datasets.Dataset]) -> list[int]:
+    """Where each of several data sets begins once they are joined."""
+    return [0, *accumulate(map(len, parts))][:-1]
 
 
 def load_data(plan: Recipe) -> tuple[list[datasets.Dataset], list[datasets.Dataset]]:
@@ -156,7 +174,7 @@ def load_data(plan: Recipe) -> tuple[list[datasets.Dataset], list[datasets.Datas
             for index, image_id in enumerate(rows["image_id"]):
                 places[image_id in held_out].append(index)
             if not places[0]:
-                raise ValueError(
+                raise TrainingError(
                     f"validation_rows={plan.validation_rows} leaves {entry.name} none of its {len(rows)} rows to train "
                     "on: give a smaller number, or validation_data."
                 )
@@ -222,7 +240,7 @@ def _load(entry: DataEntry) -> datasets.Dataset:
 def _pictures_held_out(parts: list[datasets.Dataset], wanted: int, seed: int) -> set[str]:
     """Ids of pictures that have at least `wanted` rows between them, in whichever data sets, drawn by `seed`."""
     if not all("image_id" in rows.column_names for rows in parts):
-        raise ValueError("validation_rows needs a column image_id in every data set: give validation_data instead.")
+        raise TrainingError("validation_rows needs a column image_id in every data set: give validation_data instead.")
     counts = Counter(image_id for rows in parts for image_id in rows["image_id"])
     held_out: set[str] = set()
     found = 0
@@ -235,22 +253,24 @@ def _pictures_held_out(parts: list[datasets.Dataset], wanted: int, seed: int) ->
 
 
 def _checkpoint(args: VigcTrainingArguments) -> str | None:
-    """The checkpoint to go on from; `resume_from_checkpoint` names it, or is "last"."""
+    """The checkpoint to resume from: the last one, unless `resume_from_checkpoint` names another, or is "none"."""
     last = last_complete(str(args.output_dir))
     asked = args.resume_from_checkpoint
-    if asked in (None, "", "none"):
+    if asked == "none":
         if last is not None:
-            raise ValueError(
-                f"{args.output_dir} already holds {last.name}: go on with --resume_from_checkpoint last, or give "
-                "another --output_dir."
+            raise TrainingError(
+                f"{args.output_dir} already holds {last.name}: give another --output_dir, or resume without "
+                "--resume_from_checkpoint none."
             )
         return None
-    if asked in ("last", "true", "True", True):
-        if last is None:
+    if asked in (None, "", "last", "true", "True", True):
+        if last is not None:
+            logger.warning("Resuming from %s.", last)
+        elif asked not in (None, ""):
             logger.warning("%s holds no checkpoint: training starts anew.", args.output_dir)
         return str(last) if last else None
     if not Path(str(asked)).is_dir():
-        raise ValueError(f"resume_from_checkpoint={asked!r} is not a folder: name a checkpoint, or give 'last'.")
+        raise TrainingError(f"resume_from_checkpoint={asked!r} is not a folder: name a checkpoint, or give 'last'.")
     return str(asked)
 
 
@@ -278,7 +298,7 @@ def _check_settings(args: VigcTrainingArguments, samples: VigcMixture) -> None:
         try:
             get_scheduler(args.lr_scheduler_type, optimizer, scheduler_specific_kwargs=own, **given)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"lr_scheduler_type={args.lr_scheduler_type!r}: {error}") from error
+            raise TrainingError(f"lr_scheduler_type={args.lr_scheduler_type!r}: {error}") from error
 
 
 def _absent(entry: DataEntry) -> list[str]:

@@ -9,6 +9,8 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
+from vigc.errors import TrainingError
+
 FREEZE_POLICIES = ("paper", "none", "all")
 FINAL_WEIGHTS = ("whole", "trained")
 
@@ -130,7 +132,7 @@ class VigcTrainingArguments(TrainingArguments):
             self.hub_private_repo = True  # published by a decision, not by default
         super().__post_init__()
         if self.deepspeed is not None and self.hf_deepspeed_config.is_zero3():
-            raise ValueError(
+            raise TrainingError(
                 f"deepspeed={self.deepspeed!r} is of stage 3, which splits weights before it is known what is trained: "
                 "use stage 2 (recipes/deepspeed/zero2.json), or FSDP for models that one device cannot hold."
             )
@@ -201,7 +203,7 @@ class VigcTrainingArguments(TrainingArguments):
     def _check_numbers(self) -> None:
         for name in ("learning_rate", "num_train_epochs"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} should be above 0.")
+                raise TrainingError(f"{name}={getattr(self, name)} should be above 0.")
         ranges: dict[str, tuple[Any, float, float]] = {
             "per_device_train_batch_size": (self.per_device_train_batch_size, 1, math.inf),
             "per_device_eval_batch_size": (self.per_device_eval_batch_size, 1, math.inf),
@@ -221,12 +223,12 @@ class VigcTrainingArguments(TrainingArguments):
         for name, (value, low, high) in ranges.items():
             if not low <= value <= high:
                 limit = f"between {low} and {high}" if high < math.inf else f"at least {low}"
-                raise ValueError(f"{name}={value} should be {limit}.")
+                raise TrainingError(f"{name}={value} should be {limit}.")
 
 
 def _refuse(wrong: bool, message: str) -> None:
     if wrong:
-        raise ValueError(message)
+        raise TrainingError(message)
 
 
 def learning_rate_factor(step: int, *, total: int, warmup: int, start: float, end: float) -> float:

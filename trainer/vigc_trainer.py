@@ -17,17 +17,19 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import set_seed
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
-from vigc.errors import ImageError
+from vigc.errors import ImageError, TrainingError
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 
 from .adapters import LoraSettings, choose_trained, hold_frozen_in, quantized
 from .checkpoints import last_complete, weights_fingerprint
 from .data_collator import VigcDataCollator
+from .divergence import PLACES, FiniteCheck, PlacedCollator
 from .epochs import EpochCallback, epoch_sampler
 from .features import compute_features
-from .mixture import EvaluationPairs, Sample, VigcMixture, open_row_image
-from .record import RunRecord, check_same_run, describe_run
+from .mixture import EvaluationPairs, Sample, VigcMixture
+from .record import RunRecord, check_intact, check_same_run, describe_run
+from .rows import open_row_image
 from .saving import UNNAMED, SavingTrainer
 from .scoring import (
     ImageUse,
@@ -113,10 +115,12 @@ class VigcTrainer(SavingTrainer):
             **kwargs,
         )
         if self.is_fsdp_enabled and eval_dataset is not None and args.generation_samples:
-            raise ValueError(
+            raise TrainingError(
                 f"generation_samples={args.generation_samples}: texts are written row by row, which weights sharded "
                 "over processes (FSDP) cannot serve. Set generation_samples=0."
             )
+        self.finite = FiniteCheck(self)
+        self.add_callback(self.finite)
         self.add_callback(RunRecord())
         self.add_callback(EpochCallback(self))
 
@@ -129,13 +133,16 @@ class VigcTrainer(SavingTrainer):
         """As every Trainer's; `resume_from_checkpoint=True` takes the last checkpoint that was written to its end.
 
         Raises:
-            ValueError: With True, if there is none; the checkpoint is of a run with other data or settings; or
+            DivergenceError: The loss, a gradient or a weight becomes NaN or infinite; the last good checkpoint stays.
+            CheckpointError: The checkpoint is not as it was written.
+            OSError: The disk is full: the same call resumes from the last checkpoint once there is room.
+            TrainingError: With True, if there is none; the checkpoint is of a run with other data or settings; or
                 metric_for_best_model is no figure of an evaluation.
         """
         if resume_from_checkpoint is True:
             last = last_complete(str(self.args.output_dir))
             if last is None:
-                raise ValueError(
+                raise TrainingError(
                     f"{self.args.output_dir} holds no complete checkpoint to go on from: start without one."
                 )
             resume_from_checkpoint = str(last)
@@ -145,6 +152,7 @@ class VigcTrainer(SavingTrainer):
             self.args, self.train_dataset, self.base_weights or getattr(core.config, "_commit_hash", None)
         )
         if resume_from_checkpoint:
+            check_intact(resume_from_checkpoint)
             check_same_run(resume_from_checkpoint, run)
         self.record.run = run
         if isinstance(self.eval_dataset, EvaluationPairs) and self.args.eval_strategy != "no":
@@ -159,9 +167,18 @@ class VigcTrainer(SavingTrainer):
             if not str(error).startswith("Caught ") or "in DataLoader worker" not in str(error):
                 raise
             # torch hands on the worker's traceback as the message: what was wrong is its last line.
-            raise ValueError(str(error).rstrip().splitlines()[-1].partition(": ")[2]) from error
+            raise TrainingError(str(error).rstrip().splitlines()[-1].partition(": ")[2]) from error
 
     # Data and steps
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """As every Trainer's; batches of a mixture also say which rows they are made of."""
+        plain, placed = self.data_collator, PlacedCollator(self.data_collator)
+        self.data_collator = placed if isinstance(self.train_dataset, VigcMixture) else plain
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = plain
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -191,6 +208,13 @@ class VigcTrainer(SavingTrainer):
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # A run that has all its steps would otherwise make one more, where they end amid an epoch.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """As every Trainer's; what dropout draws depends on seed, step and process alone, so that resuming is exact."""
         step, micro = self._micro_step
@@ -198,7 +222,10 @@ class VigcTrainer(SavingTrainer):
         self._micro_step = (self.state.global_step, micro)
         place = f"{self.args.seed}/{self.state.global_step}/{micro}/{self.args.process_index}"
         torch.manual_seed(int.from_bytes(hashlib.sha256(place.encode()).digest()[:4], "big"))
-        return super().training_step(model, inputs, num_items_in_batch)
+        places = inputs.pop(PLACES, None)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.finite.see(loss, places, first=micro == 0)
+        return loss
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
