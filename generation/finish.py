@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from vigc.hub_cards import DatasetFacts, TypeFigures, write_dataset_card
+from vigc.hub_cards import DatasetFacts, TypeFigures, compares_drafts, write_dataset_card
 from vigc.processing import GENERATED_FEATURES
 
 from . import ledger
@@ -49,6 +49,7 @@ class Summary:
         missing: How many shards other processes have still to write.
         held: How many of those are of this process's own share, which another one works on.
         resumed: Whether the run went on with a job that was there.
+        compared: Whether answers are corrections of drafts; else there are no edits to count.
         idle: Whether the job was finished before, so that nothing was done.
         seconds: How long it took, the loading of the model included.
     """
@@ -71,6 +72,7 @@ class Summary:
     samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     missing: int = 0
     held: int = 0
+    compared: bool = True
     resumed: bool = False
     idle: bool = False
     seconds: float = 0.0
@@ -94,6 +96,7 @@ def summarize(folder: Path, plan: dict[str, Any], missing: int) -> Summary:
     summary.images, summary.duplicates = totals.images, totals.duplicates
     summary.dropped, summary.bare, summary.set_aside = totals.dropped, totals.bare, totals.set_aside
     summary.repeated = 0 if missing else ledger.read_finished(folder).get("repeated", 0)
+    summary.compared = compares_drafts(plan["configuration"])
     summary.excluded = plan["inputs"]["excluded"]
     summary.uncompared = plan["inputs"].get("uncompared", {})
     for record in islice(ledger.iter_quarantine(folder), _LISTED):

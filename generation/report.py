@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from vigc.hub_cards import compares_drafts
 from vigc.processing.images import ImageError, open_image
 from vigc.processing.rows import is_edited
 
@@ -43,7 +44,7 @@ def write_report(dataset: Path, *, max_rows: int = MAX_ROWS) -> Path:
     figures, drawn, pictures = _count(dataset, types, max(1, max_rows))
     total = sum(figures.values(), Figures())
     configuration = plan["configuration"]
-    compared = configuration["correct"] and configuration.get("iqf", {}).get("iqf_draft", True)
+    compared = compares_drafts(configuration)
     files, texts = SetAside(_EXAMPLES), SetAside(_EXAMPLES)
     for record in ledger.iter_quarantine(dataset):
         if record["kind"] == "text":

@@ -1,6 +1,6 @@
 """Cards of models and datasets: what they are, how they were made, what to beware of."""
 
-from .cards import DatasetFacts, TypeFigures, write_dataset_card
+from .cards import DatasetFacts, TypeFigures, compares_drafts, write_dataset_card
 from .custom_generate_card import write_custom_generate_card
 from .export_card import write_export_card
 from .hub_calls import PushError
@@ -15,6 +15,7 @@ __all__ = [
     "PushError",
     "Pushed",
     "TypeFigures",
+    "compares_drafts",
     "push_folder",
     "write_custom_generate_card",
     "write_dataset_card",

@@ -121,6 +121,11 @@ class DatasetFacts:
     licenses: Mapping[str, int] = field(default_factory=dict)
 
 
+def compares_drafts(configuration: Mapping[str, Any]) -> bool:
+    """Whether the answers of a job are corrections of drafts, so that edits can be counted."""
+    return bool(configuration["correct"] and configuration.get("iqf", {}).get("iqf_draft", True))
+
+
 def write_dataset_card(
     folder: Path, facts: DatasetFacts, *, write: Callable[[Path, bytes], Any] = Path.write_bytes
 ) -> Path:
@@ -151,6 +156,7 @@ def write_dataset_card(
         "dataset_card.md",
         metadata=data.to_yaml(),
         facts=facts,
+        compared=compares_drafts(facts.configuration),
         filled=list(filled),
         purposes={kind: INSTRUCTION_TYPES[kind].prompt if kind in INSTRUCTION_TYPES else "-" for kind in facts.types},
         total=total,

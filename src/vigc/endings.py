@@ -19,11 +19,13 @@ def print_summary(summary: Summary) -> None:
     elif summary.resumed:
         say("Went on with a job that was there. What the folder holds now:")
     work = f"{count(summary.rows, 'row')} from {count(summary.images, 'picture')}"
-    say(f"{work} in {summary.seconds:.1f} s, {count(summary.changed, 'answer')} edited")
+    edited = f", {count(summary.changed, 'answer')} edited" if summary.compared else ""
+    say(f"{work} in {summary.seconds:.1f} s{edited}")
     for kind, figures in summary.types.items():
         aside = f", {count(figures.malformed, 'text')} set aside" if figures.malformed else ""
         words = f" ({figures.words_out:,} words out, {figures.words_in:,} in)" if figures.changed else ""
-        say(f"  {kind:<14}{figures.rows:>6} rows, {figures.changed} edited{words}{aside}")
+        edits = f", {figures.changed} edited{words}" if summary.compared else ""
+        say(f"  {kind:<14}{figures.rows:>6} rows{edits}{aside}")
     for what, number in (
         ("exact copies of another picture", summary.duplicates),
         ("rows with the id of another one: pictures are exact copies, which --dedup finds", summary.repeated),
@@ -41,7 +43,8 @@ def print_summary(summary: Summary) -> None:
     for row in _samples(summary):
         say(f"\n{row['type']}, {line(row['image_id'])}")
         for name in ("question", "draft", "answer"):
-            say(f"  {name:<10}{line(row[name])}")
+            if row[name] is not None:  # without drafts there is a question and its answer
+                say(f"  {name:<10}{line(row[name])}")
     if summary.missing:
         say(f"\nDataset: {summary.output}, {count(summary.missing, 'shard')} still to be written by others")
         return
