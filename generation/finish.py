@@ -49,6 +49,7 @@ class Summary:
         missing: How many shards other processes have still to write.
         held: How many of those are of this process's own share, which another one works on.
         resumed: Whether the run went on with a job that was there.
+        notice: What readers must know first, if there is such a thing.
         compared: Whether answers are corrections of drafts; else there are no edits to count.
         idle: Whether the job was finished before, so that nothing was done.
         seconds: How long it took, the loading of the model included.
@@ -72,6 +73,7 @@ class Summary:
     samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     missing: int = 0
     held: int = 0
+    notice: str | None = None
     compared: bool = True
     resumed: bool = False
     idle: bool = False
@@ -96,6 +98,7 @@ def summarize(folder: Path, plan: dict[str, Any], missing: int) -> Summary:
     summary.images, summary.duplicates = totals.images, totals.duplicates
     summary.dropped, summary.bare, summary.set_aside = totals.dropped, totals.bare, totals.set_aside
     summary.repeated = 0 if missing else ledger.read_finished(folder).get("repeated", 0)
+    summary.notice = plan.get("notice")
     summary.compared = compares_drafts(plan["configuration"])
     summary.excluded = plan["inputs"]["excluded"]
     summary.uncompared = plan["inputs"].get("uncompared", {})
@@ -149,6 +152,7 @@ def write_ending(folder: Path, plan: dict[str, Any]) -> dict[str, int]:
         excluded=plan["inputs"]["excluded"],
         uncompared=plan["inputs"].get("uncompared", {}),
         licenses=dict(totals.licenses),
+        notice=plan.get("notice"),
     )
     write_dataset_card(folder, facts, write=ledger.atomic_write)
     write_report(folder)

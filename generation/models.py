@@ -44,6 +44,7 @@ class ModelFacts:
         device: Where it is to run.
         generation_config: The decoding settings that are saved with it.
         remote_code: Whether it runs the code that came with its weights, of the same revision.
+        trained_on: The only data that it was trained on, where its configuration says so.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ModelFacts:
     device: torch.device
     generation_config: GenerationConfig
     remote_code: bool = False
+    trained_on: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +101,25 @@ def describe_model(
             raise GenerationError("A model object needs its processor: pass processor= too, or the model's folder.")
         name = str(model.config._name_or_path or type(model).__name__)
         found = weights_fingerprint(model) if isinstance(model, torch.nn.Module) else None
-        return ModelFacts(_public_name(name), found, _dtype_name(model.dtype), model.device, model.generation_config)
+        return ModelFacts(
+            _public_name(name),
+            found,
+            _dtype_name(model.dtype),
+            model.device,
+            model.generation_config,
+            trained_on=getattr(model.config, "trained_on", None),
+        )
     name = os.fspath(model)
     with _said_plainly(name):
         commit = commit_of(name, revision)
         model_class, _ = _classes(name, commit, trust_remote_code)
         kind = _loaded_dtype(name, commit, dtype, device)
         generation_config = _generation_config(name, commit or "main")
+        said = PreTrainedConfig.get_config_dict(name, revision=commit)[0].get("trained_on")
+        trained_on = said if isinstance(said, str) else None
     found = folder_fingerprint(Path(name)) if Path(name).is_dir() else commit
     remote_code = model_class is not VigcForConditionalGeneration
-    return ModelFacts(_public_name(name), found, kind, device, generation_config, remote_code)
+    return ModelFacts(_public_name(name), found, kind, device, generation_config, remote_code, trained_on)
 
 
 def weights_fingerprint(model: torch.nn.Module) -> str:
@@ -241,7 +252,12 @@ def _brought(name: str, reference: str, commit: str | None) -> Any:
 
 
 def _public_name(name: str) -> str:
-    return Path(name).resolve().name if Path(name).is_dir() else name
+    """A name that says nothing of one machine: a folder's last part, or what the embedded model is asked for by."""
+    if not Path(name).is_dir():
+        return name
+    folder = Path(name).resolve()
+    package = (Path(__file__).parents[1] / "scenes" / "__init__.py").resolve().parent
+    return "vigc-tiny" if folder == package / "vigc_tiny" else folder.name
 
 
 def _first_line(error: BaseException) -> str:

@@ -148,6 +148,7 @@ def make_plan(
     source: str,
     license: str,
     job: dict[str, Any],
+    notice: str | None = None,
 ) -> dict[str, Any]:
     """A plan without its inputs.
 
@@ -158,6 +159,7 @@ def make_plan(
         source: Where the inputs come from.
         license: Of inputs that do not say.
         job: What else decides what the folder holds: sizes of batches and shards, how pictures are stored, ...
+        notice: What readers must know first; see [`notice_of`].
     """
     return {
         "version": _VERSION,
@@ -168,6 +170,7 @@ def make_plan(
         "source": source,
         "license": license,
         "job": job,
+        **({"notice": notice} if notice else {}),
     }
 
 

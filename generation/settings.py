@@ -23,6 +23,7 @@ from .models import (
     effective_settings,
     load_model,
 )
+from .notices import notice_of
 from .plan import Selection, make_plan
 from .shards import MakeShard
 from .sources import Collection
@@ -141,6 +142,11 @@ class JobSettings(ABC):
     def hub_dataset(self) -> str | None:
         """The dataset that inputs are read from, if it is on the Hub."""
 
+    @property
+    @abstractmethod
+    def places(self) -> list[str | os.PathLike[str]]:
+        """Where the images are: the folder that names are relative to, or else the input itself."""
+
     @abstractmethod
     def collection(self) -> Collection:
         """Opens the inputs."""
@@ -200,7 +206,13 @@ class JobSettings(ABC):
         if model.dtype != "float32":  # then a word may depend on how many are read at a time, as on sizes of batches
             job |= {name: self.given[name] for name in SPEED_SETTINGS if name in self.given}
         return make_plan(
-            self.kind, configuration, settings=settings, source=collection.name, license=self.license, job=job
+            self.kind,
+            configuration,
+            settings=settings,
+            source=collection.name,
+            license=self.license,
+            job=job,
+            notice=notice_of(model.name, model.trained_on, self.places),
         )
 
 

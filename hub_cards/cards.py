@@ -97,6 +97,7 @@ class DatasetFacts:
         uncompared: By folder: how many files of it could not be read ("count"), so that nothing was compared with them,
             and the names of some ("first").
         licenses: Number of rows by licence, where pictures state their own.
+        notice: What readers must know first, if there is such a thing.
     """
 
     name: str
@@ -119,6 +120,7 @@ class DatasetFacts:
     excluded: Mapping[str, int] = field(default_factory=dict)
     uncompared: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     licenses: Mapping[str, int] = field(default_factory=dict)
+    notice: str | None = None
 
 
 def compares_drafts(configuration: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ def print_summary(summary: Summary) -> None:
         say("Nothing to do: this job is finished. What the folder holds:")
     elif summary.resumed:
         say("Went on with a job that was there. What the folder holds now:")
+    _print_notice(summary.notice)
     work = f"{count(summary.rows, 'row')} from {count(summary.images, 'picture')}"
     edited = f", {count(summary.changed, 'answer')} edited" if summary.compared else ""
     say(f"{work} in {summary.seconds:.1f} s{edited}")
@@ -51,6 +52,11 @@ def print_summary(summary: Summary) -> None:
     say(f"\nDataset: {summary.output}\nReport:  {summary.report}")
 
 
+def _print_notice(notice: str | None) -> None:
+    if notice:
+        say(fill(f"Notice: {line(notice)}", 110))
+
+
 def _print_uncompared(folders: dict[str, dict[str, Any]]) -> None:
     for folder, files in folders.items():
         more = " and others" if files["count"] > len(files["first"]) else ""
@@ -77,6 +83,7 @@ def _samples(summary: Summary) -> list[dict[str, Any]]:
 def print_preview(preview: Preview) -> None:
     """What a person decides on: inputs and what is left out, rows, time and space."""
     say(f"Dry run: nothing is written to {preview.output}.")
+    _print_notice(preview.plan.get("notice"))
     _print_inputs(preview)
     _print_state(preview)
     if preview.sample is not None:
