@@ -20,7 +20,7 @@ from vigc.processing.images import MAX_BYTES, ImageDataError, ImageError, ImageP
 from vigc.processing.passing import is_passing
 
 from .errors import TryAgainError
-from .sources import Collection, NoPictureError, Source, is_file_name
+from .sources import Collection, NoPictureError, Source, is_file_name, shown
 
 T = TypeVar("T")
 
@@ -183,6 +183,10 @@ def check_machine(collection: Collection, source: Source, error: BaseException, 
     Raises:
         TryAgainError: The machine is in the way: a full disk, a share that is gone.
     """
+    if isinstance(error, MemoryError):  # which has no text of its own
+        raise TryAgainError(
+            f"Memory does not suffice for picture {shown(source.name)!r}: free some and run the same command again."
+        ) from error
     if is_passing(error) or is_passing(error.__cause__):
         raise TryAgainError(f"{error}: run the same command again later.") from error
     missing = isinstance(error.__cause__, FileNotFoundError)

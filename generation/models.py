@@ -22,8 +22,10 @@ from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, ORIGINAL_DECODING
 from vigc.processing import VigcProcessor
 from vigc.processing.devices import find_device
 from vigc.processing.model_folder import folder_fingerprint
+from vigc.processing.passing import is_passing
 
 from .errors import GenerationError, TryAgainError, is_hub_away
+from .machine import is_full
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # Settings that in float32 change how fast texts are written, and not which: a job may go on with others.
@@ -182,16 +184,27 @@ def _said_plainly(name: str) -> Iterator[None]:
     """Errors of loading in a sentence, those of the way to the Hub apart."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise TryAgainError(
-            f"The model {name!r} does not fit into memory: free some, or take a smaller --dtype."
-        ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
+        if any(is_full(found) for found in _chain(error)):
+            raise TryAgainError(
+                f"The model {name!r} does not fit into memory: free some, or take a smaller --dtype."
+            ) from error
         if is_hub_away(error):
             raise TryAgainError(
                 f"The Hub does not answer for {name!r} ({_first_line(error)}): run the same command again later."
             ) from error
+        if any(is_passing(found) for found in _chain(error)):
+            raise TryAgainError(
+                f"The model {name!r} cannot be read now ({_first_line(error)}): run the same command again later."
+            ) from error
         raise GenerationError(f"The model {name!r} cannot be loaded: {_first_line(error)}.") from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came of, which transformers may have put another one around."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _generation_config(name: str, revision: str) -> GenerationConfig:

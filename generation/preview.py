@@ -18,6 +18,7 @@ from .exclusion import ExcludedPictures
 from .executors import Executor, executor_of
 from .folder import check_output
 from .hashing import hashed
+from .machine import saying_trouble
 from .plan import Selection, check_readable, check_same, complete_plan, in_general
 from .run import pinned
 from .settings import JobSettings
@@ -73,6 +74,7 @@ class Preview:
     estimate: Estimate | None = None
 
 
+@saying_trouble()
 def preview_job(job: JobSettings, output: str | os.PathLike[str]) -> Preview:
     """Plans a job as it would be planned, tries a few of its inputs, and writes nothing to its folder.
 

@@ -22,6 +22,7 @@ from vigc.processing.rows import is_edited
 from . import ledger
 from .differences import word_differences
 from .figures import COLUMNS, Figures, SetAside, shown_steps
+from .machine import saying_trouble
 from .sources import printable
 
 MAX_ROWS = 1_500
@@ -31,6 +32,7 @@ _THUMBNAILS = ((60, 512), (400, 384), (1_000_000, 256))
 _SMALL = 160  # pictures below this are shown enlarged, pixel by pixel
 
 
+@saying_trouble()
 def write_report(dataset: Path, *, max_rows: int = MAX_ROWS) -> Path:
     """Writes `report/index.html` of a dataset folder: figures over all rows, and up to `max_rows` of them to read.
 

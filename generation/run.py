@@ -16,9 +16,11 @@ from . import ledger
 from .errors import GenerationError
 from .executors import executor_of
 from .finish import Summary, summarize, write_ending
+from .machine import saying_trouble
 from .settings import JobSettings
 
 
+@saying_trouble()
 def run_job(job: JobSettings, output: str | os.PathLike[str]) -> Summary:
     """Does a job, or goes on with it; one that is finished is left alone, and its model is not even loaded.
 

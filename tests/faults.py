@@ -103,7 +103,7 @@ class Steps:
     Args:
         folder: The dataset folder.
         at: The number of the step, from 1; 0 for none.
-        harm: "die", or an errno: raised once (EIO) or from then on (ENOSPC).
+        harm: "die", or an errno: raised once (EIO) or from then on (ENOSPC, EROFS).
     """
 
     def __init__(self, folder, at=0, harm="die"):
@@ -119,7 +119,7 @@ class Steps:
         if self.harm == "die":
             if self.count == self.at:
                 os._exit(DIED)
-        elif self.count == self.at or self.harm == errno.ENOSPC:
+        elif self.count == self.at or self.harm in (errno.ENOSPC, errno.EROFS):
             raise OSError(self.harm, os.strerror(self.harm), str(path))
 
     def install(self):
@@ -236,7 +236,7 @@ def sweep(folder, job, bug=None, harms=("die",), start=1, every=1, stop=False):
                 failures.append(f"{harm} at {at}: ended with {code}, but {difference(expected, content(out))} differ")
             if harm == "die" and code != DIED:
                 failures.append(f"{harm} at {at}: ended with {code}")
-            if harm != "die" and code not in (75, 0, 3):
+            if harm != "die" and code not in (2 if harm == errno.EROFS else 75, 0, 3):
                 failures.append(f"{harm} at {at}: ended with {code}")
             code, _, _ = child(folder, out, job, bug=bug)
             if code != 3 or content(out) != expected:

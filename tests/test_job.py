@@ -24,12 +24,15 @@ from vigc.generation import (
     GenerateJob,
     TryAgainError,
     correct_dataset,
+    finish,
     generate_dataset,
     ledger,
     locks,
 )
 from vigc.generation import job as jobs
 from vigc.generation.attempts import is_endless, is_same_question
+from vigc.generation.sources import Files
+from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.running import do_job
 
 
@@ -109,15 +112,15 @@ def test_dying_in_the_hash_pass_costs_nothing(place, every, harms):
     assert found["failures"] == [] and found["steps"] > 80
 
 
-def test_a_full_or_broken_disk_never_passes_for_success(place):
-    found = faults(place, action="sweep", job="generate", harms=[28, 5], every=13)
+def test_a_full_broken_or_read_only_disk_never_passes_for_success(place):
+    found = faults(place, action="sweep", job="generate", harms=[28, 5, 30], every=17)
     assert found["failures"] == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("job", ["generate", "correct"])
 def test_a_full_or_broken_disk_at_every_step(place, job):
-    assert faults(place, action="sweep", job=job, harms=[28, 5])["failures"] == []
+    assert faults(place, action="sweep", job=job, harms=[28, 5, 30])["failures"] == []
 
 
 @pytest.mark.parametrize(
@@ -489,16 +492,78 @@ def test_too_little_memory_halves_the_batch_and_keeps_the_rows(place):
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
         "MPS backend out of memory (MPS allocated: 8.00 GB, max allowed: 9.07 GB).",
         "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to",
+        "could not create a primitive",
+        "std::bad_alloc",
+        MemoryError(),
     ],
 )
 def test_too_little_memory_is_known_however_it_is_said(place, text):
     make_inputs(place, count=4)
     generate(place, place / "a", batch_size=4)
-    generate(place, place / "b", batch_size=4, model=ScriptedModel(fits=1, full=RuntimeError(text)))
+    full = text if isinstance(text, MemoryError) else RuntimeError(text)
+    generate(place, place / "b", batch_size=4, model=ScriptedModel(fits=1, full=full))
     assert rows_of(place / "a") == rows_of(place / "b") != []
     assert sum(record.halved for record in ledger.shard_records(place / "b")) > 0
     with pytest.raises(RuntimeError, match="device-side assert"):
         generate(place, place / "c", model=ScriptedModel(fits=1, full=RuntimeError("device-side assert triggered")))
+
+
+@pytest.mark.parametrize("full", [MemoryError(), RuntimeError("could not create a primitive")])
+@pytest.mark.parametrize("where", ["model", "picture", "pixels", "rows", "report"])
+def test_too_little_memory_anywhere_ends_in_a_sentence(place, monkeypatch, capsys, vigc_folder, full, where):
+    make_inputs(place, count=4)
+
+    def fail(*given, **more):
+        raise full
+
+    job = {
+        "images": place / "pictures",
+        "model": ScriptedModel(),
+        "processor": ScriptedProcessor(),
+        "types": ["detail"],
+    }
+    if where == "model":
+        monkeypatch.setattr(VigcForConditionalGeneration, "from_pretrained", fail)
+        job |= {"model": vigc_folder, "processor": None}
+    place_of = {"picture": (Files, "open"), "pixels": (ScriptedProcessor, "__call__"), "rows": (jobs, "commit")}
+    if where != "model":
+        monkeypatch.setattr(*place_of.get(where, (finish, "write_report")), fail)
+    assert do_job("generate", lambda: GenerateJob(**job), place / "out") == 75
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and ("Memory does not suffice" in told or "does not fit into memory" in told)
+    if where == "rows":
+        assert ("(MemoryError)" if isinstance(full, MemoryError) else "(could not create a primitive)") in told
+    monkeypatch.undo()
+    if where != "model":
+        assert do_job("generate", lambda: GenerateJob(**job), place / "out") == 3
+
+
+def test_an_operation_that_a_library_lacks_is_no_want_of_memory(place):
+    make_inputs(place, count=4)
+    lacking = RuntimeError("could not create a primitive descriptor for a convolution")
+    with pytest.raises(RuntimeError, match="primitive descriptor"):
+        generate(place, place / "out", model=ScriptedModel(fits=0, full=lacking))
+
+
+@pytest.mark.parametrize(("number", "said"), [(30, "read-only: mount it for writing"), (13, "permission denied")])
+def test_a_folder_that_must_not_be_written_is_said_on_one_line(place, monkeypatch, capsys, number, said):
+    make_inputs(place)
+    generate(place, place / "out", rank=0, world_size=2)
+
+    def fail(*given, **more):
+        raise OSError(number, os.strerror(number), str(place / "out"))
+
+    job = GenerateJob(
+        **{"images": place / "pictures", "model": ScriptedModel(), "processor": ScriptedProcessor()},
+        **{"types": ["conversation", "detail"], "shard_size": 4, "batch_size": 2},
+    )
+    for function in ("mkdir", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, function, fail)
+            assert do_job("generate", lambda: job, place / function) == 2
+            told = capsys.readouterr().err
+            assert told.count("\n") == 1 and said in told and "give another --output" in told
+    assert do_job("generate", lambda: job, place / "out") == 3
 
 
 def test_too_little_memory_costs_a_correction_nothing_but_time(place):
