@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import ledger, locks
+from .empty_folders import EmptyFolders
 from .errors import BusyError, GenerationError, TryAgainError
 from .folder import check_output, remove_dataset, sweep
 from .loading import file_digest
@@ -97,7 +98,7 @@ def _begin(folder: Path, plan: dict[str, Any], selection: Selection, ready: Call
         check_readable(selection)
         ready()
     except GenerationError:
-        for name in (ledger.INPUTS, ledger.EXCLUDED):
+        for name in (ledger.INPUTS, ledger.EXCLUDED, ledger.EMPTY_FOLDERS):
             (folder / name).unlink(missing_ok=True)
         raise
     ledger.write_plan(folder, done)
@@ -140,6 +141,7 @@ def unfinished(
         TryAgainError: Nothing can be read any more of what the job was begun with.
     """
     inputs, checked = ledger.Inputs(folder / ledger.INPUTS), False
+    empty = EmptyFolders(folder, selection.collection)
     for shard in shards:
         if _is_done(folder, plan, shard):
             passed()
@@ -147,7 +149,7 @@ def unfinished(
         if not checked:
             _check_still_readable(selection)
             checked = True
-        yield shard, [Source(**record) for record in inputs[shard]]
+        yield shard, [empty.mark(Source(**record)) for record in inputs[shard]]
 
 
 def _check_still_readable(selection: Selection) -> None:

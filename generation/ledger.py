@@ -28,6 +28,7 @@ STATE = "_vigc"
 PLAN = f"{STATE}/plan.json"
 INPUTS = f"{STATE}/inputs.jsonl"
 EXCLUDED = f"{STATE}/excluded.jsonl"
+EMPTY_FOLDERS = f"{STATE}/empty_folders.json"
 SHARDS = f"{STATE}/shards"
 HASHES = f"{STATE}/hashes"
 FINISHED = f"{STATE}/finished.json"
@@ -109,6 +110,23 @@ def read_plan(folder: Path) -> dict[str, Any]:
     if not isinstance(plan, dict) or "configuration" not in plan:
         raise GenerationError(f"{str(path)!r} is no plan of vigc: generate the dataset again.")
     return plan
+
+
+def write_empty_folders(folder: Path, names: list[str]) -> None:
+    """Notes which sub-folders of the images held nothing when the job was begun; usually there is none, and no file."""
+    if names:
+        atomic_write(folder / EMPTY_FOLDERS, _pretty(names))
+    else:  # of a job that was killed before it had a plan
+        (folder / EMPTY_FOLDERS).unlink(missing_ok=True)
+
+
+def read_empty_folders(folder: Path) -> list[str]:
+    """What [`write_empty_folders`] wrote; nothing if there is none, or it is damaged: then such a folder is waited for."""
+    try:
+        names = json.loads((folder / EMPTY_FOLDERS).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return []
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 class Inputs:

@@ -191,9 +191,11 @@ def check_machine(collection: Collection, source: Source, error: BaseException, 
         raise TryAgainError(f"{error}: run the same command again later.") from error
     missing = isinstance(error.__cause__, FileNotFoundError)
     path = collection.locate(before) if missing and before is not None else None
-    if not collection.is_there(source) or (path is not None and not os.path.exists(path)):
+    gone = not source.absent and not collection.is_there(source)
+    if gone or (path is not None and not os.path.exists(path)):
         raise TryAgainError(
-            f"{error}, and the place of the pictures is gone or empty: run the same command again when it is back."
+            f"{error}, and the place of the pictures is gone or empty: run the same command again when it is back, or "
+            "delete the empty folder if nothing belongs there any more."
         ) from error
 
 

@@ -16,6 +16,7 @@ from vigc.processing.images import ImageError
 from vigc.processing.passing import is_passing
 
 from . import ledger
+from .empty_folders import EmptyFolders
 from .errors import ConflictError, GenerationError, TryAgainError
 from .exclusion import ExcludedIds, ExcludedPictures, keys_of
 from .hashing import hashed
@@ -42,6 +43,7 @@ class Selection:
     Attributes:
         tried: Some of what was listed last, at even distances: what [`check_readable`] opens.
         uncompared: By folder of pictures to leave out: how many files of it cannot be read, and the names of some.
+        empty_folders: Sub-folders with nothing in them that inputs should be in, when the job was begun.
     """
 
     collection: Collection
@@ -56,13 +58,15 @@ class Selection:
     excluded: list[tuple[str, str, str]] = field(default_factory=list)
     tried: list[Source] = field(default_factory=list)
     uncompared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    empty_folders: list[str] = field(default_factory=list)
     _beside: dict[str, int] = field(default_factory=dict, init=False)
 
     def sources(self, folder: Path) -> Iterator[Source]:
         """The inputs that are left; hashes are kept in `folder`."""
         self.listed = self.taken = self.copies = 0
         self.excluded, self.tried, step = [], [], 1
-        sources = self._listed()
+        empty = EmptyFolders(folder, self.collection)
+        sources: Iterator[Source] = map(empty.mark, self._listed())
         if self.exclude_ids:
             sources = self._without_ids(sources, [ExcludedIds(path) for path in self.exclude_ids])
         if self.exclude_images or self.dedup:
@@ -75,6 +79,7 @@ class Selection:
                 self.tried.append(replace(source, boxes=None))
             self.taken += 1
             yield source
+        self.empty_folders = empty.names
 
     @property
     def unlisted(self) -> dict[str, int]:
@@ -187,6 +192,7 @@ def complete_plan(folder: Path, plan: dict[str, Any], selection: Selection, *, w
 
     if write:
         ledger.atomic_write(folder / ledger.INPUTS, lines())
+        ledger.write_empty_folders(folder, selection.empty_folders)
         if selection.excluded:
             ledger.atomic_write(folder / ledger.EXCLUDED, _excluded_lines(selection.excluded))
         else:  # a job that left out something may have been killed here before it had a plan

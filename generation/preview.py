@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import ledger
+from .empty_folders import EmptyFolders
 from .errors import ConflictError
 from .estimate import Estimate, estimate, spread, try_inputs
 from .exclusion import ExcludedPictures
@@ -100,7 +101,9 @@ def preview_job(job: JobSettings, output: str | os.PathLike[str]) -> Preview:
         _count(folder, inputs, preview)
         if not preview.finished:
             chosen = spread(preview.plan["inputs"]["taken"], _ROWS + job.batch_size)
-            sources = [Source(**inputs[index // job.shard_size][index % job.shard_size]) for index in chosen]
+            places = (divmod(index, job.shard_size) for index in chosen)
+            empty = EmptyFolders(folder, selection.collection)
+            sources = [empty.mark(Source(**inputs[shard][place])) for shard, place in places]
             trial = try_inputs(executor, preview.plan, sources, _ROWS)
             if not trial.output.images + trial.output.bare:
                 check_readable(selection)

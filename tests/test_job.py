@@ -650,6 +650,27 @@ def test_a_mount_point_without_its_pictures_sets_none_aside(place, capsys, left)
     assert do_job("generate", lambda: job, out) == 0 and content(out) == content(place / "whole" / "data")
 
 
+@pytest.mark.parametrize("dedup", [False, True])
+def test_an_entry_in_an_empty_folder_is_set_aside_and_blocks_nothing(place, capsys, dedup):
+    missing = ["a/gone/1.png", "b/deeper/2.png", "b/x.png"]
+    job = coco_job(place, [*(f"a/{index}.png" for index in range(8)), *missing], dedup=dedup)
+    for name in missing:
+        (place / "root" / name).unlink()
+    (place / "root" / "b" / "deeper").rmdir()
+    assert do_job("generate", lambda: job, place / "dry", dry_run=True) == 0, capsys.readouterr().err
+    # Begun, and killed before its end: the beginning counts.
+    assert do_job("generate", lambda: replace(job, rank=0, world_size=3), place / "out") == 0
+    assert do_job("generate", lambda: job, place / "out") == 3, capsys.readouterr().err
+    assert [record["path"] for record in ledger.read_quarantine(place / "out")] == missing
+    assert json.loads((place / "out" / ledger.EMPTY_FOLDERS).read_text()) == ["a/gone", "b", "b/deeper"]
+    assert do_job("generate", lambda: job, place / "out", dry_run=True) == 0
+    # What another job replaces knows nothing of it.
+    Image.new("RGB", (6, 5), "red").save(place / "root" / "b" / "x.png")
+    assert do_job("generate", lambda: replace(job, overwrite=True), place / "out") == 3
+    assert [record["path"] for record in ledger.read_quarantine(place / "out")] == missing[:2]
+    assert json.loads((place / "out" / ledger.EMPTY_FOLDERS).read_text()) == ["a/gone"]
+
+
 def test_pictures_that_are_missing_among_others_are_set_aside(place):
     job = coco_job(place, [f"{index}.png" for index in range(9)])
     missing = ["0.png", "4.png", "5.png", "6.png", "7.png"]  # one of the first shard, and the second
