@@ -6,7 +6,6 @@ images are rejected; one that becomes empty later is a share that is unavailable
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 from dataclasses import replace
@@ -28,7 +27,7 @@ class EmptyFolders:
 
     def __init__(self, folder: Path, collection: Collection) -> None:
         self.collection = collection
-        self._begun = (folder / ledger.PLAN).exists()
+        self._begun = any((folder / name).exists() for name in (ledger.PLAN, ledger.SHARDS))
         self._empty: dict[str, bool] = {}
         if self._begun:
             self._empty = dict.fromkeys(ledger.read_empty_folders(folder), True)

@@ -213,6 +213,14 @@ def _lines(selection: Selection, folder: Path) -> Iterator[bytes]:
         yield f"{json.dumps(shard, ensure_ascii=True)}\n".encode()
 
 
+def excluded_digest(selection: Selection) -> str:
+    """SHA-256 of the list of what was left out, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for line in _excluded_lines(selection.excluded):
+        digest.update(line)
+    return digest.hexdigest()
+
+
 def _excluded_lines(excluded: Iterable[tuple[str, str, str]]) -> Iterator[bytes]:
     for name, image_id, reason in excluded:
         record = {"path": name, "image_id": image_id, "reason": reason}
@@ -258,15 +266,15 @@ def check_same(folder: Path, plan: dict[str, Any], sources: Iterable[Source]) ->
         plan: Of the job that is asked for.
         sources: Its inputs, which are only listed again where they are the difference.
     """
-    try:
-        old = ledger.read_plan(folder)
-    except GenerationError:  # torn: made again, unless shards tell of another job
-        old = None
+    old: dict[str, Any] | None = None
+    with suppress(GenerationError):  # damaged: made again, unless shards tell of another job
+        found = ledger.read_plan(folder)
+        old = found if ledger.is_whole(found) else None
     if old is not None and old.get("fingerprint") != plan["fingerprint"]:
-        found = _differences(old, plan)
-        if not found and old.get("inputs", {}).get("sha256") != plan["inputs"]["sha256"]:
-            found = [_changed_input(folder, sources)]
-        listed = "; ".join(found) or "it was made by another version of vigc"
+        differences = _differences(old, plan)
+        if not differences and old.get("inputs", {}).get("sha256") != plan["inputs"]["sha256"]:
+            differences = [_changed_input(folder, sources)]
+        listed = "; ".join(differences) or "it was made by another version of vigc"
         raise _conflict(folder, listed)
     others = [record.shard for record in ledger.shard_records(folder) if record.fingerprint != plan["fingerprint"]]
     if others:

@@ -72,6 +72,7 @@ def write_report(dataset: Path, *, max_rows: int = MAX_ROWS) -> Path:
     )
     path = dataset / ledger.REPORT
     ledger.atomic_write(path, page.encode())
+    ledger.mark_report(dataset)
     return path
 
 

@@ -61,6 +61,8 @@ class JobSettings(ABC):
         score: Whether to compute `visual_dependency`, two more passes over each answer; of given drafts `draft_logprob`
             too, one pass over each.
         store: "embed" puts pictures into the rows, "path" the paths of their files.
+        verify: Whether the files of the folder are compared with the hashes that were recorded when they were written;
+            what is damaged is made again. Without it a file is only missed.
         overwrite: Replace another dataset in the folder, or a finished one; an unfinished job of these settings goes
             on.
         rank: Of several processes that share the job: which this is.
@@ -95,6 +97,7 @@ class JobSettings(ABC):
     retries: int = 2
     score: bool = False
     store: str = "embed"
+    verify: bool = False
     overwrite: bool = False
     rank: int = 0
     world_size: int = 1
@@ -119,6 +122,10 @@ class JobSettings(ABC):
         if not 0 <= self.rank < self.world_size:
             raise GenerationError(
                 f"rank={self.rank} with world_size={self.world_size}: ranks go from 0 to {self.world_size - 1}."
+            )
+        if self.verify and self.overwrite:
+            raise GenerationError(
+                "--verify keeps what the folder holds, and --overwrite replaces it: give one of them."
             )
         check_settings(self.given, self.corrects)
 

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,16 @@ from scripted import ScriptedModel, ScriptedProcessor
 from vigc.generation import (
     BusyError,
     ConflictError,
+    CorrectJob,
     GenerateJob,
+    GenerationError,
     TryAgainError,
     correct_dataset,
     finish,
     generate_dataset,
     ledger,
     locks,
+    write_report,
 )
 from vigc.generation import job as jobs
 from vigc.generation.attempts import is_endless, is_same_question
@@ -280,6 +284,111 @@ def test_a_finished_job_is_left_alone(place):
     again = generate(place, place / "out", model=ScriptedModel(log=log))
     assert again.idle and not log.exists() and content(place / "out") == before
     assert (again.rows, again.set_aside, again.images) == (summary.rows, summary.set_aside, summary.images)
+
+
+def spoil(path, how):
+    """Deletes a file, empties it, or turns one of its bits over; returns what it held."""
+    data = path.read_bytes()
+    if how == "deleted":
+        path.unlink()
+    elif how == "emptied":
+        path.write_bytes(b"")
+    else:
+        place = len(data) // 2
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    return data
+
+
+@pytest.mark.parametrize("how", ["deleted", "emptied", "bit"])
+def test_a_finished_folder_is_verified_and_mended(place, capsys, how):
+    root, out = make_inputs(place), place / "out" / "data"
+    (place / "ids.txt").write_text("p5\n")
+    job = GenerateJob(
+        **{
+            "images": root,
+            "model": ScriptedModel(),
+            "processor": ScriptedProcessor(),
+            "exclude_ids": [place / "ids.txt"],
+        },
+        **{"types": ["conversation", "detail"], "shard_size": 4, "batch_size": 2},
+    )
+    assert do_job("generate", lambda: job, out) == 3
+    before = content(out)
+    (sample, *_) = sorted(path.relative_to(out).as_posix() for path in out.glob("samples/*"))
+    state = [ledger.PLAN, ledger.INPUTS, ledger.EXCLUDED, ledger.FINISHED]
+    late, rows = [ledger.CARD, ledger.REPORT, sample], ["detail/train-00001.parquet", ledger.quarantine_file(0)]
+    for name in (*state, *late, *rows, ledger.record_name(1)):
+        log = place / "calls"
+        log.unlink(missing_ok=True)
+        spoil(out / name, how)
+        capsys.readouterr()
+        # A changed bit is only found by reading all, which --verify does. What is read anyway is checked anyway.
+        ask = how == "bit" and name not in (*state[:2], ledger.FINISHED, ledger.record_name(1), ledger.EXCLUDED)
+        if ask:
+            assert do_job("generate", lambda: job, out) == 3 and content(out) != before, name
+            assert "Nothing to do" in capsys.readouterr().out
+        checked = replace(job, verify=ask, model=ScriptedModel(log=log))
+        damaged = content(out)
+        assert do_job("generate", partial(replace, checked), out, dry_run=True) == 0 and content(out) == damaged
+        assert f"to be written again, 1 file:\n  {name} " in capsys.readouterr().out, name
+        log.unlink(missing_ok=True)
+        assert do_job("generate", partial(replace, checked), out) == 3
+        told = capsys.readouterr().out
+        assert f"Missing or damaged, and written again, 1 file:\n  {name} " in told, (name, told)
+        assert content(out) == before, name
+        assert log.exists() == (name in (*rows, ledger.record_name(1))), "the model is only needed for rows"
+    assert do_job("generate", lambda: replace(job, verify=True), out) == 3
+    assert f"Verified: {len(before) - 1} files, all as they were written" in capsys.readouterr().out
+    assert content(out) == before
+
+
+def test_a_correction_is_verified_too(place, capsys):
+    root, out = make_inputs(place), place / "out"
+    job = CorrectJob(
+        dataset=place / "llava.json", image_root=root, model=ScriptedModel(), processor=ScriptedProcessor(), verify=True
+    )
+    assert do_job("correct", lambda: job, out) == 3
+    before = content(out)
+    spoil(out / "corrected" / "train-00000.parquet", "bit")
+    assert do_job("correct", lambda: replace(job, verify=False), out) == 2
+    assert "A file of rows is damaged" in (told := capsys.readouterr().err) and "with --verify finds it" in told
+    assert do_job("correct", lambda: job, out) == 3
+    assert "train-00000.parquet has other bytes than were written" in capsys.readouterr().out
+    assert content(out) == before
+
+
+def test_a_report_that_was_drawn_again_is_no_damage(place):
+    make_inputs(place)
+    generate(place, place / "out")
+    write_report(place / "out", max_rows=2)
+    drawn = content(place / "out")
+    again = generate(place, place / "out", verify=True)
+    assert again.idle and again.inspection.damaged == [] and content(place / "out") == drawn
+    with pytest.raises(GenerationError, match="--verify keeps what the folder holds"):
+        generate(place, place / "out", verify=True, overwrite=True)
+
+
+def test_a_folder_of_an_older_version_is_verified_by_its_sizes(place):
+    make_inputs(place)
+    generate(place, place / "out")
+    for path in (place / "out" / ledger.SHARDS).glob("*.json"):
+        record = json.loads(path.read_text())
+        del record["sha256"]
+        record["files"] = {name: mark["size"] for name, mark in record["files"].items()}
+        path.write_text(json.dumps(record))
+    finished = json.loads((place / "out" / ledger.FINISHED).read_text())
+    del finished["sha256"], finished["files"]
+    (place / "out" / ledger.FINISHED).write_text(json.dumps(finished))
+    again = generate(place, place / "out", verify=True)
+    rows = len(list((place / "out").glob("*/train-*"))) + len(list((place / "out" / ledger.QUARANTINE).glob("*")))
+    assert again.idle and again.inspection.damaged == [] and again.inspection.unhashed == rows + 2
+    (place / "out" / ledger.CARD).unlink()
+    spoil(place / "out" / "detail" / "train-00000.parquet", "emptied")
+    assert [damage.name for damage in generate(place, place / "out").inspection.damaged] == [
+        ledger.CARD,
+        "detail/train-00000.parquet",
+    ]
+    assert (place / "out" / ledger.CARD).exists() and "files" in ledger.read_finished(place / "out")
 
 
 def test_other_inputs_are_refused(place):
