@@ -79,7 +79,8 @@ def make_choice(folder):
 
 def run(folder, out, job, log=None, **more):
     """One run in this process; returns the exit code that the command would have."""
-    model = ScriptedModel(log=log, delay=more.pop("delay", 0.0), hold=more.pop("hold", None))
+    own = {name: more.pop(name) for name in ("delay", "hold", "free") if name in more}
+    model = ScriptedModel(log=log, **own)
     common = {"model": model, "processor": ScriptedProcessor(), "shard_size": 4, "batch_size": 2, **more}
     try:
         if job == "correct":
@@ -263,7 +264,8 @@ def kill(folder, job, times, seed):
             pid = os.fork()
             if pid == 0:
                 os._exit(run(folder, out, job, log=str(log), delay=0.004))
-            deadline = time.monotonic() + draw.random() * usual * 1.2
+            # Longer from one time to the next: a machine that became busy since must get somewhere, too.
+            deadline = time.monotonic() + draw.random() * usual * (1.2 + 0.1 * died)
             status = (0, 0)
             while status[0] == 0 and time.monotonic() < deadline:
                 status = os.waitpid(pid, os.WNOHANG)

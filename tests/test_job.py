@@ -55,16 +55,44 @@ def faults(place, **order):
     return json.loads(result.stdout)
 
 
-def start(place, out, *more):
-    """A job of scripted rows in a process of its own."""
-    code = f"""
+@pytest.fixture
+def start():
+    """Starts a job of scripted rows in a process of its own; none outlives the test."""
+    processes = []
+
+    def run(place, out, **more):
+        code = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 import faults
 from pathlib import Path
-sys.exit(faults.run(Path({str(place)!r}), Path({str(out)!r}), "generate", **dict({", ".join(more)})))
+sys.exit(faults.run(Path({str(place)!r}), Path({str(out)!r}), "generate", **{more!r}))
 """
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+        processes.append(subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL))
+        return processes[-1]
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def until(happened, *processes):
+    """Waits for an event in processes that are at work, however long a busy machine takes."""
+    deadline = time.monotonic() + 600
+    while not happened():
+        assert all(process.poll() is None for process in processes), "ended before"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def waits(hold):
+    """Whether a scripted model waits for this file."""
+    return Path(f"{hold}.waiting").exists()
+
+
+def has_shards(out):
+    return any((out / ledger.SHARDS).glob("*.json"))
 
 
 def generate(place, out, **given):
@@ -186,14 +214,14 @@ def test_of_two_writers_that_begin_at_once_one_wins(place, rounds):
     assert faults(place / "unlocked", action="race", job="generate", rounds=1, bug="locks_nothing")["failures"]
 
 
-def test_who_comes_later_is_told_what_to_do(place):
+def test_who_comes_later_is_told_what_to_do(place, start):
     make_inputs(place)
-    first = start(place, place / "out", "delay=0.4")
-    while not (place / "out" / ledger.PLAN).exists():
-        assert first.poll() is None
-        time.sleep(0.01)
+    go = place / "go"
+    first = start(place, place / "out", hold=str(go))
+    until(lambda: waits(go), first)
     with pytest.raises(BusyError, match=r"written by another process of rank 0 .of 1.*--rank"):
         generate(place, place / "out")
+    go.touch()
     assert first.wait() == 3
     assert generate(place, place / "out").idle
 
@@ -208,17 +236,18 @@ def test_two_writers_from_the_command_line(place, vigc_folder, parity_dir):
     assert result.returncode == 5 and "another process" in result.stderr
 
 
-def test_three_ranks_write_what_one_does(place):
+def test_three_ranks_write_what_one_does(place, start):
     make_inputs(place, count=30)
     generate(place, place / "one" / "data", batch_size=2)
     out = place / "three" / "data"
-    ranks = [start(place, out, f"rank={rank}", "world_size=3", "delay=0.05") for rank in range(3)]
-    while len(list((out / ledger.SHARDS).glob("*.json"))) < 2:
-        time.sleep(0.01)
+    never = place / "never"
+    held = ({}, {"hold": str(never), "free": 6}, {})
+    ranks = [start(place, out, rank=rank, world_size=3, **more) for rank, more in enumerate(held)]
+    until(lambda: waits(never), ranks[1])
     ranks[1].kill()
     assert [rank.wait() in (0, 3) for rank in ranks] == [True, False, True]
     assert not (out / ledger.FINISHED).exists(), "a share is missing"
-    assert start(place, out, "rank=1", "world_size=3").wait() == 3
+    assert start(place, out, rank=1, world_size=3).wait() == 3
     assert content(out) == content(place / "one" / "data")
 
 
@@ -432,14 +461,14 @@ def test_a_conversation_that_is_set_aside_is_named(place):
     assert (record["path"], record["conversation_id"], record["pairs"]) == ("p3.png", "3", 2)
 
 
-def test_a_picture_that_changed_under_its_name_is_refused_by_name(place):
+def test_a_picture_that_changed_under_its_name_is_refused_by_name(place, start):
     root = make_inputs(place, count=30)
     generate(place, place / "one" / "data")
     out = place / "two" / "data"
-    process = start(place, out, "delay=0.2")
-    while not list((out / ledger.SHARDS).glob("*.json")):
-        assert process.poll() is None
-        time.sleep(0.01)
+    never = place / "never"
+    process = start(place, out, hold=str(never), free=14)
+    until(lambda: waits(never), process)
+    assert has_shards(out) and not (out / ledger.FINISHED).exists()
     process.kill()
     process.wait()
     locks.clear(out, "")
@@ -904,16 +933,21 @@ from pathlib import Path
 from vigc import running
 from vigc.generation import GenerateJob
 place = Path({str(place)!r})
-job = GenerateJob(images=place / "pictures", types=["detail"], model=faults.ScriptedModel(delay=0.05),
+model = faults.ScriptedModel(hold=place / "go", free=12)
+job = GenerateJob(images=place / "pictures", types=["detail"], model=model,
                   processor=faults.ScriptedProcessor(), shard_size=4, batch_size=2)
 sys.exit(running.do_job("generate", lambda: job, place / "out"))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
-    while not list((place / "out" / ledger.SHARDS).glob("*.json")):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.terminate()
-    assert process.wait(20) == 130 and "The same command goes on from here" in process.stderr.read()
+    try:
+        until(lambda: waits(place / "go"), process)
+        assert has_shards(place / "out")
+        process.terminate()
+        _, told = process.communicate(timeout=600)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "The same command goes on from here" in told
     assert not (place / "out" / ledger.FINISHED).exists()
+    (place / "go").touch()
     again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert again.returncode == 3 and "Went on with a job" in again.stdout, again.stderr
