@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import count, fail, option, say
+from .terminal import UNUSABLE, count, fail, option, say
 
 SceneOutput = Annotated[Path, option("The folder to write; it must be empty or not exist.", "--output", "-o")]
 SceneRows = Annotated[int, option("Instruction rows; a scene gives one of each type.", min=1)]
@@ -24,12 +24,17 @@ def scenes(
     unusual: Unusual = 0.0,
 ) -> None:
     """Write a dataset of rendered scenes whose truth is known: pictures, instruction rows, COCO instances."""
+    from vigc.errors import BusyError, is_transient
     from vigc.scenes import write_scenes
+
+    from .running import TRY_AGAIN
 
     try:
         written = write_scenes(output, rows, seed, layout, unusual)
+    except BusyError as error:
+        fail("scenes", error, error.exit_code)
     except (ValueError, OSError) as error:
-        fail("scenes", error)
+        fail("scenes", error, TRY_AGAIN if is_transient(error) else UNUSABLE)
     say(f"{count(written['rows'], 'row')} about {count(written['scenes'], 'scene')} in {output}")
 
 

@@ -9,6 +9,8 @@
     │   └── JudgeError           2    `vigc judge`
     │       └── RequestRefusedError   one request that a judge refuses; it is recorded, and the others continue
     ├── TrainingError            2    `vigc train`
+    │   ├── CheckpointError           a checkpoint that is damaged or incomplete
+    │   └── DivergenceError           the loss, a gradient or a weight is NaN or infinite
     ├── MixError                 2    `vigc mix`
     ├── ExportError              2    `vigc export`
     ├── PushError                2    `vigc push`
@@ -75,6 +77,14 @@ class RequestRefusedError(JudgeError):
 
 class TrainingError(VigcError):
     """A recipe, data or a checkpoint that cannot be trained on, or a training run that must not continue."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint that is damaged or incomplete."""
+
+
+class DivergenceError(TrainingError):
+    """The loss, a gradient or a weight is NaN or infinite."""
 
 
 class MixError(VigcError):
