@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from transformers import LogitsProcessor
 
 from vigc.errors import TransientError
 
-T = TypeVar("T")
+from .machine import is_full
 
-# How CUDA and its libraries say that memory did not suffice, where it is not torch itself that asked for it.
-_FULL = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+T = TypeVar("T")
 
 # A text that ends in this many copies of its last words, this long in all, would have gone on for ever; so would one
 # of its last characters, where it has no words or was cut in one.
@@ -174,14 +172,7 @@ class Fitting:
 def _unless_full(work: Callable[[slice], T], rows: slice) -> T | None:
     try:
         return work(rows)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_full(error):
             raise
         return None
-
-
-def is_full(error: RuntimeError) -> bool:
-    """Whether an error says that memory did not suffice."""
-    if isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error):
-        return True
-    return any(text in str(error) for text in _FULL)

@@ -80,6 +80,11 @@ class CorrectJob(JobSettings):
         path = Path(self.dataset)
         return str(path) if self.in_tables and not path.exists() else None
 
+    @property
+    def places(self) -> list[str | os.PathLike[str]]:
+        """The folder of the pictures, or the dataset."""
+        return [self.dataset if self.image_root is None else self.image_root]
+
     def collection(self) -> Collection:
         """Opens the dataset."""
         from .sources_text import DatasetConversations, LlavaConversations

@@ -122,4 +122,4 @@ def _bytes(scratch: Path, kind: str, rows: list[dict[str, Any]]) -> int:
     """What the rows of a type take as parquet, less what any file takes, which few rows would make too much of."""
     _, empty = ledger.write_rows(scratch, kind, 0, [])
     _, full = ledger.write_rows(scratch, kind, 1, [row for row in rows if row["type"] == kind])
-    return full - empty
+    return (full.size or 0) - (empty.size or 0)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from vigc.hub_cards import DatasetFacts, TypeFigures, write_dataset_card
+from vigc.errors import GenerationError
+from vigc.hub_cards import DatasetFacts, TypeFigures, compares_drafts, write_dataset_card
 from vigc.processing import GENERATED_FEATURES
 from vigc.processing.bounded_parsing import open_parquet
 
@@ -19,6 +22,7 @@ from . import ledger
 from .report import write_report
 from .shards import Totals
 from .sources import printable
+from .verify import Inspection
 
 _LISTED = 1000
 
@@ -49,7 +53,10 @@ class Summary:
         missing: How many shards other processes have still to write.
         held: How many of those are of this process's own share, which another one works on.
         resumed: Whether the run went on with a job that was there.
+        notice: What readers must know first, if there is such a thing.
+        compared: Whether answers are corrections of drafts; else there are no edits to count.
         idle: Whether the job was finished before, so that nothing was done.
+        inspection: What came of looking at the files of a folder whose job was begun before.
         seconds: How long it took, the loading of the model included.
     """
 
@@ -71,8 +78,11 @@ class Summary:
     samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     missing: int = 0
     held: int = 0
+    notice: str | None = None
+    compared: bool = True
     resumed: bool = False
     idle: bool = False
+    inspection: Inspection = field(default_factory=Inspection)
     seconds: float = 0.0
 
     @property
@@ -86,6 +96,21 @@ class Summary:
         return sum(figures.changed for figures in self.types.values())
 
 
+@contextmanager
+def _rows_as_written() -> Iterator[None]:
+    """Rows that cannot be read because their file was damaged since, as a `GenerationError` that says what mends it."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise GenerationError(
+            f"A file of rows is damaged ({reason}): the same command with --verify finds it and writes it again."
+        ) from error
+
+
+@_rows_as_written()
 def summarize(folder: Path, plan: dict[str, Any], missing: int) -> Summary:
     """The summary of what a folder holds now."""
     kinds = plan["configuration"]["types"]
@@ -94,6 +119,8 @@ def summarize(folder: Path, plan: dict[str, Any], missing: int) -> Summary:
     summary.images, summary.duplicates = totals.images, totals.duplicates
     summary.dropped, summary.bare, summary.set_aside = totals.dropped, totals.bare, totals.set_aside
     summary.repeated = 0 if missing else ledger.read_finished(folder).get("repeated", 0)
+    summary.notice = plan.get("notice")
+    summary.compared = compares_drafts(plan["configuration"])
     summary.excluded = plan["inputs"]["excluded"]
     summary.uncompared = plan["inputs"].get("uncompared", {})
     for record in islice(ledger.iter_quarantine(folder), _LISTED):
@@ -120,6 +147,7 @@ def _first_rows(folder: Path, kind: str) -> Iterable[dict[str, Any]]:
             return
 
 
+@_rows_as_written()
 def write_ending(folder: Path, plan: dict[str, Any]) -> dict[str, int]:
     """Writes card and report; returns the figures that the mark of the end holds."""
     configuration = plan["configuration"]
@@ -146,6 +174,7 @@ def write_ending(folder: Path, plan: dict[str, Any]) -> dict[str, int]:
         excluded=plan["inputs"]["excluded"],
         uncompared=plan["inputs"].get("uncompared", {}),
         licenses=dict(totals.licenses),
+        notice=plan.get("notice"),
     )
     write_dataset_card(folder, facts, write=ledger.atomic_write)
     write_report(folder, image_root=plan["job"].get("root"))  # in the plan only where rows hold paths

@@ -27,9 +27,14 @@ def check_output(folder: Path) -> bool:
     # A job that died before its plan was written leaves its state and nothing else.
     if not any(path.name != ledger.STATE for path in folder.iterdir()):
         return (folder / ledger.PLAN).is_file()
-    if not (folder / ledger.PLAN).is_file():
+    # Whoever has records of shards and the list of inputs lost the plan: it is made again.
+    if not (folder / ledger.PLAN).is_file() and not ((folder / ledger.INPUTS).is_file() and _has_shards(folder)):
         raise GenerationError(f"{str(folder)!r} exists and is no dataset of vigc: give --output a new or empty folder.")
     return True
+
+
+def _has_shards(folder: Path) -> bool:
+    return any((folder / ledger.SHARDS).glob("*.json"))
 
 
 def remove_dataset(folder: Path) -> None:
@@ -59,7 +64,9 @@ def _written(folder: Path) -> Iterator[Path]:
         yield from sorted((folder / kind).glob("train-*.parquet"))
     yield from sorted((folder / ledger.QUARANTINE).glob("part-*.jsonl"))
     yield from sorted((folder / SAMPLES).glob("*-[0-9].[jp][np]g"))
-    yield from (folder / name for name in (ledger.CARD, ledger.REPORT, ledger.INPUTS, ledger.EXCLUDED))
+    yield from (
+        folder / name for name in (ledger.CARD, ledger.REPORT, ledger.INPUTS, ledger.EXCLUDED, ledger.EMPTY_FOLDERS)
+    )
 
 
 def _kinds(folder: Path) -> list[str]:

@@ -110,6 +110,11 @@ class GenerateJob(JobSettings):
         """The dataset of the pictures, if it is on the Hub."""
         return str(Path(self.images)) if self.in_tables and not os.path.exists(self.images) else None
 
+    @property
+    def places(self) -> list[str | os.PathLike[str]]:
+        """The folder of the pictures, or what names or holds them."""
+        return [self.images if self.image_root is None else self.image_root]
+
     def collection(self) -> Collection:
         """Opens the pictures."""
         return open_collection(

@@ -10,9 +10,10 @@ from typing import Any
 from vigc.errors import BusyError, GenerationError, TransientError, VigcError
 
 from . import ledger, locks
+from .empty_folders import EmptyFolders
 from .folder import check_output, remove_dataset, sweep
 from .loading import file_digest
-from .plan import Selection, check_readable, check_same, complete_plan
+from .plan import Selection, check_readable, check_same, complete_plan, excluded_digest
 from .shards import MakeShard, commit
 from .sources import Source
 
@@ -98,7 +99,7 @@ def _begin(folder: Path, plan: dict[str, Any], selection: Selection, ready: Call
         check_readable(selection)
         ready()
     except VigcError:
-        for name in (ledger.INPUTS, ledger.EXCLUDED):
+        for name in (ledger.INPUTS, ledger.EXCLUDED, ledger.EMPTY_FOLDERS):
             (folder / name).unlink(missing_ok=True)
         raise
     ledger.write_plan(folder, done)
@@ -113,10 +114,11 @@ def _is_settled(folder: Path, done: dict[str, Any], selection: Selection) -> boo
     """
     check_same(folder, done, selection.sources(folder))
     try:
-        whole = ledger.read_plan(folder)["fingerprint"] == done["fingerprint"]
+        plan = ledger.read_plan(folder)
     except GenerationError:
         return False
-    return whole and _is_listed(folder, done)
+    whole = ledger.is_whole(plan) and plan["fingerprint"] == done["fingerprint"]
+    return whole and _is_listed(folder, done, selection)
 
 
 def _rebuilt(folder: Path, done: dict[str, Any], selection: Selection, plan: dict[str, Any]) -> dict[str, Any]:
@@ -127,8 +129,10 @@ def _rebuilt(folder: Path, done: dict[str, Any], selection: Selection, plan: dic
     return done
 
 
-def _is_listed(folder: Path, plan: dict[str, Any]) -> bool:
-    """Whether the list of inputs is the plan's to the byte: a cut in its last line changes no count."""
+def _is_listed(folder: Path, plan: dict[str, Any], selection: Selection) -> bool:
+    """Whether both lists of inputs are the plan's to the byte: a cut in the last line changes no count."""
+    if selection.excluded and file_digest(folder / ledger.EXCLUDED) != excluded_digest(selection):
+        return False
     return file_digest(folder / ledger.INPUTS) == plan["inputs"]["sha256"]
 
 
@@ -141,6 +145,7 @@ def unfinished(
         TransientError: Nothing can be read any more of what the job was begun with.
     """
     inputs, checked = ledger.Inputs(folder / ledger.INPUTS), False
+    empty = EmptyFolders(folder, selection.collection)
     for shard in shards:
         if _is_done(folder, plan, shard):
             passed()
@@ -148,7 +153,7 @@ def unfinished(
         if not checked:
             _check_still_readable(selection)
             checked = True
-        yield shard, [Source(**record) for record in inputs[shard]]
+        yield shard, [empty.mark(Source(**record)) for record in inputs[shard]]
 
 
 def _check_still_readable(selection: Selection) -> None:
@@ -195,6 +200,7 @@ def finish(folder: Path, plan: dict[str, Any], write: Callable[[], dict[str, int
         return False
     with locks.hold(folder, "finish", wait=True):
         if not ledger.is_finished(folder, plan["fingerprint"]):
+            (folder / ledger.FINISHED).unlink(missing_ok=True)
             sweep(folder)
             ledger.write_finished(folder, plan, write())
     return True

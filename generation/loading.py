@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 
 from vigc.errors import ImageDataError, ImageError, ImagePathError, NoImageError, TransientError, is_transient
-from vigc.processing.confined_paths import is_file_name
+from vigc.processing.confined_paths import is_file_name, shown
 from vigc.processing.images import MAX_BYTES
 
 from .sources import Collection, Source
@@ -183,13 +183,19 @@ def check_machine(collection: Collection, source: Source, error: BaseException, 
     Raises:
         TransientError: The machine is in the way: a full disk, a share that is gone.
     """
+    if isinstance(error, MemoryError):  # which has no text of its own
+        raise TransientError(
+            f"Memory does not suffice for picture {shown(source.name)!r}: free some and run the same command again."
+        ) from error
     if is_transient(error) or is_transient(error.__cause__):
         raise TransientError(f"{error}: run the same command again later.") from error
     missing = isinstance(error.__cause__, FileNotFoundError)
     path = collection.locate(before) if missing and before is not None else None
-    if not collection.is_there(source) or (path is not None and not os.path.exists(path)):
+    gone = not source.absent and not collection.is_there(source)
+    if gone or (path is not None and not os.path.exists(path)):
         raise TransientError(
-            f"{error}, and the place of the pictures is gone or empty: run the same command again when it is back."
+            f"{error}, and the place of the pictures is gone or empty: run the same command again when it is back, or "
+            "delete the empty folder if nothing belongs there any more."
         ) from error
 
 

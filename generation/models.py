@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from transformers import GenerationConfig, InstructBlipConfig, PreTrainedConfig
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-from vigc.errors import GenerationError, TransientError
+from vigc.errors import GenerationError, TransientError, is_transient
 from vigc.hub_cards.revisions import commit_of
 from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGeneration
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, ORIGINAL_DECODING
@@ -25,6 +25,7 @@ from vigc.processing.devices import find_device
 from vigc.processing.model_folder import folder_fingerprint
 
 from .errors import is_hub_away
+from .machine import is_full
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # Settings that in float32 change how fast texts are written, and not which: a job may go on with others.
@@ -45,6 +46,7 @@ class ModelFacts:
         device: Where it is to run.
         generation_config: The decoding settings that are saved with it.
         remote_code: Whether it runs the code that came with its weights, of the same revision.
+        trained_on: The only data that it was trained on, where its configuration says so.
     """
 
     name: str
@@ -53,6 +55,7 @@ class ModelFacts:
     device: torch.device
     generation_config: GenerationConfig
     remote_code: bool = False
+    trained_on: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +103,25 @@ def describe_model(
             raise GenerationError("A model object needs its processor: pass processor= too, or the model's folder.")
         name = str(model.config._name_or_path or type(model).__name__)
         found = weights_fingerprint(model) if isinstance(model, torch.nn.Module) else None
-        return ModelFacts(_public_name(name), found, _dtype_name(model.dtype), model.device, model.generation_config)
+        return ModelFacts(
+            _public_name(name),
+            found,
+            _dtype_name(model.dtype),
+            model.device,
+            model.generation_config,
+            trained_on=getattr(model.config, "trained_on", None),
+        )
     name = os.fspath(model)
     with _said_plainly(name):
         commit = commit_of(name, revision)
         model_class, _ = _classes(name, commit, trust_remote_code)
         kind = _loaded_dtype(name, commit, dtype, device)
         generation_config = _generation_config(name, commit or "main")
+        said = PreTrainedConfig.get_config_dict(name, revision=commit)[0].get("trained_on")
+        trained_on = said if isinstance(said, str) else None
     found = folder_fingerprint(Path(name)) if Path(name).is_dir() else commit
     remote_code = model_class is not VigcForConditionalGeneration
-    return ModelFacts(_public_name(name), found, kind, device, generation_config, remote_code)
+    return ModelFacts(_public_name(name), found, kind, device, generation_config, remote_code, trained_on)
 
 
 def weights_fingerprint(model: torch.nn.Module) -> str:
@@ -172,16 +184,27 @@ def _said_plainly(name: str) -> Iterator[None]:
     """Errors of loading in a sentence, those of the way to the Hub apart."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise TransientError(
-            f"The model {name!r} does not fit into memory: free some, or take a smaller --dtype."
-        ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
+        if any(is_full(found) for found in _chain(error)):
+            raise TransientError(
+                f"The model {name!r} does not fit into memory: free some, or take a smaller --dtype."
+            ) from error
         if is_hub_away(error):
             raise TransientError(
                 f"The Hub does not answer for {name!r} ({_first_line(error)}): run the same command again later."
             ) from error
+        if any(is_transient(found) for found in _chain(error)):
+            raise TransientError(
+                f"The model {name!r} cannot be read now ({_first_line(error)}): run the same command again later."
+            ) from error
         raise GenerationError(f"The model {name!r} cannot be loaded: {_first_line(error)}.") from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came of, which transformers may have put another one around."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _generation_config(name: str, revision: str) -> GenerationConfig:
@@ -242,7 +265,12 @@ def _brought(name: str, reference: str, commit: str | None) -> Any:
 
 
 def _public_name(name: str) -> str:
-    return Path(name).resolve().name if Path(name).is_dir() else name
+    """A name that says nothing of one machine: a folder's last part, or what the embedded model is asked for by."""
+    if not Path(name).is_dir():
+        return name
+    folder = Path(name).resolve()
+    package = (Path(__file__).parents[1] / "scenes" / "__init__.py").resolve().parent
+    return "vigc-tiny" if folder == package / "vigc_tiny" else folder.name
 
 
 def _first_line(error: BaseException) -> str:

@@ -28,6 +28,8 @@ class PairWorker(Worker):
         configuration = plan["configuration"]
         self.kinds, self.questions = tuple(configuration["types"]), configuration["questions"]
         given = configuration["short_answers"]
+        # Plain decoding writes a pair whatever is asked for; where no drafts are, its answer is none.
+        self.with_drafts = configuration["iqf"].get("iqf_draft", True)
         self.short = ShortAnswers(self.model, self.processor, configuration["decoding"], **given) if given else None
 
     def conversations(self, batch: Batch, pixels: torch.Tensor) -> list[Conversation]:
@@ -121,7 +123,7 @@ class PairWorker(Worker):
             id_,
             kind,
             item,
-            (str(draft.question), draft.draft, str(draft.answer)),
+            (str(draft.question), draft.draft if self.with_drafts else None, str(draft.answer)),
             draft,
             question_index=index,
             instruction=self.processor.instruction(kind),

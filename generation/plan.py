@@ -16,6 +16,7 @@ from vigc.errors import ConflictError, GenerationError, ImageError, NoImageError
 from vigc.processing.bounded_parsing import parse_json
 
 from . import ledger
+from .empty_folders import EmptyFolders
 from .exclusion import ExcludedIds, ExcludedPictures, keys_of
 from .hashing import hashed
 from .sources import Collection, Source
@@ -41,6 +42,7 @@ class Selection:
     Attributes:
         tried: Some of what was listed last, at even distances: what [`check_readable`] opens.
         uncompared: By folder of pictures to leave out: how many files of it cannot be read, and the names of some.
+        empty_folders: Sub-folders with nothing in them that inputs should be in, when the job was begun.
     """
 
     collection: Collection
@@ -55,13 +57,15 @@ class Selection:
     excluded: list[tuple[str, str, str]] = field(default_factory=list)
     tried: list[Source] = field(default_factory=list)
     uncompared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    empty_folders: list[str] = field(default_factory=list)
     _beside: dict[str, int] = field(default_factory=dict, init=False)
 
     def sources(self, folder: Path) -> Iterator[Source]:
         """The inputs that are left; hashes are kept in `folder`."""
         self.listed = self.taken = self.copies = 0
         self.excluded, self.tried, step = [], [], 1
-        sources = self._listed()
+        empty = EmptyFolders(folder, self.collection)
+        sources: Iterator[Source] = map(empty.mark, self._listed())
         if self.exclude_ids:
             sources = self._without_ids(sources, [ExcludedIds(path) for path in self.exclude_ids])
         if self.exclude_images or self.dedup:
@@ -74,6 +78,7 @@ class Selection:
                 self.tried.append(replace(source, boxes=None))
             self.taken += 1
             yield source
+        self.empty_folders = empty.names
 
     @property
     def unlisted(self) -> dict[str, int]:
@@ -147,6 +152,7 @@ def make_plan(
     source: str,
     license: str,
     job: dict[str, Any],
+    notice: str | None = None,
 ) -> dict[str, Any]:
     """A plan without its inputs.
 
@@ -157,6 +163,7 @@ def make_plan(
         source: Where the inputs come from.
         license: Of inputs that do not say.
         job: What else decides what the folder holds: sizes of batches and shards, how pictures are stored, ...
+        notice: What readers must know first; see [`notice_of`].
     """
     return {
         "version": _VERSION,
@@ -167,6 +174,7 @@ def make_plan(
         "source": source,
         "license": license,
         "job": job,
+        **({"notice": notice} if notice else {}),
     }
 
 
@@ -183,6 +191,7 @@ def complete_plan(folder: Path, plan: dict[str, Any], selection: Selection, *, w
 
     if write:
         ledger.atomic_write(folder / ledger.INPUTS, lines())
+        ledger.write_empty_folders(folder, selection.empty_folders)
         if selection.excluded:
             ledger.atomic_write(folder / ledger.EXCLUDED, _excluded_lines(selection.excluded))
         else:  # a job that left out something may have been killed here before it had a plan
@@ -201,6 +210,14 @@ def _lines(selection: Selection, folder: Path) -> Iterator[bytes]:
     sources = selection.sources(folder)
     while shard := [source.to_record() for source in islice(sources, selection.shard_size)]:
         yield f"{json.dumps(shard, ensure_ascii=True)}\n".encode()
+
+
+def excluded_digest(selection: Selection) -> str:
+    """SHA-256 of the list of what was left out, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for line in _excluded_lines(selection.excluded):
+        digest.update(line)
+    return digest.hexdigest()
 
 
 def _excluded_lines(excluded: Iterable[tuple[str, str, str]]) -> Iterator[bytes]:
@@ -248,15 +265,15 @@ def check_same(folder: Path, plan: dict[str, Any], sources: Iterable[Source]) ->
         plan: Of the job that is asked for.
         sources: Its inputs, which are only listed again where they are the difference.
     """
-    try:
-        old = ledger.read_plan(folder)
-    except GenerationError:  # torn: made again, unless shards tell of another job
-        old = None
+    old: dict[str, Any] | None = None
+    with suppress(GenerationError):  # damaged: made again, unless shards tell of another job
+        found = ledger.read_plan(folder)
+        old = found if ledger.is_whole(found) else None
     if old is not None and old.get("fingerprint") != plan["fingerprint"]:
-        found = _differences(old, plan)
-        if not found and old.get("inputs", {}).get("sha256") != plan["inputs"]["sha256"]:
-            found = [_changed_input(folder, sources)]
-        listed = "; ".join(found) or "it was made by another version of vigc"
+        differences = _differences(old, plan)
+        if not differences and old.get("inputs", {}).get("sha256") != plan["inputs"]["sha256"]:
+            differences = [_changed_input(folder, sources)]
+        listed = "; ".join(differences) or "it was made by another version of vigc"
         raise _conflict(folder, listed)
     others = [record.shard for record in ledger.shard_records(folder) if record.fingerprint != plan["fingerprint"]]
     if others:

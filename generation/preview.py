@@ -14,16 +14,19 @@ from typing import Any
 from vigc.errors import ConflictError
 
 from . import ledger
+from .empty_folders import EmptyFolders
 from .estimate import Estimate, estimate, spread, try_inputs
 from .exclusion import ExcludedPictures
 from .executors import Executor, executor_of
 from .folder import check_output
 from .hashing import hashed
+from .machine import saying_trouble
 from .plan import Selection, check_readable, check_same, complete_plan, in_general
 from .run import pinned
 from .settings import JobSettings
 from .shards import ShardOutput
 from .sources import Source
+from .verify import Inspection, inspect_shards, inspect_state
 
 _ROWS = 3
 # The hash pass reads every picture. Where there are more than this, a preview looks at so many.
@@ -46,6 +49,7 @@ class Preview:
         look_seconds: How long the job will look at all of them before it begins, from that sample.
         replaces: Whether the folder holds a dataset that would be replaced.
         finished: Whether the folder holds this very job, finished.
+        inspection: What of the folder is not as it was written, and would be made again.
         shards_done: How many shards are finished.
         rows_done: How many rows they hold.
         bytes_done: Their size on disk.
@@ -65,6 +69,7 @@ class Preview:
     look_seconds: float = 0.0
     replaces: bool = False
     finished: bool = False
+    inspection: Inspection = field(default_factory=Inspection)
     shards_done: int = 0
     rows_done: int = 0
     bytes_done: int = 0
@@ -74,6 +79,7 @@ class Preview:
     estimate: Estimate | None = None
 
 
+@saying_trouble()
 def preview_job(job: JobSettings, output: str | os.PathLike[str]) -> Preview:
     """Plans a job as it would be planned, tries a few of its inputs, and writes nothing to its folder.
 
@@ -94,12 +100,18 @@ def preview_job(job: JobSettings, output: str | os.PathLike[str]) -> Preview:
         selection = _plan(job, executor, scratch, preview, whole=exists)
         if exists:
             _look_into(folder, job, preview, selection.sources(scratch))
+            if not job.overwrite:
+                preview.inspection = inspect_state(folder, content=job.verify)
+                inspect_shards(folder, preview.plan, range(preview.plan["inputs"]["shards"]), preview.inspection)
+                preview.finished &= not any(damage.shard is not None for damage in preview.inspection.damaged)
         preview.unlisted = selection.unlisted | preview.unlisted
         inputs = ledger.Inputs(scratch / ledger.INPUTS)
         _count(folder, inputs, preview)
         if not preview.finished:
             chosen = spread(preview.plan["inputs"]["taken"], _ROWS + job.batch_size)
-            sources = [Source(**inputs[index // job.shard_size][index % job.shard_size]) for index in chosen]
+            places = (divmod(index, job.shard_size) for index in chosen)
+            empty = EmptyFolders(folder, selection.collection)
+            sources = [empty.mark(Source(**inputs[shard][place])) for shard, place in places]
             trial = try_inputs(executor, preview.plan, sources, _ROWS)
             if not trial.output.images + trial.output.bare:
                 check_readable(selection)
@@ -179,14 +191,15 @@ def _look_into(folder: Path, job: JobSettings, preview: Preview, sources: Iterab
 def _count(folder: Path, inputs: ledger.Inputs, preview: Preview) -> None:
     """Counts what is to be written, and what is there of it."""
     configuration = preview.plan["configuration"]
+    damaged = {damage.shard for damage in preview.inspection.damaged}
     each = len(configuration["types"]) * configuration.get("questions", 1)
     for shard in range(len(inputs)):
-        record = None if preview.replaces else ledger.read_shard(folder, shard)
+        record = None if preview.replaces or shard in damaged else ledger.read_shard(folder, shard)
         done = record is not None and record.fingerprint == preview.plan["fingerprint"]
         if record is not None and done:
             preview.shards_done += 1
             preview.rows_done += sum(figures.rows for figures in record.types.values())
-            preview.bytes_done += sum(record.files.values())
+            preview.bytes_done += sum(mark.size or 0 for mark in record.files.values())
         sources = inputs[shard]
         preview.inputs_left += 0 if done else len(sources)
         for source in sources:

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from vigc.errors import GenerationError, ImageError
+from vigc.hub_cards import compares_drafts
 from vigc.processing.bounded_parsing import open_parquet
 from vigc.processing.confined_paths import leads_into, shown
 from vigc.processing.dataset_files import OwnFiles
@@ -25,6 +26,7 @@ from vigc.processing.rows import is_edited
 from . import ledger
 from .differences import word_differences
 from .figures import COLUMNS, Figures, SetAside, shown_steps
+from .machine import saying_trouble
 from .sources import printable
 
 MAX_ROWS = 1_500
@@ -34,6 +36,7 @@ _THUMBNAILS = ((60, 512), (400, 384), (1_000_000, 256))
 _SMALL = 160  # pictures below this are shown enlarged, pixel by pixel
 
 
+@saying_trouble()
 def write_report(dataset: Path, *, max_rows: int = MAX_ROWS, image_root: str | os.PathLike[str] | None = None) -> Path:
     """Writes `report/index.html` of a dataset folder: figures over all rows, and up to `max_rows` of them to read.
 
@@ -55,7 +58,7 @@ def write_report(dataset: Path, *, max_rows: int = MAX_ROWS, image_root: str | o
     figures, drawn, pictures = _count(dataset, types, max(1, max_rows))
     total = sum(figures.values(), Figures())
     configuration = plan["configuration"]
-    compared = configuration["correct"] and configuration.get("iqf", {}).get("iqf_draft", True)
+    compared = compares_drafts(configuration)
     files, texts = SetAside(_EXAMPLES), SetAside(_EXAMPLES)
     for record in ledger.iter_quarantine(dataset):
         if record["kind"] == "text":
@@ -81,6 +84,7 @@ def write_report(dataset: Path, *, max_rows: int = MAX_ROWS, image_root: str | o
     )
     path = dataset / ledger.REPORT
     ledger.atomic_write(path, page.encode())
+    ledger.mark_report(dataset)
     return path
 
 

@@ -13,12 +13,14 @@ from vigc.errors import GenerationError
 from vigc.hub_cards.revisions import commit_of
 
 from . import job as jobs
-from . import ledger
+from . import ledger, verify
 from .executors import executor_of
 from .finish import Summary, summarize, write_ending
+from .machine import saying_trouble
 from .settings import JobSettings
 
 
+@saying_trouble()
 def run_job(job: JobSettings, output: str | os.PathLike[str]) -> Summary:
     """Does a job, or goes on with it; one that is finished is left alone, and its model is not even loaded.
 
@@ -37,10 +39,14 @@ def run_job(job: JobSettings, output: str | os.PathLike[str]) -> Summary:
     selection = job.selection()
     with jobs.alone(folder, job.rank, job.world_size), executor_of(job) as executor:
         existed = (folder / ledger.SHARDS).is_dir()
+        found = verify.Inspection() if job.overwrite else verify.inspect_state(folder, content=job.verify)
         draft = job.plan(job.describe_model(executor.device()), selection)
         plan = jobs.settle_plan(folder, draft, selection, overwrite=job.overwrite, ready=lambda: executor.start(draft))
-        idle = ledger.is_finished(folder, plan["fingerprint"]) and not jobs.missing_shards(folder, plan)
         mine = range(job.rank, plan["inputs"]["shards"], job.world_size)
+        if not job.overwrite:
+            verify.inspect_shards(folder, plan, mine, found)
+            verify.reopen(folder, found.damaged)
+        idle = ledger.is_finished(folder, plan["fingerprint"]) and not jobs.missing_shards(folder, plan)
         if not idle:
             with tqdm(total=len(mine), desc="Shards", unit="shard", disable=None) as progress:
                 shards = jobs.unfinished(folder, plan, selection, mine, progress.update)
@@ -50,6 +56,7 @@ def run_job(job: JobSettings, output: str | os.PathLike[str]) -> Summary:
     summary = summarize(folder, plan, 0 if finished else jobs.missing_shards(folder, plan))
     summary.held = jobs.missing_shards(folder, plan, mine) if summary.missing else 0
     summary.unlisted = selection.unlisted
+    summary.inspection = found
     summary.idle, summary.resumed = idle, existed and not idle
     summary.seconds = time.monotonic() - started
     return summary

@@ -24,6 +24,7 @@ from .models import (
     effective_settings,
     load_model,
 )
+from .notices import notice_of
 from .plan import Selection, make_plan
 from .shards import MakeShard
 from .sources import Collection
@@ -61,6 +62,8 @@ class JobSettings(ABC):
         score: Whether to compute `visual_dependency`, two more passes over each answer; of given drafts `draft_logprob`
             too, one pass over each.
         store: "embed" puts pictures into the rows, "path" the paths of their files.
+        verify: Whether the files of the folder are compared with the hashes that were recorded when they were written;
+            what is damaged is made again. Without it a file is only missed.
         overwrite: Replace another dataset in the folder, or a finished one; an unfinished job of these settings goes
             on.
         rank: Of several processes that share the job: which this is.
@@ -95,6 +98,7 @@ class JobSettings(ABC):
     retries: int = 2
     score: bool = False
     store: str = "embed"
+    verify: bool = False
     overwrite: bool = False
     rank: int = 0
     world_size: int = 1
@@ -120,6 +124,10 @@ class JobSettings(ABC):
             raise GenerationError(
                 f"rank={self.rank} with world_size={self.world_size}: ranks go from 0 to {self.world_size - 1}."
             )
+        if self.verify and self.overwrite:
+            raise GenerationError(
+                "--verify keeps what the folder holds, and --overwrite replaces it: give one of them."
+            )
         check_settings(self.given, self.corrects)
 
     @property
@@ -141,6 +149,11 @@ class JobSettings(ABC):
     @abstractmethod
     def hub_dataset(self) -> str | None:
         """The dataset that inputs are read from, if it is on the Hub."""
+
+    @property
+    @abstractmethod
+    def places(self) -> list[str | os.PathLike[str]]:
+        """Where the images are: the folder that names are relative to, or else the input itself."""
 
     @abstractmethod
     def collection(self) -> Collection:
@@ -201,7 +214,13 @@ class JobSettings(ABC):
         if model.dtype != "float32":  # then a word may depend on how many are read at a time, as on sizes of batches
             job |= {name: self.given[name] for name in SPEED_SETTINGS if name in self.given}
         return make_plan(
-            self.kind, configuration, settings=settings, source=collection.name, license=self.license, job=job
+            self.kind,
+            configuration,
+            settings=settings,
+            source=collection.name,
+            license=self.license,
+            job=job,
+            notice=notice_of(model.name, model.trained_on, self.places),
         )
 
 

@@ -72,12 +72,12 @@ def commit(folder: Path, plan: dict[str, Any], shard: int, sources: list[Source]
     for kind, figures in record.types.items():
         rows = [row for row in output.rows if row["type"] == kind]
         if rows:
-            memory, disk = ledger.write_rows(folder, kind, shard, rows)
-            figures.add(rows, memory, disk)
+            memory, mark = ledger.write_rows(folder, kind, shard, rows)
+            figures.add(rows, memory, mark.size or 0)
             changes = [words_changed(row["draft"], row["answer"]) for row in rows]
             figures.words_out += sum(lost for lost, _ in changes)
             figures.words_in += sum(gained for _, gained in changes)
-            record.files[ledger.rows_file(kind, shard)] = disk
+            record.files[ledger.rows_file(kind, shard)] = mark
         figures.malformed = sum(reject["type"] == kind for reject in output.rejects)
     if aside := output.skipped + output.rejects:
         record.files[ledger.quarantine_file(shard)] = ledger.write_quarantine(folder, shard, aside)

@@ -36,6 +36,7 @@ class Source:
         same: Names of exact copies that are represented by this one.
         pairs: What is to be corrected: rows as their reader makes them, less the picture.
         size: Bytes of the file when it was listed, where listing looks at files.
+        absent: Whether its folder held nothing when the job was begun, so that it is missing for good; not recorded.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Source:
     same: list[str] | None = None
     pairs: list[dict[str, Any]] | None = None
     size: int | None = None
+    absent: bool = False
 
     @property
     def objects(self) -> list[dict[str, Any]] | None:

@@ -199,7 +199,7 @@ class Worker(ABC):
 
     @torch.no_grad()
     def score(self, name: str, rows: Sequence[dict[str, Any]], embeds: torch.Tensor, task: str | None) -> None:
-        """Measures texts once more, into the rows.
+        """Measures texts once more, into the rows; an empty text has no score.
 
         Args:
             name: The score: "visual_dependency" of the answers, or "draft_logprob" of drafts that have none yet.
@@ -208,14 +208,16 @@ class Worker(ABC):
             task: The type of their questions, or None.
         """
         measure, column = _MEASURES[name]
+        places = [place for place, row in enumerate(rows) if row[column] and row[column].strip()]
+        scored, seen = [rows[place] for place in places], embeds[places]
 
         def scores(part: slice) -> list[float]:
-            asked = [str(row["question"]) for row in rows[part]]
-            texts = [str(row[column]) for row in rows[part]]
-            return measure(self.model, self.processor, embeds[part], asked, texts, [task] * len(asked))
+            asked = [str(row["question"]) for row in scored[part]]
+            texts = [str(row[column]) for row in scored[part]]
+            return measure(self.model, self.processor, seen[part], asked, texts, [task] * len(asked))
 
-        parts = self.fitting.run(len(rows), scores)
-        for row, score in zip(rows, [score for part in parts for score in part], strict=True):
+        parts = self.fitting.run(len(scored), scores)
+        for row, score in zip(scored, [score for part in parts for score in part], strict=True):
             row["scores"][name] = score
 
     def row(
@@ -245,7 +247,8 @@ class Worker(ABC):
             "messages": to_messages(question, answer),
             "trace": written.trace if written else [],
             "scores": {
-                "draft_logprob": written.draft_logprob if written else None,
+                # Where there is no draft, VIG's text is the question alone, and its score is no draft's.
+                "draft_logprob": written.draft_logprob if written and draft is not None else None,
                 "answer_logprob": written.answer_logprob if written else None,
                 "visual_dependency": None,
             },

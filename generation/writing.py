@@ -11,7 +11,8 @@ import torch
 
 from vigc.modeling_vigc import VigcRequest
 
-from .attempts import Draft, Fitting, is_full
+from .attempts import Draft, Fitting
+from .machine import is_full
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class Writing:
                     self._go_on(request.key, _draft(row), wanted, ended)
                     while ended:
                         yield ended.popleft()
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if broken or not is_full(error):
                     raise
             if begun:  # outside of the handler, where the error no longer holds on to the memory

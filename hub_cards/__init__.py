@@ -2,7 +2,7 @@
 
 from vigc.errors import PushError
 
-from .cards import DatasetFacts, TypeFigures, write_dataset_card
+from .cards import DatasetFacts, TypeFigures, compares_drafts, write_dataset_card
 from .custom_generate_card import write_custom_generate_card
 from .export_card import write_export_card
 from .mix_card import write_mix_card
@@ -16,6 +16,7 @@ __all__ = [
     "PushError",
     "Pushed",
     "TypeFigures",
+    "compares_drafts",
     "push_folder",
     "write_custom_generate_card",
     "write_dataset_card",

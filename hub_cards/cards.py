@@ -97,6 +97,7 @@ class DatasetFacts:
         uncompared: By folder: how many files of it could not be read ("count"), so that nothing was compared with them,
             and the names of some ("first").
         licenses: Number of rows by licence, where pictures state their own.
+        notice: What readers must know first, if there is such a thing.
     """
 
     name: str
@@ -119,6 +120,12 @@ class DatasetFacts:
     excluded: Mapping[str, int] = field(default_factory=dict)
     uncompared: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     licenses: Mapping[str, int] = field(default_factory=dict)
+    notice: str | None = None
+
+
+def compares_drafts(configuration: Mapping[str, Any]) -> bool:
+    """Whether the answers of a job are corrections of drafts, so that edits can be counted."""
+    return bool(configuration["correct"] and configuration.get("iqf", {}).get("iqf_draft", True))
 
 
 def write_dataset_card(
@@ -151,6 +158,7 @@ def write_dataset_card(
         "dataset_card.md",
         metadata=data.to_yaml(),
         facts=facts,
+        compared=compares_drafts(facts.configuration),
         filled=list(filled),
         purposes={kind: INSTRUCTION_TYPES[kind].prompt if kind in INSTRUCTION_TYPES else "-" for kind in facts.types},
         total=total,

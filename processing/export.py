@@ -309,6 +309,8 @@ def _nothing(done: Exported, types: Sequence[str] | None, root: Path) -> str:
     said = f"none of {done.rows} rows makes a preference pair ({reasons}): loosen the rule ({settings})."
     if any(reason.startswith("has no ") and reason.endswith(" score") for reason in done.left_out):
         said += " `vigc correct --score` computes the scores of given drafts; with score 'none' none is asked for."
+    if any("has no draft" in reason for reason in done.left_out):
+        said += " Rows have drafts unless they were generated with --no-iqf-draft."
     return said
 
 

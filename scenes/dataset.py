@@ -50,7 +50,7 @@ def iterate_rows(rows: int, seed: int = 0, unusual: float = 0.0) -> Iterator[Row
 def write_scenes(
     output: str | Path, rows: int, seed: int = 0, layout: str = "llava", unusual: float = 0.0
 ) -> dict[str, int]:
-    """Writes a dataset of scenes.
+    """Writes a dataset of scenes; the folder is there whole or not at all.
 
     Both layouts hold `instances.json` (COCO) and `scenes.jsonl` (the whole truth, a scene in a line). "llava" adds
     `images/` and a file in LLaVA's layout for each type; "dataset" adds a folder of parquet files for each type with a
@@ -69,19 +69,23 @@ def write_scenes(
     Raises:
         ValueError: Settings outside their range.
         FileExistsError: The folder holds something.
+        BusyError: Another process is writing it.
+        OSError: The disk is full, or the folder cannot be written.
     """
+    from vigc.processing.atomic import atomic_folder
+
     if layout not in LAYOUTS:
         raise ValueError(f"layout={layout!r} is not known: use {' or '.join(map(repr, LAYOUTS))}.")
     if rows < 1:
         raise ValueError(f"rows={rows!r}: give the number of rows to write, at least 1.")
-    folder = Path(output)
+    folder = Path(output).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is not an empty folder: give another --output, or remove it first.")
     scenes = [sample_scene(seed, index, unusual) for index in range(-(-rows // len(TYPES)))]
-    folder.mkdir(parents=True, exist_ok=True)
     writer = _write_llava if layout == "llava" else _write_dataset
-    writer(folder, rows, seed, unusual)
-    _write_truth(folder, scenes)
+    with atomic_folder(folder) as unfinished:
+        writer(unfinished, rows, seed, unusual)
+        _write_truth(unfinished, scenes)
     return {"rows": rows, "scenes": len(scenes)}
 
 

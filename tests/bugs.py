@@ -43,8 +43,10 @@ def _trusting(folder, shard):
     if not path.exists():
         return None
     values = json.loads(path.read_bytes())
+    del values["sha256"]
     types = {kind: ledger.TypeFigures(**figures) for kind, figures in values.pop("types").items()}
-    return ledger.ShardRecord(**values, types=types)
+    files = {name: ledger.FileMark.read(mark) for name, mark in values.pop("files").items()}
+    return ledger.ShardRecord(**values, types=types, files=files)
 
 
 @bug
@@ -97,7 +99,7 @@ def appends_to_the_quarantine():
         old = path.read_bytes() if path.exists() else b""
         data = old + "".join(json.dumps(record) + "\n" for record in records).encode()
         ledger.atomic_write(path, data)
-        return len(data)
+        return ledger.FileMark.of(data)
 
     ledger.write_quarantine = append
 

@@ -30,15 +30,17 @@ class ScriptedModel:
         fits: Rows that memory suffices for.
         full: The error where it does not.
         malformed: Of so many texts one is no pair; 0 for none.
-        hold: A file that every call waits for.
+        hold: A file that every call waits for; one of the same name with ".waiting" behind it says that a call does.
+        free: So many calls before it do not.
     """
 
-    def __init__(self, log=None, delay=0.0, fits=None, malformed=9, hold=None, full=None):
+    def __init__(self, log=None, delay=0.0, fits=None, malformed=9, hold=None, full=None, free=0):
         vision = SimpleNamespace(image_size=4)
         self.config = SimpleNamespace(_name_or_path="scripted", vision_config=vision, image_token_index=None)
         self.generation_config = GenerationConfig()
         self.dtype, self.device = torch.float32, torch.device("cpu")
         self.log, self.delay, self.fits, self.malformed, self.hold = log, delay, fits, malformed, hold
+        self.free = free
         self.full = full or torch.OutOfMemoryError("scripted")
 
     def eval(self):
@@ -86,6 +88,14 @@ class ScriptedModel:
                 trace=out.trace[row],
             )
 
+    def _wait(self):
+        self.free -= 1
+        if not self.hold or self.free >= 0:
+            return
+        open(f"{self.hold}.waiting", "w").close()
+        while not os.path.exists(self.hold):
+            time.sleep(0.005)
+
     def generate(self, image_embeds, processor, mode, task=None, questions=None, row_seeds=None, **settings):
         count = len(image_embeds)
         if self.log:
@@ -94,8 +104,7 @@ class ScriptedModel:
         if self.fits is not None and count > self.fits:
             raise self.full
         time.sleep(self.delay)
-        while self.hold and not os.path.exists(self.hold):
-            time.sleep(0.005)
+        self._wait()
         columns = {name: [] for name in VigcGenerateOutput.__dataclass_fields__}
         for row in range(count):
             kind = task[row] if task else None

@@ -22,6 +22,13 @@ ENDINGS = [
     (ImageDataError("a.png", "is truncated"), 2, "'a.png' is truncated"),
     (FULL, 75, "'out/rows.parquet': No space left on device. The same command finishes the work later."),
     (MemoryError(), 75, "the memory does not suffice. The same command finishes the work later."),
+    (
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        75,
+        "[enforce fail] DefaultCPUAllocator",
+    ),
+    (RuntimeError("could not create a primitive"), 75, "could not create a primitive. The same command finishes"),
+    (RuntimeError("could not create a primitive descriptor"), 1, "this is a defect of vigc (RuntimeError: could not"),
     (PermissionError(errno.EACCES, "Permission denied", "out"), 2, "'out': Permission denied"),
     (ValueError("lr_scheduler_type='x' is not known"), 2, "lr_scheduler_type='x' is not known"),
     (ImportError("needs sentencepiece: pip install 'vigc[convert]'."), 2, "needs sentencepiece"),

@@ -14,7 +14,7 @@ from faults import content
 from scripted import ScriptedModel, ScriptedProcessor
 
 from vigc.errors import GenerationError
-from vigc.generation import correct_dataset, generate_dataset, ledger
+from vigc.generation import correct_dataset, generate_dataset, ledger, locks
 
 try:
     import ray
@@ -75,13 +75,14 @@ def test_a_killed_worker_costs_a_shard_and_changes_nothing(home, pictures, vigc_
     generate_dataset(pictures, tmp_path / "local" / "data", model=vigc_folder, **job)
     out = tmp_path / "ray" / "data"
     options = ("--types", "conversation,detail", "--shard-size", 1, "--engine", "ray", "--workers", 2)
-    process = start("generate", pictures, "-o", out, "-m", vigc_folder, *options)
-    while not list((out / ledger.SHARDS).glob("*.json")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    victim = workers_below(process.pid)[0]
-    victim.send_signal(signal.SIGKILL)
-    assert not (out / ledger.FINISHED).exists(), "killed in the middle"
+    with locks.hold(out, "finish"):  # before which the job waits, so that it is at work however slow this process is
+        process = start("generate", pictures, "-o", out, "-m", vigc_folder, *options)
+        while not list((out / ledger.SHARDS).glob("*.json")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        victim = workers_below(process.pid)[0]
+        victim.send_signal(signal.SIGKILL)
+        assert not (out / ledger.FINISHED).exists(), "killed in the middle"
     said, complaints = process.communicate()
     assert process.returncode == 3 and "from 6 pictures" in said, complaints
     assert content(out) == content(tmp_path / "local" / "data")
@@ -96,13 +97,17 @@ def test_an_existing_cluster_is_used_and_left_alone(cluster, vigc_folder, pictur
     correct_dataset(conversations, tmp_path / "local" / "data", image_root=pictures, model=vigc_folder, shard_size=2)
     out = tmp_path / "ray" / "data"
     options = ("--image-root", pictures, "--shard-size", 2, "--engine", "ray")
-    process = start("correct", conversations, "-o", out, "-m", vigc_folder, *options, RAY_ADDRESS=cluster)
-    seen = 0
-    while process.poll() is None:
-        seen = max(seen, len(workers_below(os.getpid())))
-        time.sleep(0.1)
-    assert process.returncode == 0, process.communicate()
-    assert seen == 1, "one worker for the one CPU of this cluster"
+    seen = set()
+    with locks.hold(out, "finish"):  # before which the job waits, with its workers
+        process = start("correct", conversations, "-o", out, "-m", vigc_folder, *options, RAY_ADDRESS=cluster)
+        while len(list((out / ledger.SHARDS).glob("*.json"))) < 2:
+            assert process.poll() is None, process.communicate()
+            seen.add(len(workers_below(os.getpid())))
+            time.sleep(0.1)
+        seen.add(len(workers_below(os.getpid())))
+    _, complaints = process.communicate()
+    assert process.returncode == 0, complaints
+    assert seen - {0} == {1}, "one worker for the one CPU of this cluster"
     assert content(out) == content(tmp_path / "local" / "data")
     # What goes wrong in a worker is said as if it had gone wrong here, and claims no folder.
     broken = shutil.copytree(vigc_folder, tmp_path / "broken")

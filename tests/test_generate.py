@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,12 +16,15 @@ from datasets import Features, load_dataset
 from PIL import ExifTags, Image
 from transformers import T5Config
 
-from vigc.errors import ConflictError, GenerationError
-from vigc.generation import correct_dataset, generate_dataset, ledger
+from vigc.errors import ConflictError, ExportError, GenerationError, MixError
+from vigc.generation import GenerateJob, correct_dataset, generate_dataset, ledger
 from vigc.generation.models import folder_fingerprint, load_model
 from vigc.generation.sources import list_images
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.processing import GENERATED_FEATURES
+from vigc.processing.export import export_dataset
+from vigc.processing.mixing import training_rows
+from vigc.running import do_job
 
 TYPES = ("conversation", "detail", "complex")
 
@@ -249,17 +253,35 @@ def test_without_correction_the_answer_is_the_draft(made, pictures, model, proce
     assert "not corrected" in (tmp_path / "drafts" / "README.md").read_text(encoding="utf-8")
 
 
-def test_questions_alone_have_the_same_answers_and_no_drafts(made, pictures, model, processor, tmp_path):
+def test_questions_alone_have_the_same_answers_and_no_drafts(made, pictures, model, processor, tmp_path, capsys):
     folder = tmp_path / "answers"
-    generate_dataset(pictures, folder, model=model, processor=processor, settings={"iqf_draft": False})
+    job = GenerateJob(images=pictures, model=model, processor=processor, settings={"iqf_draft": False})
+    assert do_job("generate", lambda: job, folder) == 3
+    told = capsys.readouterr().out
+    assert "  question  " in told and "  answer  " in told and "  draft  " not in told and "edited" not in told
     answers, corrected = texts_of(folder), texts_of(made[0])
     # A pair whose draft is malformed is none; its question alone is a question.
     assert corrected.keys() <= answers.keys() and len(answers) < len(corrected) + 3
     for key, (question, _, answer) in corrected.items():
         assert answers[key] == (question, None, answer)
-    assert "No drafts were written" in (folder / "README.md").read_text(encoding="utf-8")
+    for row in rows_of(folder):
+        assert row["scores"]["draft_logprob"] is None and row["scores"]["answer_logprob"] < 0
+        assert all(step["changed"] is None for step in row["trace"])
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "No drafts were written" in card and "so `draft` is null" in card and "draft_logprob`" not in card
+    assert re.search(r"\| `detail` \| \d+ \| - \|", card) and "that were edited" not in card
     page = (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert "without drafts" in page and "Answers edited" not in page and "<del>" not in page
+    assert re.search(r"\d steps?<span>", page) and " edited<" not in page
+    # Who reads the rows says what is missing, and takes the answers.
+    with pytest.raises(ExportError, match=r"has no draft or no answer.*unless they were generated with --no-iqf-draft"):
+        export_dataset(folder, tmp_path / "pairs", format="trl-dpo")
+    for layout in ("trl-sft", "llava", "finevision"):
+        assert export_dataset(folder, tmp_path / layout, format=layout).rows == len(answers)
+    rows = load_dataset(str(folder), split="train")
+    assert sorted(training_rows(rows)["answers"]) == sorted([row["answer"]] for row in rows_of(folder))
+    with pytest.raises(MixError, match="has no draft: leave it out, or take the other text"):
+        training_rows(rows, text="draft")
 
 
 def test_settings_reach_the_model_and_the_hash(pictures, model, processor, tmp_path):

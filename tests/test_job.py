@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,21 @@ from faults import content, make_inputs
 from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 
-from vigc.errors import BusyError, ConflictError, TransientError
-from vigc.generation import GenerateJob, correct_dataset, generate_dataset, ledger, locks
+from vigc.errors import BusyError, ConflictError, GenerationError, TransientError
+from vigc.generation import (
+    CorrectJob,
+    GenerateJob,
+    correct_dataset,
+    finish,
+    generate_dataset,
+    ledger,
+    locks,
+    write_report,
+)
 from vigc.generation import job as jobs
 from vigc.generation.attempts import is_endless, is_same_question
+from vigc.generation.sources import Files
+from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.running import do_job
 
 
@@ -40,16 +52,44 @@ def faults(place, **order):
     return json.loads(result.stdout)
 
 
-def start(place, out, *more):
-    """A job of scripted rows in a process of its own."""
-    code = f"""
+@pytest.fixture
+def start():
+    """Starts a job of scripted rows in a process of its own; none outlives the test."""
+    processes = []
+
+    def run(place, out, **more):
+        code = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 import faults
 from pathlib import Path
-sys.exit(faults.run(Path({str(place)!r}), Path({str(out)!r}), "generate", **dict({", ".join(more)})))
+sys.exit(faults.run(Path({str(place)!r}), Path({str(out)!r}), "generate", **{more!r}))
 """
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+        processes.append(subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL))
+        return processes[-1]
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def until(happened, *processes):
+    """Waits for an event in processes that are at work, however long a busy machine takes."""
+    deadline = time.monotonic() + 600
+    while not happened():
+        assert all(process.poll() is None for process in processes), "ended before"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def waits(hold):
+    """Whether a scripted model waits for this file."""
+    return Path(f"{hold}.waiting").exists()
+
+
+def has_shards(out):
+    return any((out / ledger.SHARDS).glob("*.json"))
 
 
 def generate(place, out, **given):
@@ -101,15 +141,15 @@ def test_dying_in_the_hash_pass_costs_nothing(place, every, harms):
     assert found["failures"] == [] and found["steps"] > 80
 
 
-def test_a_full_or_broken_disk_never_passes_for_success(place):
-    found = faults(place, action="sweep", job="generate", harms=[28, 5], every=13)
+def test_a_full_broken_or_read_only_disk_never_passes_for_success(place):
+    found = faults(place, action="sweep", job="generate", harms=[28, 5, 30], every=17)
     assert found["failures"] == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("job", ["generate", "correct"])
 def test_a_full_or_broken_disk_at_every_step(place, job):
-    assert faults(place, action="sweep", job=job, harms=[28, 5])["failures"] == []
+    assert faults(place, action="sweep", job=job, harms=[28, 5, 30])["failures"] == []
 
 
 @pytest.mark.parametrize(
@@ -171,14 +211,14 @@ def test_of_two_writers_that_begin_at_once_one_wins(place, rounds):
     assert faults(place / "unlocked", action="race", job="generate", rounds=1, bug="locks_nothing")["failures"]
 
 
-def test_who_comes_later_is_told_what_to_do(place):
+def test_who_comes_later_is_told_what_to_do(place, start):
     make_inputs(place)
-    first = start(place, place / "out", "delay=0.4")
-    while not (place / "out" / ledger.PLAN).exists():
-        assert first.poll() is None
-        time.sleep(0.01)
+    go = place / "go"
+    first = start(place, place / "out", hold=str(go))
+    until(lambda: waits(go), first)
     with pytest.raises(BusyError, match=r"written by another process of rank 0 .of 1.*--rank"):
         generate(place, place / "out")
+    go.touch()
     assert first.wait() == 3
     assert generate(place, place / "out").idle
 
@@ -193,17 +233,18 @@ def test_two_writers_from_the_command_line(place, vigc_folder, parity_dir):
     assert result.returncode == 5 and "another process" in result.stderr
 
 
-def test_three_ranks_write_what_one_does(place):
+def test_three_ranks_write_what_one_does(place, start):
     make_inputs(place, count=30)
     generate(place, place / "one" / "data", batch_size=2)
     out = place / "three" / "data"
-    ranks = [start(place, out, f"rank={rank}", "world_size=3", "delay=0.05") for rank in range(3)]
-    while len(list((out / ledger.SHARDS).glob("*.json"))) < 2:
-        time.sleep(0.01)
+    never = place / "never"
+    held = ({}, {"hold": str(never), "free": 6}, {})
+    ranks = [start(place, out, rank=rank, world_size=3, **more) for rank, more in enumerate(held)]
+    until(lambda: waits(never), ranks[1])
     ranks[1].kill()
     assert [rank.wait() in (0, 3) for rank in ranks] == [True, False, True]
     assert not (out / ledger.FINISHED).exists(), "a share is missing"
-    assert start(place, out, "rank=1", "world_size=3").wait() == 3
+    assert start(place, out, rank=1, world_size=3).wait() == 3
     assert content(out) == content(place / "one" / "data")
 
 
@@ -271,6 +312,111 @@ def test_a_finished_job_is_left_alone(place):
     assert (again.rows, again.set_aside, again.images) == (summary.rows, summary.set_aside, summary.images)
 
 
+def spoil(path, how):
+    """Deletes a file, empties it, or turns one of its bits over; returns what it held."""
+    data = path.read_bytes()
+    if how == "deleted":
+        path.unlink()
+    elif how == "emptied":
+        path.write_bytes(b"")
+    else:
+        place = len(data) // 2
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    return data
+
+
+@pytest.mark.parametrize("how", ["deleted", "emptied", "bit"])
+def test_a_finished_folder_is_verified_and_mended(place, capsys, how):
+    root, out = make_inputs(place), place / "out" / "data"
+    (place / "ids.txt").write_text("p5\n")
+    job = GenerateJob(
+        **{
+            "images": root,
+            "model": ScriptedModel(),
+            "processor": ScriptedProcessor(),
+            "exclude_ids": [place / "ids.txt"],
+        },
+        **{"types": ["conversation", "detail"], "shard_size": 4, "batch_size": 2},
+    )
+    assert do_job("generate", lambda: job, out) == 3
+    before = content(out)
+    (sample, *_) = sorted(path.relative_to(out).as_posix() for path in out.glob("samples/*"))
+    state = [ledger.PLAN, ledger.INPUTS, ledger.EXCLUDED, ledger.FINISHED]
+    late, rows = [ledger.CARD, ledger.REPORT, sample], ["detail/train-00001.parquet", ledger.quarantine_file(0)]
+    for name in (*state, *late, *rows, ledger.record_name(1)):
+        log = place / "calls"
+        log.unlink(missing_ok=True)
+        spoil(out / name, how)
+        capsys.readouterr()
+        # A changed bit is only found by reading all, which --verify does. What is read anyway is checked anyway.
+        ask = how == "bit" and name not in (*state[:2], ledger.FINISHED, ledger.record_name(1), ledger.EXCLUDED)
+        if ask:
+            assert do_job("generate", lambda: job, out) == 3 and content(out) != before, name
+            assert "Nothing to do" in capsys.readouterr().out
+        checked = replace(job, verify=ask, model=ScriptedModel(log=log))
+        damaged = content(out)
+        assert do_job("generate", partial(replace, checked), out, dry_run=True) == 0 and content(out) == damaged
+        assert f"to be written again, 1 file:\n  {name} " in capsys.readouterr().out, name
+        log.unlink(missing_ok=True)
+        assert do_job("generate", partial(replace, checked), out) == 3
+        told = capsys.readouterr().out
+        assert f"Missing or damaged, and written again, 1 file:\n  {name} " in told, (name, told)
+        assert content(out) == before, name
+        assert log.exists() == (name in (*rows, ledger.record_name(1))), "the model is only needed for rows"
+    assert do_job("generate", lambda: replace(job, verify=True), out) == 3
+    assert f"Verified: {len(before) - 1} files, all as they were written" in capsys.readouterr().out
+    assert content(out) == before
+
+
+def test_a_correction_is_verified_too(place, capsys):
+    root, out = make_inputs(place), place / "out"
+    job = CorrectJob(
+        dataset=place / "llava.json", image_root=root, model=ScriptedModel(), processor=ScriptedProcessor(), verify=True
+    )
+    assert do_job("correct", lambda: job, out) == 3
+    before = content(out)
+    spoil(out / "corrected" / "train-00000.parquet", "bit")
+    assert do_job("correct", lambda: replace(job, verify=False), out) == 2
+    assert "A file of rows is damaged" in (told := capsys.readouterr().err) and "with --verify finds it" in told
+    assert do_job("correct", lambda: job, out) == 3
+    assert "train-00000.parquet has other bytes than were written" in capsys.readouterr().out
+    assert content(out) == before
+
+
+def test_a_report_that_was_drawn_again_is_no_damage(place):
+    make_inputs(place)
+    generate(place, place / "out")
+    write_report(place / "out", max_rows=2)
+    drawn = content(place / "out")
+    again = generate(place, place / "out", verify=True)
+    assert again.idle and again.inspection.damaged == [] and content(place / "out") == drawn
+    with pytest.raises(GenerationError, match="--verify keeps what the folder holds"):
+        generate(place, place / "out", verify=True, overwrite=True)
+
+
+def test_a_folder_of_an_older_version_is_verified_by_its_sizes(place):
+    make_inputs(place)
+    generate(place, place / "out")
+    for path in (place / "out" / ledger.SHARDS).glob("*.json"):
+        record = json.loads(path.read_text())
+        del record["sha256"]
+        record["files"] = {name: mark["size"] for name, mark in record["files"].items()}
+        path.write_text(json.dumps(record))
+    finished = json.loads((place / "out" / ledger.FINISHED).read_text())
+    del finished["sha256"], finished["files"]
+    (place / "out" / ledger.FINISHED).write_text(json.dumps(finished))
+    again = generate(place, place / "out", verify=True)
+    rows = len(list((place / "out").glob("*/train-*"))) + len(list((place / "out" / ledger.QUARANTINE).glob("*")))
+    assert again.idle and again.inspection.damaged == [] and again.inspection.unhashed == rows + 2
+    (place / "out" / ledger.CARD).unlink()
+    spoil(place / "out" / "detail" / "train-00000.parquet", "emptied")
+    assert [damage.name for damage in generate(place, place / "out").inspection.damaged] == [
+        ledger.CARD,
+        "detail/train-00000.parquet",
+    ]
+    assert (place / "out" / ledger.CARD).exists() and "files" in ledger.read_finished(place / "out")
+
+
 def test_other_inputs_are_refused(place):
     root = make_inputs(place)
     generate(place, place / "out")
@@ -312,14 +458,14 @@ def test_a_conversation_that_is_set_aside_is_named(place):
     assert (record["path"], record["conversation_id"], record["pairs"]) == ("p3.png", "3", 2)
 
 
-def test_a_picture_that_changed_under_its_name_is_refused_by_name(place):
+def test_a_picture_that_changed_under_its_name_is_refused_by_name(place, start):
     root = make_inputs(place, count=30)
     generate(place, place / "one" / "data")
     out = place / "two" / "data"
-    process = start(place, out, "delay=0.2")
-    while not list((out / ledger.SHARDS).glob("*.json")):
-        assert process.poll() is None
-        time.sleep(0.01)
+    never = place / "never"
+    process = start(place, out, hold=str(never), free=14)
+    until(lambda: waits(never), process)
+    assert has_shards(out) and not (out / ledger.FINISHED).exists()
     process.kill()
     process.wait()
     locks.clear(out, "")
@@ -481,16 +627,78 @@ def test_too_little_memory_halves_the_batch_and_keeps_the_rows(place):
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
         "MPS backend out of memory (MPS allocated: 8.00 GB, max allowed: 9.07 GB).",
         "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to",
+        "could not create a primitive",
+        "std::bad_alloc",
+        MemoryError(),
     ],
 )
 def test_too_little_memory_is_known_however_it_is_said(place, text):
     make_inputs(place, count=4)
     generate(place, place / "a", batch_size=4)
-    generate(place, place / "b", batch_size=4, model=ScriptedModel(fits=1, full=RuntimeError(text)))
+    full = text if isinstance(text, MemoryError) else RuntimeError(text)
+    generate(place, place / "b", batch_size=4, model=ScriptedModel(fits=1, full=full))
     assert rows_of(place / "a") == rows_of(place / "b") != []
     assert sum(record.halved for record in ledger.shard_records(place / "b")) > 0
     with pytest.raises(RuntimeError, match="device-side assert"):
         generate(place, place / "c", model=ScriptedModel(fits=1, full=RuntimeError("device-side assert triggered")))
+
+
+@pytest.mark.parametrize("full", [MemoryError(), RuntimeError("could not create a primitive")])
+@pytest.mark.parametrize("where", ["model", "picture", "pixels", "rows", "report"])
+def test_too_little_memory_anywhere_ends_in_a_sentence(place, monkeypatch, capsys, vigc_folder, full, where):
+    make_inputs(place, count=4)
+
+    def fail(*given, **more):
+        raise full
+
+    job = {
+        "images": place / "pictures",
+        "model": ScriptedModel(),
+        "processor": ScriptedProcessor(),
+        "types": ["detail"],
+    }
+    if where == "model":
+        monkeypatch.setattr(VigcForConditionalGeneration, "from_pretrained", fail)
+        job |= {"model": vigc_folder, "processor": None}
+    place_of = {"picture": (Files, "open"), "pixels": (ScriptedProcessor, "__call__"), "rows": (jobs, "commit")}
+    if where != "model":
+        monkeypatch.setattr(*place_of.get(where, (finish, "write_report")), fail)
+    assert do_job("generate", lambda: GenerateJob(**job), place / "out") == 75
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and ("Memory does not suffice" in told or "does not fit into memory" in told)
+    if where == "rows":
+        assert ("(MemoryError)" if isinstance(full, MemoryError) else "(could not create a primitive)") in told
+    monkeypatch.undo()
+    if where != "model":
+        assert do_job("generate", lambda: GenerateJob(**job), place / "out") == 3
+
+
+def test_an_operation_that_a_library_lacks_is_no_want_of_memory(place):
+    make_inputs(place, count=4)
+    lacking = RuntimeError("could not create a primitive descriptor for a convolution")
+    with pytest.raises(RuntimeError, match="primitive descriptor"):
+        generate(place, place / "out", model=ScriptedModel(fits=0, full=lacking))
+
+
+@pytest.mark.parametrize(("number", "said"), [(30, "read-only: mount it for writing"), (13, "permission denied")])
+def test_a_folder_that_must_not_be_written_is_said_on_one_line(place, monkeypatch, capsys, number, said):
+    make_inputs(place)
+    generate(place, place / "out", rank=0, world_size=2)
+
+    def fail(*given, **more):
+        raise OSError(number, os.strerror(number), str(place / "out"))
+
+    job = GenerateJob(
+        **{"images": place / "pictures", "model": ScriptedModel(), "processor": ScriptedProcessor()},
+        **{"types": ["conversation", "detail"], "shard_size": 4, "batch_size": 2},
+    )
+    for function in ("mkdir", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, function, fail)
+            assert do_job("generate", lambda: job, place / function) == 2
+            told = capsys.readouterr().err
+            assert told.count("\n") == 1 and said in told and "give another --output" in told
+    assert do_job("generate", lambda: job, place / "out") == 3
 
 
 def test_too_little_memory_costs_a_correction_nothing_but_time(place):
@@ -575,6 +783,27 @@ def test_a_mount_point_without_its_pictures_sets_none_aside(place, capsys, left)
     shutil.copytree(saved, root, dirs_exist_ok=True)
     (root / "not mounted").unlink(missing_ok=True)
     assert do_job("generate", lambda: job, out) == 0 and content(out) == content(place / "whole" / "data")
+
+
+@pytest.mark.parametrize("dedup", [False, True])
+def test_an_entry_in_an_empty_folder_is_set_aside_and_blocks_nothing(place, capsys, dedup):
+    missing = ["a/gone/1.png", "b/deeper/2.png", "b/x.png"]
+    job = coco_job(place, [*(f"a/{index}.png" for index in range(8)), *missing], dedup=dedup)
+    for name in missing:
+        (place / "root" / name).unlink()
+    (place / "root" / "b" / "deeper").rmdir()
+    assert do_job("generate", lambda: job, place / "dry", dry_run=True) == 0, capsys.readouterr().err
+    # Begun, and killed before its end: the beginning counts.
+    assert do_job("generate", lambda: replace(job, rank=0, world_size=3), place / "out") == 0
+    assert do_job("generate", lambda: job, place / "out") == 3, capsys.readouterr().err
+    assert [record["path"] for record in ledger.read_quarantine(place / "out")] == missing
+    assert json.loads((place / "out" / ledger.EMPTY_FOLDERS).read_text()) == ["a/gone", "b", "b/deeper"]
+    assert do_job("generate", lambda: job, place / "out", dry_run=True) == 0
+    # What another job replaces knows nothing of it.
+    Image.new("RGB", (6, 5), "red").save(place / "root" / "b" / "x.png")
+    assert do_job("generate", lambda: replace(job, overwrite=True), place / "out") == 3
+    assert [record["path"] for record in ledger.read_quarantine(place / "out")] == missing[:2]
+    assert json.loads((place / "out" / ledger.EMPTY_FOLDERS).read_text()) == ["a/gone"]
 
 
 def test_pictures_that_are_missing_among_others_are_set_aside(place):
@@ -704,16 +933,21 @@ from pathlib import Path
 from vigc import running
 from vigc.generation import GenerateJob
 place = Path({str(place)!r})
-job = GenerateJob(images=place / "pictures", types=["detail"], model=faults.ScriptedModel(delay=0.05),
+model = faults.ScriptedModel(hold=place / "go", free=12)
+job = GenerateJob(images=place / "pictures", types=["detail"], model=model,
                   processor=faults.ScriptedProcessor(), shard_size=4, batch_size=2)
 sys.exit(running.do_job("generate", lambda: job, place / "out"))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
-    while not list((place / "out" / ledger.SHARDS).glob("*.json")):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.terminate()
-    assert process.wait(20) == 130 and "The same command goes on from here" in process.stderr.read()
+    try:
+        until(lambda: waits(place / "go"), process)
+        assert has_shards(place / "out")
+        process.terminate()
+        _, told = process.communicate(timeout=600)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "The same command goes on from here" in told
     assert not (place / "out" / ledger.FINISHED).exists()
+    (place / "go").touch()
     again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert again.returncode == 3 and "Went on with a job" in again.stdout, again.stderr

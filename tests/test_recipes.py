@@ -363,6 +363,9 @@ def test_an_evaluation_says_how_well_the_model_writes(tmp_path):
     assert figures["eval_well_formed"] > 0.5 and figures["eval_vqa_accuracy"] == 0
     assert 0 <= figures["eval_edit_rate"] <= 1
     assert "edit_rate" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    # What the embedded model says of its data holds no longer.
+    assert "trained_on" in (VIGC_TINY / "config.json").read_text(encoding="utf-8")
+    assert "trained_on" not in (tmp_path / "run" / "config.json").read_text(encoding="utf-8")
 
 
 def test_published_and_generated_rows_train_and_evaluate_together(recipe, tmp_path, data_root):

@@ -1,14 +1,19 @@
 """The world of scenes: true texts pass the checker, planted errors do not, and everything is a function of the seed."""
 
+import errno
 import json
+import os
 import random
 import shutil
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from vigc.cli import app
 from vigc.scenes import (
     Scene,
     SceneObject,
@@ -400,3 +405,31 @@ def test_the_command_writes_a_folder(tmp_path):
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 2
     assert "not an empty folder" in again.output
+
+
+@pytest.mark.parametrize("layout", ["llava", "dataset"])
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 75), (errno.EROFS, 2)])
+def test_a_full_disk_leaves_no_half_folder(tmp_path, monkeypatch, layout, number, code):
+    whole, out = tmp_path / "whole" / "out", tmp_path / "new" / "out"
+    write_scenes(whole, 6, layout=layout)
+    out.mkdir(parents=True)
+    write_text = Path.write_text
+
+    def fail(path, *given, **more):  # what is written last: pictures or rows are there
+        if path.name == "instances.json":
+            raise OSError(number, os.strerror(number), str(path))
+        return write_text(path, *given, **more)
+
+    command = ["scenes", "--output", str(out), "--rows", "6", "--layout", layout]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", fail)
+        result = CliRunner().invoke(app, command)
+    assert result.exit_code == code and "Traceback" not in result.output
+    assert os.strerror(number) in result.stderr.splitlines()[-1]
+    assert list(out.parent.iterdir()) == [out] and not any(out.iterdir())
+    # What one leaves behind that was killed is in nobody's way.
+    (out.with_name(".out.tmp") / "images").mkdir(parents=True)
+    assert CliRunner().invoke(app, command).exit_code == 0
+    files = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(whole): path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    assert list(out.parent.iterdir()) == [out]

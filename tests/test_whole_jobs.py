@@ -11,8 +11,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vigc.cli import app
-from vigc.generation import correct_dataset, generate_dataset, ledger
+from vigc.generation import CorrectJob, GenerateJob, correct_dataset, generate_dataset, ledger
 from vigc.generation.attempts import NOT_FINITE
+from vigc.generation.notices import notice_of
+from vigc.scenes import write_scenes
 
 
 def vigc(*words):
@@ -126,3 +128,37 @@ def test_a_correction_without_numbers_is_set_aside(broken, processor, pictures, 
     assert [record["reason"] for record in records if record["image_id"] == "2"] == [NOT_FINITE]
     assert {row["image_id"] for row in rows_of(tmp_path / "out")} <= {"0", "1", "3"}
     assert len(records) + len(rows_of(tmp_path / "out")) == 4
+
+
+# A model that knows one world only
+
+
+def test_a_model_of_scenes_over_photographs_says_so(parity_dir, tmp_path):
+    write_scenes(tmp_path / "scenes", 3)
+    (tmp_path / "photos").mkdir()
+    shutil.copy(parity_dir / "images" / "img_0.png", tmp_path / "photos")
+    said = "vigc-tiny was trained on rendered scenes only, and these images are not known to be rendered scenes"
+    for images, noted in ((tmp_path / "photos", True), (tmp_path / "scenes" / "images", False)):
+        out = tmp_path / images.parent.name / "out"
+        code, told = vigc("generate", images, "--output", out, "--types", "detail")
+        assert code in (0, 3) and (f"Notice: {said}" in " ".join(told.split())) == noted, told
+        card, page = (out / "README.md").read_text(), (out / "report" / "index.html").read_text()
+        assert ("> **Notice:** " in card, 'class="notice"' in page) == (noted, noted)
+        assert (said in card, said in page) == (noted, noted)
+        assert "--model vigc-tiny --types detail" in card and "Model: vigc-tiny, revision" in card
+    code, told = vigc("generate", tmp_path / "photos", "--output", tmp_path / "dry", "--types", "detail", "--dry-run")
+    assert code == 0 and said in " ".join(told.split())
+
+
+def test_which_images_a_model_knows(tmp_path):
+    write_scenes(tmp_path / "scenes", 3, layout="dataset")
+    (tmp_path / "photos").mkdir()
+    parquet = tmp_path / "scenes" / "detail" / "train-00000.parquet"
+    for place in (tmp_path / "scenes", tmp_path / "scenes" / "instances.json", parquet):
+        assert notice_of("m", "vigc-scenes", [place]) is None
+    for place in (tmp_path / "photos", tmp_path / "photos" / "coco.json", "someone/scenes"):
+        assert notice_of("m", "vigc-scenes", [place]).startswith("m was trained on rendered scenes only")
+        assert notice_of("m", None, [place]) is notice_of("m", "COCO", [place]) is None
+    root = {"image_root": tmp_path / "photos", "model": "m"}
+    assert GenerateJob(images=tmp_path / "scenes" / "instances.json", **root).places == [tmp_path / "photos"]
+    assert CorrectJob(dataset=tmp_path / "scenes" / "detail.json", **root).places == [tmp_path / "photos"]

@@ -138,6 +138,7 @@ def lay_over(model: VigcForConditionalGeneration, folder: str | Path) -> None:
                     f"load it over the model it started from ({_description(folder)['base']})."
                 )
             weights[name].copy_(tensor)
+    vars(model.config).pop("trained_on", None)  # true of what it started from
 
 
 def load_trained(

@@ -101,6 +101,7 @@ class VigcTrainer(SavingTrainer):
             model._hf_peft_config_loaded = True  # what the Trainer asks before it trains over 4-bit weights
         self.base = str(model.config._name_or_path or UNNAMED)
         self.base_weights = weights_fingerprint(self.base)
+        vars(model.config).pop("trained_on", None)  # that it knows one kind of images only: no longer so
         self.processor = processor
         self.collate = VigcDataCollator(processor) if data_collator is None else data_collator
         self.compute_written_metrics = compute_metrics

@@ -34,6 +34,7 @@ from transformers import set_seed
 from vigc import __version__
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
+from vigc.scenes.dataset import SOURCE
 from vigc.scenes.language import TYPES
 from vigc.scenes.vocabulary import vocabulary
 
@@ -291,6 +292,7 @@ def main() -> None:
     model = model.half().float()
     results = all_figures(Subject(model, processor), arguments.scenes)
     print(table(results), flush=True)
+    model.config.trained_on = SOURCE  # by which a job over other images is known to make no sense
     model.half().save_pretrained(arguments.output)
     processor.save_pretrained(arguments.output)
     (arguments.output / "figures.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

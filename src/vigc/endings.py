@@ -10,6 +10,7 @@ from .terminal import count, line, say
 if TYPE_CHECKING:
     from vigc.generation import Estimate, Preview, Summary
     from vigc.generation.shards import ShardOutput
+    from vigc.generation.verify import Inspection
 
 
 def print_summary(summary: Summary) -> None:
@@ -18,12 +19,16 @@ def print_summary(summary: Summary) -> None:
         say("Nothing to do: this job is finished. What the folder holds:")
     elif summary.resumed:
         say("Went on with a job that was there. What the folder holds now:")
+    _print_inspection(summary.inspection)
+    _print_notice(summary.notice)
     work = f"{count(summary.rows, 'row')} from {count(summary.images, 'picture')}"
-    say(f"{work} in {summary.seconds:.1f} s, {count(summary.changed, 'answer')} edited")
+    edited = f", {count(summary.changed, 'answer')} edited" if summary.compared else ""
+    say(f"{work} in {summary.seconds:.1f} s{edited}")
     for kind, figures in summary.types.items():
         aside = f", {count(figures.malformed, 'text')} set aside" if figures.malformed else ""
         words = f" ({figures.words_out:,} words out, {figures.words_in:,} in)" if figures.changed else ""
-        say(f"  {kind:<14}{figures.rows:>6} rows, {figures.changed} edited{words}{aside}")
+        edits = f", {figures.changed} edited{words}" if summary.compared else ""
+        say(f"  {kind:<14}{figures.rows:>6} rows{edits}{aside}")
     for what, number in (
         ("exact copies of another picture", summary.duplicates),
         ("rows with the id of another one: pictures are exact copies, which --dedup finds", summary.repeated),
@@ -41,11 +46,31 @@ def print_summary(summary: Summary) -> None:
     for row in _samples(summary):
         say(f"\n{row['type']}, {line(row['image_id'])}")
         for name in ("question", "draft", "answer"):
-            say(f"  {name:<10}{line(row[name])}")
+            if row[name] is not None:  # without drafts there is a question and its answer
+                say(f"  {name:<10}{line(row[name])}")
     if summary.missing:
         say(f"\nDataset: {summary.output}, {count(summary.missing, 'shard')} still to be written by others")
         return
     say(f"\nDataset: {summary.output}\nReport:  {summary.report}")
+
+
+def _print_inspection(found: Inspection, repaired: str = "written again") -> None:
+    """What of a folder is not as it was written."""
+    if found.damaged:
+        say(f"Missing or damaged, and {repaired}, {count(len(found.damaged), 'file')}:")
+        for damage in found.damaged[:10]:
+            say(f"  {line(damage.name)} {damage.fault}")
+        if len(found.damaged) > 10:
+            say(f"  and {len(found.damaged) - 10:,} more")
+    elif found.content:
+        say(f"Verified: {count(found.compared, 'file')}, all as they were written.")
+    if found.unhashed:
+        say(f"  of {count(found.unhashed, 'file')} an older version recorded no hash: only sizes were compared")
+
+
+def _print_notice(notice: str | None) -> None:
+    if notice:
+        say(fill(f"Notice: {line(notice)}", 110))
 
 
 def _print_uncompared(folders: dict[str, dict[str, Any]]) -> None:
@@ -74,6 +99,8 @@ def _samples(summary: Summary) -> list[dict[str, Any]]:
 def print_preview(preview: Preview) -> None:
     """What a person decides on: inputs and what is left out, rows, time and space."""
     say(f"Dry run: nothing is written to {preview.output}.")
+    _print_inspection(preview.inspection, "to be written again")
+    _print_notice(preview.plan.get("notice"))
     _print_inputs(preview)
     _print_state(preview)
     if preview.sample is not None:

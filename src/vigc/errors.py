@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
 
 class VigcError(ValueError):
@@ -159,6 +160,21 @@ _TRANSIENT_NAMES = (
 _TRANSIENT = {getattr(errno, name) for name in _TRANSIENT_NAMES if hasattr(errno, name)}
 
 
+# How torch, CUDA, oneDNN, the C++ library and the system say that memory did not suffice. (A "primitive descriptor" that
+# oneDNN cannot create is another matter: an operation that it does not have.)
+_OUT_OF_MEMORY = re.compile(
+    r"[Oo]ut of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|DefaultCPUAllocator|"
+    r"could not create a (primitive(?! desc)|memory)|bad_?alloc|[Cc]annot allocate memory|can't start new thread"
+)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory did not suffice: of the process, or of an accelerator."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
+    )
+
+
 def is_transient(error: BaseException | None) -> bool:
     """Whether the machine is the cause and a later try may succeed: a full disk, no memory, too many open files."""
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _TRANSIENT)
+    return is_out_of_memory(error) or (isinstance(error, OSError) and error.errno in _TRANSIENT)

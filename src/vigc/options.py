@@ -71,6 +71,14 @@ Seed = Annotated[int, option("Decides what is drawn where decoding samples.", ri
 License = Annotated[str, option("Licence of pictures that do not state their own.", rich_help_panel=_JOB)]
 ShardSize = Annotated[int, option("Pictures per parquet file.", min=1, rich_help_panel=_JOB)]
 Overwrite = Annotated[bool, option("Replace the dataset that the folder holds.", "--overwrite", rich_help_panel=_JOB)]
+Verify = Annotated[
+    bool,
+    option(
+        "Compare the folder's files with the hashes of when they were written; write what is damaged again.",
+        "--verify",
+        rich_help_panel=_JOB,
+    ),
+]
 Engine = Annotated[
     str, option("local: this process; ray: every GPU of a Ray cluster, or else every CPU.", rich_help_panel=_JOB)
 ]
@@ -177,6 +185,7 @@ class JobOptions:
     retries: Retries = 2
     score: Score = False
     store: Store = "embed"
+    verify: Verify = False
     overwrite: Overwrite = False
     rank: Rank = 0
     world_size: WorldSize = 1
