@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vigc.processing.annotation_layouts import coco_names
-from vigc.processing.json_stream import AnnotationError, stream_entries
+from vigc.processing.json_rows import stream_entries
+from vigc.processing.json_stream import AnnotationError
 
 from .errors import EvaluationError
 from .metrics.mmbench.mmbench import LETTERS, read_choice

@@ -9,7 +9,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from vigc.processing.json_stream import AnnotationError, stream_entries
+from vigc.processing.json_rows import stream_entries
+from vigc.processing.json_stream import AnnotationError
 
 from .metrics.chair.chair import Vocabulary, coco_synonyms
 from .questions import checked

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vigc.processing.images import ImageError
-from vigc.processing.json_stream import AnnotationError, JsonReader, read_rows
+from vigc.processing.json_rows import read_rows
+from vigc.processing.json_stream import AnnotationError, JsonReader
 
 from .errors import GenerationError, naming_files
 from .hashing import hashed

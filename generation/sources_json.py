@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vigc.processing.json_stream import AnnotationError, read_rows
+from vigc.processing.json_rows import read_rows
+from vigc.processing.json_stream import AnnotationError
 
 from .annotation_file import AnnotationFile
 from .errors import GenerationError, naming_files

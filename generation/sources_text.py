@@ -8,7 +8,8 @@ from typing import Any
 
 from vigc.processing.export_layouts import rows_from_finevision, rows_from_trl
 from vigc.processing.images import ImageError
-from vigc.processing.json_stream import AnnotationError, is_text, read_rows
+from vigc.processing.json_rows import read_rows
+from vigc.processing.json_stream import AnnotationError, is_text
 from vigc.processing.llava import LayoutError, rows_from_llava
 
 from .errors import GenerationError, naming_files

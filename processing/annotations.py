@@ -31,7 +31,8 @@ from .annotation_layouts import (
     read_vqa,
 )
 from .instructions_vigc import instruction_type
-from .json_stream import AnnotationError, stream_entries
+from .json_rows import stream_entries
+from .json_stream import AnnotationError
 from .llava import LayoutError
 from .rows import TRAIN_FEATURES
 

@@ -30,7 +30,8 @@ from vigc.generation.exclusion import ExcludedIds, keys_of
 from vigc.generation.generate import open_collection
 from vigc.generation.sources import Source
 from vigc.processing.images import ImageError, ImagePathError
-from vigc.processing.json_stream import JsonReader, read_rows
+from vigc.processing.json_rows import read_rows
+from vigc.processing.json_stream import JsonReader
 
 
 @pytest.fixture
