@@ -26,7 +26,7 @@ def spellings(name: str) -> tuple[str, ...]:
         return (name,)
     slashed = name.replace("\\", "/")
     bare = slashed.partition("?")[0]
-    return tuple(dict.fromkeys((name, slashed, bare, unquote(slashed), unquote(bare))))
+    return tuple(dict.fromkeys(filter(None, (name, slashed, bare, unquote(slashed), unquote(bare)))))
 
 
 def name_for_id(name: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from .metadata import has_more_scans, without_jpeg_metadata, without_png_metadata
+from .wording import MAX_REASON, cut
 
 PICTURE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -46,6 +47,7 @@ class ImageError(ValueError):
     """
 
     def __init__(self, name: str, reason: str) -> None:
+        name, reason = cut(name, MAX_REASON), cut(reason, MAX_REASON)  # either may hold what strangers wrote
         super().__init__(f"picture {name!r} {reason}")
         self.name = name
         self.reason = reason

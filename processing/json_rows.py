@@ -137,9 +137,7 @@ def _value(path: Path, number: int, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        error_in_line = AnnotationError(
-            path, f"is not valid JSON ({error}): correct or remove the line.", line=number
-        )
+        error_in_line = AnnotationError(path, f"is not valid JSON ({error}): correct or remove the line.", line=number)
         error_in_line.__cause__ = error
         return error_in_line
 

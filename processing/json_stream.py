@@ -82,13 +82,16 @@ class JsonReader:
         weakref.finalize(self, self._file.close)  # nobody has to read to the end for it to be closed
         self._damage: Exception | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
-        self._text, self._at, self._lines = "", 0, 1
+        self._text, self._at, self._lines, self._counted = "", 0, 1, 0
         self._fill()
 
     @property
     def line(self) -> int:
         """The line that is being read, from 1."""
-        return self._lines + self._text.count("\n", 0, self._at)
+        # Asked for each row: what was counted is not counted again.
+        self._lines += self._text.count("\n", self._counted, self._at)
+        self._counted = self._at
+        return self._lines
 
     def top(self) -> str:
         """The character that comes next: "[" of a list, "{" of an object; "" at the end of the file."""
@@ -243,9 +246,9 @@ class JsonReader:
     def _fill(self, size: int = 0) -> bool:
         """Reads on; what was used up is let go. Larger steps for larger values keep parsing anew affordable."""
         data = self._read(max(_CHUNK, size, len(self._text) - self._at))
-        self._lines += self._text.count("\n", 0, self._at)
+        self._lines += self._text.count("\n", self._counted, self._at)
         self._text = self._text[self._at :] + self._decoder.decode(data, final=not data)
-        self._at = 0
+        self._at = self._counted = 0
         return bool(data)
 
     def _read(self, size: int) -> bytes:
@@ -265,7 +268,7 @@ class JsonReader:
         return b"".join(parts)
 
     def _wrong(self, reason: str, at: int | None = None) -> AnnotationError:
-        line = self._lines + self._text.count("\n", 0, self._at if at is None else at)
+        line = self.line + (0 if at is None else self._text.count("\n", self._at, at))
         return AnnotationError(self.path, reason, self.index, line)
 
 
