@@ -50,7 +50,7 @@ class DatasetRows:
     finds its rows at once. Other forms are loaded by `datasets`, which keeps a copy on disk.
 
     Args:
-        path: A parquet file or another file of rows; a folder, also one that `save_to_disk` wrote; or a name on the Hub.
+        path: A file of rows; a folder, also one that `save_to_disk` wrote; or a name on the Hub.
         subset: The dataset's configuration.
         split: Which split.
         revision: Commit, tag or branch on the Hub.

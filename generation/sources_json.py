@@ -14,7 +14,6 @@ from vigc.processing.image_names import name_for_id, names_in_address, unusable
 from vigc.processing.images import ImageError, ImagePathError, Picture
 from vigc.processing.json_rows import read_rows
 from vigc.processing.json_stream import AnnotationError
-
 from vigc.processing.llava import short
 
 from .addresses import is_address

@@ -73,15 +73,15 @@ def _conversation(entry: Any, index: int) -> Source:
 
 
 class DatasetConversations(DatasetRows):
-    """The rows of a dataset in LLaVA's column (`conversations`), TRL's (`messages`, `prompt`) or FineVision's (`texts`)."""
+    """The rows of a dataset in LLaVA's columns (`conversations`), TRL's (`messages`, `prompt`) or FineVision's."""
 
     def __iter__(self) -> Iterator[Source]:
         """The rows in their order; one that cannot be read is refused."""
         columns = [name for name in CHAT_COLUMNS if name in self.features]
         if not set(TEXT_COLUMNS) & set(columns):
             raise GenerationError(
-                f"The dataset {self.path!r} has no column {', '.join(map(repr, TEXT_COLUMNS))}, which hold the texts to "
-                f"correct: its columns are {cut(', '.join(self.features), MAX_REASON)}."
+                f"The dataset {self.path!r} has no column {', '.join(map(repr, TEXT_COLUMNS))}, which hold the texts "
+                f"to correct: its columns are {cut(', '.join(self.features), MAX_REASON)}."
             )
         for index, (place, row, damage) in enumerate(self.read(columns)):
             label = self.label(place)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from .file_forms import DAMAGED_GZIP, Form, form_of, is_named_lines, opened
+from .file_forms import DAMAGED_GZIP, Form, form_of, opened
 from .json_stream import MAX_VALUE, AnnotationError, JsonReader, is_text, naming_trouble
 from .wording import cut
 
