@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from vigc.processing.annotation_layouts import coco_names
 from vigc.processing.json_stream import AnnotationError
+from vigc.processing.wording import reason_of
 
 from .errors import EvaluationError
 
@@ -229,7 +230,7 @@ def _lines(path: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise AnnotationError(path, f"cannot be read ({error}).") from error
+        raise AnnotationError(path, f"cannot be read ({reason_of(error, path=False)}).") from error
     for index, line in enumerate(text.split("\n")):  # other line ends may stand within a text
         if not line.strip():
             continue

@@ -29,6 +29,7 @@ from .images import ImageError, ImagePathError, load_picture
 from .llava import llava_entry, llava_image
 from .passing import is_passing
 from .preferences import PreferenceRule
+from .wording import reason_of
 
 FORMATS = ("trl-sft", "trl-dpo", "llava", "finevision")
 LLAVA_FILE = "conversations.json"
@@ -141,7 +142,9 @@ def _parquet_files(folder: Path) -> list[Path]:
         try:
             columns = set(pq.read_schema(path).names)
         except (pa.ArrowInvalid, OSError) as error:
-            raise ExportError(f"{str(path)!r} cannot be read ({error}): write the dataset again.") from error
+            raise ExportError(
+                f"{str(path)!r} cannot be read ({reason_of(error, path=False)}): write the dataset again."
+            ) from error
         if not {"image", "question"} <= columns or not columns & {"answer", "answers"}:
             listed = ", ".join(sorted(columns))
             raise ExportError(
