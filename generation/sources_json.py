@@ -63,8 +63,9 @@ class Annotated(Files):
         for index, image_id in zip(order, ids, strict=True):
             name, others = file.names[index], again.get(index, ())
             if reason := unusable(name):
-                label = f"{self.annotations.name}, entry {index} of 'images'"
-                yield Source(label, label, f"names its picture {short(name)}, which {reason}")
+                for place in (index, *others):
+                    label = f"{self.annotations.name}, entry {place} of 'images'"
+                    yield Source(label, label, f"names its picture {short(name)}, which {reason}")
                 continue
             boxes = _joined([file.objects(index), *map(file.objects, others)]) if others else file.objects(index)
             yield Source(name, image_id, None, file.license(index), boxes, same=[name for _ in others] or None)

@@ -90,7 +90,7 @@ def training_chats(rows: Dataset, *, type: str | None = None, name: str = "", ro
         rows: A dataset with the columns of [`is_chat`].
         type: The type of instruction, where the records do not say it.
         name: What the dataset is called in messages and, where it does not say it, in the column `source`.
-        root: The folder that names of pictures are relative to.
+        root: The folder that names of pictures are relative to, and stay under; None leaves them as they are.
 
     Raises:
         ValueError: A record is no conversation, its type is not known, or none has a picture.
@@ -145,7 +145,7 @@ def _picture(value: Any, root: Path | None) -> dict[str, Any] | None:
         value = value[0] if len(value) == 1 else None
     if value is None or (value.get("bytes") is None and not value.get("path")):
         return None
-    if value.get("bytes") is not None or root is None or Path(value["path"]).is_absolute():
+    if value.get("bytes") is not None or root is None:
         return value
     return {"bytes": None, "path": str(_under(root.resolve(), value["path"]))}
 
@@ -158,7 +158,9 @@ def _under(root: Path, name: str) -> Path:
     """
     paths = [(root / spelling).resolve() for spelling in spellings(name)]
     if not all(path.is_relative_to(root) for path in paths):
-        raise LayoutError(f"the picture {short(name)} does not lie under {str(root)!r}: give a relative name")
+        raise LayoutError(
+            f"the picture {short(name)} does not lie under {str(root)!r}: give a relative name, or embed it"
+        )
     return next((path for path in paths if path.exists()), paths[0])
 
 

@@ -26,7 +26,8 @@ def spellings(name: str) -> tuple[str, ...]:
         return (name,)
     slashed = name.replace("\\", "/")
     bare = slashed.partition("?")[0]
-    return tuple(dict.fromkeys(filter(None, (name, slashed, bare, unquote(slashed), unquote(bare)))))
+    decoded = (unquote(one).replace("\\", "/") for one in (slashed, bare))
+    return tuple(dict.fromkeys(filter(None, (name, slashed, bare, *decoded))))
 
 
 def name_for_id(name: str) -> str:

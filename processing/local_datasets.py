@@ -100,7 +100,7 @@ def saved_rows(folder: Path, split: str) -> Dataset:
         raise ValueError(f"{str(place)!r} is no whole folder of save_to_disk ({error!r}): get it again.") from error
     if not isinstance(rows, Dataset):
         raise ValueError(f"{str(place)!r} holds several datasets: give the folder of one.")
-    own = str(rows.split or split)
+    own = str(rows.split or "train")
     if place == folder and split not in (own, "train"):
         raise ValueError(f"{str(folder)!r} has no split {split!r}: it was saved as {own!r}.")
     return rows.with_format(None)  # whatever format it was saved with
