@@ -30,13 +30,11 @@ from vigc.processing.wording import MAX_REASON, cut, reason_of
 
 from .addresses import Addresses, is_address
 from .errors import GenerationError, TryAgainError, asking_the_hub, is_hub_away
+from .image_columns import class_names, image_column
 from .objects import NO_BOX, ObjectColumn
 from .sources import NoPictureError, Source, confined, located, printable
 
 _ID_COLUMNS = ("image_id", "id")
-# Of columns that datasets itself does not know for pictures: bytes, or texts that are paths or addresses.
-_PICTURES = ("image", "images", "image_url", "url", "URL")
-_PICTURE_TYPES = ("string", "large_string", "binary", "large_binary")
 _LABEL = re.compile(r"row (\d+:)?\d+")
 
 # At a time, where columns beside the pictures are read.
@@ -87,7 +85,7 @@ class DatasetRows:
                 ) from error
             raise GenerationError(f"The dataset {path!r} cannot be loaded: {reason}.") from error
         self.features = self.table.features
-        self.image_column, self.several = _image_column(self.features, path)
+        self.image_column, self.several = image_column(self.features, path)
 
     def _open(self, path: str, subset: str | None, split: str, revision: str | None) -> None:
         if (place := Path(path)).is_file() or is_saved(place):
@@ -138,7 +136,7 @@ class DatasetRows:
         id_column = next((name for name in _ID_COLUMNS if name in self.features), None)
         columns = [name for name in (id_column, "license", "objects") if name is not None and name in self.features]
         repeated = self._repeated(id_column)
-        names = _class_names(self.features.get("objects"))
+        names = class_names(self.features.get("objects"))
         self.unlisted = {}
         for file, start, rows, damage in self.table.batches(columns):
             objects = ObjectColumn(_whole(rows["objects"]), names) if "objects" in columns else None
@@ -372,26 +370,3 @@ def _state(file: str) -> list[str]:
 
 def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _class_names(feature: Any) -> list[str] | None:
-    """The names of the categories of a column of objects, where its features have them."""
-    inner = getattr(feature, "feature", feature)
-    category = inner.get("category") if isinstance(inner, dict) else None
-    return getattr(getattr(category, "feature", category), "names", None)
-
-
-def _image_column(features: Any, path: str) -> tuple[str, bool]:
-    """The first column of pictures, and whether its rows hold several."""
-    for name, feature in features.items():
-        if isinstance(feature, datasets.Image):
-            return name, False
-        if isinstance(getattr(feature, "feature", None), datasets.Image):
-            return name, True
-    for name in _PICTURES:
-        feature = features.get(name)
-        inner = getattr(feature, "feature", feature)
-        named = isinstance(inner, datasets.Value) and inner.dtype in _PICTURE_TYPES
-        if named or (isinstance(inner, dict) and "bytes" in inner):
-            return name, inner is not feature
-    raise GenerationError(f"The dataset {path!r} has no column of pictures: its columns are {', '.join(features)}.")

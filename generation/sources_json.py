@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from vigc.processing.chats import names_of_pictures
 from vigc.processing.file_forms import stem_of
 from vigc.processing.image_names import name_for_id, names_in_address, unusable
 from vigc.processing.images import ImageError, ImagePathError, Picture
@@ -147,14 +148,24 @@ class LlavaPictures(Files):
                     names.setdefault(label, f"is no entry: {entry}")
                 elif not isinstance(entry, dict):
                     names.setdefault(label, f"is {type(entry).__name__}, not an object with named fields: correct it")
-                elif isinstance(image := entry.get("image"), str):
-                    reason = unusable(image)
-                    names.setdefault(label if reason else image, reason and f"names {short(image)}, which {reason}")
-                elif image is not None:
-                    names.setdefault(label, f"names its picture {short(image)}, which is no text: correct it")
+                else:
+                    names.update(_named(entry, label, names))
         if not any(reason is None for reason in names.values()):
             raise GenerationError(f"{str(self.conversations)!r} names no picture: give a file in LLaVA's form.")
         shown = [printable(name) for name in names]
         ids = distinct([PurePosixPath(name_for_id(name)).stem for name in shown], shown)
         for (name, refused), image_id in zip(names.items(), ids, strict=True):
             yield Source(name, image_id, refused)
+
+
+def _named(entry: dict[str, Any], label: str, known: Collection[str]) -> dict[str, str | None]:
+    """The names of an entry's pictures that are not known yet; its place, with the reason, for what is no name."""
+    found: dict[str, str | None] = {}
+    for name in names_of_pictures(entry):
+        if not isinstance(name, str):
+            found[label] = f"names its picture {short(name)}, which is no text: correct it"
+        elif reason := unusable(name):
+            found[label] = f"names its picture {short(name)}, which {reason}"
+        elif name not in known:
+            found[name] = None
+    return found

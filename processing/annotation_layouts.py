@@ -224,7 +224,7 @@ def _object(entry: Any) -> dict[str, Any]:
 
 def _text(record: Mapping[str, Any], name: str, shown: str | None = None) -> str:
     if name not in record:
-        raise LayoutError(f"has no {shown or name!r}, only {short(list(record))}.")
+        raise LayoutError(f"has no {shown or name!r}, only {cut(', '.join(map(repr, record)))}.")
     value = record[name]
     if not isinstance(value, str) or not value.strip():
         raise LayoutError(f"{shown or name!r} is {short(value)}, but text is expected.")
