@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from vigc.errors import AnnotationError, EvaluationError
 from vigc.processing.annotation_layouts import coco_names
+from vigc.processing.wording import reason_of
 
 # A model's answers by question; None where a picture could not be opened, which counts as an empty answer.
 Predictions = Mapping[str, str | None]
@@ -227,7 +228,7 @@ def _lines(path: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise AnnotationError(path, f"cannot be read ({error}).") from error
+        raise AnnotationError(path, f"cannot be read ({reason_of(error, path=False)}).") from error
     for index, line in enumerate(text.split("\n")):  # other line ends may stand within a text
         if not line.strip():
             continue

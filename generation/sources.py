@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vigc.errors import GenerationError, ImageError, ImagePathError
+from vigc.processing.image_names import spellings
 from vigc.processing.images import PICTURE_SUFFIXES, Picture, load_picture
 
 from .addresses import Addresses, is_address
@@ -132,7 +133,7 @@ class Files:
 
     def locate(self, source: Source) -> str | None:
         """The path of the file, resolved under the root; None for an address."""
-        return None if is_address(source.name) else confined(self._real_root, source.name)
+        return None if is_address(source.name) else located(self._real_root, source.name)
 
     def is_there(self, source: Source) -> bool:
         """Whether the folder that it should be in holds anything: a share that is gone leaves an empty one, or none."""
@@ -292,6 +293,19 @@ def confined(real_root: str, name: str, *, listed: bool = False) -> str:
     if not real.startswith(real_root.rstrip(os.sep) + os.sep):
         raise ImagePathError(shown(name), "is a link out of the folder: copy the file into it")
     return path
+
+
+def located(real_root: str, name: str) -> str:
+    """The path under a resolved root of the first spelling of `name` that a file has; of `name` itself if none has.
+
+    Raises:
+        ImagePathError: A spelling, such as one with its percent codes decoded, leads out of the root.
+    """
+    paths = [confined(real_root, name)]
+    if os.path.lexists(paths[0]):
+        return paths[0]
+    paths += [confined(real_root, spelling) for spelling in spellings(name)[1:]]
+    return next((path for path in paths if os.path.lexists(path)), paths[0])
 
 
 def _ids(names: list[str]) -> list[tuple[str, str]]:

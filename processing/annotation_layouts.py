@@ -15,6 +15,7 @@ from typing import Any
 
 from vigc.errors import LayoutError
 
+from .image_names import name_for_id
 from .llava import ASKS, REPLIES, around, filled, image_id_of, llava_entry, llava_pairs, short, unmarked
 
 
@@ -114,7 +115,7 @@ def read_stable_llava(entry: Any) -> Iterator[Pair]:
     rest = {**record, "question": None, "answer": None}
     human, gpt = {"value": around(asked, question)}, {"value": around(raw, answer)}
     extra = {"layout": "stable-llava", "record": rest, "human": human, "gpt": gpt}
-    identity = PurePosixPath(image).with_suffix("").as_posix()  # the stem alone repeats from file to file
+    identity = PurePosixPath(name_for_id(image)).with_suffix("").as_posix()  # the stem alone repeats from file to file
     yield Pair((image,), identity, question, [answer], 0, extra)
 
 
@@ -126,8 +127,8 @@ def read_vqa(layout: str, subset: str | None) -> Callable[[Any, Any], Iterator[P
         number = _whole(record, "image_id")
         if answered.get("image_id", number) != number:
             raise LayoutError(
-                f"'image_id' is {number}, but {answered['image_id']!r} in the annotations: these files do not belong "
-                "together."
+                f"'image_id' is {number}, but {short(answered['image_id'])} in the annotations: these files do not "
+                "belong together."
             )
         given = answered.get("answers")
         if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
@@ -214,7 +215,7 @@ def _object(entry: Any) -> dict[str, Any]:
 
 def _text(record: Mapping[str, Any], name: str, shown: str | None = None) -> str:
     if name not in record:
-        raise LayoutError(f"has no {shown or name!r}, only {', '.join(map(repr, record))}.")
+        raise LayoutError(f"has no {shown or name!r}, only {cut(', '.join(map(repr, record)))}.")
     value = record[name]
     if not isinstance(value, str) or not value.strip():
         raise LayoutError(f"{shown or name!r} is {short(value)}, but text is expected.")

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from vigc.errors import LayoutError
 
+from .image_names import name_for_id
+
 IMAGE_MARK = "<image>"
 _AROUND_MARK = re.compile(rf"\s*{IMAGE_MARK}\s*")
 ASKS, REPLIES = ("human", "user"), ("gpt", "assistant")
@@ -102,7 +104,7 @@ def llava_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[st
 
     Args:
         rows: Rows of a conversation in the order of their turns, generated ones or those to train on.
-        image: The picture's name in a new entry; an entry that was read keeps the name it had.
+        image: The picture's name in a new entry, or one without a name; an entry that was read keeps the name it had.
     """
     extras = [read_extra(row) for row in rows]
     if extras[0].get("layout") != "llava":
@@ -114,6 +116,8 @@ def llava_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[st
         turns.append({**extra["gpt"], "value": filled(extra["gpt"]["value"], answer_of(row))})
     turns += extras[-1].get("after", [])
     record = extras[0]["record"]
+    if image is not None and record.get("image") is None:  # a row of a dataset, whose picture is no name
+        record = {**record, "image": image}
     if rows[0]["turn"] and record.get("image") is not None:
         _mark_first(turns)  # the turn that held the mark was left out since
     return {**record, "conversations": turns}
@@ -202,7 +206,7 @@ def _new_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[str
 
 def image_id_of(name: str) -> str:
     """The id a picture's file name holds: the digits after the last "_" (COCO 2014, Objects365), else the stem."""
-    stem = PurePosixPath(name).stem
+    stem = PurePosixPath(name_for_id(name)).stem
     last = stem.rsplit("_", 1)[-1]
     return last if last.isdigit() else stem
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import datasets
 from datasets import Dataset, load_dataset, load_dataset_builder
 
+from .local_datasets import file_rows, is_saved, saved_rows
+
 
 def load_rows(path: str, name: str | None = None, *, split: str = "train", revision: str | None = None) -> Dataset:
     """`datasets.load_dataset` of one split, without stale copies.
@@ -19,7 +21,8 @@ def load_rows(path: str, name: str | None = None, *, split: str = "train", revis
     very files it was made of.
 
     Args:
-        path: A folder, or a name on the Hub, where the commit tells copies apart.
+        path: A folder, also one that `save_to_disk` wrote; a file; or a name on the Hub, where the commit tells copies
+            apart.
         name: The configuration.
         split: Which split.
         revision: Commit, tag or branch on the Hub.
@@ -27,12 +30,16 @@ def load_rows(path: str, name: str | None = None, *, split: str = "train", revis
     Raises:
         ValueError: There is no such configuration or split; `datasets` raises others, too, where it cannot read.
     """
-    if not Path(path).is_dir():
+    place, copies = Path(path), Path(datasets.config.HF_DATASETS_CACHE) / "vigc"
+    if place.is_file():
+        return file_rows(place, split, copies / files_state([str(place)]))
+    if is_saved(place):
+        return saved_rows(place, split)
+    if not place.is_dir():
         return load_dataset(path, name, split=split, revision=revision)  # nosec B615: the caller's revision
     found = load_dataset_builder(path, name).config.data_files or {}  # nosec B615: a folder
     state = files_state(file for files in found.values() for file in files)
-    cache = Path(datasets.config.HF_DATASETS_CACHE) / "vigc" / state
-    return load_dataset(path, name, split=split, cache_dir=str(cache))  # nosec B615: a folder
+    return load_dataset(path, name, split=split, cache_dir=str(copies / state))  # nosec B615: a folder
 
 
 def files_state(files: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 from vigc.processing.model_folder import folder_fingerprint
+from vigc.processing.wording import reason_of
 
 from .adapters import LoraSettings, add_lora, merge_lora
 
@@ -204,7 +205,9 @@ def _description(folder: str | Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}, which says what {WEIGHTS} belongs to, cannot be read: {error}") from error
+        raise ValueError(
+            f"{path}, which says what {WEIGHTS} belongs to, cannot be read: {reason_of(error, path=False)}"
+        ) from error
 
 
 def _parts(names: Any) -> set[str]:

@@ -23,6 +23,7 @@ from vigc.errors import ImageError
 from vigc.modeling_vigc.sentences_vigc import UnitRule
 from vigc.processing import open_image, pair_text
 from vigc.processing.instructions_vigc import instruction_type
+from vigc.processing.llava import short
 
 from .augment import augmented
 
@@ -241,7 +242,7 @@ def answers_of(row: Mapping[str, Any]) -> list[str]:
     answers = [text for text in answers if text]
     if not answers:
         raise ValueError(
-            f"The question {row['question']!r} ({row.get('conversation_id')}) has no answer: drop this row."
+            f"The question {short(row['question'])} ({row.get('conversation_id')}) has no answer: drop this row."
         )
     return answers
 

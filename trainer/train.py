@@ -20,6 +20,7 @@ from vigc.hub_cards.revisions import commit_of
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 from vigc.processing.annotations import read_annotations
+from vigc.processing.chats import is_chat, training_chats
 from vigc.processing.loading import load_rows
 
 from .adapters import LoraSettings, choose_trained
@@ -206,7 +207,12 @@ def mixture(plan: Recipe, rows: list[datasets.Dataset], processor: VigcProcessor
 
 def _load(entry: DataEntry) -> datasets.Dataset:
     if entry.dataset is not None:
-        return load_rows(entry.dataset, entry.config, split=entry.split, revision=entry.revision)
+        loaded = load_rows(entry.dataset, entry.config, split=entry.split, revision=entry.revision)
+        if not is_chat(loaded.column_names):
+            return loaded
+        place = Path(entry.dataset)
+        root = place if place.is_dir() else place.parent if place.is_file() else None
+        return training_chats(loaded, type=entry.type, name=entry.source or place.name, root=root)
     rows, _ = read_annotations(
         list(entry.files),
         str(entry.images),
