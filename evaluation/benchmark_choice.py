@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vigc.errors import AnnotationError, EvaluationError
+from vigc.processing.wording import reason_of
 
 from .entries import checked
 from .metrics.mmbench import mmbench
@@ -149,7 +150,7 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
                     raise AnnotationError(path, f"'index' is {row['index']!r}: the table is damaged.", number)
                 rows.append({**row, "index": int(row["index"])})
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise AnnotationError(path, f"cannot be read ({error}): get the file again.") from error
+        raise AnnotationError(path, f"cannot be read ({reason_of(error, path=False)}): get the file again.") from error
     for number, row in enumerate(rows):
         for letter in mmbench.LETTERS:
             row.setdefault(letter, None)

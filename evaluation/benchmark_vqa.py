@@ -8,7 +8,7 @@ from typing import Any
 
 from vigc.errors import AnnotationError, EvaluationError
 from vigc.processing.annotation_layouts import coco_names
-from vigc.processing.json_stream import stream_entries
+from vigc.processing.json_rows import stream_entries
 
 from .entries import checked, read_entries
 from .metrics.mmbench.mmbench import LETTERS, read_choice

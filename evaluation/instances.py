@@ -10,7 +10,8 @@ from random import Random
 from typing import Any
 
 from vigc.errors import AnnotationError
-from vigc.processing.json_stream import stream_entries
+from vigc.processing.json_rows import stream_entries
+from vigc.processing.wording import reason_of
 
 from .entries import checked
 from .metrics.chair.chair import Vocabulary, coco_synonyms
@@ -88,7 +89,7 @@ def read_synonyms(path: Path) -> list[list[str]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise AnnotationError(path, f"cannot be read ({error}).") from error
+        raise AnnotationError(path, f"cannot be read ({reason_of(error, path=False)}).") from error
     groups = [[name.strip() for name in line.split(",") if name.strip()] for line in lines]
     found = [group for group in groups if group]
     if not found:

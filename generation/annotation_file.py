@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +10,18 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from vigc.errors import GenerationError
+from vigc.errors import GenerationError, LayoutError
 from vigc.processing.json_stream import JsonReader, is_text
+from vigc.processing.llava import short
+from vigc.processing.wording import MAX_REASON, cut, reason_of
 
-from .objects import EDGES, Boxes, packed
+from .objects import EDGES, Boxes, as_float32, packed, usable_boxes
 from .sources import printable
 
-_IMAGE = pa.struct({"id": pa.int64(), "file_name": pa.string(), "license": pa.int64()})
+# LVIS gives no file_name, but the address that COCO publishes a picture at.
+_IMAGE = pa.struct({"id": pa.int64(), "file_name": pa.string(), "license": pa.int64(), "coco_url": pa.string()})
 # Boxes pass through float64, as they do when Python reads them.
 _OBJECT = pa.struct({"image_id": pa.int64(), "category_id": pa.int64(), "bbox": pa.list_(pa.float64())})
 
@@ -31,7 +36,8 @@ class AnnotationFile:
         path: The file.
 
     Attributes:
-        names: The pictures' files, in the file's order.
+        names: The pictures' files, in the file's order; an address where the file gives nothing else.
+        unusable: How many boxes were left out, of which a number is missing or not finite, or a side not above 0.
 
     Raises:
         GenerationError: It is not in COCO's form; the message names the entry.
@@ -40,7 +46,7 @@ class AnnotationFile:
 
     def __init__(self, path: Path) -> None:
         read = _Reading(path)
-        self.names = read.names
+        self.names, self.unusable = read.names, read.unusable
         self._license_ids, self._licenses = read.license_ids, read.licenses
         self._categories = [read.categories.get(kind, str(kind)) for kind in read.codes]
         # Each of these columns may take hundreds of megabytes, and is let go as soon as it can be.
@@ -79,6 +85,7 @@ class _Reading:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.unusable = 0
         self.names: list[str] = []
         self.ids = array("q")
         self.license_ids: list[Any] = []
@@ -128,32 +135,38 @@ class _Reading:
 
     def _try(self, add: Callable[[dict[str, Any]], None], entry: Any, member: str, index: int | None) -> None:
         try:
+            if not isinstance(entry, dict):
+                raise LayoutError(f"it is {short(entry)}, but an object with named fields is expected")
             add(entry)
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise GenerationError(
-                f"{str(self.path)!r}: entry {index} of {member!r} is not in COCO's form "
-                f"({type(error).__name__}: {error}): correct it."
+                f"{str(self.path)!r}: entry {index} of {member!r} is not in COCO's form ({reason_of(error)}): "
+                "correct it."
             ) from error
 
     def _add_license(self, entry: dict[str, Any]) -> None:
         text = entry.get("name") or entry.get("url")
         if text and is_text(text):
-            self.licenses[entry["id"]] = str(text)
+            self.licenses[entry["id"]] = cut(str(text), MAX_REASON)
 
     def _add_category(self, entry: dict[str, Any]) -> None:
-        self.categories[int(entry["id"])] = printable(str(entry["name"]))
+        self.categories[_whole(entry, "id")] = printable(cut(str(_given(entry, "name")), MAX_REASON))
 
     def _add_image(self, entry: dict[str, Any]) -> None:
-        name = entry["file_name"]
+        name = entry.get("file_name")
+        name = entry.get("coco_url") if name is None else name
+        if name is None:
+            raise LayoutError(f"it has no 'file_name' and no 'coco_url', only {short(list(entry))}")
         if not isinstance(name, str):
-            raise TypeError(f"file_name is {name!r}")
-        self.ids.append(int(entry["id"]))
+            raise LayoutError(f"'file_name' is {short(name)}, but text is expected")
+        self.ids.append(_whole(entry, "id"))
         self.names.append(name)
         self.license_ids.append(entry.get("license"))
 
     def _take_images(self, block: pa.StructArray) -> bool:
         """Adds a block of entries; returns whether it could, or they are to be added one by one."""
-        ids, names, licenses = block.flatten()
+        ids, names, licenses, urls = block.flatten()
+        names = pc.coalesce(names, urls)
         if ids.null_count or names.null_count:
             return False
         self.names += names.to_pylist()
@@ -164,11 +177,13 @@ class _Reading:
     def _add_object(self, entry: dict[str, Any]) -> None:
         if entry.get("bbox") is None or entry.get("category_id") is None:  # a caption, say
             return
-        x, y, width, height = map(float, entry["bbox"])
-        kind, image = int(entry["category_id"]), int(entry["image_id"])
+        kind, image, edges = _whole(entry, "category_id"), _whole(entry, "image_id"), _edges(entry["bbox"])
+        if not usable_boxes(edges[:, None])[0]:
+            self.unusable += 1
+            return
         self.images.append(image)
         self.kinds.append(self._code(kind))
-        for column, edge in zip(self.edges, (x, y, width, height), strict=True):
+        for column, edge in zip(self.edges, edges.tolist(), strict=True):
             column.append(edge)
 
     def _take_objects(self, block: pa.StructArray) -> bool:
@@ -181,16 +196,43 @@ class _Reading:
         lengths, edges = boxes.value_lengths().to_numpy(), boxes.flatten()
         if edges.null_count or not (lengths == EDGES).all():
             return False
-        for column, values in zip(self.edges, edges.to_numpy().reshape(-1, EDGES).T, strict=True):
-            column.frombytes(values.astype(np.float32).tobytes())
-        self.images.frombytes(images.to_numpy().tobytes())
+        values = as_float32(edges.to_numpy().reshape(-1, EDGES).T)
+        kept = usable_boxes(values)
+        self.unusable += len(kept) - int(kept.sum())
+        for column, ours in zip(self.edges, values[:, kept], strict=True):
+            column.frombytes(ours.tobytes())
+        self.images.frombytes(images.to_numpy()[kept].tobytes())
         encoded = kinds.dictionary_encode()
         codes = np.array([self._code(kind) for kind in encoded.dictionary.to_pylist()], dtype=np.int32)
-        self.kinds.frombytes(codes[encoded.indices.to_numpy()].tobytes())
+        self.kinds.frombytes(codes[encoded.indices.to_numpy()][kept].tobytes())
         return True
 
     def _code(self, kind: int) -> int:
         return self.codes.setdefault(kind, len(self.codes))
+
+
+def _given(entry: dict[str, Any], name: str) -> Any:
+    if entry.get(name) is None:
+        raise LayoutError(f"it has no {name!r}, only {short(list(entry))}")
+    return entry[name]
+
+
+def _whole(entry: dict[str, Any], name: str) -> int:
+    value = _given(entry, name)
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise LayoutError(f"{name!r} is {short(value)}, but a whole number is expected") from None
+
+
+def _edges(box: Any) -> np.ndarray:
+    """A box as float32 (4,), NaN where a number is missing; tools write an empty list where they have no box."""
+    if not isinstance(box, list) or len(box) not in (0, EDGES):
+        raise LayoutError(f"'bbox' is {short(box)}, but x, y, width and height are expected")
+    try:
+        return as_float32(np.array([math.nan if edge is None else float(edge) for edge in box or [None] * EDGES]))
+    except (TypeError, ValueError):
+        raise LayoutError(f"'bbox' is {short(box)}, but numbers are expected") from None
 
 
 def _without_none(entry: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,11 @@ from typing import Any
 
 from vigc.errors import GenerationError
 from vigc.processing import INSTRUCTION_TYPES
+from vigc.processing.file_forms import Form, suffix_of
+from vigc.processing.json_rows import json_form
 
 from .corrections import CorrectionWorker
+from .errors import naming_files
 from .finish import Summary
 from .folder import CORRECTED
 from .plan import Selection
@@ -18,7 +21,8 @@ from .run import run_job
 from .settings import JobSettings
 from .sources import Collection
 
-_FILES = (".json", ".jsonl", ".ndjson")  # of LLaVA's form
+_SUFFIXES = (".json", ".jsonl", ".ndjson")  # of conversations
+_TABLES = (".parquet", ".csv", ".tsv", ".tar", ".arrow")
 
 
 def correct_dataset(dataset: str | os.PathLike[str], output: str | os.PathLike[str], **fields: Any) -> Summary:
@@ -30,8 +34,8 @@ def correct_dataset(dataset: str | os.PathLike[str], output: str | os.PathLike[s
     aside. All else is as in `generate_dataset`: the same folder, the same resuming.
 
     Args:
-        dataset: A LLaVA file (.json, .jsonl), or a dataset in TRL's or FineVision's columns: a parquet file, a folder
-            or a name on the Hub.
+        dataset: A file of conversations in LLaVA's, TRL's or FineVision's form (a JSON list or JSON Lines, also
+            compressed by gzip), or a dataset in columns of these forms: a file of rows, a folder or a name on the Hub.
         output: The folder to write.
         fields: All that is set of [`CorrectJob`] and [`JobSettings`]; only `model` has no default.
 
@@ -71,8 +75,13 @@ class CorrectJob(JobSettings):
 
     @property
     def in_tables(self) -> bool:
-        """Whether what is corrected is a dataset, and no LLaVA file."""
-        return Path(self.dataset).suffix.lower() not in _FILES
+        """Whether what is corrected is a dataset, and no file of conversations; of a file its content tells."""
+        path = Path(self.dataset)
+        if not path.is_file():
+            return path.is_dir() or suffix_of(path) not in _SUFFIXES
+        with naming_files():
+            form = json_form(path)
+        return form in (Form.PARQUET, Form.ARROW) or (form is Form.OTHER and suffix_of(path) in _TABLES)
 
     @property
     def hub_dataset(self) -> str | None:

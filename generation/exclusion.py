@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 from collections import defaultdict
@@ -11,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from vigc.errors import AnnotationError, GenerationError, ImageError
-from vigc.processing.json_stream import JsonReader, read_rows
+from vigc.processing.bounded_parsing import parse_json
+from vigc.processing.file_forms import JSON_FORMS, Form, opened
+from vigc.processing.image_names import spellings
+from vigc.processing.json_rows import json_form, read_rows
+from vigc.processing.json_stream import JsonReader, naming_trouble
 
 from .errors import naming_files
 from .hashing import hashed
@@ -22,7 +27,8 @@ _COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})")
 _COCO_FOLDER = re.compile(r"(?i:.*coco.*|(?:train|val|test|unlabeled)\d{4})")
 _COCO_DIGITS = 12
 
-_NAMES = ("image", "image_id", "file_name", "image_path")
+_NAMES = ("image", "image_id", "file_name", "image_path", "coco_url")
+_OF_IMAGES = ("file_name", "coco_url")  # whose id is that of the picture
 
 # Of a file in COCO's form: their ids are not those of pictures, and would leave out the first ninety of COCO's.
 _NO_PICTURES = ("categories", "licenses", "info")
@@ -36,9 +42,9 @@ _NAMED = 3
 class ExcludedIds:
     """The ids and file names that a file lists.
 
-    A text file has one on each line. Of JSON (a list, JSON Lines, or annotations in COCO's or VQA's form) the values
-    of `image`, `image_id`, `file_name` and `image_path` count, and the `id` of entries without them. The categories and
-    licences of annotations are passed by.
+    A text has one on each line. Of JSON (a list, JSON Lines, or annotations in COCO's or VQA's form) the values of
+    `image`, `image_id`, `file_name`, `image_path` and `coco_url` count, and the `id` of entries without them. The
+    categories and licences of annotations are passed by. The content decides, not the file's name.
 
     Args:
         path: The file.
@@ -65,29 +71,64 @@ class ExcludedIds:
 
 
 def _entries(path: Path) -> Iterator[Any]:
-    suffix = path.suffix.lower()
-    if suffix == ".json":
-        reader = JsonReader(path)
-        if reader.top() == "[":
-            yield from reader.elements()
-        else:
-            for member in reader.members():
-                if reader.top() == "[" and member not in _NO_PICTURES:
-                    yield from reader.elements()
-                else:
-                    reader.skip()
-        reader.end()
-    elif suffix in (".jsonl", ".ndjson"):
+    """What a file lists: entries of JSON in any form, or its lines."""
+    form = json_form(path)
+    if form is Form.LINES:
         for _, row in read_rows(path):
             if isinstance(row, AnnotationError):
                 raise row  # a line that cannot be read may be the one that had to be left out
-            yield row
+            yield from _of_object(row) if isinstance(row, dict) else [row]
+    elif form in JSON_FORMS:
+        yield from _of_json(JsonReader(path))
+    elif form is Form.OTHER:
+        yield from _text_lines(path)
     else:
-        try:
-            text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-        except OSError as error:
-            raise GenerationError(f"{str(path)!r} cannot be read ({error.strerror}): give a list of ids.") from error
-        yield from (line.strip() for line in text.splitlines() if line.strip())
+        raise GenerationError(f"{str(path)!r} is {form.value}: give ids or file names, one a line, or a JSON file.")
+
+
+def _of_json(reader: JsonReader) -> Iterator[Any]:
+    """The elements of a list; of an object itself where it names a picture, and the elements of its lists."""
+    if reader.top() == "[":
+        yield from reader.elements()
+    else:
+        own: dict[str, Any] = {}
+        for member in reader.members():
+            if reader.top() == "[" and member not in _NO_PICTURES:
+                yield from reader.elements()
+            elif member in _NAMES:
+                own[member] = reader.value()
+            else:
+                reader.skip()
+        yield own
+    reader.end()
+
+
+def _of_object(row: dict[str, Any]) -> Iterator[Any]:
+    """The row of a JSON Lines file, or the lists in it, where each line is a file in COCO's form."""
+    yield row
+    for member, value in row.items():
+        if isinstance(value, list) and member not in _NO_PICTURES:
+            yield from value
+
+
+def _text_lines(path: Path) -> Iterator[str]:
+    """The lines of a text; tools put some names into quotes, as JSON does."""
+    try:
+        with naming_trouble(path), io.TextIOWrapper(opened(path), "utf-8-sig", "surrogateescape") as file:
+            for line in map(str.strip, file):
+                if line[:1] == line[-1:] == '"' and isinstance(name := _json_text(line), str):
+                    yield name
+                elif line:
+                    yield line
+    except AnnotationError as error:
+        raise GenerationError(f"{error} Give a list of ids.") from error.__cause__
+
+
+def _json_text(line: str) -> Any:
+    try:
+        return parse_json(line)
+    except ValueError:
+        return None
 
 
 def _values(entry: Any) -> Iterator[str | int]:
@@ -95,7 +136,7 @@ def _values(entry: Any) -> Iterator[str | int]:
         yield entry
     elif isinstance(entry, dict):
         found = [entry[name] for name in _NAMES if isinstance(entry.get(name), (str, int))]
-        if "file_name" in entry or not found:
+        if any(name in entry for name in _OF_IMAGES) or not found:
             found += [entry[name] for name in ("id",) if isinstance(entry.get(name), (str, int))]
         yield from found
 
@@ -109,9 +150,17 @@ def keys_of(source: Source) -> set[str | int]:
 
 
 def _keys(value: str | int, *, listed: bool = False) -> Iterable[str | int]:
-    """The forms under which a picture is known. A listed `vg/VG_100K/42.jpg` is another source's 42, not COCO's."""
+    """The forms under which a picture is known, as it is spelled and decoded."""
     if isinstance(value, int):
         return (value,)
+    names = spellings(value)
+    if len(names) == 1:
+        return _forms(value, listed)
+    return {key for name in names for key in _forms(name, listed)}
+
+
+def _forms(value: str, listed: bool) -> Iterable[str | int]:
+    """The forms of one spelling. A listed `vg/VG_100K/42.jpg` is another source's 42, not COCO's."""
     name = value.replace("\\", "/")
     *folders, file = [part for part in name.split("/") if part not in ("", ".")] or [name]
     stem = file.rpartition(".")[0] or file

@@ -196,7 +196,7 @@ def write_empty_folders(folder: Path, names: list[str]) -> None:
 def read_empty_folders(folder: Path) -> list[str]:
     """What [`write_empty_folders`] wrote; nothing if it is missing or damaged: then such a folder is waited for."""
     try:
-        names = json.loads((folder / EMPTY_FOLDERS).read_bytes())
+        names = read_json(folder / EMPTY_FOLDERS)
     except (FileNotFoundError, ValueError):
         return []
     return [str(name) for name in names] if isinstance(names, list) else []

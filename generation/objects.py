@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 EDGES = 4  # x, y, width, height
+NO_BOX = "boxes left out: a number is missing or not finite, or a side is not above 0"
 
 
 class Columns(Protocol):
@@ -47,11 +49,15 @@ class ObjectColumn:
         column: To each row a list of `{"category", "bbox": [x, y, width, height]}`, or one `{"category", "bbox"}` with
             lists in it, as `datasets` keeps a `Sequence` of them.
         names: Of categories that are numbers.
+
+    Attributes:
+        unusable: How many boxes were left out so far ([`usable_boxes`]).
     """
 
     def __init__(self, column: pa.Array, names: Sequence[str] | None = None) -> None:
         self._names = names
         self._rows: list[Any] | None = None
+        self.unusable = 0
         try:
             lengths, kinds, boxes = _parts(column)
             boxes = boxes.cast(pa.list_(pa.float64()))
@@ -64,15 +70,23 @@ class ObjectColumn:
         if not regular:  # some rows are not like the others, or all are something else
             self._rows = column.to_pylist()
             return
+        values = as_float32(edges.to_numpy().reshape(-1, EDGES).T)
+        kept = usable_boxes(values)
+        self.unusable = len(kept) - int(kept.sum())
         self._kinds = [_category(kind, names) for kind in encoded.dictionary.to_pylist()]
-        self._codes = encoded.indices.to_numpy()
-        self._edges = np.ascontiguousarray(edges.to_numpy().reshape(-1, EDGES).T, dtype="<f4")
-        self._ends = np.concatenate([[0], np.cumsum(lengths)])
+        self._codes = encoded.indices.to_numpy()[kept]
+        self._edges = np.ascontiguousarray(values[:, kept])
+        kept_before = np.concatenate([[0], np.cumsum(kept)])
+        self._ends = kept_before[np.concatenate([[0], np.cumsum(lengths)])]
 
     def of(self, row: int) -> Boxes | dict[str, Any] | None:
         """What is annotated in one of the rows; None if nothing is, or it is in another form."""
         if self._rows is not None:
-            return pack_objects(self._rows[row], self._names)
+            found = _pairs(self._rows[row], self._names)
+            if found is None:
+                return None
+            self.unusable += len(found[0]) - int(found[2].sum())
+            return _packed_pairs(*found)
         start, end = self._ends[row : row + 2].tolist()
         return Boxes(self, start, end) if start < end else None
 
@@ -108,17 +122,48 @@ def pack_objects(objects: Any, names: Sequence[str] | None = None) -> dict[str, 
         objects: A list of `{"category", "bbox": [x, y, width, height]}`, or such a dictionary of lists; None is made of
             anything else.
         names: Of categories that are numbers.
+
+    Boxes that cannot be used ([`usable_boxes`]) are left out.
     """
+    found = _pairs(objects, names)
+    return None if found is None else _packed_pairs(*found)
+
+
+def _pairs(objects: Any, names: Sequence[str] | None) -> tuple[list[str], np.ndarray, np.ndarray] | None:
+    """Categories, boxes as float32 (objects, 4), and which of them can be used; None if they are in another form."""
     try:
         if isinstance(objects, Mapping):
             pairs = list(zip(objects["category"], objects["bbox"], strict=True))
         else:
             pairs = [(item["category"], item["bbox"]) for item in objects]
         kinds = [_category(kind, names) for kind, _ in pairs]
-        edges = np.array([box for _, box in pairs], dtype=np.float32)
+        boxes = [[math.nan if edge is None else edge for edge in box or [None] * EDGES] for _, box in pairs]
+        edges = as_float32(np.array(boxes, dtype=np.float64))
     except (TypeError, KeyError, ValueError):
         return None
-    return packed(kinds, edges.T.astype("<f4").tobytes()) if kinds and edges.shape == (len(kinds), EDGES) else None
+    if not kinds or edges.shape != (len(kinds), EDGES):
+        return None
+    return kinds, edges, usable_boxes(edges.T)
+
+
+def _packed_pairs(kinds: list[str], edges: np.ndarray, kept: np.ndarray) -> dict[str, Any] | None:
+    names = [kind for kind, good in zip(kinds, kept, strict=True) if good]
+    return packed(names, edges[kept].T.tobytes()) if names else None
+
+
+def as_float32(edges: np.ndarray) -> np.ndarray:
+    """Numbers as float32, little-endian; what is too large for it is infinite."""
+    with np.errstate(over="ignore"):
+        return edges.astype("<f4")
+
+
+def usable_boxes(edges: np.ndarray) -> np.ndarray:
+    """Which boxes have four finite numbers and a width and height above 0, bool (objects,).
+
+    Args:
+        edges: float32 (4, objects): x, y, width, height.
+    """
+    return np.isfinite(edges).all(axis=0) & (edges[2:] > 0).all(axis=0)
 
 
 def packed(names: list[str], edges: bytes) -> dict[str, Any]:

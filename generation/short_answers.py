@@ -17,6 +17,7 @@ from vigc.errors import GenerationError
 from vigc.processing import INSTRUCTION_TYPES
 from vigc.processing.bounded_parsing import read_json
 from vigc.processing.json_stream import is_text
+from vigc.processing.wording import reason_of
 
 from .attempts import Draft, NumbersOnly
 
@@ -151,7 +152,9 @@ def read_first_words(path: Path) -> dict[str, float]:
     try:
         values = read_json(path)
     except (OSError, ValueError) as error:
-        raise GenerationError(f"{str(path)!r} cannot be read ({error}): give a JSON object of words.") from error
+        raise GenerationError(
+            f"{str(path)!r} cannot be read ({reason_of(error, path=False)}): give a JSON object of words."
+        ) from error
     good = isinstance(values, dict) and values and is_text(values)
     if not good or not all(isinstance(value, (int, float)) and value > 0 for value in values.values()):
         raise GenerationError(f'{str(path)!r} is no JSON object of words with positive numbers, {{"What": 412, ...}}.')

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vigc.errors import GenerationError, ImageError, ImagePathError
-from vigc.processing.confined_paths import confined, is_file_name, shown
+from vigc.processing.confined_paths import confined, is_file_name, located, shown
 from vigc.processing.images import HEIF_FIX, HEIF_SUFFIXES, Picture, load_picture, picture_suffixes
 
 from .addresses import Addresses, is_address
@@ -135,7 +135,7 @@ class Files:
 
     def locate(self, source: Source) -> str | None:
         """The path of the file, resolved under the root; None for an address."""
-        return None if is_address(source.name) else confined(self._real_root, source.name)
+        return None if is_address(source.name) else located(self._real_root, source.name)
 
     def is_there(self, source: Source) -> bool:
         """Whether the folder that it should be in holds anything: a share that is gone leaves an empty one, or none."""

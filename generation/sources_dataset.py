@@ -15,20 +15,25 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vigc.errors import GenerationError, ImageDataError, ImageError, NoImageError, TransientError
+from vigc.errors import GenerationError, ImageDataError, ImageError, ImagePathError, NoImageError, TransientError
 from vigc.processing.bounded_parsing import features_of, open_parquet
 from vigc.processing.dataset_files import OwnFiles, confined_builder, is_folder_of_pictures
+from vigc.processing.file_forms import Form
+from vigc.processing.image_names import unusable
 from vigc.processing.images import Picture, load_picture
-from vigc.processing.loading import files_state, load_split
+from vigc.processing.json_rows import json_form
+from vigc.processing.llava import short
+from vigc.processing.loading import files_state, load_rows, load_split
+from vigc.processing.local_datasets import is_saved, saved_files
+from vigc.processing.wording import MAX_REASON, cut, reason_of
 
 from .addresses import Addresses, is_address
 from .errors import asking_the_hub, is_hub_away
-from .objects import ObjectColumn
+from .image_columns import class_names, image_column
+from .objects import NO_BOX, ObjectColumn
 from .sources import Source, printable
 
 _ID_COLUMNS = ("image_id", "id")
-# Of columns that datasets itself does not know for pictures: bytes, or texts that are paths or addresses.
-_PICTURES = ("image", "images", "image_url", "url", "URL")
 _LABEL = re.compile(r"row (\d+:)?\d+")
 
 # At a time, where columns beside the pictures are read.
@@ -42,7 +47,7 @@ class DatasetRows:
     finds its rows at once. Other forms are loaded by `datasets`, which keeps a copy on disk.
 
     Args:
-        path: A parquet file, a folder, or a name on the Hub.
+        path: A file of rows; a folder, also one that `save_to_disk` wrote; or a name on the Hub.
         subset: The dataset's configuration.
         split: Which split.
         revision: Commit, tag or branch on the Hub.
@@ -71,19 +76,19 @@ class DatasetRows:
         except (ValueError, OSError, KeyError, datasets.exceptions.DatasetsError) as error:
             if isinstance(error, GenerationError):
                 raise
-            reason = _said(error)
+            reason = reason_of(error)
             if is_hub_away(error):
                 raise TransientError(
                     f"The Hub does not answer for {path!r} ({reason}): run the same command again later."
                 ) from error
             raise GenerationError(f"The dataset {path!r} cannot be loaded: {reason}.") from error
         self.features = self.table.features
-        self.image_column, self.several = _image_column(self.features, path)
+        self.image_column, self.several = image_column(self.features, path)
 
     def _open(self, path: str, subset: str | None, split: str, revision: str | None) -> None:
         self._own = OwnFiles(path)
-        if Path(path).is_file() and Path(path).suffix == ".parquet":
-            self.table, self._origin = _ParquetRows([path]), [_state(path)]
+        if (place := Path(path)).is_file() or is_saved(place):
+            self._open_local(place, split)
             return
         builder = confined_builder(path, subset, revision=revision)
         found = builder.config.data_files or {}
@@ -100,6 +105,15 @@ class DatasetRows:
             # What `datasets` calls the fingerprint of a folder stays the same when its files change.
             changes = found and Path(path).is_dir()
             self._origin = [[files_state(found[split]) if changes else self.table.fingerprint]]
+
+    def _open_local(self, place: Path, split: str) -> None:
+        """Opens a single file, or a folder that `save_to_disk` wrote."""
+        if place.is_file() and (json_form(place) is Form.PARQUET or place.suffix == ".parquet"):
+            self.table, self._origin = _ParquetRows([str(place)]), [_state(str(place))]
+            return
+        files = [place] if place.is_file() else saved_files(place, split)
+        self.table = _LoadedRows(load_rows(str(place), split=split))
+        self._origin = [[files_state(map(str, files))]]
 
     @property
     def name(self) -> str:
@@ -118,7 +132,8 @@ class DatasetRows:
         id_column = next((name for name in _ID_COLUMNS if name in self.features), None)
         columns = [name for name in (id_column, "license", "objects") if name is not None and name in self.features]
         repeated = self._repeated(id_column)
-        names = _class_names(self.features.get("objects"))
+        names = class_names(self.features.get("objects"))
+        self.unlisted = {}
         for file, start, rows, damage in self.table.batches(columns):
             objects = ObjectColumn(_whole(rows["objects"]), names) if "objects" in columns else None
             ids, licenses = (
@@ -127,15 +142,19 @@ class DatasetRows:
             for offset, (id_, license) in enumerate(zip(ids, licenses, strict=True)):
                 place = [file, start + offset]
                 label = self.label(place)
-                own = str(label if id_ is None else id_) if id_column else label.replace(" ", "-").replace(":", "-")
+                own = (
+                    cut(str(label if id_ is None else id_)) if id_column else label.replace(" ", "-").replace(":", "-")
+                )
                 yield Source(
                     label,
                     label if own in repeated or _LABEL.fullmatch(own) else own,
                     damage,
-                    license=str(license) if license else None,
+                    license=cut(str(license), MAX_REASON) if license else None,
                     boxes=objects.of(offset) if objects else None,
                     where=place,
                 )
+            if objects and objects.unusable:
+                self.unlisted = {NO_BOX: self.unlisted.get(NO_BOX, 0) + objects.unusable}
 
     def _repeated(self, column: str | None) -> set[str]:
         """Ids that several rows have. Apart from these nothing is kept of a row, of which there may be millions."""
@@ -143,7 +162,7 @@ class DatasetRows:
             return set()
         counts: Counter[str] = Counter()
         for _, _, rows, _ in self.table.batches([column]):
-            counts.update(map(str, rows[column].to_pylist()))
+            counts.update(cut(str(id_)) for id_ in rows[column].to_pylist())
         return {id_ for id_, count in counts.items() if count > 1}
 
     def label(self, place: list[int]) -> str:
@@ -170,12 +189,16 @@ class DatasetRows:
             value = self.chosen(value or (), source.name)
         if value is None:
             raise NoImageError(source.name, "has no picture: fill the row")
+        if isinstance(value, bytes):
+            value = {"bytes": value}
         if isinstance(value, str):
             value = {"path": value}
         if value.get("bytes") is not None:
             return load_picture(value["bytes"], name=source.name)
         if not value.get("path"):
             raise ImageError(source.name, "has neither bytes nor a path of a picture: fill the row")
+        if reason := unusable(value["path"]):
+            raise ImagePathError(source.name, f"holds the name {short(value['path'])}, which {reason}")
         if is_address(value["path"]):
             return load_picture(self.addresses.fetch(value["path"]), name=source.name)
         return load_picture(self._own.confined(value["path"], source.name), name=source.name)
@@ -202,9 +225,9 @@ class _DamagedError(GenerationError):
     """
 
     def __init__(self, path: str, error: Exception) -> None:
-        super().__init__(f"{path!r} is damaged ({_said(error)}): get the file again.")
+        super().__init__(f"{path!r} is damaged ({reason_of(error)}): get the file again.")
         name = printable(path.rpartition("/")[2])
-        self.reason = f"lies in a damaged part of {name} ({_said(error)}): get the file again"
+        self.reason = f"lies in a damaged part of {name} ({reason_of(error)}): get the file again"
 
 
 @contextmanager
@@ -312,11 +335,6 @@ class _LoadedRows:
         return self._rows[index].column(column)[0].as_py()
 
 
-def _said(error: Exception) -> str:
-    """What an error says, in a line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def _nulls(schema: pa.Schema, columns: list[str], rows: int) -> pa.RecordBatch:
     """In place of rows that cannot be read."""
     return pa.RecordBatch.from_arrays([pa.nulls(rows, schema.field(name).type) for name in columns], columns)
@@ -330,26 +348,3 @@ def _state(file: str) -> list[str]:
 
 def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _class_names(feature: Any) -> list[str] | None:
-    """The names of the categories of a column of objects, where its features have them."""
-    inner = getattr(feature, "feature", feature)
-    category = inner.get("category") if isinstance(inner, dict) else None
-    return getattr(getattr(category, "feature", category), "names", None)
-
-
-def _image_column(features: Any, path: str) -> tuple[str, bool]:
-    """The first column of pictures, and whether its rows hold several."""
-    for name, feature in features.items():
-        if isinstance(feature, datasets.Image):
-            return name, False
-        if isinstance(getattr(feature, "feature", None), datasets.Image):
-            return name, True
-    for name in _PICTURES:
-        feature = features.get(name)
-        inner = getattr(feature, "feature", feature)
-        named = isinstance(inner, datasets.Value) and inner.dtype in ("string", "large_string")
-        if named or (isinstance(inner, dict) and "bytes" in inner):
-            return name, inner is not feature
-    raise GenerationError(f"The dataset {path!r} has no column of pictures: its columns are {', '.join(features)}.")

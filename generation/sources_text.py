@@ -1,4 +1,4 @@
-"""Conversations about pictures, to be corrected: LLaVA's files, and datasets in TRL's or FineVision's columns."""
+"""Conversations about pictures, to be corrected: files and datasets in LLaVA's, TRL's or FineVision's form."""
 
 from __future__ import annotations
 
@@ -7,28 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from vigc.errors import AnnotationError, GenerationError, ImageError, LayoutError
-from vigc.processing.export_layouts import rows_from_finevision, rows_from_trl
-from vigc.processing.json_stream import is_text, read_rows
-from vigc.processing.llava import rows_from_llava
+from vigc.processing.chats import CHAT_COLUMNS, TEXT_COLUMNS, names_of_pictures, rows_of_chat
+from vigc.processing.file_forms import stem_of
+from vigc.processing.image_names import unusable
+from vigc.processing.json_rows import read_rows
+from vigc.processing.json_stream import is_text
+from vigc.processing.llava import image_id_of, short
+from vigc.processing.wording import MAX_REASON, cut, reason_of
 
 from .errors import naming_files
 from .sources import Files, Source, printable
 from .sources_dataset import DatasetRows
 
-# What `rows_from_trl` and `rows_from_finevision` read, less the pictures.
-_COLUMNS = (
-    *("messages", "prompt", "completion", "chosen", "rejected", "texts"),
-    *("id", "image_id", "source", "license", "type"),
-    *(f"{name}_ratings" for name in ("relevance", "image_correspondence", "visual_dependency", "formatting")),
-)
-
 
 class LlavaConversations(Files):
-    """The entries of a LLaVA file, each with its pairs.
+    """The entries of a file of conversations, each with its pairs: in LLaVA's form, or in TRL's or FineVision's.
 
     Args:
         path: The JSON or JSON Lines file.
-        root: The folder that its `image`s are relative to.
+        root: The folder that its `image`s (or `images`) are relative to.
         urls: As of [`Files`].
     """
 
@@ -43,7 +40,7 @@ class LlavaConversations(Files):
     @property
     def name(self) -> str:
         """The file's name without its suffix."""
-        return printable(self.path.stem)
+        return printable(stem_of(self.path))
 
     def __iter__(self) -> Iterator[Source]:
         """The entries in the file's order; one that cannot be read is refused."""
@@ -53,28 +50,38 @@ class LlavaConversations(Files):
                 if isinstance(entry, AnnotationError):
                     yield Source(label, label, f"is no entry: {entry}")
                     continue
-                if not is_text(entry):
-                    yield Source(label, label, "holds bytes that are not UTF-8, or half a character: write it anew")
-                    continue
                 try:
-                    rows = rows_from_llava(entry, conversation_id=str(index), type="", source="")
-                except (LayoutError, RecursionError) as error:
-                    yield Source(label, label, f"is no conversation: {error}")
-                    continue
-                name = entry.get("image") or ""
-                yield Source(name, rows[0]["image_id"] or str(entry.get("id", index)), pairs=_pairs(rows))
+                    yield _conversation(entry, index)
+                except (LayoutError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                    yield Source(label, label, f"is no conversation: {reason_of(error)}")
+
+
+def _conversation(entry: Any, index: int) -> Source:
+    """The source that an entry of a file is; raises a `LayoutError` where it is none."""
+    if not is_text(entry):
+        raise LayoutError("it holds bytes that are not UTF-8, or half a character: write it anew")
+    rows = rows_of_chat(entry, conversation_id=str(index))
+    names = list(names_of_pictures(entry))
+    if len(names) > 1:
+        raise LayoutError(f"it has {len(names)} pictures, but VIC sees one: leave it out")
+    name = names[0] if names else ""
+    if not isinstance(name, str):
+        raise LayoutError(f"it names its picture {short(name)}, which is no text: correct it")
+    if reason := unusable(name):
+        raise LayoutError(f"it names its picture {short(name)}, which {reason}")
+    return Source(name, image_id_of(name) if name else cut(str(entry.get("id", index))), pairs=_pairs(rows))
 
 
 class DatasetConversations(DatasetRows):
-    """The rows of a dataset in TRL's columns (`messages`, or `prompt` and `completion`) or FineVision's (`texts`)."""
+    """The rows of a dataset in LLaVA's columns (`conversations`), TRL's (`messages`, `prompt`) or FineVision's."""
 
     def __iter__(self) -> Iterator[Source]:
         """The rows in their order; one that cannot be read is refused."""
-        columns = [name for name in _COLUMNS if name in self.features]
-        if not {"messages", "prompt", "texts"} & set(columns):
+        columns = [name for name in CHAT_COLUMNS if name in self.features]
+        if not set(TEXT_COLUMNS) & set(columns):
             raise GenerationError(
-                f"The dataset {self.path!r} has no column 'messages', 'prompt' or 'texts', which hold the texts to "
-                f"correct: its columns are {', '.join(self.features)}."
+                f"The dataset {self.path!r} has no column {', '.join(map(repr, TEXT_COLUMNS))}, which hold the texts "
+                f"to correct: its columns are {cut(', '.join(self.features), MAX_REASON)}."
             )
         for index, (place, row, damage) in enumerate(self.read(columns)):
             label = self.label(place)
@@ -82,15 +89,12 @@ class DatasetConversations(DatasetRows):
                 yield Source(label, label, damage, where=place)
                 continue
             try:
-                if "texts" in row:
-                    rows = rows_from_finevision(row, conversation_id=str(index), type="")
-                else:
-                    rows = rows_from_trl(row, conversation_id=str(index), type="")
+                rows = rows_of_chat(row, conversation_id=str(index))
             except (ValueError, LookupError, TypeError, AttributeError) as error:  # of columns of other kinds, too
-                yield Source(label, label, f"is no conversation: {error}", where=place)
+                yield Source(label, label, f"is no conversation: {reason_of(error)}", where=place)
                 continue
             id_ = row.get("image_id")
-            yield Source(label, label if id_ in (None, "") else str(id_), where=place, pairs=_pairs(rows))
+            yield Source(label, label if id_ in (None, "") else cut(str(id_)), where=place, pairs=_pairs(rows))
 
     def chosen(self, pictures: Sequence[Any], name: str) -> Any:
         """The one picture of a row, or none: what is said about several is not corrected from the first."""
@@ -107,4 +111,6 @@ def _pair(row: Mapping[str, Any]) -> dict[str, Any]:
     pair = {
         name: row.get(name) for name in ("question", "conversation_id", "turn", "extra", "source", "license", "type")
     }
+    for name in ("source", "license", "type"):
+        pair[name] = pair[name] and cut(str(pair[name]), MAX_REASON)
     return {"answer": row["answers"][0], **{name: value for name, value in pair.items() if value not in (None, "")}}

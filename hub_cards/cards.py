@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vigc.processing import INSTRUCTION_TYPES
 from vigc.processing.rows import is_edited
+from vigc.processing.wording import MAX_REASON, cut
 
 from .licences import licence_metadata, licence_of
 from .samples import read_scores, write_samples
@@ -222,7 +223,7 @@ def _plain(value: Any) -> str:
     """Text of unknown origin on one line of Markdown, without effect on what surrounds it, and without live links."""
     if isinstance(value, (int, float)):
         return str(value)
-    text = " ".join(str(value).split())
+    text = cut(" ".join(str(value).split()), MAX_REASON)
     text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return _LINKS.sub("<!-- -->", _MARKS.sub(r"\\\g<0>", text))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vigc.errors import PushError
+from vigc.processing.bounded_parsing import parse_json, read_json
 from vigc.processing.model_folder import is_model_type_of_transformers
 
 CONFIG = "config.json"
@@ -122,8 +123,8 @@ def _read(files: Mapping[str, Path], name: str) -> dict[str, Any]:
     if name not in files:
         return {}
     try:
-        found = json.loads(files[name].read_bytes())
-    except (ValueError, RecursionError) as error:
+        found = read_json(files[name])
+    except ValueError as error:
         raise PushError(f"{name} is no JSON ({type(error).__name__}): save the model again.") from error
     if not isinstance(found, dict):
         raise PushError(f"{name} holds no JSON object: save the model again.")
@@ -153,8 +154,8 @@ def _is_whole(path: Path) -> bool:
         if not 2 <= length <= min(size - 8, 100_000_000):  # the format's own limit of a header
             return False
         try:
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
             ends = [value["data_offsets"][1] for name, value in header.items() if name != "__metadata__"]
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
             return False
     return size == 8 + length + max(ends, default=0)

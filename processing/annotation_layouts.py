@@ -17,7 +17,9 @@ from vigc.errors import LayoutError
 
 from .bounded_parsing import parse_json
 from .image_marks import around, filled, filled_turns, unmarked
+from .image_names import name_for_id
 from .llava import ASKS, REPLIES, image_id_of, llava_entry, llava_pairs, short
+from .wording import cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ def read_stable_llava(entry: Any) -> Iterator[Pair]:
     rest = {**record, "question": None, "answer": None}
     human, gpt = {"value": around(asked, question)}, {"value": around(raw, answer, odd=True)}
     extra = {"layout": "stable-llava", "record": rest, "human": human, "gpt": gpt}
-    identity = PurePosixPath(image).with_suffix("").as_posix()  # the stem alone repeats from file to file
+    identity = PurePosixPath(name_for_id(image)).with_suffix("").as_posix()  # the stem alone repeats from file to file
     yield Pair((image,), identity, question, [answer], 0, extra)
 
 
@@ -134,8 +136,8 @@ def read_vqa(layout: str, subset: str | None) -> Callable[[Any, Any], Iterator[P
         number = _whole(record, "image_id")
         if answered.get("image_id", number) != number:
             raise LayoutError(
-                f"'image_id' is {number}, but {answered['image_id']!r} in the annotations: these files do not belong "
-                "together."
+                f"'image_id' is {number}, but {short(answered['image_id'])} in the annotations: these files do not "
+                "belong together."
             )
         given = answered.get("answers")
         if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
@@ -232,7 +234,7 @@ def _object(entry: Any) -> dict[str, Any]:
 
 def _text(record: Mapping[str, Any], name: str, shown: str | None = None) -> str:
     if name not in record:
-        raise LayoutError(f"has no {shown or name!r}, only {', '.join(map(repr, record))}.")
+        raise LayoutError(f"has no {shown or name!r}, only {cut(', '.join(map(repr, record)))}.")
     value = record[name]
     if not isinstance(value, str) or not value.strip():
         raise LayoutError(f"{shown or name!r} is {short(value)}, but text is expected.")

@@ -33,8 +33,11 @@ from .annotation_layouts import (
     read_vqa,
 )
 from .confined_paths import ListedFolder
+from .file_forms import stem_of
+from .image_names import spellings, unusable
 from .instructions_vigc import instruction_type
-from .json_stream import stream_entries
+from .json_rows import stream_entries
+from .llava import short
 from .rows import TRAIN_FEATURES
 
 logger = logging.getLogger(__name__)
@@ -173,7 +176,7 @@ class _Reading:
         if not Path(images).is_dir():
             raise ValueError(f"{str(images)!r} is not a folder: give the folder of the pictures that {paths[0]} names.")
         kind = type or _TYPES.get(layout) or _type_of(paths[0])
-        return cls(paths, Path(images), layout, instruction_type(kind).name, source or paths[0].stem, license)
+        return cls(paths, Path(images), layout, instruction_type(kind).name, source or stem_of(paths[0]), license)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Training rows, pictures as paths."""
@@ -200,7 +203,7 @@ class _Reading:
             return
         questions, annotated = self.files
         annotations = self._annotations(annotated)
-        match = re.search(r"(train|val|test)(2014|2015|2017)", questions.stem)
+        match = re.search(r"(train|val|test)(2014|2015|2017)", stem_of(questions))
         read_two = read_vqa(self.layout, match[0] if match else None)
         for index, entry in enumerate(stream_entries(questions, "questions")):
             question_id = entry.get("question_id") if isinstance(entry, dict) else None
@@ -227,8 +230,10 @@ class _Reading:
         return annotations
 
     def _find(self, names: tuple[str, ...]) -> Path | None:
-        """The first of these that is there."""
-        for name in names:
+        """The first of these that is there, as it is written or decoded."""
+        if reason := next(filter(None, map(unusable, names)), None):
+            raise LayoutError(f"the picture {short(names[0])} {reason}.")
+        for name in (spelling for given in names for spelling in spellings(given)):
             try:
                 found = self.folder.find(name)
             except ImagePathError as error:
@@ -257,7 +262,7 @@ class _Reading:
     def _say_missing(self, found: int) -> None:
         if not self.missing:
             return
-        names = ", ".join(repr(entry.image) for entry in self.missing[:5])
+        names = ", ".join(short(entry.image) for entry in self.missing[:5])
         if not found:
             raise AnnotationError(
                 self.files[0],
@@ -281,7 +286,7 @@ def _is_id(value: Any) -> TypeGuard[int | str]:
 
 def _type_of(path: Path) -> str:
     """The type that the name of a LLaVA file says."""
-    types = [name for name in _LLAVA_TYPES if name in path.stem.lower()]
+    types = [name for name in _LLAVA_TYPES if name in stem_of(path).lower()]
     if len(types) != 1:
         raise ValueError(f"{path} does not say its type of instruction: give type=, such as {', '.join(_LLAVA_TYPES)}.")
     return types[0]

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from vigc.errors import ImagePathError
 
+from .image_names import spellings
+
 # No system opens a longer path; following its parts would take long all the same.
 _LONGEST = 4096
 _SHOWN = 200
@@ -37,6 +39,19 @@ def confined(real_root: str, name: str, *, listed: bool = False) -> str:
     if not leads_into(real, real_root):
         raise ImagePathError(shown(name), "is a link out of the folder: copy the file into it")
     return path
+
+
+def located(real_root: str, name: str) -> str:
+    """The path under a resolved root of the first spelling of `name` that a file has; of `name` itself if none has.
+
+    Raises:
+        ImagePathError: A spelling, such as one with its percent codes decoded, leads out of the root.
+    """
+    paths = [confined(real_root, name)]
+    if os.path.lexists(paths[0]):
+        return paths[0]
+    paths += [confined(real_root, spelling) for spelling in spellings(name)[1:]]
+    return next((path for path in paths if os.path.lexists(path)), paths[0])
 
 
 def leads_into(real: str, real_root: str) -> bool:

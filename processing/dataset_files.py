@@ -24,19 +24,15 @@ from huggingface_hub.errors import RevisionResolutionError
 from huggingface_hub.file_download import repo_folder_name
 from yaml import YAMLError
 
-from vigc.errors import ImagePathError
+from vigc.errors import DatasetError, ImagePathError
 
 from .bounded_parsing import MAX_JSON_BYTES, MAX_YAML_BYTES, parse_card, parse_json, parse_yaml, read_text
-from .confined_paths import confined, leads_into, shown
+from .confined_paths import confined, leads_into, located, shown
 
 _README, _YAML, _INFOS = "README.md", ".huggingface.yaml", "dataset_infos.json"
 # Forms that hold their rows themselves. Others, such as HDF5 and Lance, may refer to files anywhere.
 _FORMS = ("arrow", "cache", "csv", "imagefolder", "json", "parquet", "text", "webdataset")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-
-
-class DatasetError(ValueError):
-    """A dataset that is not loaded: it names what is not its own, or its settings cannot be read."""
 
 
 class OwnFiles:
@@ -78,7 +74,7 @@ class OwnFiles:
         if "://" in path[:16]:
             raise ImagePathError(name, "is an address, which is not followed: embed the picture")
         if self.local and not os.path.isabs(path):
-            return confined(self._real(self.folders[0]), path)
+            return located(self._real(self.folders[0]), path)
         for folder in self.folders:
             start = os.path.join(folder, "")
             if path.startswith(start):

@@ -33,6 +33,7 @@ from .export_layouts import (
 from .images import load_picture
 from .llava import llava_entry, llava_image
 from .preferences import PreferenceRule
+from .wording import reason_of
 
 FORMATS = ("trl-sft", "trl-dpo", "llava", "finevision")
 LLAVA_FILE = "conversations.json"
@@ -146,7 +147,9 @@ def _parquet_files(folder: Path) -> list[Path]:
             with open_parquet(path) as file:
                 columns = set(file.schema_arrow.names)
         except (pa.ArrowInvalid, OSError) as error:
-            raise ExportError(f"{str(path)!r} cannot be read ({error}): write the dataset again.") from error
+            raise ExportError(
+                f"{str(path)!r} cannot be read ({reason_of(error, path=False)}): write the dataset again."
+            ) from error
         if not {"image", "question"} <= columns or not columns & {"answer", "answers"}:
             listed = ", ".join(sorted(columns))
             raise ExportError(

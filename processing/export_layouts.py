@@ -12,7 +12,7 @@ from datasets import Features, Image, List, Value
 from vigc.errors import LayoutError
 
 from .image_marks import IMAGE_MARK, filled_turns, unmarked, without_marks
-from .llava import answer_of, read_extra
+from .llava import answer_of, read_extra, short
 from .preferences import PreferenceRule
 from .rows import to_messages
 
@@ -100,7 +100,7 @@ def rows_from_trl(record: Row, *, conversation_id: str, type: str | None = None)
     system = turns.pop(0)[1] if turns and turns[0][0] == "system" else None
     roles = [role for role, _ in turns]
     if not turns or roles != ["user", "assistant"] * (len(turns) // 2):
-        raise LayoutError(f"its turns are those of {roles}, but 'user' and 'assistant' by turns are expected")
+        raise LayoutError(f"its turns are those of {short(roles)}, but 'user' and 'assistant' by turns are expected")
     texts = [{"user": asked[1], "assistant": said[1]} for asked, said in zip(turns[::2], turns[1::2], strict=True)]
     origin = {"type": record.get("type") or type, "source": record.get("source"), "license": record.get("license")}
     rows = _rows(record, texts, conversation_id, origin)
@@ -145,9 +145,11 @@ def _rows(
     if len(pictures) > 1:
         raise LayoutError(f"it has {len(pictures)} pictures, but a row holds one: leave it out")
     for turn, text in enumerate(texts):
-        for said in (text["user"], text["assistant"]):
+        if not isinstance(text, Mapping):
+            raise LayoutError(f"pair {turn} is {short(text)}, but an object with 'user' and 'assistant' is expected")
+        for said in (text.get("user"), text.get("assistant")):
             if not isinstance(said, str) or not unmarked(said):
-                raise LayoutError(f"pair {turn} has the text {said!r}, which says nothing")
+                raise LayoutError(f"pair {turn} has the text {short(said)}, which says nothing")
     return [
         {
             "image": pictures[0] if pictures else None,
@@ -170,8 +172,9 @@ def _turns(record: Row) -> tuple[list[tuple[str, str]], str | None]:
         return _spoken(record["messages"], "user"), None
     said = "chosen" if record.get("chosen") is not None else "completion"
     if record.get("prompt") is None or record.get(said) is None:
-        names = ", ".join(map(repr, record)) or "nothing"
-        raise LayoutError(f"it has {names}, but 'messages', or 'prompt' with 'completion' or 'chosen', is expected")
+        raise LayoutError(
+            f"it has {short(list(record))}, but 'messages', or 'prompt' with 'completion' or 'chosen', is expected"
+        )
     turns = [*_spoken(record["prompt"], "user"), *_spoken(record[said], "assistant")]
     if said != "chosen":
         return turns, None
@@ -184,13 +187,27 @@ def _turns(record: Row) -> tuple[list[tuple[str, str]], str | None]:
 def _spoken(messages: Any, role: str) -> list[tuple[str, str]]:
     if isinstance(messages, str):
         return [(role, messages)]
-    return [(message["role"], _content(message["content"])) for message in messages]
+    if not isinstance(messages, list):
+        raise LayoutError(f"its messages are {short(messages)}, but a list of them is expected")
+    return [_message(message, place) for place, message in enumerate(messages)]
 
 
-def _content(content: Any) -> str:
+def _message(message: Any, place: int) -> tuple[str, str]:
+    """Role and text."""
+    if not isinstance(message, Mapping):
+        raise LayoutError(f"message {place} is {short(message)}, but an object with 'role' and 'content' is expected")
+    for name in ("role", "content"):
+        if message.get(name) is None:
+            raise LayoutError(f"message {place} has no {name!r}, only {short(list(message))}")
+    content = message["content"]
     if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content if part.get("text"))
+        return message["role"], content
+    try:
+        return message["role"], "".join(part["text"] for part in content if part.get("text"))
+    except (TypeError, AttributeError) as error:
+        raise LayoutError(
+            f"message {place} has the content {short(content)}, but text or parts are expected"
+        ) from error
 
 
 def _images(rows: Sequence[Row]) -> list[Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import codecs
 import json
 import re
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +18,33 @@ import pyarrow.json
 
 from vigc.errors import AnnotationError
 
-from .bounded_parsing import NestingError, decode_json, parse_json
+from .bounded_parsing import NestingError, decode_json
+from .file_forms import DAMAGED_GZIP, opened
 
 _CHUNK = 1 << 20
 _BLOCK = 4 << 20
 _BLOCKS_AHEAD = 2
 # After elements that are no block: so many are read one by one before another block is tried.
 _ONE_BY_ONE = 20_000
+# Characters of one value: more than any entry has, and few enough to parse.
+MAX_VALUE = 256 * 2**20
 _SPACE = re.compile(r"[ \t\n\r]*")
 _AFTER_NUMBER = (*" \t\n\r", ",", "]", "}")
 
 
+@contextmanager
+def naming_trouble(path: Path, index: int | None = None) -> Iterator[None]:
+    """What comes of opening or reading a file as an `AnnotationError`."""
+    try:
+        yield
+    except DAMAGED_GZIP as error:
+        raise AnnotationError(path, f"is a damaged gzip file ({error}): get it again.", index) from error
+    except OSError as error:
+        raise AnnotationError(path, f"cannot be read ({error.strerror or error}): check the path.", index) from error
+
+
 class JsonReader:
-    """Reads one JSON file from its beginning to its end, once.
+    """Reads one JSON file, or one that gzip compressed, from its beginning to its end, once.
 
     Bytes that are not UTF-8 come out as lone surrogates (`is_text` finds them), so that one bad entry does not cost the
     others. Every method raises an `AnnotationError` that names line and entry where the file is no JSON, and one caused
@@ -41,15 +57,21 @@ class JsonReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.index: int | None = None  # of the element that is being read
-        self._offset = 0
+        with naming_trouble(path):
+            self._file = opened(path)
+        weakref.finalize(self, self._file.close)  # nobody has to read to the end for it to be closed
+        self._damage: Exception | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
-        self._text, self._at, self._lines = "", 0, 1
+        self._text, self._at, self._lines, self._counted = "", 0, 1, 0
         self._fill()
 
     @property
     def line(self) -> int:
         """The line that is being read, from 1."""
-        return self._lines + self._text.count("\n", 0, self._at)
+        # Asked for each row: what was counted is not counted again.
+        self._lines += self._text.count("\n", self._counted, self._at)
+        self._counted = self._at
+        return self._lines
 
     def top(self) -> str:
         """The character that comes next: "[" of a list, "{" of an object; "" at the end of the file."""
@@ -113,6 +135,9 @@ class JsonReader:
                 value, end = decode_json(self._text, self._at)
             except json.JSONDecodeError as error:
                 # Damaged, or not all there yet.
+                if len(self._text) - self._at > MAX_VALUE:
+                    reason = f"has a value of more than {MAX_VALUE:,} characters, or one that never ends: correct it."
+                    raise self._wrong(reason) from None
                 if not self._fill():
                     raise self._wrong(f"is not valid JSON ({error.msg}): get the file again.", error.pos) from error
                 continue
@@ -200,20 +225,30 @@ class JsonReader:
 
     def _fill(self, size: int = 0) -> bool:
         """Reads on; what was used up is let go. Larger steps for larger values keep parsing anew affordable."""
-        try:
-            with self.path.open("rb") as file:  # anew each time: nobody has to read to the end for it to be closed
-                file.seek(self._offset)
-                data = file.read(max(_CHUNK, size, len(self._text) - self._at))
-        except OSError as error:
-            raise AnnotationError(self.path, f"cannot be read ({error.strerror}): check the path.") from error
-        self._offset += len(data)
-        self._lines += self._text.count("\n", 0, self._at)
+        data = self._read(max(_CHUNK, size, len(self._text) - self._at))
+        self._lines += self._text.count("\n", self._counted, self._at)
         self._text = self._text[self._at :] + self._decoder.decode(data, final=not data)
-        self._at = 0
+        self._at = self._counted = 0
         return bool(data)
 
+    def _read(self, size: int) -> bytes:
+        """So many bytes, fewer at the end. What stands before the damage in a gzip file is read before it is raised."""
+        parts, read = [], 0
+        with naming_trouble(self.path, self.index):
+            if self._damage is not None:
+                raise self._damage
+            try:
+                while read < size and (part := self._file.read1(size - read)):
+                    parts.append(part)
+                    read += len(part)
+            except DAMAGED_GZIP as error:
+                if not parts:
+                    raise
+                self._damage = error
+        return b"".join(parts)
+
     def _wrong(self, reason: str, at: int | None = None) -> AnnotationError:
-        line = self._lines + self._text.count("\n", 0, self._at if at is None else at)
+        line = self.line + (0 if at is None else self._text.count("\n", self._at, at))
         return AnnotationError(self.path, reason, self.index, line)
 
 
@@ -247,93 +282,6 @@ def _array(text: str, kind: pa.StructType) -> pa.StructArray | None:
         return None
     (lists,) = table.column(0).chunks
     return lists.flatten().flatten()
-
-
-def stream_entries(path: Path, key: str | None = None) -> Iterator[Any]:
-    """The entries of a JSON list, in their order.
-
-    Args:
-        path: The file.
-        key: The list is the value of this key of an object; by default the file is a list.
-
-    Raises:
-        AnnotationError: The file cannot be read, is not of that form, is damaged or cut off; it names the entry.
-    """
-    reader = JsonReader(path)
-    if key is None:
-        if (top := reader.top()) != "[":
-            raise AnnotationError(path, f"starts with {top!r}, but a list of entries ([...]) is expected.")
-    else:
-        _go_to(reader, key)
-    for entry in reader.elements():
-        if not is_text(entry):
-            reason = "holds bytes that are not UTF-8, or half a character: get the file again."
-            raise AnnotationError(path, reason, reader.index, reader.line)
-        yield entry
-    if key is None:
-        reader.end()
-
-
-def _go_to(reader: JsonReader, key: str) -> None:
-    """Reads on to the list that `key` names in the file's object."""
-    if (top := reader.top()) != "{":
-        raise AnnotationError(reader.path, f"starts with {top!r}, but an object with {key!r} ({{...}}) is expected.")
-    found = []
-    for name in reader.members():
-        if name == key:
-            if (top := reader.top()) != "[":
-                raise AnnotationError(reader.path, f"{key!r} starts with {top!r}, but should be a list.")
-            return
-        found.append(name)
-        reader.skip()  # other lists of such files are as long as the one looked for
-    names = ", ".join(map(repr, found))
-    raise AnnotationError(reader.path, f"has no {key!r}, only {names or 'an empty object'}.")
-
-
-def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Where each row of a JSON list or a JSON Lines file stands, with the row; or an `AnnotationError` in its place.
-
-    Of JSON Lines a line that is no JSON costs itself. A list that is cut off ends with an error as its last row.
-
-    Raises:
-        AnnotationError: The file cannot be read, is neither, or goes on behind its list.
-    """
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
-        yield from _read_lines(path)
-        return
-    reader = JsonReader(path)
-    if (top := reader.top()) != "[":
-        raise AnnotationError(path, f"starts with {top!r}: give a JSON list of rows, or JSON Lines as .jsonl.")
-    rows, number = reader.elements(), 0
-    while True:
-        place = f"entry {number}, line {reader.line}"  # many files are one line
-        number += 1
-        try:
-            row = next(rows)
-        except StopIteration:
-            reader.end()
-            return
-        except AnnotationError as error:
-            if isinstance(error.__cause__, OSError):
-                raise
-            yield place, error
-            return
-        yield place, row
-
-
-def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-            for number, text in enumerate(file, 1):
-                if not text.strip():
-                    continue
-                try:
-                    yield f"line {number}", parse_json(text)
-                except ValueError as error:
-                    reason = f"is not valid JSON ({error}): correct or remove the line."
-                    yield f"line {number}", AnnotationError(path, reason, line=number)
-    except OSError as error:
-        raise AnnotationError(path, f"cannot be read ({error.strerror}): check the path.") from error
 
 
 def is_text(value: Any) -> bool:

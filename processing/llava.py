@@ -11,6 +11,7 @@ from vigc.errors import LayoutError
 
 from .bounded_parsing import parse_json
 from .image_marks import IMAGE_MARK, around, filled_turns, marked, unmarked, without_marks
+from .image_names import name_for_id
 
 ASKS, REPLIES = ("human", "user"), ("gpt", "assistant")
 
@@ -107,7 +108,7 @@ def llava_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[st
 
     Args:
         rows: Rows of a conversation in the order of their turns, generated ones or those to train on.
-        image: The picture's name in a new entry; an entry that was read keeps the name it had.
+        image: The picture's name in a new entry, or one without a name; an entry that was read keeps the name it had.
     """
     extras = [read_extra(row) for row in rows]
     if extras[0].get("layout") != "llava":
@@ -118,6 +119,8 @@ def llava_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[st
         turns += [(extra["human"], row["question"]), (extra["gpt"], answer_of(row))]
     turns += [(turn, None) for turn in extras[-1].get("after", [])]
     record = extras[0]["record"]
+    if image is not None and record.get("image") is None:  # a row of a dataset, whose image is no name
+        record = {**record, "image": image}
     has_image = record.get("image") is not None
     texts = [(turn["value"], turn["value"] if text is None else text) for turn, text in turns]
     values = filled_turns(texts, image=has_image)
@@ -189,7 +192,7 @@ def _new_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[str
 
 def image_id_of(name: str) -> str:
     """The id a picture's file name holds: the digits after the last "_" (COCO 2014, Objects365), else the stem."""
-    stem = PurePosixPath(name).stem
+    stem = PurePosixPath(name_for_id(name)).stem
     last = stem.rsplit("_", 1)[-1]
     return last if last.isdigit() else stem
 

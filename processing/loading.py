@@ -13,11 +13,12 @@ import datasets
 import pyarrow as pa
 from datasets import Dataset, DatasetBuilder
 
-from vigc.errors import ImagePathError
+from vigc.errors import DatasetError, ImagePathError
 
 from .bounded_parsing import features_of, open_parquet
 from .confined_paths import shown
-from .dataset_files import DatasetError, OwnFiles, confined_builder, is_folder_of_pictures
+from .dataset_files import OwnFiles, confined_builder, is_folder_of_pictures
+from .local_datasets import file_rows, is_saved, saved_rows
 
 _ROWS = 10_000
 
@@ -37,7 +38,8 @@ def load_rows(
     very files it was made of.
 
     Args:
-        path: A folder, or a name on the Hub, where the commit tells copies apart.
+        path: A folder, also one that `save_to_disk` wrote; a file; or a name on the Hub, where the commit tells copies
+            apart.
         name: The configuration.
         split: Which split.
         revision: Commit, tag or branch on the Hub.
@@ -50,10 +52,18 @@ def load_rows(
         DatasetError: Its settings or a row name a file that lies elsewhere, or an address.
         ValueError: There is no such configuration or split; `datasets` raises others, too, where it cannot read.
     """
-    builder, rows = load_split(path, name, split=split, revision=revision)
-    own = OwnFiles(path)
-    if is_folder_of_pictures(builder):
-        own.add_unpacked()
+    place, own = Path(path), OwnFiles(path)
+    if place.is_file():
+        if place.suffix == ".parquet":
+            _check_schemas([str(place)])
+        copies = Path(datasets.config.HF_DATASETS_CACHE) / "vigc"
+        rows = file_rows(place, split, copies / files_state([str(place)]))
+    elif is_saved(place):
+        rows = saved_rows(place, split)
+    else:
+        builder, rows = load_split(path, name, split=split, revision=revision)
+        if is_folder_of_pictures(builder):
+            own.add_unpacked()
     for folder in images:
         own.add(folder)
     return _confined_rows(rows, own)

@@ -16,21 +16,26 @@ import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
-from vigc.errors import ConflictError, ImageError, MixError
+from vigc.errors import AnnotationError, ConflictError, ImageError, MixError, is_transient
 
 from .annotations import LAYOUTS, read_annotations
 from .atomic import atomic_folder, atomic_write
 from .bounded_parsing import read_json
+from .chats import is_chat, training_chats
+from .file_forms import JSON_FORMS, stem_of, suffix_of
 from .images import load_picture
+from .json_rows import json_form
 from .loading import load_rows
 from .mixing import MIX_FEATURES, add_rows, content_fingerprint, replace_rows, training_rows
 from .rows import TRAIN_FEATURES
+from .wording import reason_of
 
 MANIFEST = "_vigc/mix.json"
 INSTANCES = "_vigc/instances.jsonl"
 IMAGES = ("path", "embed")
 
 _BATCH = 64
+_SUFFIXES = (".json", ".jsonl", ".ndjson")
 _FILE_BYTES = 400 * 2**20
 
 
@@ -42,7 +47,7 @@ class Source:
         paths: A dataset folder or name that `load_dataset` reads, or published files.
         images: The folder of the files' pictures, or of those that a dataset's rows name instead of holding them.
         layout: Of the files, one of `LAYOUTS`.
-        type: Their type of instruction, where layout and name do not say it.
+        type: Their type of instruction, where layout and name do not say it; of conversations, where the rows do not.
         split: Which part of a dataset.
     """
 
@@ -56,7 +61,7 @@ class Source:
     def name(self) -> str:
         """What it is called in ids and records: its files' or folders' names, without their suffixes."""
         paths = [Path(path) for path in self.paths]
-        return " + ".join(path.stem if path.suffix in (".json", ".jsonl") else path.name for path in paths)
+        return " + ".join(stem_of(path) if suffix_of(path) in _SUFFIXES else path.name for path in paths)
 
     def read(self, *, name: str = "", text: str = "answer") -> Dataset:
         """Its rows, as [`training_rows`] makes them.
@@ -64,7 +69,7 @@ class Source:
         Raises:
             MixError: It cannot be read.
         """
-        files = [path for path in self.paths if path.endswith((".json", ".jsonl"))]
+        files = [path for path in self.paths if _is_annotations(Path(path))]
         if not files:
             parts = [self._loaded(path) for path in self.paths]
         elif len(files) < len(self.paths):
@@ -76,9 +81,16 @@ class Source:
 
     def _loaded(self, path: str) -> Dataset:
         try:
-            return load_rows(path, split=self.split, images=() if self.images is None else (self.images,))
-        except (OSError, ValueError, DatasetNotFoundError, DatasetGenerationError) as error:
-            raise MixError(f"{path!r} cannot be read as a dataset: {str(error).strip().splitlines()[0]}") from error
+            rows = load_rows(path, split=self.split, images=() if self.images is None else (self.images,))
+            if not is_chat(rows.column_names):
+                return rows
+            place = Path(path)
+            root = place if place.is_dir() else place.parent if place.is_file() else None
+            return training_chats(rows, type=self.type, name=self.name, root=root)
+        except (OSError, ValueError, KeyError, DatasetNotFoundError, DatasetGenerationError) as error:
+            if is_transient(error):
+                raise
+            raise MixError(f"{path!r} cannot be read as a dataset: {reason_of(error)}") from error
 
     def _annotations(self, files: Sequence[str]) -> list[Dataset]:
         if self.images is None:
@@ -89,6 +101,16 @@ class Source:
         # Absolute, so that a mixture which only names its pictures can be read from anywhere.
         images = Path(self.images).resolve()
         return [read_annotations(given, images, layout=self.layout, type=self.type).rows for given in sets]
+
+
+def _is_annotations(path: Path) -> bool:
+    """Whether a path is a file of published annotations; of a file that is there its content tells."""
+    if not path.is_file():
+        return suffix_of(path) in _SUFFIXES and not path.is_dir()
+    try:
+        return json_form(path) in JSON_FORMS or suffix_of(path) in _SUFFIXES
+    except AnnotationError as error:
+        raise MixError(str(error)) from error
 
 
 @dataclass(frozen=True)

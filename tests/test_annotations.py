@@ -11,7 +11,7 @@ from vigc.errors import AnnotationError
 from vigc.processing import TRAIN_FEATURES
 from vigc.processing.annotation_layouts import coco_names, source_records
 from vigc.processing.annotations import LAYOUTS, read_annotations, stream_annotations
-from vigc.processing.json_stream import stream_entries
+from vigc.processing.json_rows import stream_entries
 from vigc.processing.llava import image_id_of
 
 FILES = FIXTURES / "annotations"

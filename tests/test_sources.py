@@ -23,7 +23,8 @@ from vigc.generation.annotation_file import AnnotationFile
 from vigc.generation.exclusion import ExcludedIds, keys_of
 from vigc.generation.generate import open_collection
 from vigc.generation.sources import Source
-from vigc.processing.json_stream import JsonReader, read_rows
+from vigc.processing.json_rows import read_rows
+from vigc.processing.json_stream import JsonReader
 
 
 @pytest.fixture
@@ -554,9 +555,10 @@ def test_blocks_of_annotations_equal_the_whole(tmp_path, monkeypatch, seed):
                 "bbox": np.array(box["bbox"], dtype=np.float32).tolist(),
             }
             for box in boxes
-            if int(box["image_id"]) == index and box["bbox"]
+            if int(box["image_id"]) == index and box["bbox"] and min(box["bbox"][2:]) > 0
         ]
         assert Source("x", "x", boxes=file.objects(index)).objects == (expected or None)
+    assert file.unusable == sum(1 for box in boxes if box["bbox"] and min(box["bbox"][2:]) <= 0)
     reader = json_stream.JsonReader(tmp_path / "x.json")
     read = {}
     for name in reader.members():
@@ -573,12 +575,18 @@ def test_blocks_of_annotations_equal_the_whole(tmp_path, monkeypatch, seed):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": [{"id": 1}]}, r"entry 0 of 'images' is not in COCO's form \(KeyError: 'file_name'\)"),
-        ({"images": [{"id": 1, "file_name": 5}]}, r"entry 0 of 'images' .*file_name is 5"),
-        ({"images": [{"id": "x", "file_name": "a"}]}, r"entry 0 of 'images' .*ValueError"),
+        (
+            {"images": [{"id": 1}]},
+            r"entry 0 of 'images' is not in COCO's form \(it has no 'file_name' and no 'coco_url'",
+        ),
+        ({"images": [{"id": 1, "file_name": 5}]}, r"entry 0 of 'images' .*'file_name' is 5, but text"),
+        ({"images": [{"id": "x", "file_name": "a"}]}, r"entry 0 of 'images' .*'id' is 'x', but a whole number"),
         ({"images": []}, r"lists no 'images'"),
         ({"annotations": [{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3]}] * 9}, r"entry 0 of 'annotations'"),
-        ({"annotations": [{"category_id": 2, "bbox": [1, 2, 3, 4]}]}, r"entry 0 of 'annotations' .*image_id"),
+        (
+            {"annotations": [{"category_id": 2, "bbox": [1, 2, 3, 4]}]},
+            r"entry 0 of 'annotations' .*it has no 'image_id'",
+        ),
         ({"annotations": [None]}, r"entry 0 of 'annotations' .*None"),
         ({"categories": ["cat"]}, r"entry 0 of 'categories'"),
     ],

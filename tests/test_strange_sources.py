@@ -13,6 +13,7 @@ from scripted import ScriptedModel, ScriptedProcessor
 from vigc.errors import GenerationError
 from vigc.generation import GenerateJob, correct_dataset, generate_dataset, ledger
 from vigc.generation import sources_dataset as tables
+from vigc.generation.exclusion import ExcludedIds
 from vigc.running import do_job
 
 CHAT = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A cat."}]
@@ -64,9 +65,12 @@ def test_a_second_list_behind_the_first_is_not_lost(joined, tmp_path):
         generate(root, tmp_path / "out", exclude_ids=[joined])
     images = json.dumps({"images": [{"id": 1, "file_name": "1.png"}]})
     joined.write_text(f"{images}\n{images}")
-    for given in ({"images": joined, "format": "coco", "image_root": root}, {"images": root, "exclude_ids": [joined]}):
-        with pytest.raises(GenerationError, match=r"joined\.json, line 2: goes on with '\{' after its end"):
-            generate(given.pop("images"), tmp_path / "out", **given)
+    with pytest.raises(GenerationError, match=r"joined\.json, line 2: goes on with '\{' after its end"):
+        generate(joined, tmp_path / "out", format="coco", image_root=root)
+    other = json.dumps({"images": [{"id": 2, "file_name": "2.png"}]})
+    joined.write_text(f"{images}\n{other}")  # which is JSON Lines, too
+    excluded = ExcludedIds(joined)
+    assert all(excluded.reason([name]) for name in ("1.png", "2.png")) and not excluded.reason(["3.png"])
     assert not (tmp_path / "out").exists()
 
 

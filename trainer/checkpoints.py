@@ -23,6 +23,7 @@ from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 from vigc.processing.bounded_parsing import read_json
 from vigc.processing.model_folder import folder_fingerprint
+from vigc.processing.wording import reason_of
 
 from .adapters import LoraSettings, add_lora, merge_lora
 from .intact import STATE, loading, step_of
@@ -213,7 +214,9 @@ def _description(folder: str | Path) -> dict[str, Any]:
     try:
         return read_json(path)
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{path}, which says what {WEIGHTS} belongs to, cannot be read: {error}") from error
+        raise TrainingError(
+            f"{path}, which says what {WEIGHTS} belongs to, cannot be read: {reason_of(error, path=False)}"
+        ) from error
 
 
 def _parts(names: Any) -> set[str]:

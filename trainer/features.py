@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from vigc.errors import ImageError, TrainingError
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
+from vigc.processing.wording import cut, reason_of
 
 from .mixture import VigcMixture
 from .rows import open_row_image
@@ -206,7 +207,9 @@ def _key(image: Mapping[str, Any]) -> str:
     try:
         stat = Path(image["path"]).stat()
     except OSError as error:
-        raise TrainingError(f"The picture {image['path']!r} cannot be read: {error}") from error
+        raise TrainingError(
+            f"The picture {cut(image['path'])!r} cannot be read: {reason_of(error, path=False)}"
+        ) from error
     return f"{image['path']}:{stat.st_size}:{stat.st_mtime_ns}"
 
 

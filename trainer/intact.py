@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from vigc.errors import CheckpointError
+from vigc.processing.bounded_parsing import read_json
 
 STATE = "trainer_state.json"
 # What a record says of its own checkpoint, beside what the run is.
@@ -49,7 +50,7 @@ def damage(folder: Path, record_of: Callable[[Mapping[str, Any]], Any], names: s
         names: Which files to look at, as a pattern.
     """
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        state = read_json(folder / STATE)
         record = record_of(state.get("stateful_callbacks") or {}) or {}
         files = {name: (said["bytes"], said["sha256"]) for name, said in (record.get(FILES) or {}).items()}
     except FileNotFoundError:

@@ -29,6 +29,7 @@ from vigc.errors import TrainingError
 from vigc.processing.annotations import LAYOUTS
 from vigc.processing.bounded_parsing import MAX_YAML_BYTES, parse_yaml, read_text
 from vigc.processing.instructions_vigc import INSTRUCTION_TYPES
+from vigc.processing.wording import reason_of
 
 from .vigc_config import VigcTrainingArguments
 
@@ -41,10 +42,10 @@ class DataEntry:
         layout: Of annotations: one of `vigc.processing.annotations.LAYOUTS`.
         files: Its files.
         images: The folder of its pictures; for a dataset, of those that its rows name instead of holding them.
-        type: Type of instruction, where layout and file name do not say it.
+        type: Type of instruction, where layout and file name (or the rows of conversations) do not say it.
         source: What its rows are said to come from.
         license: Its licence.
-        dataset: Instead: a folder (or Hub name) that `load_dataset` reads, with columns as of ours.
+        dataset: Instead: a folder, a file of rows or a Hub name, with columns as of ours or with conversations.
         config: Which configuration of it.
         split: Which split of it.
         revision: Which commit, tag or branch of it, on the Hub.
@@ -148,7 +149,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = parse_yaml(read_text(path, MAX_YAML_BYTES))
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{path} is not a readable YAML file: {error}") from error
+        raise TrainingError(f"{path} is not a readable YAML file: {reason_of(error, path=False)}") from error
     if not isinstance(values, dict):
         raise TrainingError(f"{path} holds {type(values).__name__}, but a recipe is a list of 'name: value'.")
     return values

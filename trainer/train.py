@@ -23,6 +23,7 @@ from vigc.hub_cards.revisions import commit_of
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 from vigc.processing.annotations import read_annotations
+from vigc.processing.chats import is_chat, training_chats
 from vigc.processing.loading import load_rows
 
 from .adapters import LoraSettings, choose_trained
@@ -225,7 +226,12 @@ def mixture(plan: Recipe, rows: list[datasets.Dataset], processor: VigcProcessor
 def _load(entry: DataEntry) -> datasets.Dataset:
     if entry.dataset is not None:
         images = () if entry.images is None else (entry.images,)
-        return load_rows(entry.dataset, entry.config, split=entry.split, revision=entry.revision, images=images)
+        loaded = load_rows(entry.dataset, entry.config, split=entry.split, revision=entry.revision, images=images)
+        if not is_chat(loaded.column_names):
+            return loaded
+        place = Path(entry.dataset)
+        root = place if place.is_dir() else place.parent if place.is_file() else None
+        return training_chats(loaded, type=entry.type, name=entry.source or place.name, root=root)
     rows, _ = read_annotations(
         list(entry.files),
         str(entry.images),

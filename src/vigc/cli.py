@@ -69,7 +69,7 @@ def generate(options: GenerateOptions) -> None:
 def correct(options: CorrectOptions) -> None:
     """Answer the questions of a dataset again with VIC: a copy with both answers.
 
-    Reads LLaVA's files and datasets in TRL's or FineVision's columns. Exit codes are those of `vigc generate`.
+    Reads JSON files and datasets in LLaVA's, TRL's or FineVision's form. Exit codes are those of `vigc generate`.
     """
     from .running import run_correct
 

@@ -29,7 +29,7 @@ Images = Annotated[
 Given = Annotated[
     str,
     typer.Argument(
-        help="A LLaVA file (.json, .jsonl), or a dataset in TRL's or FineVision's columns (parquet, folder, Hub name).",
+        help="Conversations in LLaVA's, TRL's or FineVision's form: JSON, or a dataset (parquet, folder, Hub name).",
         show_default=False,
     ),
 ]
