@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, InstructBlipForConditionalGeneration, LogitsProcessor
+from transformers import GenerationConfig, GenerationMixin, InstructBlipForConditionalGeneration, LogitsProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 from transformers.models.instructblip.modeling_instructblip import (
     BaseModelOutputWithVisionQformerOutputs,
@@ -31,9 +31,11 @@ from .generation_vigc import (
     Pair,
     VigcRequest,
     decoding_mode,
+    given_settings,
     requests_of,
 )
 from .outputs_vigc import VigcGenerateOutput, to_output
+from .placement_vigc import Placed, loaded
 from .slots_vigc import Row
 
 # The tensors that a correction makes anew at every step.
@@ -55,7 +57,9 @@ _NOT_CORRECTING = (
 )
 
 
-class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
+# `GenerationMixin` is named though it is inherited: where it is no direct base, the Auto classes make a subclass of the
+# same name out of remote code, and its objects cannot be pickled.
+class VigcForConditionalGeneration(Placed, InstructBlipForConditionalGeneration, GenerationMixin):
     """ViT -> Q-Former -> projection -> language model, with VIG and VIC in `generate`.
 
     Weights are laid out as InstructBLIP's, so that any InstructBLIP checkpoint of the Hub with a decoder-only language
@@ -256,13 +260,14 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
         """
         mode = decoding_mode(mode, correct, processor)
         if generation_config is not None:
-            kwargs = {**_given_settings(generation_config), **kwargs}
+            kwargs = {**given_settings(generation_config), **kwargs}
         iqf = {name: kwargs.pop(name) for name in IQF_SETTINGS if name in kwargs}
         if mode == "plain":
             if pixel_values is None:
                 raise ValueError("Plain decoding needs pixel_values; image_embeds serve corrections only.")
             kwargs |= {"generation_config": self._decoding_config(kwargs), "logits_processor": logits_processor}
-            return super().generate(pixel_values, input_ids=input_ids, **kwargs)
+            with loaded(self):
+                return super().generate(pixel_values, input_ids=input_ids, **kwargs)
         stretch = kwargs.pop("interpolate_pos_encoding", False)
         decoding, settings = self._correction(processor, {**iqf, **kwargs}, logits_processor)
         if image_embeds is None:
@@ -307,7 +312,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             ValueError: Settings that are unknown or contradict each other, or entries that are missing.
         """
         if generation_config is not None:
-            kwargs = {**_given_settings(generation_config), **kwargs}
+            kwargs = {**given_settings(generation_config), **kwargs}
         known: dict[str, tuple[Decoding, IqfSettings]] = {}
 
         def rows() -> Iterator[Row[tuple[VigcRequest, Pair]] | None]:
@@ -389,12 +394,6 @@ def _card_of(source: str, repo_id: str) -> str | None:
     for name in {source, Path(source).name, re.sub(r"\\(.)", r"\1", title[1]) if title else source}:
         text = text.replace(f'("{name}"', f'("{repo_id}"')
     return text
-
-
-def _given_settings(config: GenerationConfig) -> dict[str, Any]:
-    """What a generation config sets, as keyword arguments."""
-    settings = {name: value for name, value in config.to_dict().items() if value is not None}
-    return {name: value for name, value in settings.items() if name != "transformers_version" and name[0] != "_"}
 
 
 __all__ = ["VigcForConditionalGeneration"]
