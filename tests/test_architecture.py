@@ -74,7 +74,8 @@ def room_folders() -> dict[str, Path]:
 
 
 def python_files(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.py"))
+    # The embedded model's copies of the code that travels are data of the package.
+    return sorted(file for file in folder.rglob("*.py") if file.parent.name != "vigc_tiny")
 
 
 def all_package_files() -> list[Path]:
