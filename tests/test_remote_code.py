@@ -23,6 +23,13 @@ def test_the_same_tokens_with_and_without_vigc(result, model, processor, parity_
     assert result["loaded"] == {"ids": out.sequences.tolist(), "answers": out.answers}
 
 
+def test_copies_of_it_write_the_same_offloaded_ones_too(result):
+    copies = dict(result["pickled"])
+    expected = copies.pop("expected")
+    assert len(copies) == 7
+    assert {name: ids == expected for name, ids in copies.items()} == dict.fromkeys(copies, True)
+
+
 def test_a_stream_needs_no_class(result):
     assert result["streamed"] == result["loaded"]["answers"]
 

@@ -105,9 +105,8 @@ class Decoding:
             )
         self.tokenizer = processor.tokenizer
         self.config = copy.deepcopy(config)
-        # Older stock configurations do not say it.
-        named = model.config.image_token_index
-        self.image_token_id = self.tokenizer.convert_tokens_to_ids("<image>") if named is None else named
+        # Of the tokenizer, which makes the prompts: older stock configurations do not say it.
+        self.image_token_id = self.tokenizer.convert_tokens_to_ids("<image>")
         self.max_new_tokens: int = config.max_new_tokens or 249
         self.beams: int = config.num_beams or 1
         eos = config.eos_token_id if config.eos_token_id is not None else self.tokenizer.eos_token_id

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -16,7 +13,6 @@ from transformers.models.instructblip.modeling_instructblip import (
     BaseModelOutputWithVisionQformerOutputs,
     InstructBlipForConditionalGenerationModelOutput,
 )
-from transformers.utils.hub import cached_file
 
 from .backbone_vigc import Backbone, forbid_image, loss_alone
 from .configuration_vigc import VigcConfig
@@ -37,6 +33,7 @@ from .generation_vigc import (
 from .outputs_vigc import VigcGenerateOutput, to_output
 from .placement_vigc import Placed, loaded
 from .slots_vigc import Row
+from .storing_vigc import Stored
 
 # The tensors that a correction makes anew at every step.
 _PLAIN_INPUTS = ("attention_mask", "qformer_input_ids", "qformer_attention_mask")
@@ -59,7 +56,7 @@ _NOT_CORRECTING = (
 
 # `GenerationMixin` is named though it is inherited: where it is no direct base, the Auto classes make a subclass of the
 # same name out of remote code, and its objects cannot be pickled.
-class VigcForConditionalGeneration(Placed, InstructBlipForConditionalGeneration, GenerationMixin):
+class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGeneration, GenerationMixin):
     """ViT -> Q-Former -> projection -> language model, with VIG and VIC in `generate`.
 
     Weights are laid out as InstructBLIP's, so that any InstructBLIP checkpoint of the Hub with a decoder-only language
@@ -72,25 +69,6 @@ class VigcForConditionalGeneration(Placed, InstructBlipForConditionalGeneration,
     def __init__(self, config: VigcConfig) -> None:
         super().__init__(config)
         self.vision_model.post_layernorm.eps = config.vision_output_layer_norm_eps
-
-    def set_auto_map(self) -> None:
-        """Lets `AutoModel` find the code in a saved folder too; registration remembers one auto class only."""
-        auto_map = getattr(self.config, "auto_map", None) or {}
-        self.config.auto_map = {**auto_map, "AutoModel": "modeling_vigc.VigcForConditionalGeneration"}
-
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """As every model, with code for those who have no vigc."""
-        self.set_auto_map()
-        super().save_pretrained(save_directory, **kwargs)
-
-    def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args: Any, **kwargs: Any) -> Any:
-        """As for every model, with the card of the folder or repository that this one was loaded from, if it has one.
-
-        `push_to_hub` would otherwise write an empty card; this is the one that `vigc push` publishes.
-        """
-        if (text := _card_of(str(self.config._name_or_path), str(repo_id))) is not None:
-            Path(working_dir, "README.md").write_text(text, encoding="utf-8")
-        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     def freeze(self, policy: str = "paper", train_ln_vision: bool = False) -> None:
         """Sets what is trained.
@@ -379,21 +357,6 @@ class VigcForConditionalGeneration(Placed, InstructBlipForConditionalGeneration,
             if getattr(config, name) is None:
                 setattr(config, name, getattr(inner, name))
         return config
-
-
-def _card_of(source: str, repo_id: str) -> str | None:
-    """The card of a model folder or repository, whose code names `repo_id` instead; None if there is none."""
-    try:
-        card = cached_file(source, "README.md") if source else None
-    except OSError:
-        return None
-    if card is None:
-        return None
-    text = Path(card).read_text(encoding="utf-8")
-    title = re.search(r"^# (.+)$", text, re.MULTILINE)
-    for name in {source, Path(source).name, re.sub(r"\\(.)", r"\1", title[1]) if title else source}:
-        text = text.replace(f'("{name}"', f'("{repo_id}"')
-    return text
 
 
 __all__ = ["VigcForConditionalGeneration"]

@@ -47,7 +47,7 @@ def loaded(module: nn.Module) -> Iterator[None]:
 
 
 def _hooks(module: nn.Module) -> Iterator[Any]:
-    """accelerate's hooks of a module and its parts, the module's own first."""
+    """Accelerate's hooks of a module and its parts, the module's own first."""
     for part in module.modules():
         hook = getattr(part, "_hf_hook", None)
         if hook is not None:
