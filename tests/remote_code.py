@@ -54,7 +54,7 @@ def pickled(model, processor, inputs, folder):
 
 
 def main():
-    folder, pictures, again = sys.argv[1:]
+    folder, pictures, again, embedded = sys.argv[1:]
     images = [Image.open(path) for path in sorted(Path(pictures).glob("*.png"))]
     question = "What can you see?"
     chat = [{"role": "user", "content": [{"type": "image", "image": images[0]}, {"type": "text", "text": question}]}]
@@ -98,6 +98,8 @@ def main():
     for name, place in (("bf16_loaded", folder), ("bf16_reloaded", again)):
         half = AutoModel.from_pretrained(place, dtype=torch.bfloat16, attn_implementation="sdpa", **trust)
         result[name] = rows(half, processor, torch.bfloat16)
+    tiny, its = AutoModel.from_pretrained(embedded, **trust), AutoProcessor.from_pretrained(embedded, **trust)
+    result["embedded"] = written(tiny, its, its(images=images[:1], task="detail", return_tensors="pt"))
     print(json.dumps(result))
 
 
