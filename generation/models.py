@@ -23,6 +23,7 @@ from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, ORIGINAL_DECODING
 from vigc.processing import VigcProcessor
 from vigc.processing.devices import find_device
 from vigc.processing.model_folder import folder_fingerprint
+from vigc.scenes import model_folder, model_name
 
 from .errors import is_hub_away
 
@@ -101,7 +102,7 @@ def describe_model(
         name = str(model.config._name_or_path or type(model).__name__)
         found = weights_fingerprint(model) if isinstance(model, torch.nn.Module) else None
         return ModelFacts(_public_name(name), found, _dtype_name(model.dtype), model.device, model.generation_config)
-    name = os.fspath(model)
+    name = model_folder(model)
     with _said_plainly(name):
         commit = commit_of(name, revision)
         model_class, _ = _classes(name, commit, trust_remote_code)
@@ -154,7 +155,7 @@ def load_model(
     )
     if not isinstance(model, (str, os.PathLike)):
         return WritingModel(model.eval(), processor, facts)
-    name = os.fspath(model)
+    name = model_folder(model)
     # The very commit that was described: a branch may have moved on.
     commit = None if Path(name).is_dir() else facts.revision
     with _said_plainly(name):
@@ -242,7 +243,8 @@ def _brought(name: str, reference: str, commit: str | None) -> Any:
 
 
 def _public_name(name: str) -> str:
-    return Path(name).resolve().name if Path(name).is_dir() else name
+    known = model_name(name)
+    return Path(name).resolve().name if known == name and Path(name).is_dir() else known
 
 
 def _first_line(error: BaseException) -> str:

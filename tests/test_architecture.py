@@ -40,10 +40,10 @@ def room(*rooms: str, libraries: set | None = ANY) -> Room:
 ROOMS = {
     "modeling_vigc": room(libraries={"torch", "transformers"}),
     "processing": room(libraries={"torch", "transformers", "datasets", "pyarrow", "PIL", "filelock"}),
-    "trainer": room("modeling_vigc", "processing", "hub_cards"),
-    "evaluation": room("modeling_vigc", "processing"),
+    "trainer": room("modeling_vigc", "processing", "hub_cards", "scenes"),
+    "evaluation": room("modeling_vigc", "processing", "scenes"),
     "scenes": room("processing", libraries={"numpy", "PIL", "datasets"}),
-    "generation": room("modeling_vigc", "processing", "hub_cards"),
+    "generation": room("modeling_vigc", "processing", "hub_cards", "scenes"),
     "hub_cards": room("processing", libraries={"huggingface_hub", "jinja2", "datasets", "pyarrow", "PIL"}),
 }
 
@@ -59,6 +59,7 @@ PUBLIC_NAMES = [
     "VigcTrainingArguments",
     "convert_checkpoint",
     "generate_dataset",
+    "model_folder",
 ]
 
 # Distributions whose module has another name.
@@ -73,7 +74,8 @@ def room_folders() -> dict[str, Path]:
 
 
 def python_files(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.py"))
+    # The embedded model's copies of the code that travels are data of the package.
+    return sorted(file for file in folder.rglob("*.py") if file.parent.name != "vigc_tiny")
 
 
 def all_package_files() -> list[Path]:

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 from vigc.processing.model_folder import folder_fingerprint
+from vigc.scenes import model_folder
 
 from .adapters import LoraSettings, add_lora, merge_lora
 
@@ -154,7 +155,7 @@ def load_trained(
     if not is_trained_only(folder):
         raise ValueError(f"{folder} has no {WEIGHTS}: a whole model is loaded with from_pretrained.")
     description = _description(folder)
-    where = str(base or description["base"])
+    where = model_folder(base or description["base"])
     _check_base(folder, where, description, chosen=base is not None)
     if base is None:
         kwargs = {"revision": description.get("base_revision"), **kwargs}

@@ -42,12 +42,13 @@ def convert(
 ) -> None:
     """Make a model folder of transformers from released checkpoints, or with --to-original the reverse."""
     from vigc import convert as conversion
+    from vigc.scenes import model_folder
 
     try:
         if to_original is not None:
             if model is None or checkpoint or language_model or output:
                 raise ValueError("--to-original FILE takes --model DIR, and no other file or folder.")
-            report = conversion.to_original(model, to_original)
+            report = conversion.to_original(Path(model_folder(model)), to_original)
         else:
             if not checkpoint or language_model is None or output is None or model is not None:
                 raise ValueError("Give --checkpoint FILE, --language-model DIR and --output DIR.")

@@ -40,12 +40,13 @@ def push(
 
     from vigc.errors import PushError
     from vigc.hub_cards import push_folder
+    from vigc.scenes import model_folder
 
     if not typer.get_text_stream("stderr").isatty():
         disable_progress_bars()
     try:
         done = push_folder(
-            folder,
+            model_folder(folder),
             repo,
             public=public,
             allow_unknown_licence=allow_unknown_licence,
