@@ -62,9 +62,10 @@ lint: types security  ## check style, format, types and security
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(DEV)  ## apply the style
+format: $(DEV)  ## apply the style, and copy the code that travels into the embedded model
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python recipes/tiny/embed.py
 
 types: $(DEV)  ## check the types of the installed package
 	$(BIN)/mypy

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from vigc.errors import JudgeError, RequestRefusedError, TransientError
 from vigc.processing.bounded_parsing import parse_json
+from vigc.scenes import model_folder
 
 _LONGEST_REPLY = 8 * 2**20  # bytes; a review has a few thousand
 _TRANSIENT = frozenset((408, 409, 425, 429))
@@ -269,12 +270,12 @@ class LocalJudge:
 
         from vigc.processing.devices import find_device
 
-        name = os.fspath(model)
+        name, folder = os.fspath(model), model_folder(model)
         origin = {"revision": revision, "trust_remote_code": trust_remote_code}
         place = find_device(device, JudgeError)
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(name, **origin)  # nosec B615: by `revision`
-            loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **origin)  # nosec B615: by `revision`
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **origin)  # nosec B615: by `revision`
+            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **origin)  # nosec B615: by `revision`
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise JudgeError(f"the judge {name!r} cannot be loaded as a causal language model: {reason}") from error

@@ -19,6 +19,7 @@ from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGenera
 from vigc.processing import VigcProcessor
 from vigc.processing.devices import find_device
 from vigc.processing.model_folder import folder_fingerprint
+from vigc.scenes import model_folder, model_name
 
 from .questions import Question
 
@@ -136,7 +137,7 @@ def load_answerer(
     Raises:
         EvaluationError: The model cannot be loaded, or has no chat template.
     """
-    name = os.fspath(model)
+    name = model_folder(model)
     if dtype not in DTYPES:
         raise EvaluationError(f"dtype {dtype!r} is not known: use one of {', '.join(DTYPES)}.")
     place = find_device(device, EvaluationError)
@@ -157,7 +158,8 @@ def load_answerer(
         raise EvaluationError(f"The model {name!r} cannot be loaded: {_first_line(error)}.") from error
     loaded = loaded.to(place).eval()
     found = folder_fingerprint(Path(name)) if here else commit
-    public = Path(name).resolve().name if here else name
+    known = model_name(name)
+    public = Path(name).resolve().name if here and known == name else known
     given = dict(settings or {})
     greedy = {"do_sample": False, "num_beams": 1}
     chosen = given if given.get("iqf_preset") == "original" else {**greedy, **given}  # which decodes in its own way

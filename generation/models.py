@@ -23,6 +23,7 @@ from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, ORIGINAL_DECODING
 from vigc.processing import VigcProcessor
 from vigc.processing.devices import find_device
 from vigc.processing.model_folder import folder_fingerprint
+from vigc.scenes import model_folder, model_name
 
 from .errors import is_hub_away
 from .machine import is_full
@@ -111,7 +112,7 @@ def describe_model(
             model.generation_config,
             trained_on=getattr(model.config, "trained_on", None),
         )
-    name = os.fspath(model)
+    name = model_folder(model)
     with _said_plainly(name):
         commit = commit_of(name, revision)
         model_class, _ = _classes(name, commit, trust_remote_code)
@@ -166,7 +167,7 @@ def load_model(
     )
     if not isinstance(model, (str, os.PathLike)):
         return WritingModel(model.eval(), processor, facts)
-    name = os.fspath(model)
+    name = model_folder(model)
     # The very commit that was described: a branch may have moved on.
     commit = None if Path(name).is_dir() else facts.revision
     with _said_plainly(name):
@@ -265,12 +266,8 @@ def _brought(name: str, reference: str, commit: str | None) -> Any:
 
 
 def _public_name(name: str) -> str:
-    """A name that says nothing of one machine: a folder's last part, or what the embedded model is asked for by."""
-    if not Path(name).is_dir():
-        return name
-    folder = Path(name).resolve()
-    package = (Path(__file__).parents[1] / "scenes" / "__init__.py").resolve().parent
-    return "vigc-tiny" if folder == package / "vigc_tiny" else folder.name
+    known = model_name(name)
+    return Path(name).resolve().name if known == name and Path(name).is_dir() else known
 
 
 def _first_line(error: BaseException) -> str:

@@ -22,6 +22,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from .placement_vigc import execution_device, loaded
 from .sentences_vigc import Rule
 
 # These ask which ids there are, or nothing, but not how many: rows of different lengths can go together, the shorter
@@ -104,9 +105,8 @@ class Decoding:
             )
         self.tokenizer = processor.tokenizer
         self.config = copy.deepcopy(config)
-        # Older stock configurations do not say it.
-        named = model.config.image_token_index
-        self.image_token_id = self.tokenizer.convert_tokens_to_ids("<image>") if named is None else named
+        # Of the tokenizer, which makes the prompts: older stock configurations do not say it.
+        self.image_token_id = self.tokenizer.convert_tokens_to_ids("<image>")
         self.max_new_tokens: int = config.max_new_tokens or 249
         self.beams: int = config.num_beams or 1
         eos = config.eos_token_id if config.eos_token_id is not None else self.tokenizer.eos_token_id
@@ -115,12 +115,13 @@ class Decoding:
         # the release it counts what this call wrote.
         penalty, self.config.repetition_penalty = self.config.repetition_penalty, 1.0
         repeats = [] if penalty in (None, 1.0) else [RepetitionPenaltyLogitsProcessor(penalty)]
-        model._prepare_special_tokens(self.config, True, device=model.device)
+        device = execution_device(model)
+        model._prepare_special_tokens(self.config, True, device=device)
         self.processors: LogitsProcessorList = model._get_logits_processor(
             self.config,
             input_ids_seq_length=0,
             logits_processor=LogitsProcessorList([*repeats, *logits_processor]),
-            device=model.device,
+            device=device,
         )
         self.any_length = all(isinstance(item, _ANY_LENGTH) for item in self.processors)
 
@@ -250,7 +251,8 @@ def image_features(
     """
     image_embeds = image_embeds.to(model.qformer.dtype)
     qformer_input_ids = qformer_input_ids.to(image_embeds.device)
-    queries = model.query_tokens.expand(image_embeds.shape[0], -1, -1)
+    with loaded(model):
+        queries = model.query_tokens.expand(image_embeds.shape[0], -1, -1)
     if qformer_attention_mask is None:
         qformer_attention_mask = torch.ones_like(qformer_input_ids)
     query_mask = qformer_attention_mask.new_ones(queries.shape[:-1])

@@ -22,6 +22,7 @@ from .blocked_vigc import BlockedWeights
 from .cache_vigc import LaneCache
 from .decoding_vigc import image_features
 from .drafts_vigc import Drafts
+from .placement_vigc import execution_device
 from .slots_vigc import Call, Row, Slot
 
 T = TypeVar("T")
@@ -178,8 +179,9 @@ class Engine:
 
     def _prompts(self, calls: list[Call]) -> list[torch.Tensor]:
         """The calls' prompts, each float (places, text width); visual tokens come first."""
-        inputs = self.processor.encode_prompts([call.prompt for call in calls]).to(self.model.device)
-        image_embeds = torch.stack([call.image_embeds for call in calls]).to(self.model.device)
+        device = execution_device(self.model)
+        inputs = self.processor.encode_prompts([call.prompt for call in calls]).to(device)
+        image_embeds = torch.stack([call.image_embeds for call in calls]).to(device)
         with self.blocked.on():
             features, _ = image_features(
                 self.model, image_embeds, inputs["qformer_input_ids"], inputs["qformer_attention_mask"]
@@ -269,7 +271,7 @@ class Engine:
 
     def _next_logits(self) -> torch.Tensor:
         """Logits behind the tokens that come next, float32 (lanes, vocabulary)."""
-        device = self.model.get_input_embeddings().weight.device
+        device = execution_device(self.model.get_input_embeddings())
         lengths = torch.tensor(self.lengths, device=device)
         width = max(self.lengths) + 1
         self._point(torch.stack([torch.arange(len(self.lengths), device=device), lengths]), width, width)

@@ -219,6 +219,12 @@ def requests_of(
     return [VigcRequest(embeds, mode, kind, question, seed, key=row) for row, (embeds, kind, question, seed) in rows]
 
 
+def given_settings(config: GenerationConfig) -> dict[str, Any]:
+    """What a generation config sets, as keyword arguments."""
+    settings = {name: value for name, value in config.to_dict().items() if value is not None}
+    return {name: value for name, value in settings.items() if name != "transformers_version" and name[0] != "_"}
+
+
 def _column(name: str, values: Any, count: int, needed: bool) -> list[Any]:
     if values is None:
         if needed:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, InstructBlipForConditionalGeneration, LogitsProcessor
+from transformers import GenerationConfig, GenerationMixin, InstructBlipForConditionalGeneration, LogitsProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPast
-from transformers.models.instructblip.modeling_instructblip import InstructBlipForConditionalGenerationModelOutput
-from transformers.utils.hub import cached_file
+from transformers.models.instructblip.modeling_instructblip import (
+    InstructBlipForConditionalGenerationModelOutput,
+)
 
 from .backbone_vigc import Backbone, forbid_image, image_outputs, language_kwargs, loss_alone, rows_with_image
 from .configuration_vigc import VigcConfig
@@ -27,10 +25,13 @@ from .generation_vigc import (
     Pair,
     VigcRequest,
     decoding_mode,
+    given_settings,
     requests_of,
 )
 from .outputs_vigc import VigcGenerateOutput, to_output
+from .placement_vigc import Placed, loaded
 from .slots_vigc import Row
+from .storing_vigc import Stored
 
 # The tensors that a correction makes anew at every step.
 _PLAIN_INPUTS = ("attention_mask", "qformer_input_ids", "qformer_attention_mask")
@@ -51,7 +52,9 @@ _NOT_CORRECTING = (
 )
 
 
-class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
+# `GenerationMixin` is named though it is inherited: where it is no direct base, the Auto classes make a subclass of the
+# same name out of remote code, and its objects cannot be pickled.
+class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGeneration, GenerationMixin):
     """ViT -> Q-Former -> projection -> language model, with VIG and VIC in `generate`.
 
     Weights are laid out as InstructBLIP's, so that any InstructBLIP checkpoint of the Hub with a decoder-only language
@@ -64,25 +67,6 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
     def __init__(self, config: VigcConfig) -> None:
         super().__init__(config)
         self.vision_model.post_layernorm.eps = config.vision_output_layer_norm_eps
-
-    def set_auto_map(self) -> None:
-        """Lets `AutoModel` find the code in a saved folder too; registration remembers one auto class only."""
-        auto_map = getattr(self.config, "auto_map", None) or {}
-        self.config.auto_map = {**auto_map, "AutoModel": "modeling_vigc.VigcForConditionalGeneration"}
-
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """As every model, with code for those who have no vigc."""
-        self.set_auto_map()
-        super().save_pretrained(save_directory, **kwargs)
-
-    def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args: Any, **kwargs: Any) -> Any:
-        """As for every model, with the card of the folder or repository that this one was loaded from, if it has one.
-
-        `push_to_hub` would otherwise write an empty card; this is the one that `vigc push` publishes.
-        """
-        if (text := _card_of(str(self.config._name_or_path), str(repo_id))) is not None:
-            Path(working_dir, "README.md").write_text(text, encoding="utf-8")
-        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     def freeze(self, policy: str = "paper", train_ln_vision: bool = False) -> None:
         """Sets what is trained.
@@ -220,13 +204,14 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
         """
         mode = decoding_mode(mode, correct, processor)
         if generation_config is not None:
-            kwargs = {**_given_settings(generation_config), **kwargs}
+            kwargs = {**given_settings(generation_config), **kwargs}
         iqf = {name: kwargs.pop(name) for name in IQF_SETTINGS if name in kwargs}
         if mode == "plain":
             if pixel_values is None:
                 raise ValueError("Plain decoding needs pixel_values; image_embeds serve corrections only.")
             kwargs |= {"generation_config": self._decoding_config(kwargs), "logits_processor": logits_processor}
-            return super().generate(pixel_values, input_ids=input_ids, **kwargs)
+            with loaded(self):
+                return super().generate(pixel_values, input_ids=input_ids, **kwargs)
         stretch = kwargs.pop("interpolate_pos_encoding", False)
         decoding, settings = self._correction(processor, {**iqf, **kwargs}, logits_processor)
         if image_embeds is None:
@@ -271,7 +256,7 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             ValueError: Settings that are unknown or contradict each other, or entries that are missing.
         """
         if generation_config is not None:
-            kwargs = {**_given_settings(generation_config), **kwargs}
+            kwargs = {**given_settings(generation_config), **kwargs}
         known: dict[str, tuple[Decoding, IqfSettings]] = {}
 
         def rows() -> Iterator[Row[tuple[VigcRequest, Pair]] | None]:
@@ -338,27 +323,6 @@ class VigcForConditionalGeneration(InstructBlipForConditionalGeneration):
             if getattr(config, name) is None:
                 setattr(config, name, getattr(inner, name))
         return config
-
-
-def _card_of(source: str, repo_id: str) -> str | None:
-    """The card of a model folder or repository, whose code names `repo_id` instead; None if there is none."""
-    try:
-        card = cached_file(source, "README.md") if source else None
-    except OSError:
-        return None
-    if card is None:
-        return None
-    text = Path(card).read_text(encoding="utf-8")
-    title = re.search(r"^# (.+)$", text, re.MULTILINE)
-    for name in {source, Path(source).name, re.sub(r"\\(.)", r"\1", title[1]) if title else source}:
-        text = text.replace(f'("{name}"', f'("{repo_id}"')
-    return text
-
-
-def _given_settings(config: GenerationConfig) -> dict[str, Any]:
-    """What a generation config sets, as keyword arguments."""
-    settings = {name: value for name, value in config.to_dict().items() if value is not None}
-    return {name: value for name, value in settings.items() if name != "transformers_version" and name[0] != "_"}
 
 
 __all__ = ["VigcForConditionalGeneration"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from transformers import BatchFeature, InstructBlipProcessor
 from transformers.image_utils import make_flat_list_of_images
+from transformers.utils.hub import cached_file
 
 from .instructions_vigc import ANSWER_MARK, QuestionAnswer, instruction_type, parse_pair
 
@@ -32,6 +35,8 @@ IMAGE = "<image>"
 _TOKEN_KWARGS = ("padding_side", "add_special_tokens", "truncation", "max_length")
 # What callers of every processor pass along, and what changes nothing here.
 _NOT_OURS = ("videos", "audio", "padding", "pad_to_multiple_of", "return_token_type_ids", "return_mm_token_type_ids")
+# What tells `from_pretrained` where files are.
+_WHERE = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,18 @@ class VigcProcessor(InstructBlipProcessor):
         self.max_qformer_length = max_qformer_length
         self.max_text_length = max_text_length
         self.max_target_length = max_target_length
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> VigcProcessor:
+        """As every processor. `num_query_tokens`, which older ones of InstructBLIP lack, is then the model's."""
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        if processor.num_query_tokens is None:
+            where = {name: kwargs[name] for name in _WHERE if name in kwargs}
+            where["_raise_exceptions_for_missing_entries"] = False
+            if config := cached_file(pretrained_model_name_or_path, "config.json", **where):
+                settings = json.loads(Path(config).read_text(encoding="utf-8"))
+                processor.num_query_tokens = settings.get("num_query_tokens")
+        return processor
 
     def __call__(
         self,

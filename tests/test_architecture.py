@@ -46,10 +46,10 @@ ROOMS = {
             *("huggingface_hub", "yaml", "pillow_heif"),
         }
     ),
-    "trainer": room("modeling_vigc", "processing", "hub_cards"),
-    "evaluation": room("modeling_vigc", "processing"),
+    "trainer": room("modeling_vigc", "processing", "hub_cards", "scenes"),
+    "evaluation": room("modeling_vigc", "processing", "scenes"),
     "scenes": room("processing", libraries={"numpy", "PIL", "datasets"}),
-    "generation": room("modeling_vigc", "processing", "hub_cards"),
+    "generation": room("modeling_vigc", "processing", "hub_cards", "scenes"),
     "hub_cards": room("processing", libraries={"huggingface_hub", "jinja2", "datasets", "pyarrow", "PIL"}),
 }
 
@@ -65,6 +65,7 @@ PUBLIC_NAMES = [
     "VigcTrainingArguments",
     "convert_checkpoint",
     "generate_dataset",
+    "model_folder",
 ]
 
 # Distributions whose module has another name.
@@ -79,7 +80,8 @@ def room_folders() -> dict[str, Path]:
 
 
 def python_files(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.py"))
+    # The embedded model's copies of the code that travels are data of the package.
+    return sorted(file for file in folder.rglob("*.py") if file.parent.name != "vigc_tiny")
 
 
 def all_package_files() -> list[Path]:

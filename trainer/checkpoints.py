@@ -24,6 +24,7 @@ from vigc.processing import VigcProcessor
 from vigc.processing.bounded_parsing import read_json
 from vigc.processing.model_folder import folder_fingerprint
 from vigc.processing.wording import reason_of
+from vigc.scenes import model_folder
 
 from .adapters import LoraSettings, add_lora, merge_lora
 from .intact import STATE, loading, step_of
@@ -162,7 +163,7 @@ def load_trained(
     description = _description(folder)
     if (folder / STATE).is_file():  # a checkpoint, or the end of a run, whose state holds no hashes
         check_intact(folder, WEIGHTS)
-    where = str(base or description["base"])
+    where = model_folder(base or description["base"])
     _check_base(folder, where, description, chosen=base is not None)
     if base is None:
         kwargs = {"revision": description.get("base_revision"), **kwargs}

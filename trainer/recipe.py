@@ -30,6 +30,7 @@ from vigc.processing.annotations import LAYOUTS
 from vigc.processing.bounded_parsing import MAX_YAML_BYTES, parse_yaml, read_text
 from vigc.processing.instructions_vigc import INSTRUCTION_TYPES
 from vigc.processing.wording import reason_of
+from vigc.scenes import model_folder
 
 from .vigc_config import VigcTrainingArguments
 
@@ -75,7 +76,7 @@ class Recipe:
     """What a run consists of.
 
     Args:
-        model: Folder or Hub name of the model it starts from.
+        model: Folder or Hub name of the model it starts from; of an embedded one the folder.
         revision: Which commit, tag or branch of it, on the Hub.
         data: What it is trained on.
         validation_data: What it is evaluated on.
@@ -142,7 +143,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             f"{path}: eval_strategy={when!r} without rows to evaluate on: give validation_data or "
             "validation_rows, or eval_strategy: 'no' with load_best_model_at_end: false."
         )
-    return Recipe(str(settings["model"]), settings["revision"], data, validation, rows, parsed)
+    return Recipe(model_folder(settings["model"]), settings["revision"], data, validation, rows, parsed)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

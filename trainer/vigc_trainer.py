@@ -20,6 +20,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from vigc.errors import ImageError, TrainingError
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
+from vigc.scenes import model_name
 
 from .adapters import LoraSettings, choose_trained, hold_frozen_in, quantized
 from .checkpoints import last_complete, weights_fingerprint
@@ -99,8 +100,8 @@ class VigcTrainer(SavingTrainer):
             hold_frozen_in(model, getattr(torch, args.frozen_dtype))
         if quantized(model):
             model._hf_peft_config_loaded = True  # what the Trainer asks before it trains over 4-bit weights
-        self.base = str(model.config._name_or_path or UNNAMED)
-        self.base_weights = weights_fingerprint(self.base)
+        source = str(model.config._name_or_path or UNNAMED)
+        self.base, self.base_weights = model_name(source), weights_fingerprint(source)
         vars(model.config).pop("trained_on", None)  # that it knows one kind of images only: no longer so
         self.processor = processor
         self.collate = VigcDataCollator(processor) if data_collator is None else data_collator

@@ -16,6 +16,7 @@ import torch
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 from vigc.scenes.checker import check, read_answer
+from vigc.scenes.embedded import model_folder
 from vigc.scenes.language import TOPICS, TYPES, write_probes
 from vigc.scenes.render import render
 from vigc.scenes.world import Scene, sample_scenes
@@ -202,7 +203,7 @@ def _percent(hits: list[Any]) -> float:
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="folder of a model trained on scenes")
+    parser.add_argument("model", type=model_folder, help="folder of a model trained on scenes, or vigc-tiny")
     parser.add_argument("--scenes", type=int, default=1000, help="number of held-out scenes of each sort")
     parser.add_argument("--output", type=Path, help="also write the figures to this JSON file")
     return parser

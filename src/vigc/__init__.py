@@ -1,10 +1,12 @@
 """vigc: images go in; instruction rows, corrected and scored, come out.
 
 The public names below are imported when they are first used, so that `import vigc` costs nothing: torch and
-transformers are loaded by whoever needs them.
+transformers are loaded by whoever needs them. Once transformers is, its Auto classes know VIGC.
 """
 
 from typing import TYPE_CHECKING
+
+from .auto_classes import register
 
 __version__ = "0.1.0"
 
@@ -17,6 +19,7 @@ __all__ = [
     "VigcTrainingArguments",
     "convert_checkpoint",
     "generate_dataset",
+    "model_folder",
 ]
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from vigc.generation import generate_dataset
     from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration, VigcGenerateOutput
     from vigc.processing import VigcProcessor
+    from vigc.scenes import model_folder
     from vigc.trainer import VigcTrainer, VigcTrainingArguments
 else:  # unseen by type checkers, which would otherwise accept any name
     _HOMES = {
@@ -35,6 +39,7 @@ else:  # unseen by type checkers, which would otherwise accept any name
         "VigcTrainingArguments": "vigc.trainer",
         "convert_checkpoint": "vigc.convert",
         "generate_dataset": "vigc.generation",
+        "model_folder": "vigc.scenes",
     }
 
     def __getattr__(name):
@@ -47,3 +52,6 @@ else:  # unseen by type checkers, which would otherwise accept any name
 
     def __dir__():
         return sorted({*globals(), *__all__})
+
+
+register()

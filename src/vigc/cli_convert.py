@@ -44,11 +44,12 @@ def convert(
 ) -> None:
     """Make a model folder of transformers from released checkpoints, or with --to-original the reverse."""
     from vigc import convert as conversion
+    from vigc.scenes import model_folder
 
     if to_original is not None:
         if model is None or checkpoint or language_model or output:
             raise VigcError("--to-original FILE takes --model DIR, and no other file or folder.")
-        say(str(conversion.to_original(model, to_original)))
+        say(str(conversion.to_original(Path(model_folder(model)), to_original)))
         return
     if not checkpoint or language_model is None or output is None or model is not None:
         raise VigcError("Give --checkpoint FILE, --language-model DIR and --output DIR.")

@@ -53,12 +53,13 @@ def push(
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     from vigc.hub_cards import push_folder
+    from vigc.scenes import model_folder
 
     if not typer.get_text_stream("stderr").isatty():
         disable_progress_bars()
     try:
         done = push_folder(
-            folder,
+            model_folder(folder),
             repo,
             public=public,
             allow_unknown_licence=allow_unknown_licence,

@@ -114,7 +114,7 @@ NoCorrect = Annotated[
 Model = Annotated[
     str | None,
     option(
-        "Folder or Hub name of a VIGC model.",
+        "Folder or Hub name of a VIGC model, or vigc-tiny.",
         "--model",
         "-m",
         rich_help_panel=_MODEL,

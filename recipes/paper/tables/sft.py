@@ -20,6 +20,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer, TrlParser
 
 from vigc.processing.loading import load_rows
+from vigc.scenes import model_folder
 
 
 @dataclass
@@ -72,10 +73,11 @@ def problems(settings: Settings, args: SFTConfig) -> list[str]:
     """What stands in the way of training, as far as it can be seen without loading the weights."""
     found = []
     try:
-        config = AutoConfig.from_pretrained(settings.model, trust_remote_code=False)  # nosec B615: weights, no code
+        folder = model_folder(settings.model)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)  # nosec B615: weights, no code
         if type(config) not in AutoModelForImageTextToText._model_mapping:
             found.append(f"model {settings.model!r} is a {config.model_type}, which takes no pictures")
-        processor = AutoProcessor.from_pretrained(settings.model, trust_remote_code=False)  # nosec B615: no code
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)  # nosec B615: no code
         template = getattr(processor, "chat_template", None)
         if not template:
             found.append(f"model {settings.model!r} has no chat template")
@@ -107,11 +109,12 @@ def main(arguments: list[str]) -> None:
     # The Trainer itself does not know the names under which models such as LLaVA are saved, and would go on with the
     # weights of the start (huggingface/transformers#43701). Sharded runs keep the model elsewhere and do not need it.
     saved = last is not None and any(Path(last).glob("model*.safetensors"))
+    start = model_folder(settings.model)
     model = AutoModelForImageTextToText.from_pretrained(  # nosec B615: weights, no code
-        last if saved else settings.model, dtype="float32", trust_remote_code=False
+        last if saved else start, dtype="float32", trust_remote_code=False
     )
     freeze(model, settings.frozen)
-    processor = AutoProcessor.from_pretrained(settings.model, trust_remote_code=False)  # nosec B615: no code
+    processor = AutoProcessor.from_pretrained(start, trust_remote_code=False)  # nosec B615: no code
     trainer = SFTTrainer(model, args, train_dataset=read_data(settings.data), processing_class=processor)
     trainer.train(resume_from_checkpoint=last)
     trainer.save_model(args.output_dir)  # the processor too

@@ -1,0 +1,65 @@
+"""How a model is loaded and saved: its code and its card beside its weights, and folders of older transformers."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, cast
+
+from transformers.utils.hub import cached_file
+
+
+class Stored:
+    """What a VIGC model does differently from others when it is loaded and saved."""
+
+    config: Any
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As every model. One saved before November 2024 also gets an embedding for `<image>`, as the others have.
+
+        At that time InstructBLIP's tokenizers and configurations did not know `<image>`.
+        """
+        loaded = cast(Any, super()).from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if model.config.image_token_index is None and model.config.use_decoder_only_language_model:
+            # The processor adds `<image>` to the tokenizer, behind all that the embeddings know.
+            place = model.get_input_embeddings().num_embeddings
+            model.resize_token_embeddings(place + 1, mean_resizing=False)
+            model.config.image_token_index = place
+        return loaded
+
+    def set_auto_map(self) -> None:
+        """Lets `AutoModel` find the code in a saved folder too; registration remembers one auto class only."""
+        auto_map = getattr(self.config, "auto_map", None) or {}
+        self.config.auto_map = {**auto_map, "AutoModel": "modeling_vigc.VigcForConditionalGeneration"}
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """As every model, with code for those who have no vigc."""
+        self.set_auto_map()
+        cast(Any, super()).save_pretrained(save_directory, **kwargs)
+
+    def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args: Any, **kwargs: Any) -> Any:
+        """As for every model, with the card of the folder or repository that this one was loaded from, if it has one.
+
+        `push_to_hub` would otherwise write an empty card; this is the one that `vigc push` publishes.
+        """
+        if (text := _card_of(str(self.config._name_or_path), str(repo_id))) is not None:
+            Path(working_dir, "README.md").write_text(text, encoding="utf-8")
+        return cast(Any, super())._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+
+
+def _card_of(source: str, repo_id: str) -> str | None:
+    """The card of a model folder or repository, whose code names `repo_id` instead; None if there is none."""
+    try:
+        card = cached_file(source, "README.md") if source else None
+    except OSError:
+        return None
+    if card is None:
+        return None
+    text = Path(card).read_text(encoding="utf-8")
+    title = re.search(r"^# (.+)$", text, re.MULTILINE)
+    for name in {source, Path(source).name, re.sub(r"\\(.)", r"\1", title[1]) if title else source}:
+        text = text.replace(f'("{name}"', f'("{repo_id}"')
+    return text

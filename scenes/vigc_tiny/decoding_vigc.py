@@ -1,0 +1,267 @@
+"""How the next word is chosen and when a text is over: decoding settings, applied to rows of any lengths together."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from .placement_vigc import execution_device, loaded
+from .sentences_vigc import Rule
+
+# These ask which ids there are, or nothing, but not how many: rows of different lengths can go together, the shorter
+# ones filled up with an id that they hold already.
+_ANY_LENGTH = (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+
+@dataclass
+class Written:
+    """What one row wrote in one step.
+
+    Args:
+        ids: The generated ids, up to the end of sequence (not included) or the row's stop.
+        logprobs: Log-probability of each id under the model (before penalties and temperature), natural logarithm.
+        text: The decoded text, stripped.
+        stop: "unit" (the sentence or paragraph is complete), "eos" or "length".
+        accepted: How many ids of a draft were found right; None if none was looked at.
+    """
+
+    ids: list[int]
+    logprobs: list[float]
+    text: str
+    stop: str
+    accepted: int | None = None
+
+
+@dataclass(slots=True)
+class Text:
+    """The text of one row while it is being written.
+
+    Args:
+        until: By which rule it has a first unit.
+        whole: Whether it goes on behind that.
+        seed: Of what is drawn; with the place in the text it decides each draw.
+        unit: The first unit, once that is decided whatever follows.
+    """
+
+    until: Rule | None = None
+    whole: bool = False
+    seed: int = 0
+    unit: str | None = None
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    stop: str = ""
+    undecided: bool = False
+    accepted: int | None = None
+
+
+class Decoding:
+    """Decoding settings, ready to be applied.
+
+    Args:
+        model: A VIGC or InstructBLIP model with a decoder-only language model.
+        processor: Holds the language model's `tokenizer`.
+        config: The settings, complete (see `GenerationMixin._prepare_generation_config`).
+        logits_processor: The caller's own, after those that `config` asks for.
+
+    Raises:
+        ValueError: The language model has an encoder.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        config: GenerationConfig,
+        logits_processor: Sequence[LogitsProcessor] = (),
+    ) -> None:
+        if model.language_model.config.is_encoder_decoder:
+            kind = model.language_model.config.model_type
+            raise ValueError(
+                f"Rows are written with a decoder-only language model, but this model has {kind!r}: take one such as "
+                "InstructBLIP with Vicuna, or decode plainly with correct=False."
+            )
+        self.tokenizer = processor.tokenizer
+        self.config = copy.deepcopy(config)
+        # Of the tokenizer, which makes the prompts: older stock configurations do not say it.
+        self.image_token_id = self.tokenizer.convert_tokens_to_ids("<image>")
+        self.max_new_tokens: int = config.max_new_tokens or 249
+        self.beams: int = config.num_beams or 1
+        eos = config.eos_token_id if config.eos_token_id is not None else self.tokenizer.eos_token_id
+        self.stop_ids = set(eos if isinstance(eos, list) else [eos])
+        # transformers' own penalty would count prompts, or spare as many generated ids as a prompt has padding; as in
+        # the release it counts what this call wrote.
+        penalty, self.config.repetition_penalty = self.config.repetition_penalty, 1.0
+        repeats = [] if penalty in (None, 1.0) else [RepetitionPenaltyLogitsProcessor(penalty)]
+        device = execution_device(model)
+        model._prepare_special_tokens(self.config, True, device=device)
+        self.processors: LogitsProcessorList = model._get_logits_processor(
+            self.config,
+            input_ids_seq_length=0,
+            logits_processor=LogitsProcessorList([*repeats, *logits_processor]),
+            device=device,
+        )
+        self.any_length = all(isinstance(item, _ANY_LENGTH) for item in self.processors)
+
+    def choose(self, texts: Sequence[Text], logits: torch.Tensor) -> None:
+        """Adds one id to each text.
+
+        Args:
+            texts: N texts of any lengths.
+            logits: float32 (N, vocabulary).
+        """
+        logits = self.without_image(logits)
+        scores = self._processed(texts, logits)
+        tokens = self._drawn(texts, scores) if self.config.do_sample else scores.argmax(-1)
+        logprobs = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+        for text, token, logprob in zip(texts, tokens.tolist(), logprobs.tolist(), strict=True):
+            text.ids.append(token)
+            text.logprobs.append(logprob)
+
+    def without_image(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits without that of `<image>`, which the released vocabulary does not have; in place."""
+        if self.image_token_id < logits.shape[-1]:
+            logits[..., self.image_token_id] = -torch.inf
+        return logits
+
+    def _processed(self, texts: Sequence[Text], logits: torch.Tensor) -> torch.Tensor:
+        """What the processors make of the logits, each row with the ids that it has."""
+        if not self.processors:
+            return logits
+        groups: dict[int, list[int]] = {}
+        for row, text in enumerate(texts):
+            count = len(text.ids)
+            groups.setdefault(min(count, 1) if self.any_length else count, []).append(row)
+        scores = torch.empty_like(logits)
+        for rows in groups.values():
+            longest = max(len(texts[row].ids) for row in rows)
+            ids = [texts[row].ids + texts[row].ids[:1] * (longest - len(texts[row].ids)) for row in rows]
+            known: Any = torch.tensor(ids, dtype=torch.long, device=logits.device).reshape(len(rows), longest)
+            scores[rows] = self.processors(known, logits[rows])
+        return scores
+
+    def _drawn(self, texts: Sequence[Text], scores: torch.Tensor) -> torch.Tensor:
+        """One id for each row, int64 (N,): where a number that depends on row and place alone falls in the chances."""
+        numbers = [_number(text.seed, len(text.ids)) for text in texts]
+        sums = scores.softmax(-1).cumsum(-1)
+        points = torch.tensor(numbers, dtype=sums.dtype, device=sums.device)[:, None] * sums[:, -1:]
+        return torch.searchsorted(sums, points, right=True)[:, 0].clamp(max=sums.shape[-1] - 1)
+
+    def finished(self, text: Text) -> bool:
+        """Whether the id added last ends the text; an end of sequence is taken off again."""
+        token = text.ids[-1]
+        self.note_unit(text)
+        if token in self.stop_ids:
+            text.ids.pop()
+            if math.isfinite(text.logprobs[-1]):  # else it tells why this is the end
+                text.logprobs.pop()
+            text.stop = "eos"
+        elif text.unit is not None and not text.whole:
+            text.stop = "unit"
+        elif len(text.ids) >= self.max_new_tokens:
+            text.stop = "length"
+        return bool(text.stop)
+
+    def note_unit(self, text: Text) -> None:
+        """Looks whether the id added last ends the text's first unit, whatever follows."""
+        if text.until is None or text.unit is not None:
+            return
+        if not text.undecided and text.ids[-1] not in _enders(self.tokenizer, text.until):
+            return
+        decoded = self.decode(text.ids).lstrip()
+        text.undecided = text.until.undecided(decoded)
+        end = text.until.end(decoded, complete=False)
+        text.unit = None if end is None else decoded[:end].strip()
+
+    def written(self, text: Text) -> Written:
+        """A text that is over."""
+        return Written(text.ids, text.logprobs, self.decode(text.ids).strip(), text.stop, text.accepted)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some ids."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def kept_tokens(self, written: Written, kept: str) -> int:
+        """How many of the ids make up `kept`, the beginning of the text, white space aside."""
+        bare = "".join(kept.split())
+        if bare == "".join(written.text.split()):
+            return len(written.ids)
+        for count in range(len(written.ids) - 1, 0, -1):
+            if not "".join(self.decode(written.ids[:count]).split()).startswith(bare):
+                return count + 1
+        return min(1, len(written.ids))
+
+
+@lru_cache(maxsize=16)
+def _enders(tokenizer: Any, rule: Rule) -> frozenset[int]:
+    """The ids that can bring the end of a unit, by their pieces and by what those are as text."""
+    pieces = enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
+    known = [(index, piece) for index, piece in pieces if piece]
+    return frozenset(
+        index
+        for index, piece in known
+        if rule.may_end(piece) or rule.may_end(tokenizer.convert_tokens_to_string([piece]))
+    )
+
+
+def _number(seed: int, place: int) -> float:
+    """A number from 0 up to 1, in float32 less than that, the same on every device and in every batch."""
+    digest = hashlib.sha256(f"{seed}/{place}".encode()).digest()
+    return min(int.from_bytes(digest[:4], "big") / 2**32, 1 - 2**-24)
+
+
+def image_features(
+    model: Any,
+    image_embeds: torch.Tensor,
+    qformer_input_ids: torch.Tensor,
+    qformer_attention_mask: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, Any]:
+    """The picture as the text makes the Q-Former see it: queries and text in, visual tokens for the language model out.
+
+    Args:
+        model: A VIGC or InstructBLIP model.
+        image_embeds: float (B, patches + 1, vision width), the ViT's output.
+        qformer_input_ids: int64 (B, Q).
+        qformer_attention_mask: int64 (B, Q).
+
+    Returns:
+        The projected query outputs, float (B, queries, text width), and the Q-Former's own outputs.
+    """
+    image_embeds = image_embeds.to(model.qformer.dtype)
+    qformer_input_ids = qformer_input_ids.to(image_embeds.device)
+    with loaded(model):
+        queries = model.query_tokens.expand(image_embeds.shape[0], -1, -1)
+    if qformer_attention_mask is None:
+        qformer_attention_mask = torch.ones_like(qformer_input_ids)
+    query_mask = qformer_attention_mask.new_ones(queries.shape[:-1])
+    outputs = model.qformer(
+        input_ids=qformer_input_ids,
+        attention_mask=torch.cat([query_mask, qformer_attention_mask], dim=1).to(image_embeds.device),
+        query_embeds=queries,
+        encoder_hidden_states=image_embeds,
+        encoder_attention_mask=torch.ones(image_embeds.shape[:-1], dtype=torch.long, device=image_embeds.device),
+        return_dict=True,
+    )
+    return model.language_projection(outputs.last_hidden_state[:, : queries.shape[1]]), outputs

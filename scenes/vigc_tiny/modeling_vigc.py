@@ -1,0 +1,362 @@
+"""The VIGC model: transformers' InstructBLIP, the released code's numbers, and a `generate` that corrects itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import GenerationConfig, GenerationMixin, InstructBlipForConditionalGeneration, LogitsProcessor
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
+from transformers.models.instructblip.modeling_instructblip import (
+    BaseModelOutputWithVisionQformerOutputs,
+    InstructBlipForConditionalGenerationModelOutput,
+)
+
+from .backbone_vigc import Backbone, forbid_image, loss_alone
+from .configuration_vigc import VigcConfig
+from .decoding_vigc import Decoding, image_features
+from .dialogue_vigc import Dialogue
+from .engine_vigc import AHEAD_LANES, Engine
+from .generation_vigc import (
+    IQF_SETTINGS,
+    ORIGINAL_DECODING,
+    PROCESSOR_ENTRIES,
+    IqfSettings,
+    Pair,
+    VigcRequest,
+    decoding_mode,
+    given_settings,
+    requests_of,
+)
+from .outputs_vigc import VigcGenerateOutput, to_output
+from .placement_vigc import Placed, loaded
+from .slots_vigc import Row
+from .storing_vigc import Stored
+
+# The tensors that a correction makes anew at every step.
+_PLAIN_INPUTS = ("attention_mask", "qformer_input_ids", "qformer_attention_mask")
+# Settings of transformers' `generate` that would have no effect on a correction.
+_NOT_CORRECTING = (
+    "assistant_model",
+    "guidance_scale",
+    "max_length",
+    "max_time",
+    "output_attentions",
+    "output_hidden_states",
+    "output_logits",
+    "output_scores",
+    "prompt_lookup_num_tokens",
+    "stop_strings",
+    "stopping_criteria",
+    "streamer",
+)
+
+
+# `GenerationMixin` is named though it is inherited: where it is no direct base, the Auto classes make a subclass of the
+# same name out of remote code, and its objects cannot be pickled.
+class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGeneration, GenerationMixin):
+    """ViT -> Q-Former -> projection -> language model, with VIG and VIC in `generate`.
+
+    Weights are laid out as InstructBLIP's, so that any InstructBLIP checkpoint of the Hub with a decoder-only language
+    model loads as it is.
+    """
+
+    config_class = VigcConfig
+    config: VigcConfig
+
+    def __init__(self, config: VigcConfig) -> None:
+        super().__init__(config)
+        self.vision_model.post_layernorm.eps = config.vision_output_layer_norm_eps
+
+    def freeze(self, policy: str = "paper", train_ln_vision: bool = False) -> None:
+        """Sets what is trained.
+
+        Args:
+            policy: "paper": Q-Former, queries and projection; the ViT and the language model are frozen (section
+                "Implementation Details" of the paper). "none": everything is trained.
+            train_ln_vision: Also train the LayerNorm behind the ViT, as the released code does unless
+                `freeze_vit_ln` is set.
+
+        Raises:
+            ValueError: Another policy.
+        """
+        if policy not in ("paper", "none"):
+            raise ValueError(f"freeze policy {policy!r} is not known: use 'paper' or 'none'.")
+        trained: tuple[str, ...] = ("qformer.", "query_tokens", "language_projection.")
+        if train_ln_vision:
+            trained += ("vision_model.post_layernorm.",)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad = policy == "none" or name.startswith(trained)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        qformer_input_ids: torch.LongTensor | None = None,
+        qformer_attention_mask: torch.LongTensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        image_embeds: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        skip_logits: bool = False,
+        **kwargs: Any,
+    ) -> InstructBlipForConditionalGenerationModelOutput | tuple:
+        """One pass over pictures and texts.
+
+        Args:
+            pixel_values: float (B, 3, H, W).
+            qformer_input_ids: int64 (B, Q), what the Q-Former reads beside the queries.
+            qformer_attention_mask: int64 (B, Q).
+            input_ids: int64 (B, T); each row has `config.num_query_tokens` `<image>` ids, the visual tokens' places.
+            attention_mask: int64 (B, T).
+            image_embeds: float (B, patches + 1, vision width) from [`get_image_embeds`], instead of `pixel_values`.
+            inputs_embeds: float (B, T, text width), instead of the embeddings of `input_ids`.
+            labels: int64 (B, T), -100 where there is nothing to learn.
+            interpolate_pos_encoding: Stretch the ViT's position embeddings to pictures of another size.
+            num_items_in_batch: What the summed loss is divided by (the Trainer gives it); by default the labels here.
+            skip_logits: Return the loss alone: the vocabulary is scored only where labels are, which costs less.
+            kwargs: For the language model.
+
+        Returns:
+            `loss`, the mean negative log-likelihood of all labels of the batch, as in the release (not per row), and
+            `logits`, float (B, T, vocabulary), lowest at `<image>`, which the released vocabulary does not have.
+
+        Raises:
+            ValueError: Something is missing: pictures (or there are two sorts), texts, or `labels` with `skip_logits`.
+        """
+        kwargs = {name: value for name, value in kwargs.items() if name not in PROCESSOR_ENTRIES}
+        return_dict = kwargs.pop("return_dict", True)
+        self._check_places(input_ids)
+        features = self._image_outputs(
+            pixel_values, image_embeds, qformer_input_ids, qformer_attention_mask, interpolate_pos_encoding
+        )
+        if skip_logits:
+            return loss_alone(self, features, input_ids, attention_mask, labels, num_items_in_batch, **kwargs)
+        outputs = super().forward(
+            pixel_values=None,
+            qformer_input_ids=qformer_input_ids,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            mm_encoder_outputs={"image": features},
+            return_dict=True,
+            **kwargs,
+        )
+        forbid_image(self, outputs.logits)
+        if labels is not None:
+            outputs.loss = self.loss_function(outputs.logits, labels, outputs.logits.shape[-1], num_items_in_batch)
+        return outputs if return_dict else outputs.to_tuple()
+
+    def get_image_embeds(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False) -> torch.Tensor:
+        """The ViT's normalised output, float (B, patches + 1, vision width): all that depends on the picture alone."""
+        return self.vision_model(
+            pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, return_dict=True
+        ).last_hidden_state
+
+    def _image_outputs(
+        self,
+        pixel_values: torch.Tensor | None,
+        image_embeds: torch.Tensor | None,
+        qformer_input_ids: torch.LongTensor | None,
+        qformer_attention_mask: torch.LongTensor | None,
+        interpolate_pos_encoding: bool,
+    ) -> BaseModelOutputWithVisionQformerOutputs:
+        if qformer_input_ids is None:
+            raise ValueError("The Q-Former needs the text too: give qformer_input_ids, as the processor makes them.")
+        if pixel_values is not None and image_embeds is None:
+            image_embeds = self.get_image_embeds(pixel_values, interpolate_pos_encoding)
+        elif pixel_values is not None or image_embeds is None:
+            raise ValueError("Give the pictures either as pixel_values or as image_embeds (and not both).")
+        features, qformer_outputs = image_features(self, image_embeds, qformer_input_ids, qformer_attention_mask)
+        return BaseModelOutputWithVisionQformerOutputs(
+            last_hidden_state=image_embeds,
+            pooler_output=features,
+            vision_outputs=BaseModelOutputWithPooling(last_hidden_state=image_embeds),
+            qformer_outputs=qformer_outputs,
+        )
+
+    def _check_places(self, input_ids: torch.LongTensor | None) -> None:
+        """A text with too few or too many places would lose the picture, or another row's."""
+        if input_ids is None:
+            return
+        if self.config.image_token_index is None:
+            raise ValueError("config.image_token_index is not set: give it the id of the tokenizer's '<image>'.")
+        counts = (input_ids == self.config.image_token_index).sum(-1)
+        if (counts != self.config.num_query_tokens).any():
+            raise ValueError(
+                f"Each row of input_ids needs {self.config.num_query_tokens} '<image>' ids, but they have "
+                f"{counts.tolist()}: let the processor make them, from pictures and texts together."
+            )
+
+    @property
+    def base_model(self) -> nn.Module | Callable[..., BaseModelOutputWithPast]:
+        """Everything up to the language model's head: what TRL calls to get `last_hidden_state`."""
+        return Backbone(self)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        image_embeds: torch.Tensor | None = None,
+        processor: Any = None,
+        mode: str | None = None,
+        task: list[str] | None = None,
+        questions: list[str] | None = None,
+        correct: bool | None = None,
+        row_seeds: list[int] | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: list[LogitsProcessor] | None = None,
+        **kwargs: Any,
+    ) -> VigcGenerateOutput | torch.Tensor:
+        """Writes a question with its answer (VIG) and corrects it (VIC), or answers given questions, or just decodes.
+
+        Args:
+            pixel_values: float (B, 3, H, W). The ViT runs once, whatever the number of steps.
+            input_ids: int64 (B, T), the prompt, also the beginning of `sequences`.
+            image_embeds: float (B, patches + 1, vision width) from [`get_image_embeds`], instead of `pixel_values`.
+            processor: The model's processor. Correction needs it.
+            mode: "vig", "vic" or "plain"; the processor returns it, as the following two.
+            task: Each row's type of instruction.
+            questions: Each row's question.
+            correct: True to correct, False to decode plainly as InstructBLIP does; None corrects if given a processor.
+            row_seeds: For sampling, an integer per row on which its text depends alone; by default drawn by torch.
+            generation_config: Instead of the model's own.
+            logits_processor: Own processors, after those of the decoding settings.
+            kwargs: Decoding and `iqf_*` settings, and the processor's other tensors, which only plain decoding reads.
+
+        Returns:
+            `sequences`, int64 (B, T): the prompt's ids followed by those of the final text; with
+            `return_dict_in_generate=True` a [`VigcGenerateOutput`] (plain decoding: what transformers returns).
+
+        Raises:
+            ValueError: Settings that are unknown or contradict each other, or entries that are missing.
+        """
+        mode = decoding_mode(mode, correct, processor)
+        if generation_config is not None:
+            kwargs = {**given_settings(generation_config), **kwargs}
+        iqf = {name: kwargs.pop(name) for name in IQF_SETTINGS if name in kwargs}
+        if mode == "plain":
+            if pixel_values is None:
+                raise ValueError("Plain decoding needs pixel_values; image_embeds serve corrections only.")
+            kwargs |= {"generation_config": self._decoding_config(kwargs), "logits_processor": logits_processor}
+            with loaded(self):
+                return super().generate(pixel_values, input_ids=input_ids, **kwargs)
+        stretch = kwargs.pop("interpolate_pos_encoding", False)
+        decoding, settings = self._correction(processor, {**iqf, **kwargs}, logits_processor)
+        if image_embeds is None:
+            if pixel_values is None:
+                raise ValueError("There are no pictures: pass pixel_values (or image_embeds) to generate.")
+            image_embeds = self.get_image_embeds(pixel_values, stretch)
+        seeds: Any = torch.randint(2**31, (image_embeds.shape[0],)) if row_seeds is None else row_seeds
+        requests = requests_of(mode, image_embeds, task, questions, seeds)
+        calls = (Dialogue(request, processor, decoding, settings).run() for request in requests)
+        rows = dict(Engine(self, processor, max(len(requests), AHEAD_LANES)).run(calls))
+        ids = torch.empty(len(requests), 0, dtype=torch.long, device=self.device) if input_ids is None else input_ids
+        output = to_output([rows[request] for request in requests], processor, settings, mode, ids)
+        return output if decoding.config.return_dict_in_generate else cast(torch.Tensor, output.sequences)
+
+    def generate_stream(
+        self,
+        requests: Iterable[VigcRequest | Mapping[str, Any] | None],
+        processor: Any,
+        max_slots: int = 32,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: list[LogitsProcessor] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[tuple[VigcRequest, Pair]]:
+        """Writes any number of rows, `max_slots` at a time; a row that ends makes room for the next one at once.
+
+        What is written together depends on the order of the requests alone, not on when they come.
+
+        Args:
+            requests: What to write, taken as there is room for it; a dict of a [`VigcRequest`]'s fields will do. None
+                stands for a request that is not known yet, for callers whose requests depend on earlier rows; it must
+                not come when all of those have ended.
+            processor: The model's processor.
+            max_slots: Texts written at a time; with beams each takes as many places in the batch.
+            generation_config: Instead of the model's own.
+            logits_processor: Own processors, called on texts that have the same number of ids, one begun too early too.
+            kwargs: Decoding and `iqf_*` settings, as `generate` takes them.
+
+        Yields:
+            Each request, as a [`VigcRequest`], with its row, in the order in which rows end.
+
+        Raises:
+            ValueError: Settings that are unknown or contradict each other, or entries that are missing.
+        """
+        if generation_config is not None:
+            kwargs = {**given_settings(generation_config), **kwargs}
+        known: dict[str, tuple[Decoding, IqfSettings]] = {}
+
+        def rows() -> Iterator[Row[tuple[VigcRequest, Pair]] | None]:
+            for request in requests:
+                if request is None:
+                    yield None
+                    continue
+                if isinstance(request, Mapping):
+                    request = VigcRequest(**request)
+                given = {**kwargs, **request.settings}
+                name = repr(sorted(given.items()))
+                if name not in known:
+                    known[name] = self._correction(processor, given, logits_processor)
+                yield Dialogue(request, processor, *known[name]).run()
+
+        return Engine(self, processor, max_slots).run(rows())
+
+    def _correction(
+        self, processor: Any, given: dict[str, Any], logits_processor: list[LogitsProcessor] | None
+    ) -> tuple[Decoding, IqfSettings]:
+        """What `given` settings say about steps and decoding; all of them must be known."""
+        iqf = {name: given[name] for name in IQF_SETTINGS if name in given}
+        settings = IqfSettings.resolve(self.generation_config, iqf)
+        rest = {name: value for name, value in given.items() if name not in iqf}
+        config = self._correcting_config(settings, rest)
+        return Decoding(self, processor, config, logits_processor or ()), settings
+
+    def _correcting_config(self, settings: IqfSettings, kwargs: dict[str, Any]) -> GenerationConfig:
+        """The decoding settings of a correction. All of `kwargs` must be known and have an effect."""
+        given = {name: value for name, value in kwargs.items() if name not in _PLAIN_INPUTS}
+        refused = [name for name in _NOT_CORRECTING if given.get(name)]
+        if settings.iqf_preset == "original":
+            given = {**ORIGINAL_DECODING, **given}
+        config = self._decoding_config(given)
+        refused += list(given)
+        if (config.num_return_sequences or 1) > 1:
+            refused.append("num_return_sequences > 1")
+        if config.do_sample and (config.num_beams or 1) > 1:
+            refused.append("do_sample with num_beams > 1")
+        if refused:
+            listed = ", ".join(refused)
+            raise ValueError(f"A correction does not know {listed}: drop it, or decode plainly with correct=False.")
+        if self.training and any(getattr(module, "gradient_checkpointing", False) for module in self.modules()):
+            raise ValueError(
+                "Gradient checkpointing in training mode leaves no cache to write with: call model.eval()."
+            )
+        return config
+
+    def _decoding_config(self, kwargs: dict[str, Any]) -> GenerationConfig:
+        """The decoding settings of a call, complete. Takes from `kwargs` what it knows."""
+        counts_prompt = "max_length" in kwargs and "max_new_tokens" not in kwargs
+        config, unknown = cast(Any, self)._prepare_generation_config(None, **kwargs)
+        for name in set(kwargs) - set(unknown):
+            del kwargs[name]
+        if counts_prompt:
+            config.max_new_tokens = None
+        elif config.max_new_tokens is not None:
+            config.max_length = None
+        if config.min_new_tokens is not None:
+            config.min_length = None
+        # A stock InstructBLIP decodes by its language model's settings; what ours leaves open comes from there.
+        inner = self.language_model.generation_config
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            if getattr(config, name) is None:
+                setattr(config, name, getattr(inner, name))
+        return config
+
+
+__all__ = ["VigcForConditionalGeneration"]

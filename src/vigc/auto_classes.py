@@ -1,0 +1,76 @@
+"""Makes `import vigc` register VIGC with transformers' Auto classes, without importing transformers by itself.
+
+`vigc.modeling_vigc` registers configuration and model when it is imported; the processor is registered here, once both
+packages that it takes are imported. They are imported as soon as transformers is: at once if it was before vigc.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+_LIBRARY = "transformers"
+_OURS = ("vigc.modeling_vigc", "vigc.processing")
+
+
+def register() -> None:
+    """Registers now or, if transformers is not imported yet, once it is."""
+    sys.meta_path.insert(0, _Watcher())
+    if _LIBRARY in sys.modules:
+        _import_ours()
+
+
+def _import_ours() -> None:
+    # One that is being imported, and has imported transformers, registers at its own end.
+    for name in _OURS:
+        import_module(name)
+
+
+def _register_processor() -> None:
+    from transformers import AutoProcessor
+
+    from vigc.modeling_vigc import VigcConfig
+    from vigc.processing import VigcProcessor
+
+    AutoProcessor.register(VigcConfig, VigcProcessor, exist_ok=True)
+
+
+class _Watcher(MetaPathFinder):
+    """Notices when transformers or one of our packages has been imported; finding modules is left to the others."""
+
+    def __init__(self) -> None:
+        self.imported: set[str] = set()
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The spec that the other finders have, whose loader also tells this one when it is done."""
+        if name != _LIBRARY and name not in _OURS:
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        specs = (finder.find_spec(name, path, target) for finder in others)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is None or spec.loader is None:
+            return spec
+        load = spec.loader.exec_module
+
+        def load_and_tell(module: ModuleType) -> None:
+            load(module)
+            self._was_imported(name)
+
+        vars(spec.loader)["exec_module"] = load_and_tell
+        return spec
+
+    def _was_imported(self, name: str) -> None:
+        self.imported.add(name)
+        if name == _LIBRARY:
+            _import_ours()
+        elif self.imported.issuperset(_OURS):
+            _register_processor()
+
+
+__all__ = ["register"]
