@@ -6,9 +6,13 @@ from typing import Any, cast
 
 import torch
 from torch.utils.checkpoint import checkpoint
-from transformers.modeling_outputs import BaseModelOutputWithPast
-from transformers.models.instructblip.modeling_instructblip import InstructBlipForConditionalGenerationModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.instructblip.modeling_instructblip import (
+    BaseModelOutputWithVisionQformerOutputs,
+    InstructBlipForConditionalGenerationModelOutput,
+)
 
+from .decoding_vigc import image_features
 from .generation_vigc import PROCESSOR_ENTRIES
 
 # With checkpointing, labels whose scores of the vocabulary are held at a time.
@@ -33,14 +37,24 @@ class Backbone:
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
         image_embeds: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
         **kwargs: Any,
-    ) -> BaseModelOutputWithPast:
+    ) -> Any:
         """As `forward` of the model; returns `last_hidden_state`, float (B, T, text width)."""
         model = self._model
-        kwargs = {name: value for name, value in kwargs.items() if name not in PROCESSOR_ENTRIES}
-        model._check_places(input_ids)
-        features = model._image_outputs(pixel_values, image_embeds, qformer_input_ids, qformer_attention_mask, False)
-        return hidden_states(model, features, input_ids, attention_mask, **kwargs)
+        kwargs, as_dict = language_kwargs(model, kwargs)
+        features = image_outputs(
+            model,
+            model._check_places(input_ids),
+            pixel_values,
+            image_embeds,
+            qformer_input_ids,
+            qformer_attention_mask,
+            interpolate_pos_encoding,
+        )
+        outputs = hidden_states(model, features, input_ids, attention_mask, inputs_embeds, **kwargs)
+        return outputs if as_dict else outputs.to_tuple()
 
     def __getattr__(self, name: str) -> Any:
         if name == "_model" or name.startswith("__"):
@@ -48,14 +62,124 @@ class Backbone:
         return getattr(self._model, name)
 
 
+def language_kwargs(model: Any, kwargs: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """What of a caller's arguments is for the language model, and whether outputs have names.
+
+    Wrappers such as PEFT's pass what they were not given as None, `return_dict` too, which means the model's default.
+    """
+    return_dict = kwargs.pop("return_dict", None)
+    given = {name: value for name, value in kwargs.items() if value is not None and name not in PROCESSOR_ENTRIES}
+    return given, bool(model.config.return_dict if return_dict is None else return_dict)
+
+
+def rows_with_image(config: Any, input_ids: torch.LongTensor | None) -> torch.Tensor | None:
+    """Which rows have places for an image, bool (B,); None: all of them.
+
+    A row with too few or too many places would lose its image, or get another row's.
+
+    Raises:
+        ValueError: A row has neither all places nor none, or the id of `<image>` is not set.
+    """
+    if input_ids is None:
+        return None
+    if config.image_token_index is None:
+        raise ValueError("config.image_token_index is not set: give it the id of the tokenizer's '<image>'.")
+    counts = (input_ids == config.image_token_index).sum(-1).tolist()
+    if not set(counts) <= {0, config.num_query_tokens}:
+        raise ValueError(
+            f"Each row of input_ids needs {config.num_query_tokens} '<image>' ids, or none if it has no image, but "
+            f"they have {counts}: let the processor make them, from images and texts together."
+        )
+    return None if all(counts) else torch.tensor(counts, device=input_ids.device) > 0
+
+
+def image_outputs(
+    model: Any,
+    shown: torch.Tensor | None,
+    pixel_values: torch.Tensor | None,
+    image_embeds: torch.Tensor | None,
+    qformer_input_ids: torch.LongTensor | None,
+    qformer_attention_mask: torch.LongTensor | None,
+    interpolate_pos_encoding: bool,
+) -> BaseModelOutputWithVisionQformerOutputs:
+    """The visual tokens (`pooler_output`) of the rows that show an image, one after the other.
+
+    Args:
+        model: A VIGC model.
+        shown: Of [`rows_with_image`].
+        pixel_values: float (images, 3, H, W).
+        image_embeds: Instead: float (images, patches + 1, vision width).
+        qformer_input_ids: int64 (B, Q), or (images, Q).
+        qformer_attention_mask: The same.
+        interpolate_pos_encoding: As of `forward`.
+
+    Raises:
+        ValueError: Images or the Q-Former's texts are missing, images are given twice, or their number is not that of
+            the rows that have places for one.
+    """
+    if qformer_input_ids is None:
+        raise ValueError("The Q-Former needs the text too: give qformer_input_ids, as the processor makes them.")
+    if pixel_values is not None and image_embeds is not None:
+        raise ValueError("Give the pictures either as pixel_values or as image_embeds (and not both).")
+    if pixel_values is not None:
+        image_embeds = model.get_image_embeds(pixel_values, interpolate_pos_encoding)
+    rows = len(qformer_input_ids) if shown is None else int(shown.sum())
+    if image_embeds is None and (shown is None or rows):
+        raise ValueError("Give the pictures either as pixel_values or as image_embeds (and not both).")
+    if image_embeds is None:
+        return _no_images(model, qformer_input_ids, qformer_attention_mask)
+    if shown is not None and len(image_embeds) != rows:
+        raise ValueError(
+            f"{len(image_embeds)} images, but {rows} of {len(shown)} rows of input_ids have '<image>' ids: let the "
+            "processor make both, from images and texts together."
+        )
+    ids, mask = qformer_input_ids, qformer_attention_mask
+    if shown is not None and len(ids) == len(shown):
+        ids, mask = (cast(Any, None if one is None else one[shown.to(one.device)]) for one in (ids, mask))
+    features, qformer_outputs = image_features(model, image_embeds, ids, mask)
+    return _outputs(image_embeds, features, qformer_outputs)
+
+
+def _no_images(model: Any, ids: torch.Tensor, mask: torch.Tensor | None) -> BaseModelOutputWithVisionQformerOutputs:
+    """No visual tokens at all, for a batch of texts alone.
+
+    In training they are cut from those of a blank image: the loss has to hang on all that is trained, or a step of
+    texts alone would fail where only the Q-Former is trained, and leave other processes waiting for its gradients.
+    """
+    vision, text = model.config.vision_config, model.get_input_embeddings().weight
+    patches = (vision.image_size // vision.patch_size) ** 2 + 1
+    blank = text.new_zeros(1, patches, vision.hidden_size)
+    if model.training and torch.is_grad_enabled():
+        features, outputs = image_features(model, blank, ids[:1], None if mask is None else mask[:1])
+        return _outputs(blank[:0], features[:0], outputs)
+    return _outputs(blank[:0], text.new_zeros(0, model.config.num_query_tokens, text.shape[-1]), None)
+
+
+def _outputs(
+    image_embeds: torch.Tensor, features: torch.Tensor, qformer_outputs: Any
+) -> BaseModelOutputWithVisionQformerOutputs:
+    return BaseModelOutputWithVisionQformerOutputs(
+        last_hidden_state=cast(Any, image_embeds),
+        pooler_output=cast(Any, features),
+        vision_outputs=BaseModelOutputWithPooling(last_hidden_state=cast(Any, image_embeds)),
+        qformer_outputs=qformer_outputs,
+    )
+
+
 def hidden_states(
-    model: Any, features: Any, input_ids: Any, attention_mask: torch.LongTensor | None, **kwargs: Any
-) -> BaseModelOutputWithPast:
+    model: Any,
+    features: Any,
+    input_ids: Any,
+    attention_mask: torch.LongTensor | None,
+    inputs_embeds: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> Any:
     """The language model's output before its head, with the visual tokens (`pooler_output`) in their places."""
-    embeds = model.get_input_embeddings()(input_ids)
+    embeds = model.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
     places = model.get_placeholder_mask(input_ids, embeds)
     embeds = embeds.masked_scatter(places, features.pooler_output.to(embeds.device, embeds.dtype))
-    return model.language_model.get_decoder()(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
+    decoder = model.language_model.get_decoder()
+    return decoder(inputs_embeds=embeds, attention_mask=attention_mask, **{**kwargs, "return_dict": True})
 
 
 def loss_alone(
@@ -65,6 +189,7 @@ def loss_alone(
     attention_mask: torch.LongTensor | None,
     labels: torch.LongTensor | None,
     num_items_in_batch: torch.Tensor | int | None,
+    inputs_embeds: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> InstructBlipForConditionalGenerationModelOutput:
     """The loss of the model's `forward`, from scores of the vocabulary at the labels' places alone.
@@ -73,7 +198,8 @@ def loss_alone(
     """
     if labels is None or input_ids is None:
         raise ValueError("skip_logits=True returns the loss alone: give labels and input_ids.")
-    hidden: Any = hidden_states(model, features, input_ids, attention_mask, use_cache=False, **kwargs).last_hidden_state
+    kwargs["use_cache"] = False
+    hidden = hidden_states(model, features, input_ids, attention_mask, inputs_embeds, **kwargs).last_hidden_state
     targets = torch.nn.functional.pad(labels, (0, 1), value=-100)[:, 1:].to(hidden.device)
     hidden, targets = hidden[targets != -100], targets[targets != -100]
 

@@ -8,21 +8,19 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers import GenerationConfig, GenerationMixin, InstructBlipForConditionalGeneration, LogitsProcessor
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
+from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.instructblip.modeling_instructblip import (
-    BaseModelOutputWithVisionQformerOutputs,
     InstructBlipForConditionalGenerationModelOutput,
 )
 
-from .backbone_vigc import Backbone, forbid_image, loss_alone
+from .backbone_vigc import Backbone, forbid_image, image_outputs, language_kwargs, loss_alone, rows_with_image
 from .configuration_vigc import VigcConfig
-from .decoding_vigc import Decoding, image_features
+from .decoding_vigc import Decoding
 from .dialogue_vigc import Dialogue
 from .engine_vigc import AHEAD_LANES, Engine
 from .generation_vigc import (
     IQF_SETTINGS,
     ORIGINAL_DECODING,
-    PROCESSOR_ENTRIES,
     IqfSettings,
     Pair,
     VigcRequest,
@@ -111,7 +109,7 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
             pixel_values: float (B, 3, H, W).
             qformer_input_ids: int64 (B, Q), what the Q-Former reads beside the queries.
             qformer_attention_mask: int64 (B, Q).
-            input_ids: int64 (B, T); each row has `config.num_query_tokens` `<image>` ids, the visual tokens' places.
+            input_ids: int64 (B, T); a row with a picture has `config.num_query_tokens` `<image>` ids, others none.
             attention_mask: int64 (B, T).
             image_embeds: float (B, patches + 1, vision width) from [`get_image_embeds`], instead of `pixel_values`.
             inputs_embeds: float (B, T, text width), instead of the embeddings of `input_ids`.
@@ -128,14 +126,14 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
         Raises:
             ValueError: Something is missing: pictures (or there are two sorts), texts, or `labels` with `skip_logits`.
         """
-        kwargs = {name: value for name, value in kwargs.items() if name not in PROCESSOR_ENTRIES}
-        return_dict = kwargs.pop("return_dict", True)
-        self._check_places(input_ids)
-        features = self._image_outputs(
-            pixel_values, image_embeds, qformer_input_ids, qformer_attention_mask, interpolate_pos_encoding
-        )
+        kwargs, as_dict = language_kwargs(self, kwargs)
+        given = (pixel_values, image_embeds, qformer_input_ids, qformer_attention_mask, interpolate_pos_encoding)
+        features = image_outputs(self, self._check_places(input_ids), *given)
         if skip_logits:
-            return loss_alone(self, features, input_ids, attention_mask, labels, num_items_in_batch, **kwargs)
+            outputs: Any = loss_alone(
+                self, features, input_ids, attention_mask, labels, num_items_in_batch, inputs_embeds, **kwargs
+            )
+            return outputs if as_dict else outputs.to_tuple()
         outputs = super().forward(
             pixel_values=None,
             qformer_input_ids=qformer_input_ids,
@@ -149,7 +147,7 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
         forbid_image(self, outputs.logits)
         if labels is not None:
             outputs.loss = self.loss_function(outputs.logits, labels, outputs.logits.shape[-1], num_items_in_batch)
-        return outputs if return_dict else outputs.to_tuple()
+        return outputs if as_dict else outputs.to_tuple()
 
     def get_image_embeds(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False) -> torch.Tensor:
         """The ViT's normalised output, float (B, patches + 1, vision width): all that depends on the picture alone."""
@@ -157,40 +155,8 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
             pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, return_dict=True
         ).last_hidden_state
 
-    def _image_outputs(
-        self,
-        pixel_values: torch.Tensor | None,
-        image_embeds: torch.Tensor | None,
-        qformer_input_ids: torch.LongTensor | None,
-        qformer_attention_mask: torch.LongTensor | None,
-        interpolate_pos_encoding: bool,
-    ) -> BaseModelOutputWithVisionQformerOutputs:
-        if qformer_input_ids is None:
-            raise ValueError("The Q-Former needs the text too: give qformer_input_ids, as the processor makes them.")
-        if pixel_values is not None and image_embeds is None:
-            image_embeds = self.get_image_embeds(pixel_values, interpolate_pos_encoding)
-        elif pixel_values is not None or image_embeds is None:
-            raise ValueError("Give the pictures either as pixel_values or as image_embeds (and not both).")
-        features, qformer_outputs = image_features(self, image_embeds, qformer_input_ids, qformer_attention_mask)
-        return BaseModelOutputWithVisionQformerOutputs(
-            last_hidden_state=image_embeds,
-            pooler_output=features,
-            vision_outputs=BaseModelOutputWithPooling(last_hidden_state=image_embeds),
-            qformer_outputs=qformer_outputs,
-        )
-
-    def _check_places(self, input_ids: torch.LongTensor | None) -> None:
-        """A text with too few or too many places would lose the picture, or another row's."""
-        if input_ids is None:
-            return
-        if self.config.image_token_index is None:
-            raise ValueError("config.image_token_index is not set: give it the id of the tokenizer's '<image>'.")
-        counts = (input_ids == self.config.image_token_index).sum(-1)
-        if (counts != self.config.num_query_tokens).any():
-            raise ValueError(
-                f"Each row of input_ids needs {self.config.num_query_tokens} '<image>' ids, but they have "
-                f"{counts.tolist()}: let the processor make them, from pictures and texts together."
-            )
+    def _check_places(self, input_ids: torch.LongTensor | None) -> torch.Tensor | None:
+        return rows_with_image(self.config, input_ids)
 
     @property
     def base_model(self) -> nn.Module | Callable[..., BaseModelOutputWithPast]:

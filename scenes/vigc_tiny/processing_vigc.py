@@ -126,7 +126,8 @@ class VigcProcessor(InstructBlipProcessor):
         """Prepares one batch.
 
         Args:
-            images: A picture or a list of B pictures.
+            images: A picture or a list of B pictures. Rows without one have None, or an empty list among lists of one:
+                they get no `<image>` places, and `pixel_values` has the pictures of the others.
             text: B texts (or one): questions for VIC, or, with `target`, what the model is asked in training.
             task: A type of instruction, for all or one per row. Without `text` it asks VIG for a pair of that type;
                 with `text` it says which type the questions are of.
@@ -138,16 +139,16 @@ class VigcProcessor(InstructBlipProcessor):
 
         Returns:
             `pixel_values` float (B, 3, H, W), `input_ids` and `attention_mask` int64 (B, T) where the first
-            `num_query_tokens` ids of a row are `<image>`, `qformer_input_ids` and `qformer_attention_mask` int64
-            (B, Q), with `target` also `labels` int64 (B, T), -100 on all that is not target. Without `target`, beside
-            the tensors: `mode` ("vig" or "vic"), `task` (list of B, if given) and `questions` (list of B, for "vic"),
-            which `model.generate(**inputs)` takes.
+            `num_query_tokens` ids of a row with a picture are `<image>`, `qformer_input_ids` and
+            `qformer_attention_mask` int64 (B, Q), with `target` also `labels` int64 (B, T), -100 on all that is not
+            target. Without `target`, beside the tensors: `mode` ("vig" or "vic"), `task` (list of B, if given) and
+            `questions` (list of B, for "vic"), which `model.generate(**inputs)` takes.
 
         Raises:
             ValueError: Nothing to work on, an unknown task, an empty question, or counts that do not agree.
         """
-        pictures = None if images is None else _flat_pictures(images)
-        rows = self._rows(pictures, text, task, target)
+        pictures, shown = (None, None) if images is None else _flat_pictures(images)
+        rows = self._rows(shown, text, task, target)
         token_kwargs = {name: kwargs.pop(name) for name in _TOKEN_KWARGS if name in kwargs}
         for name in _NOT_OURS:
             kwargs.pop(name, None)
@@ -156,12 +157,14 @@ class VigcProcessor(InstructBlipProcessor):
             encoding.update(self.image_processor(pictures, return_tensors=return_tensors, **kwargs))
         if rows is None:
             return BatchFeature(encoding)
-        with_image = pictures is not None
+        places = shown or [False] * len(rows.texts)
         if rows.targets is not None:
-            encoding.update(self._encode_pairs(rows.texts, rows.targets, with_image, return_tensors))
+            encoding.update(self._encode_pairs(rows.texts, rows.targets, places, return_tensors))
             return BatchFeature(encoding)
-        encoding.update(self._encode_texts(rows.texts, with_image, return_tensors, **token_kwargs))
-        if with_image:
+        if pictures is not None:
+            token_kwargs["add_special_tokens"] = True  # all are prompts, those without a picture too
+        encoding.update(self._encode_texts(rows.texts, places, return_tensors, **token_kwargs))
+        if pictures is not None:
             entries = {"mode": rows.mode, "task": rows.tasks, "questions": rows.questions}
             encoding.update({name: entry for name, entry in entries.items() if entry is not None})
         return BatchFeature(encoding)
@@ -171,14 +174,16 @@ class VigcProcessor(InstructBlipProcessor):
 
         Returns `input_ids`, `attention_mask` (B, T), `qformer_input_ids`, `qformer_attention_mask` (B, Q), all int64.
         """
-        return BatchFeature(self._encode_texts(list(prompts), with_image=True, return_tensors="pt"))
+        return BatchFeature(self._encode_texts(list(prompts), [True] * len(prompts), return_tensors="pt"))
 
     def encode_pairs(self, prompts: Sequence[str], targets: Sequence[str]) -> BatchFeature:
         """Prompts with what follows them, cut to the lengths of training and padded on the right, to score the targets.
 
         Returns what [`encode_prompts`] does, and `labels`, int64 (B, T), -100 on all that is not target.
         """
-        return BatchFeature(self._encode_pairs(list(prompts), list(targets), with_image=True, return_tensors="pt"))
+        return BatchFeature(
+            self._encode_pairs(list(prompts), list(targets), [True] * len(prompts), return_tensors="pt")
+        )
 
     def vic_prompt(self, question: str, task: str | None = None, style: str = "question") -> str:
         """What VIC is asked about `question`.
@@ -239,9 +244,9 @@ class VigcProcessor(InstructBlipProcessor):
         """What a batch may hold, the entries beside the tensors included."""
         return [*super().model_input_names, "mode", "task", "questions"]
 
-    def _rows(self, pictures: list[Any] | None, text: Any, task: Any, target: Any) -> _Rows | None:
-        """What is asked of each row, or None if there is no text to speak of."""
-        if pictures == [] or (pictures is None and text is None and task is None):
+    def _rows(self, shown: list[bool] | None, text: Any, task: Any, target: Any) -> _Rows | None:
+        """What is asked of each row (`shown`: whether it has a picture), or None if there is no text to speak of."""
+        if shown == [] or (shown is None and text is None and task is None):
             raise ValueError("Nothing to process: give images with task= (VIG) or with text= (VIC).")
         if text is None and task is None:
             if target is not None:
@@ -252,15 +257,15 @@ class VigcProcessor(InstructBlipProcessor):
         texts = None if text is None else _as_list("text", text)
         targets = None if target is None else _as_list("target", target)
         named = None if task is None or isinstance(task, str) else _as_list("task", task)
-        count = next(len(column) for column in (pictures, texts, named, [task]) if column is not None)
+        count = next(len(column) for column in (shown, texts, named, [task]) if column is not None)
         tasks = [task] * count if isinstance(task, str) else named
         for name, column in (("text", texts), ("task", tasks), ("target", targets)):
             if column is not None and len(column) != count:
-                what = "images" if pictures is not None else "texts"
+                what = "images" if shown is not None else "texts"
                 raise ValueError(f"{count} {what} but {len(column)} of {name}=: give one for each.")
         if texts is None:
             return _Rows([self.instruction(name) for name in tasks or []], "vig", tasks, targets=targets)
-        if targets is not None or pictures is None:
+        if targets is not None or not any(shown or ()):
             return _Rows(texts, "vic", tasks, targets=targets)
         questions = [self._question(index, item) for index, item in enumerate(texts)]
         kinds: list[str | None] = list(tasks) if tasks else [None] * count
@@ -279,28 +284,41 @@ class VigcProcessor(InstructBlipProcessor):
     def _encode_texts(
         self,
         texts: list[str],
-        with_image: bool,
+        places: list[bool],
         return_tensors: str | None,
         padding_side: str = "left",
         add_special_tokens: bool = True,
         truncation: bool | str | None = None,
         max_length: int | None = None,
     ) -> dict[str, Any]:
-        if not (add_special_tokens or with_image):
-            # The answer part of a chat: its joining space belongs to the prompt, not to the target.
-            texts = [text.removeprefix(" ") for text in texts]
-        # A prompt always begins with BOS, also for callers who thought that the chat template had written it.
-        ids = [self._prefix(with_image) + row for row in self._token_ids(texts, add_special_tokens or with_image)]
+        bos = self.tokenizer.bos_token or "\0"
+        # A prompt always begins with BOS, also for callers who thought that the chat template had written it. What
+        # has none is the answer part of a chat: its joining space belongs to the prompt, not to the target.
+        begins = [
+            add_special_tokens or place or text.startswith(bos) for place, text in zip(places, texts, strict=True)
+        ]
+        plain = [text.removeprefix(bos).strip() if text.startswith(bos) else text for text in texts]
+        plain = [text if begin else text.removeprefix(" ") for begin, text in zip(begins, plain, strict=True)]
+        encoded = {
+            kind: iter(
+                self._token_ids([text for begin, text in zip(begins, plain, strict=True) if begin == kind], kind)
+            )
+            for kind in set(begins)
+        }
+        ids = [self._prefix(place) + next(encoded[begin]) for place, begin in zip(places, begins, strict=True)]
         if truncation and max_length:
             ids = [row[:max_length] for row in ids]
         encoding = self._encode_qformer(texts, return_tensors)
         return {**encoding, **_padded({"input_ids": ids}, self._pad_id, padding_side, return_tensors)}
 
     def _encode_pairs(
-        self, texts: list[str], targets: list[str], with_image: bool, return_tensors: str | None
+        self, texts: list[str], targets: list[str], places: list[bool], return_tensors: str | None
     ) -> dict[str, Any]:
         """Sequences [image places][BOS text][target, EOS], padded on the right (`concat_text_input_output`)."""
-        inputs = [self._prefix(with_image) + _cut_left(row, self.max_text_length) for row in self._token_ids(texts)]
+        inputs = [
+            self._prefix(place) + _cut_left(row, self.max_text_length)
+            for place, row in zip(places, self._token_ids(texts), strict=True)
+        ]
         eos = self.tokenizer.eos_token
         outputs = self._token_ids([target + eos for target in targets], add_special_tokens=False)
         outputs = [row[: self.max_target_length - 1] for row in outputs]
@@ -343,11 +361,18 @@ class VigcProcessor(InstructBlipProcessor):
         return self.tokenizer.eos_token_id if pad is None else pad
 
 
-def _flat_pictures(images: Any) -> list[Any]:
-    """One picture, a list of them, or a list of lists of one as TRL gives them, as a list."""
-    if isinstance(images, (list, tuple)) and not images:
-        return []
-    return cast(list[Any], make_flat_list_of_images(images))
+def _flat_pictures(images: Any) -> tuple[list[Any] | None, list[bool]]:
+    """The pictures as a list, None if there are none, and which rows have one.
+
+    `images` is one picture, a list of pictures (None: a row without), or a list of lists of one or none, as TRL's.
+    """
+    nested = images if isinstance(images, (list, tuple)) else ()
+    rows = [one if isinstance(one, (list, tuple)) else [one] for one in nested]
+    rows = [[one for one in row if one is not None] for row in rows]
+    if all(len(row) == 1 for row in rows) or any(len(row) > 1 for row in rows):
+        flat = [] if images == [] else cast(list[Any], make_flat_list_of_images(images))
+        return flat, [True] * len(flat)
+    return [row[0] for row in rows if row] or None, [bool(row) for row in rows]
 
 
 def _without_places(text: str) -> str:
