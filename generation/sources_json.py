@@ -11,6 +11,7 @@ from typing import Any
 
 from vigc.errors import AnnotationError, GenerationError, ImageError, ImagePathError
 from vigc.processing.chats import names_of_pictures
+from vigc.processing.confined_paths import located
 from vigc.processing.file_forms import stem_of
 from vigc.processing.image_names import name_for_id, names_in_address, unusable
 from vigc.processing.images import Picture
@@ -21,7 +22,7 @@ from .addresses import is_address
 from .annotation_file import AnnotationFile
 from .errors import naming_files
 from .objects import NO_BOX, Boxes, pack_objects, unpack_objects
-from .sources import Files, Source, distinct, located, printable
+from .sources import Files, Source, distinct, printable
 
 
 class Annotated(Files):

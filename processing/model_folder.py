@@ -35,6 +35,6 @@ def folder_fingerprint(folder: Path, pattern: str = "**/*") -> str:
 
 def is_model_type_of_transformers(name: object) -> bool:
     """Whether transformers loads a model of this `model_type` with its own code."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES  # type: ignore[attr-defined]
 
     return isinstance(name, str) and name in CONFIG_MAPPING_NAMES
