@@ -18,8 +18,8 @@ from scripted import ScriptedModel, ScriptedProcessor
 
 from vigc.errors import AnnotationError, DatasetError, GenerationError, JudgeError, PushError, TransientError
 from vigc.evaluation import EndpointJudge, read_rules
-from vigc.evaluation.predictions import Journal, read_predictions
-from vigc.evaluation.questions import read_lines
+from vigc.evaluation.entries import read_entries
+from vigc.evaluation.predictions import Journal, read_answers
 from vigc.evaluation.review_file import ReviewFile
 from vigc.generation import generate_dataset, ledger, locks
 from vigc.generation.generate import open_collection
@@ -154,9 +154,9 @@ def test_json_of_strangers_is_refused_in_one_line(tmp_path):
     (tmp_path / "deep.jsonl").write_text(DEEP + "\n")
     readers = [
         lambda: read_rules(deep),
-        lambda: read_predictions(deep, []),
-        lambda: read_predictions(tmp_path / "deep.jsonl", []),
-        lambda: read_lines(tmp_path / "deep.jsonl"),
+        lambda: read_answers(deep),
+        lambda: read_answers(tmp_path / "deep.jsonl"),
+        lambda: read_entries(tmp_path / "deep.jsonl"),
         lambda: Journal(tmp_path / "deep.jsonl"),
         lambda: ReviewFile(tmp_path / "deep.jsonl").__enter__(),
         lambda: read_first_words(deep),
