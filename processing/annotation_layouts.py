@@ -26,6 +26,7 @@ from .llava import (
     short,
     unmarked,
 )
+from .wording import cut
 
 
 @dataclass(frozen=True, slots=True)
