@@ -17,6 +17,7 @@ from vigc.errors import LayoutError
 
 from .image_names import name_for_id
 from .llava import ASKS, REPLIES, around, filled, image_id_of, llava_entry, llava_pairs, short, unmarked
+from .wording import cut
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@
     ├── MixError                 2    `vigc mix`
     ├── ExportError              2    `vigc export`
     ├── PushError                2    `vigc push`
+    ├── DatasetError             2    a dataset that is not loaded
     ├── LayoutError              2    an entry that is not of the layout it is read in
     ├── AnnotationError          2    a file of annotations
     └── ImageError               2    one image; in a job it is rejected with this reason, and the job continues
@@ -100,6 +101,10 @@ class PushError(VigcError):
     """A folder that cannot be published as it is, or a request that the Hub refuses."""
 
 
+class DatasetError(VigcError):
+    """A dataset that is not loaded: it names files that are not its own, or its settings cannot be read."""
+
+
 class LayoutError(VigcError):
     """An entry that is not of the layout it is read in: which field, its value, and what is expected."""
 
@@ -160,8 +165,8 @@ _TRANSIENT_NAMES = (
 _TRANSIENT = {getattr(errno, name) for name in _TRANSIENT_NAMES if hasattr(errno, name)}
 
 
-# How torch, CUDA, oneDNN, the C++ library and the system say that memory did not suffice. (A "primitive descriptor" that
-# oneDNN cannot create is another matter: an operation that it does not have.)
+# How torch, CUDA, oneDNN, the C++ library and the system say that memory did not suffice. A "primitive descriptor" that
+# oneDNN cannot create is another matter: an operation that it does not have.
 _OUT_OF_MEMORY = re.compile(
     r"[Oo]ut of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|DefaultCPUAllocator|"
     r"could not create a (primitive(?! desc)|memory)|bad_?alloc|[Cc]annot allocate memory|can't start new thread"
