@@ -17,6 +17,7 @@ from vigc.processing.image_names import name_for_id, names_in_address, unusable
 from vigc.processing.images import Picture
 from vigc.processing.json_rows import read_rows
 from vigc.processing.llava import short
+from vigc.processing.wording import MAX_SHOWN
 
 from .addresses import is_address
 from .annotation_file import AnnotationFile
@@ -166,7 +167,8 @@ def _named(entry: dict[str, Any], label: str, known: Collection[str]) -> dict[st
         if not isinstance(name, str):
             found[label] = f"names its picture {short(name)}, which is no text: correct it"
         elif reason := unusable(name):
-            found[label] = f"names its picture {short(name)}, which {reason}"
+            place = name if len(name) <= MAX_SHOWN else label
+            found[place] = f"names its picture {short(name)}, which {reason}"
         elif name not in known:
             found[name] = None
     return found

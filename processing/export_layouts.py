@@ -15,6 +15,7 @@ from .image_marks import IMAGE_MARK, filled_turns, unmarked, without_marks
 from .llava import answer_of, read_extra, short
 from .preferences import PreferenceRule
 from .rows import to_messages
+from .wording import cut
 
 _STRING = Value("string")
 _CHAT = List({"role": _STRING, "content": _STRING})
@@ -172,9 +173,8 @@ def _turns(record: Row) -> tuple[list[tuple[str, str]], str | None]:
         return _spoken(record["messages"], "user"), None
     said = "chosen" if record.get("chosen") is not None else "completion"
     if record.get("prompt") is None or record.get(said) is None:
-        raise LayoutError(
-            f"it has {short(list(record))}, but 'messages', or 'prompt' with 'completion' or 'chosen', is expected"
-        )
+        has = cut(", ".join(map(repr, record))) or "nothing"
+        raise LayoutError(f"it has {has}, but 'messages', or 'prompt' with 'completion' or 'chosen', is expected")
     turns = [*_spoken(record["prompt"], "user"), *_spoken(record[said], "assistant")]
     if said != "chosen":
         return turns, None

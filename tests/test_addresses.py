@@ -196,7 +196,7 @@ def refused(place):
         "https are fetched",
         "http://example.org/x.png": "is on the host 'example.org', which --allow-urls does not name (127.0.0.1)",
         "ftp://127.0.0.1/x.png": "is an address of the kind 'ftp': only http and https are fetched",
-        "data:image/png;base64,AAAA": "is an address of the kind 'data': only http and https are fetched",
+        "data:image/png;base64,AAAA": "names its picture 'data:image/png;base64,AAAA', which is the picture itself",
         "http://me:secret@127.0.0.1/x.png": "is an address with a user's name, which is not sent",
         "http://127.0.0.1:x/": "is no address that can be asked",
         "http://\ud800/": "is no address that can be asked",
