@@ -176,7 +176,7 @@ def _formats() -> tuple[str, ...]:
         from pillow_heif import register_heif_opener
 
         register_heif_opener(thumbnails=False)
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
+    return tuple(name for name in _FORMATS if name in Image.OPEN and (name != "HEIF" or reads_heif()))
 
 
 def _readable(data: bytes, name: str) -> bytes:
