@@ -178,12 +178,12 @@ def test_endless_parts_are_refused_by_their_limit(data, monkeypatch):
 
 def test_reasons_name_what_pillow_does_not_read(monkeypatch):
     twelve = JPEG.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c")
-    with pytest.raises(ImageError, match=r"is a JPEG file that Pillow cannot open .*12-bit"):
+    with pytest.raises(ImageError, match=r"is a JPEG file .* of a kind that Pillow does not read \(.*12-bit"):
         open_image(twelve)
     with monkeypatch.context() as patch:
         patch.setattr(metadata, "MAX_PNG_TEXT", 10**9)  # a limit of Pillow's that nothing here knows of
         xmp = PNG_FILES["XMP too long"]
-        with pytest.raises(ImageError, match=r"cannot be opened .*MAX_TEXT_CHUNK.*without its metadata"):
+        with pytest.raises(ImageError, match=r"passes a limit of Pillow's \(.*MAX_TEXT_CHUNK\): save it again without"):
             open_image(xmp)
     monkeypatch.setattr(images, "_MAX_WEBP_PIXELS", 1000)
     with pytest.raises(ImageError, match="1,536 pixels, more than the limit of 1,000"):
@@ -214,7 +214,7 @@ def test_heic_is_read_where_pillow_heif_is_installed(orientation):
 
 def test_heic_keeps_to_the_limits(monkeypatch):
     data = heic()
-    with pytest.raises(ImageError, match=r"HEIF file that Pillow cannot open|truncated or corrupt"):
+    with pytest.raises(ImageError, match="truncated or corrupt"):
         open_image(data[: len(data) // 2])
     monkeypatch.setattr(images, "MAX_PIXELS", 1535)
     with pytest.raises(ImageError, match="1,536 pixels, more than the limit"):
