@@ -222,9 +222,8 @@ def _why_left(name: str, path: Path | None, kind: str, include: Sequence[str]) -
         return "it looks like a secret"
     part = any(_matches(parts, pattern.split("/")) for pattern in patterns)
     if kind == "dataset" and not part:
-        part = (parts[0] in _PICTURE_FOLDERS and base.lower().endswith(tuple(PICTURE_SUFFIXES))) or _has_rows(
-            name, path
-        )
+        picture = parts[0] in _PICTURE_FOLDERS and base.lower().endswith(tuple(PICTURE_SUFFIXES))
+        part = picture or _has_rows(name, path)
     return None if part or any(_asked(name, pattern) for pattern in include) else f"no part of a {kind}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import stat
 from dataclasses import dataclass
 from functools import cache
@@ -152,7 +153,7 @@ def _formats() -> tuple[str, ...]:
         from pillow_heif import register_heif_opener
 
         register_heif_opener(thumbnails=False)
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
+    return tuple(name for name in _FORMATS if name in Image.OPEN and (name != "HEIF" or reads_heif()))
 
 
 def _readable(data: bytes, name: str) -> bytes:
@@ -195,18 +196,26 @@ def _why_not_opened(data: bytes, error: Exception) -> str:
         return f"is a HEIC or HEIF picture: {HEIF_FIX} it"
     if brand in (b"avif", b"avis") and "AVIF" not in _formats():
         return "is an AVIF picture, which this Pillow does not read: install pillow 11.3 or newer"
-    for kind in _formats() if isinstance(error, UnidentifiedImageError) else ():
-        factory, accept = Image.OPEN[kind]
-        if accept is not None and accept(data[:16]) is True:
-            try:
-                factory(io.BytesIO(data), "")
-            except MemoryError:
-                raise
-            except Exception as reason:  # what `Image.open` swallowed
-                return f"is a {kind} file that Pillow cannot open ({_text(reason)}): save it again in a common form"
-    if isinstance(error, UnidentifiedImageError):
+    known = [kind for kind in _formats() if (accept := Image.OPEN[kind][1]) and accept(data[:16]) is True]
+    if not known:
         return f"is not a picture in a format that is read here ({', '.join(_formats())}), or corrupt"
-    return f"cannot be opened ({_text(error)}): save it again, without its metadata"
+    if isinstance(error, UnidentifiedImageError):
+        error = _swallowed(data, known[0]) or error
+    text = _text(error)
+    if re.search(r"MAX_|too (large|long|much)", text):
+        return f"passes a limit of Pillow's ({text}): save it again without its metadata"
+    return f"is a {known[0]} file that is truncated or corrupt, or of a kind that Pillow does not read ({text})"
+
+
+def _swallowed(data: bytes, kind: str) -> Exception | None:
+    """Why Pillow does not open a file of a format, which `Image.open` does not tell."""
+    try:
+        Image.OPEN[kind][0](io.BytesIO(data), "")
+    except MemoryError:
+        raise
+    except Exception as error:
+        return error
+    return None
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -35,6 +35,8 @@ def folder_fingerprint(folder: Path, pattern: str = "**/*") -> str:
 
 def is_model_type_of_transformers(name: object) -> bool:
     """Whether transformers loads a model of this `model_type` with its own code."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES  # type: ignore[attr-defined]
+    from transformers import CONFIG_MAPPING
 
-    return isinstance(name, str) and name in CONFIG_MAPPING_NAMES
+    if not isinstance(name, str) or name not in CONFIG_MAPPING:
+        return False
+    return CONFIG_MAPPING[name].__module__.startswith("transformers.")  # others can be registered, VIGC's own too

@@ -3,8 +3,6 @@
 import io
 import os
 import struct
-import subprocess
-import sys
 import time
 import zlib
 
@@ -181,12 +179,12 @@ def test_endless_parts_are_refused_by_their_limit(data, monkeypatch):
 
 def test_reasons_name_what_pillow_does_not_read(monkeypatch):
     twelve = JPEG.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c")
-    with pytest.raises(ImageError, match=r"is a JPEG file that Pillow cannot open .*12-bit"):
+    with pytest.raises(ImageError, match=r"is a JPEG file .* of a kind that Pillow does not read \(.*12-bit"):
         open_image(twelve)
     with monkeypatch.context() as patch:
         patch.setattr(metadata, "MAX_PNG_TEXT", 10**9)  # a limit of Pillow's that nothing here knows of
         xmp = PNG_FILES["XMP too long"]
-        with pytest.raises(ImageError, match=r"cannot be opened .*MAX_TEXT_CHUNK.*without its metadata"):
+        with pytest.raises(ImageError, match=r"passes a limit of Pillow's \(.*MAX_TEXT_CHUNK\): save it again without"):
             open_image(xmp)
     monkeypatch.setattr(images, "_MAX_WEBP_PIXELS", 1000)
     with pytest.raises(ImageError, match="1,536 pixels, more than the limit of 1,000"):
@@ -217,22 +215,17 @@ def test_heic_is_read_where_pillow_heif_is_installed(orientation):
 
 def test_heic_keeps_to_the_limits(monkeypatch):
     data = heic()
-    with pytest.raises(ImageError, match=r"HEIF file that Pillow cannot open|truncated or corrupt"):
+    with pytest.raises(ImageError, match="truncated or corrupt"):
         open_image(data[: len(data) // 2])
     monkeypatch.setattr(images, "MAX_PIXELS", 1535)
     with pytest.raises(ImageError, match="1,536 pixels, more than the limit"):
         open_image(data)
 
 
-def test_without_pillow_heif_the_reason_names_the_extra(tmp_path):
-    (tmp_path / "photo.jpg").write_bytes(heic())  # as phones and messengers name them
-    code = (
-        "import sys; sys.modules['pillow_heif'] = None\n"
-        "from vigc.processing import images\n"
-        "images.find_spec = lambda name: None\n"
-        "try: images.open_image('photo.jpg')\n"
-        "except images.ImageError as error: print(error.reason)\n"
-        "print('.heic' in images.picture_suffixes())"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.stdout == "is a HEIC or HEIF picture: pip install 'vigc[heic]' to read it\nFalse\n", done.stderr
+def test_without_pillow_heif_the_reason_names_the_extra(monkeypatch):
+    data = heic()  # phones and messengers name such files .jpg, too
+    monkeypatch.setattr(images, "reads_heif", lambda: False)
+    monkeypatch.setattr(images, "_formats", images._formats.__wrapped__)
+    with pytest.raises(ImageError, match=r"is a HEIC or HEIF picture: pip install 'vigc\[heic\]' to read it"):
+        open_image(data, name="photo.jpg")
+    assert ".heic" not in images.picture_suffixes()
