@@ -24,7 +24,7 @@ from huggingface_hub.errors import RevisionResolutionError
 from huggingface_hub.file_download import repo_folder_name
 from yaml import YAMLError
 
-from vigc.errors import ImagePathError
+from vigc.errors import DatasetError, ImagePathError
 
 from .bounded_parsing import MAX_JSON_BYTES, MAX_YAML_BYTES, parse_card, parse_json, parse_yaml, read_text
 from .confined_paths import confined, leads_into, shown
@@ -33,10 +33,6 @@ _README, _YAML, _INFOS = "README.md", ".huggingface.yaml", "dataset_infos.json"
 # Forms that hold their rows themselves. Others, such as HDF5 and Lance, may refer to files anywhere.
 _FORMS = ("arrow", "cache", "csv", "imagefolder", "json", "parquet", "text", "webdataset")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-
-
-class DatasetError(ValueError):
-    """A dataset that is not loaded: it names what is not its own, or its settings cannot be read."""
 
 
 class OwnFiles:
@@ -117,7 +113,7 @@ def confined_builder(
             _check_folder(path)
         else:
             path, revision = _check_repository(path, revision)
-        builder = load_dataset_builder(path, name, revision=revision, cache_dir=cache_dir)  # nosec B615: pinned above
+        builder = load_dataset_builder(path, name, revision=revision, cache_dir=cache_dir)
     except (TypeError, AttributeError, LookupError, RuntimeError, AssertionError, YAMLError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DatasetError(f"{path!r}: its settings cannot be read ({type(error).__name__}: {reason}).") from error
@@ -176,7 +172,7 @@ def _check_repository(name: str, revision: str | None) -> tuple[str, str | None]
         return name, revision
     for file in (_README, _YAML):
         try:
-            found_at = hf_hub_download(name, file, repo_type="dataset", revision=revision)  # nosec B615: a commit
+            found_at = hf_hub_download(name, file, repo_type="dataset", revision=revision)
         except (OSError, ValueError):  # there is none, or `datasets` says why it cannot be had
             continue
         _check_settings(name, file, Path(found_at))

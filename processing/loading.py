@@ -13,11 +13,11 @@ import datasets
 import pyarrow as pa
 from datasets import Dataset, DatasetBuilder
 
-from vigc.errors import ImagePathError
+from vigc.errors import DatasetError, ImagePathError
 
 from .bounded_parsing import features_of, open_parquet
 from .confined_paths import shown
-from .dataset_files import DatasetError, OwnFiles, confined_builder, is_folder_of_pictures
+from .dataset_files import OwnFiles, confined_builder, is_folder_of_pictures
 
 _ROWS = 10_000
 

@@ -16,7 +16,7 @@ from judge_server import JudgeServer, Raw
 from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 
-from vigc.errors import AnnotationError, GenerationError, JudgeError, PushError, TransientError
+from vigc.errors import AnnotationError, DatasetError, GenerationError, JudgeError, PushError, TransientError
 from vigc.evaluation import EndpointJudge, read_rules
 from vigc.evaluation.predictions import Journal, read_predictions
 from vigc.evaluation.questions import read_lines
@@ -36,7 +36,6 @@ from vigc.processing.bounded_parsing import (
     parse_yaml,
     read_text,
 )
-from vigc.processing.dataset_files import DatasetError
 from vigc.processing.loading import load_rows
 from vigc.terminal import line
 from vigc.trainer.recipe import read_recipe

@@ -13,13 +13,12 @@ from datasets import Dataset, Features, List, Value
 from datasets import Image as Pictures
 from PIL import Image
 
-from vigc.errors import AnnotationError, GenerationError, ImagePathError, MixError
+from vigc.errors import AnnotationError, DatasetError, GenerationError, ImagePathError, MixError
 from vigc.evaluation.benchmarks import BENCHMARKS
 from vigc.evaluation.questions import DataSettings
 from vigc.generation.generate import open_collection
 from vigc.processing.annotations import read_annotations
 from vigc.processing.confined_paths import ListedFolder, confined
-from vigc.processing.dataset_files import DatasetError
 from vigc.processing.export import export_dataset
 from vigc.processing.loading import load_rows
 from vigc.processing.mix_folder import MixRequest, Source, mix
