@@ -113,7 +113,7 @@ def confined_builder(
             _check_folder(path)
         else:
             path, revision = _check_repository(path, revision)
-        builder = load_dataset_builder(path, name, revision=revision, cache_dir=cache_dir)  # nosec B615: pinned above
+        builder = load_dataset_builder(path, name, revision=revision, cache_dir=cache_dir)
     except (TypeError, AttributeError, LookupError, RuntimeError, AssertionError, YAMLError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DatasetError(f"{path!r}: its settings cannot be read ({type(error).__name__}: {reason}).") from error
@@ -172,7 +172,7 @@ def _check_repository(name: str, revision: str | None) -> tuple[str, str | None]
         return name, revision
     for file in (_README, _YAML):
         try:
-            found_at = hf_hub_download(name, file, repo_type="dataset", revision=revision)  # nosec B615: a commit
+            found_at = hf_hub_download(name, file, repo_type="dataset", revision=revision)
         except (OSError, ValueError):  # there is none, or `datasets` says why it cannot be had
             continue
         _check_settings(name, file, Path(found_at))
