@@ -49,21 +49,45 @@ def runs(parity_dir):
     return json.loads(gzip.decompress((parity_dir / "iqf_runs.json.gz").read_bytes()))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def image_embeds(model, inputs):
     with torch.no_grad():
         return model.get_image_embeds(inputs["pixel_values"])
 
 
-def close(name, ours, theirs, atol=1e-5):
-    """Holds the greatest difference under `atol`, and prints it (`pytest -s` shows it)."""
-    difference = (torch.as_tensor(ours) - torch.as_tensor(theirs)).abs().max().item()
-    print(f"{name:70s} {difference:.1e}  (allowed {atol:.0e})")
-    assert difference <= atol, name
+# How far float32 may be from float32: 16 units in the last place of the largest value, 4 of its 24 bits. Processors and
+# numbers of threads add up in different orders, which moves a sum of n terms by about sqrt(n) / 2 such units. The
+# longest sums here have 588 terms, a patch of 14 x 14 pixels in three colours: 12, and the next power of two is 16. Seen
+# so far: 9.
+ROUNDING = 16 * 2.0**-23
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    """As many threads while a test runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+any_threads = pytest.mark.usefixtures("threads")
+
+
+def close(name, ours, theirs, size=None):
+    """Holds the greatest difference under `ROUNDING` of the largest value, and prints it (`pytest -s` shows it).
+
+    `size` is that of the terms, where they cancel.
+    """
+    ours, theirs = torch.as_tensor(ours), torch.as_tensor(theirs)
+    difference = (ours - theirs).abs().max().item()
+    allowed = ROUNDING * (theirs.abs().max().item() if size is None else size)
+    print(f"{name:70s} {difference:.1e}  (allowed {allowed:.1e})")
+    assert difference <= allowed, name
 
 
 def test_pixels_are_equal(processor, images, inputs):
-    close("pixels", processor(images=images, return_tensors="pt")["pixel_values"], inputs["pixel_values"], atol=0)
+    assert torch.equal(processor(images=images, return_tensors="pt")["pixel_values"], inputs["pixel_values"])
 
 
 def test_every_string_of_the_token_table(processor, meta):
@@ -79,9 +103,10 @@ def test_every_string_of_the_token_table(processor, meta):
         assert [2, *labels] == row["llm_train_output"], text
 
 
+@any_threads
 @torch.no_grad()
 def test_vit_and_its_layer_norm(vigc_folder, image_embeds, inputs, expected):
-    """With attention spelled out, as released: the ViT's output is near 70 before its norm, where 1e-5 is one bit."""
+    """With attention spelled out, as released, and as it runs by default."""
     model = VigcForConditionalGeneration.from_pretrained(
         vigc_folder, dtype=torch.float32, attn_implementation="eager"
     ).eval()
@@ -93,6 +118,7 @@ def test_vit_and_its_layer_norm(vigc_folder, image_embeds, inputs, expected):
     close("ln_vision probe", probe, expected["probe.ln_vision_output"])
 
 
+@any_threads
 @torch.no_grad()
 def test_qformer_projection_and_first_logits(model, processor, image_embeds, meta, inputs, expected):
     encoded = processor.encode_prompts(meta["feature_prompts"])
@@ -115,7 +141,7 @@ def test_qformer_projection_and_first_logits(model, processor, image_embeds, met
     assert torch.equal(positions, expected["feat.gen_position_ids"])
     logits = model(image_embeds=image_embeds, **encoded, position_ids=positions).logits[:, -1]
     logits = logits[:, : model.config.image_token_index]
-    close("first-step logits", logits, expected["feat.gen_first_step_logits"], atol=1e-4)
+    close("first-step logits", logits, expected["feat.gen_first_step_logits"])
 
 
 def batch_of(name, processor, images, meta):
@@ -130,6 +156,7 @@ def same_up_to_padding(ours, theirs, padding):
     assert (theirs[:, width:] == padding).all()
 
 
+@any_threads
 @pytest.mark.parametrize("name", ["train_batch", "edge_batch"])
 @torch.no_grad()
 def test_training_batch(name, model, processor, images, meta, inputs, expected):
@@ -142,20 +169,21 @@ def test_training_batch(name, model, processor, images, meta, inputs, expected):
     same_up_to_padding(batch["labels"], expected[f"{name}.labels"], -100)
 
     outputs = model(**batch)
-    close(f"{name} loss", outputs.loss, expected[f"{name}.loss"][0], atol=2e-6)
+    close(f"{name} loss", outputs.loss, expected[f"{name}.loss"][0])
     query_output = outputs.qformer_outputs.last_hidden_state[:, :queries]
     close(f"{name} query outputs", query_output, expected[f"{name}.query_output"])
     close(f"{name} projection", model.language_projection(query_output), expected[f"{name}.inputs_llm"])
     labels = batch["labels"][:, 1:]
     logprobs = outputs.logits[:, :-1].log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
     targets = labels != -100
-    close(f"{name} row sums", -(logprobs * targets).sum(-1), expected[f"{name}.row_nll_sum"], atol=2e-4)
+    close(f"{name} row sums", -(logprobs * targets).sum(-1), expected[f"{name}.row_nll_sum"])
     assert torch.equal(targets.sum(-1), expected[f"{name}.row_num_targets"])
     if name == "train_batch":
         logits = outputs.logits[1, expected["train_batch.row1_target_positions"], : model.config.image_token_index]
-        close("train_batch target logits", logits, expected["train_batch.row1_target_logits"], atol=1e-4)
+        close("train_batch target logits", logits, expected["train_batch.row1_target_logits"])
 
 
+@any_threads
 def test_gradients(vigc_folder, processor, images, meta, expected):
     model = VigcForConditionalGeneration.from_pretrained(vigc_folder, dtype=torch.float32).eval()
     model.freeze("paper", train_ln_vision=True)
@@ -165,9 +193,13 @@ def test_gradients(vigc_folder, processor, images, meta, expected):
     listed = [name for name in expected if name.startswith(prefix)]
     assert listed
     for name in listed:
-        close(name, parameters[to_transformers(name.removeprefix(prefix))].grad, expected[name], atol=1e-6)
-    for key, norm in meta["train_batch.grad_norms"].items():
-        close(f"|grad| {key}", parameters[to_transformers(key)].grad.norm().item(), norm, atol=1e-6)
+        close(name, parameters[to_transformers(name.removeprefix(prefix))].grad, expected[name])
+    norms = meta["train_batch.grad_norms"]
+    for key, norm in norms.items():
+        # A bias on keys moves all scores of a query alike, which attention does not see: its gradient is a zero, of
+        # terms of the size of the weights'.
+        size = norms[key.removesuffix("bias") + "weight"] if key.endswith(".key.bias") else None
+        close(f"|grad| {key}", parameters[to_transformers(key)].grad.norm().item(), norm, size)
     assert all(weight.grad is None for name, weight in parameters.items() if name.startswith("language_model."))
 
 
@@ -187,11 +219,13 @@ def ids_of(written):
     return written.ids + ([2] if written.stop == "eos" else [])
 
 
-@pytest.mark.parametrize("decode", DECODINGS)
-def test_every_generation(decode, model, processor, parity_dir, image_embeds, meta):
+def recorded(parity_dir, decode):
     rows = json.loads(gzip.decompress((parity_dir / "generations.json.gz").read_bytes()))
-    rows = [row for row in rows if row["decode"] == decode]
-    assert rows
+    return [row for row in rows if row["decode"] == decode]
+
+
+def written_as(rows, decode, model, processor, image_embeds, meta):
+    """Whether the engine writes what the release wrote, token for token."""
     decoding = {"max_new_tokens": meta["config"]["generate"]["max_length"] - 1, **DECODINGS[decode]}
     for start in range(0, len(rows), 32):
         batch = rows[start : start + 32]
@@ -199,7 +233,20 @@ def test_every_generation(decode, model, processor, parity_dir, image_embeds, me
         prompts = [row["prompt"] for row in batch]
         for row, written in zip(batch, write(model, processor, prompts, embeds, **decoding), strict=True):
             assert (written.text, ids_of(written)) == (row["text"], row["ids"]), row["prompt"]
+
+
+@pytest.mark.parametrize("decode", DECODINGS)
+def test_every_generation(decode, model, processor, parity_dir, image_embeds, meta):
+    rows = recorded(parity_dir, decode)
+    assert rows
+    written_as(rows, decode, model, processor, image_embeds, meta)
     print(f"{decode}: {len(rows)} generations, token for token the same")
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_threads_change_no_token(threads, model, processor, parity_dir, image_embeds, meta):
+    for decode in DECODINGS:
+        written_as(recorded(parity_dir, decode)[:2], decode, model, processor, image_embeds, meta)
 
 
 def test_length_semantics(model, processor, image_embeds, meta):
