@@ -155,5 +155,5 @@ def _training(place):
     )
     trainer.train()
     trainer.save_final(place / "llava-qlora")
-    (place / "runs" / "llava-qlora").symlink_to(place / "llava-qlora")
+    (place / "runs" / "llava-qlora").symlink_to(Path("..", "llava-qlora"))
     (place / "runs/okvqa/checkpoint-1").rename(place / "runs/okvqa/checkpoint-500")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import gc
 import importlib
 import json
@@ -17,10 +18,12 @@ import os
 import random
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -42,98 +45,152 @@ WITH_VIGC = (
 
 
 class Forked:
-    """A started process, as `subprocess.Popen` has it."""
+    """A started process, as `subprocess.Popen` has it; what it writes into pipes is text."""
 
-    def __init__(self, connection: socket.socket, args: list[str]):
-        self.args, self._answers = args, connection.makefile("r")
+    def __init__(self, connection: socket.socket, args: list[str], stdout, stderr):
+        self.args, self.stdout, self.stderr = args, stdout, stderr
         self._connection = connection
-        self.pid, self.returncode = int(self._answers.readline()), None
+        self.pid, self.returncode = int(_line(connection)), None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.wait()
+        for stream in (self.stdout, self.stderr):
+            if stream:
+                stream.close()
 
     def poll(self) -> int | None:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.wait(0)
+            self.wait(0.001)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
-            self._connection.settimeout(timeout if timeout != 0 else 1e-3)
+            self._connection.settimeout(timeout)
             try:
-                self.returncode = int(self._connection.recv(16))
+                self.returncode = int(_line(self._connection))
             except TimeoutError:
                 raise subprocess.TimeoutExpired(self.args, timeout) from None
-            self._answers.close()
             self._connection.close()
         return self.returncode
+
+    def communicate(self) -> tuple[str | None, str | None]:
+        """All that it writes into pipes, once it has ended; of two pipes neither may fill while the other is read."""
+        texts = [stream.read() if stream else None for stream in (self.stdout, self.stderr)]
+        self.__exit__()
+        return texts[0], texts[1]
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
 
 class Starter:
-    """Starts processes; `Starter(folder)` starts the server, which is ready when the first request is answered.
+    """Starts processes; the server itself starts with it, and imports while the first request waits.
 
     Args:
-        folder: Where its socket lies.
         imports: What every process finds imported.
         site: Whether `vigc`, which the virtual environment's `.pth` files bring, is seen; a request may say otherwise
             where the server does not see it.
-        environment: The server's.
+        environment: The server's, and that of all processes which are not given another; by default that of the
+            moment, for each.
     """
 
-    def __init__(self, folder, imports=WITH_VIGC, site=True, environment=None):
-        self.address = str(Path(folder) / "forks")
-        self.environment = dict(os.environ if environment is None else environment)
-        options = [] if site else ["-S"]
-        command = [sys.executable, *options, __file__, self.address, *imports]
-        self.log = open(Path(folder) / "forks.log", "w+")  # noqa: SIM115 - as long as the server
+    def __init__(self, imports=WITH_VIGC, site=True, environment=None):
+        self.folder = tempfile.mkdtemp(prefix="forks-")  # of a short name: it holds a socket
+        self.address = os.path.join(self.folder, "socket")
+        self.given = environment
+        self.imported_with = dict(self.environment)
+        command = [sys.executable, *([] if site else ["-S"]), __file__, self.address, *imports]
+        self.log = open(os.path.join(self.folder, "log"), "w+")  # noqa: SIM115 - as long as the server
         quiet = {"stdin": subprocess.DEVNULL, "stdout": self.log, "stderr": self.log}
-        self.server = subprocess.Popen(command, env=self.environment, **quiet)
+        self.server = subprocess.Popen(command, env=self.imported_with, **quiet)
 
-    def connect(self) -> socket.socket:
+    @property
+    def environment(self) -> dict[str, str]:
+        return dict(os.environ) if self.given is None else self.given
+
+    def popen(self, *arguments, cwd=None, env=None, stdin=None, stdout=None, stderr=None, site=False) -> Forked:
+        """What `python ARGUMENTS` starts: `-c`, `-m` or a script. Files are open ones, PIPE, DEVNULL, or None: ours."""
+        environment = self.environment if env is None else env
+        for name in {*environment, *self.imported_with}:
+            if name.startswith(READ_AT_IMPORT) and environment.get(name) != self.imported_with.get(name):
+                raise ValueError(f"{name} is read while libraries are imported: start a fresh process, or a server")
+        words = [str(one) for one in arguments]
+        request = {"arguments": words, "cwd": str(cwd or os.getcwd()), "environment": environment, "site": site}
+        ours, theirs = [], []
+        with open(os.devnull, "r+b") as null:
+            for place, file in enumerate((stdin, stdout, stderr)):
+                read, write = os.pipe() if file == subprocess.PIPE else (None, None)
+                ours.append(None if read is None else open(read, encoding="utf-8", errors="replace"))  # noqa: SIM115
+                number = place if file is None else null.fileno() if file == subprocess.DEVNULL else write
+                theirs.append(file.fileno() if number is None else number)
+            connection = self._connect()
+            ask(connection, request, theirs)
+        for stream, number in zip(ours, theirs, strict=True):
+            if stream:
+                os.close(number)
+        try:
+            return Forked(connection, words, *ours[1:])
+        except (ValueError, ConnectionError):  # no number came: it ended while it imported
+            self.server.wait(timeout=60)
+            raise RuntimeError(f"no process can be started: {Path(self.log.name).read_text()[-3000:]}") from None
+
+    def run(self, *arguments, **given) -> subprocess.CompletedProcess:
+        """What `subprocess.run(["python", *arguments], capture_output=True, text=True)` gives."""
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            process = self.popen(*arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=err, **given)
+            code, texts = process.wait(), []
+            for file in (out, err):
+                file.seek(0)
+                texts.append(file.read())
+        return subprocess.CompletedProcess(process.args, code, *texts)
+
+    def close(self) -> None:
+        self.server.terminate()
+        self.server.wait()
+        self.log.close()
+        shutil.rmtree(self.folder)
+
+    def _connect(self) -> socket.socket:
         while not os.path.exists(self.address) and self.server.poll() is None:
             time.sleep(0.01)
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self.address)
         return connection
 
-    def popen(self, *arguments, cwd=None, env=None, stdin=None, stdout=None, stderr=None, site=False) -> Forked:
-        """What `python ARGUMENTS` starts: `-c`, `-m` or a script. Files are open ones, `DEVNULL`, or None: ours."""
-        environment = self.environment if env is None else env
-        for name in {*environment, *self.environment}:
-            if name.startswith(READ_AT_IMPORT) and environment.get(name) != self.environment.get(name):
-                raise ValueError(f"{name} is read while libraries are imported: start a fresh process, or a server")
-        words = [str(one) for one in arguments]
-        request = {"arguments": words, "cwd": str(cwd or os.getcwd()), "environment": environment, "site": site}
-        connection = self.connect()
-        with open(os.devnull, "r+b") as null:
-            files = [(null if file == subprocess.DEVNULL else file) for file in (stdin, stdout, stderr)]
-            numbers = [place if file is None else file.fileno() for place, file in enumerate(files)]
-            ask(connection, request, numbers)
-        try:
-            return Forked(connection, words)
-        except ValueError:  # no number came: it ended while it imported
-            self.server.wait(timeout=60)
-            raise RuntimeError(f"no process can be started: {Path(self.log.name).read_text()[-3000:]}") from None
 
-    def run(self, *arguments, **given) -> subprocess.CompletedProcess:
-        """What `subprocess.run(["python", *arguments], capture_output=True, text=True)` gives."""
-        folder = Path(self.address).parent
-        places = [folder / f"{name}-{threading.get_ident()}-{time.monotonic_ns()}" for name in ("out", "err")]
-        with open(places[0], "w+") as out, open(places[1], "w+") as err:
-            code = self.popen(*arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=err, **given).wait()
-        texts = [place.read_text(encoding="utf-8", errors="replace") for place in places]
-        for place in places:
-            place.unlink()
-        return subprocess.CompletedProcess([str(one) for one in arguments], code, *texts)
+@functools.cache
+def everything() -> Starter:
+    """The one of this test process: it has imported vigc, and lives as long."""
+    found = Starter()
+    atexit.register(found.close)
+    return found
 
-    def close(self) -> None:
-        self.server.terminate()
-        self.server.wait()
-        self.log.close()
+
+def popen(*arguments, **given) -> Forked:
+    """`Starter.popen` where all is imported."""
+    return everything().popen(*arguments, **given)
+
+
+def run(*arguments, **given) -> subprocess.CompletedProcess:
+    """`Starter.run` where all is imported."""
+    return everything().run(*arguments, **given)
+
+
+def _line(connection: socket.socket) -> str:
+    text = b""
+    while not text.endswith(b"\n") and (part := connection.recv(1)):
+        text += part
+    return text.decode()
 
 
 def ask(connection: socket.socket, request: dict, files: list[int]) -> None:

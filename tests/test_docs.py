@@ -193,7 +193,7 @@ def starter(hub, tmp_path_factory):
         "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1",
         "OPENAI_API_KEY": "sk-of-tests",
     }  # fmt: skip
-    found = Starter(folder, WITHOUT_VIGC, site=False, environment=environment)
+    found = Starter(WITHOUT_VIGC, site=False, environment=environment)
     (folder / "bin").mkdir()
     write_program(folder / "bin" / "vigc", found, "-m", "vigc")
     write_program(folder / "bin" / "python", found)
