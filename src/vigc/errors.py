@@ -9,9 +9,12 @@
     │   └── JudgeError           2    `vigc judge`
     │       └── RequestRefusedError   one request that a judge refuses; it is recorded, and the others continue
     ├── TrainingError            2    `vigc train`
+    │   ├── CheckpointError           a checkpoint that is damaged or incomplete
+    │   └── DivergenceError           the loss, a gradient or a weight is NaN or infinite
     ├── MixError                 2    `vigc mix`
     ├── ExportError              2    `vigc export`
     ├── PushError                2    `vigc push`
+    ├── DatasetError             2    a dataset that is not loaded
     ├── LayoutError              2    an entry that is not of the layout it is read in
     ├── AnnotationError          2    a file of annotations
     └── ImageError               2    one image; in a job it is rejected with this reason, and the job continues
@@ -27,6 +30,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
 
 class VigcError(ValueError):
@@ -77,6 +81,14 @@ class TrainingError(VigcError):
     """A recipe, data or a checkpoint that cannot be trained on, or a training run that must not continue."""
 
 
+class CheckpointError(TrainingError):
+    """A checkpoint that is damaged or incomplete."""
+
+
+class DivergenceError(TrainingError):
+    """The loss, a gradient or a weight is NaN or infinite."""
+
+
 class MixError(VigcError):
     """Datasets that cannot be mixed as asked."""
 
@@ -87,6 +99,10 @@ class ExportError(VigcError):
 
 class PushError(VigcError):
     """A folder that cannot be published as it is, or a request that the Hub refuses."""
+
+
+class DatasetError(VigcError):
+    """A dataset that is not loaded: it names files that are not its own, or its settings cannot be read."""
 
 
 class LayoutError(VigcError):
@@ -149,6 +165,21 @@ _TRANSIENT_NAMES = (
 _TRANSIENT = {getattr(errno, name) for name in _TRANSIENT_NAMES if hasattr(errno, name)}
 
 
+# How torch, CUDA, oneDNN, the C++ library and the system say that memory did not suffice. A "primitive descriptor" that
+# oneDNN cannot create is another matter: an operation that it does not have.
+_OUT_OF_MEMORY = re.compile(
+    r"[Oo]ut of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|DefaultCPUAllocator|"
+    r"could not create a (primitive(?! desc)|memory)|bad_?alloc|[Cc]annot allocate memory|can't start new thread"
+)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory did not suffice: of the process, or of an accelerator."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
+    )
+
+
 def is_transient(error: BaseException | None) -> bool:
     """Whether the machine is the cause and a later try may succeed: a full disk, no memory, too many open files."""
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _TRANSIENT)
+    return is_out_of_memory(error) or (isinstance(error, OSError) and error.errno in _TRANSIENT)
