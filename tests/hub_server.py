@@ -188,7 +188,7 @@ class Pusher:
 
     def close(self):
         self.process.stdin.close()
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=600)
         self.process.stdout.close()
         self.hub.__exit__()
 

@@ -1,4 +1,4 @@
-"""A tiny LLaVA with random weights, saved as a folder: a stock vision-language model with a chat template."""
+"""Stock models as folders: a tiny LLaVA with random weights, and the embedded model as an InstructBLIP."""
 
 import string
 
@@ -7,6 +7,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import (
     CLIPVisionConfig,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
+    InstructBlipProcessor,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -14,6 +17,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from vigc import VigcForConditionalGeneration, VigcProcessor
+from vigc.scenes import VIGC_TINY
 
 SIDE, PATCH = 32, 8
 TEMPLATE = (
@@ -85,4 +91,24 @@ def save_stock_vlm(folder, seed=0):
         num_additional_image_tokens=1,
         chat_template=TEMPLATE,
     ).save_pretrained(folder)
+    return folder
+
+
+def save_stock_instructblip(folder):
+    """Writes the embedded model's weights as a checkpoint of transformers' own classes."""
+    ours = VigcForConditionalGeneration.from_pretrained(VIGC_TINY, dtype=torch.float32)
+    config = {
+        name: value
+        for name, value in ours.config.to_dict().items()
+        if name not in ("model_type", "architectures", "auto_map", "vision_output_layer_norm_eps")
+    }
+    model = InstructBlipForConditionalGeneration(InstructBlipConfig(**config))
+    model.load_state_dict(ours.state_dict())
+    model.generation_config = ours.generation_config
+    model.save_pretrained(folder)
+    parts = VigcProcessor.from_pretrained(VIGC_TINY)
+    InstructBlipProcessor(
+        parts.image_processor, parts.tokenizer, parts.qformer_tokenizer, parts.num_query_tokens
+    ).save_pretrained(folder)
+    assert not list(folder.glob("*.py")) and "vigc" not in (folder / "config.json").read_text()
     return folder

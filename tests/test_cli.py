@@ -1,11 +1,9 @@
 """The `vigc` command: what it prints, how it ends, and that mistakes cost a sentence, not a traceback."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
+import forks
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -28,9 +26,7 @@ def call(*arguments):
 
 def run(*arguments, cwd):
     """The real thing, as a user starts it."""
-    return subprocess.run(
-        [sys.executable, "-m", "vigc", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=os.environ
-    )
+    return forks.run("-m", "vigc", *arguments, cwd=cwd)
 
 
 def test_generate_prints_what_a_person_wants_to_know(pictures, vigc_folder, tmp_path):

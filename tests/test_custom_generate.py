@@ -10,7 +10,7 @@ import torch
 from conftest import ROOT, run_without_vigc
 from huggingface_hub import ModelCard
 from PIL import Image
-from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, InstructBlipProcessor
+from stock_vlm import save_stock_instructblip
 from transformers.dynamic_module_utils import get_relative_import_files
 from typer.testing import CliRunner
 
@@ -18,7 +18,7 @@ from vigc import VigcForConditionalGeneration, VigcProcessor
 from vigc.cli import app
 from vigc.custom_generate import generate
 from vigc.custom_generate_folder import sibling_imports
-from vigc.scenes import VIGC_TINY, write_scenes
+from vigc.scenes import write_scenes
 
 SCRIPT = Path(__file__).with_name("custom_generate_runs.py")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -44,23 +44,7 @@ RUNS = {
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory):
     """The embedded model's weights as a checkpoint of transformers' own classes."""
-    folder = tmp_path_factory.mktemp("stock") / "instructblip"
-    ours = VigcForConditionalGeneration.from_pretrained(VIGC_TINY, dtype=torch.float32)
-    config = {
-        name: value
-        for name, value in ours.config.to_dict().items()
-        if name not in ("model_type", "architectures", "auto_map", "vision_output_layer_norm_eps")
-    }
-    model = InstructBlipForConditionalGeneration(InstructBlipConfig(**config))
-    model.load_state_dict(ours.state_dict())
-    model.generation_config = ours.generation_config
-    model.save_pretrained(folder)
-    parts = VigcProcessor.from_pretrained(VIGC_TINY)
-    InstructBlipProcessor(
-        parts.image_processor, parts.tokenizer, parts.qformer_tokenizer, parts.num_query_tokens
-    ).save_pretrained(folder)
-    assert not list(folder.glob("*.py")) and "vigc" not in (folder / "config.json").read_text()
-    return folder
+    return save_stock_instructblip(tmp_path_factory.mktemp("stock") / "instructblip")
 
 
 @pytest.fixture(scope="module")

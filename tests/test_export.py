@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -412,9 +413,7 @@ def test_an_export_loads_in_another_process_and_its_card_is_true(tmp_path):
     assert "5 records from 5 rows" in result.output
     code = "import sys; from datasets import load_dataset; d = load_dataset(sys.argv[1], split='train'); "
     code += "print(len(d), *d.column_names, d[0]['images'][0].size)"
-    found = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "pairs")], capture_output=True, text=True, check=True
-    )
+    found = forks.run("-c", code, tmp_path / "pairs")
     assert found.stdout.split() == ["5", *DPO_FEATURES, "(48,", "32)"]
     card = (tmp_path / "pairs" / "README.md").read_text(encoding="utf-8")
     assert "license: unknown" in card and "| 4 | cc0-1.0 |" in card and "| 1 | unknown |" in card
@@ -520,10 +519,9 @@ def card(folder, done):
     signal.pause()
 export_dataset(sys.argv[1], sys.argv[2], format="llava", card=card)
 """
-    command = [sys.executable, "-c", code, str(tmp_path / "rows"), str(tmp_path / "out")]
     asked = ("export", tmp_path / "rows", "-f", "llava", "-o", tmp_path / "out")
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"writing\n"
+    with forks.popen("-c", code, tmp_path / "rows", tmp_path / "out", stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == "writing\n"
         result = call(*asked)
         assert result.exit_code == 5 and "is being written by another process" in result.stderr
         assert (tmp_path / ".out.tmp" / "conversations.json").exists()

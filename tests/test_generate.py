@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 
+import forks
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -146,8 +147,8 @@ def test_load_dataset_reads_the_folder_in_another_process(made, tmp_path):
     code = """
 import json, sys
 from datasets import load_dataset
-everything = load_dataset(sys.argv[1], split="train")
-detail = load_dataset(sys.argv[1], "detail", split="train")
+everything = load_dataset(sys.argv[1], split="train", cache_dir=sys.argv[2])
+detail = load_dataset(sys.argv[1], "detail", split="train", cache_dir=sys.argv[2])
 streamed = next(iter(load_dataset(sys.argv[1], "complex", split="train", streaming=True)))
 print(json.dumps({
     "rows": len(everything), "detail": len(detail), "types": sorted(set(everything["type"])),
@@ -155,10 +156,8 @@ print(json.dumps({
     "feature": type(detail.features["image"]).__name__, "columns": detail.column_names,
 }))
 """
-    environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path)}
-    result = subprocess.run(
-        [sys.executable, "-c", code, str(made[0])], capture_output=True, text=True, env=environment, check=True
-    )
+    result = forks.run("-c", code, made[0], tmp_path)
+    assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
     assert found["rows"] == len(rows_of(made[0])) and found["detail"] == len(rows_of(made[0], "detail"))
     assert found["types"] == sorted(TYPES) and found["only"] == ["detail"] and found["streamed"] == "complex"

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import forks
 import pytest
 from bugs import BUGS
 from conftest import ROOT
@@ -46,8 +47,7 @@ def place():
 
 
 def faults(place, **order):
-    command = [sys.executable, str(ROOT / "tests" / "faults.py"), json.dumps({"folder": str(place), **order})]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = forks.run(ROOT / "tests" / "faults.py", json.dumps({"folder": str(place), **order}))
     assert result.returncode == 0, result.stderr[-2000:]
     return json.loads(result.stdout)
 

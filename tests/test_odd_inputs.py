@@ -44,7 +44,7 @@ for source in collection:
     reader, writer = os.pipe()
     if (pid := os.fork()) == 0:
         resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
-        signal.alarm(120)  # of a machine with other work; what waits for ever ends here
+        signal.alarm(600)  # of a machine with other work; what waits for ever ends here
         before, start = megabytes("VmRSS"), time.monotonic()
         item = loader.load(source)
         reason = None if isinstance(item, Item) else item["reason"]

@@ -64,7 +64,7 @@ def served(pusher, versions, vigc_folder, parity_dir, tmp_path_factory):
     found["offline"] = answer(offline, work, "once")
     assert len(pusher.hub.log) == requests
     for process in (first, offline):
-        process.communicate(timeout=60)
+        process.communicate()
     found["files"] = pusher.hub.repo(DATASET).states()[-1]
     found["photo"] = work / "photo.jpg"
     return found

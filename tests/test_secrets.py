@@ -81,7 +81,7 @@ def done(hub, parity_dir, parity_config, tmp_path_factory):
         environment.pop(name)
     arguments = [work, parity_dir, pictures, work / "in" / "conversation_58k.json"]
     process = subprocess.run(
-        [sys.executable, SCRIPT, *arguments], capture_output=True, text=True, env=environment, cwd=work, timeout=500
+        [sys.executable, SCRIPT, *arguments], capture_output=True, text=True, env=environment, cwd=work
     )
     assert process.returncode == 0, process.stderr[-3000:]
     print(process.stdout, process.stderr)

@@ -55,7 +55,7 @@ def images(parity_dir):
 def in_own_process(*launcher, **options):
     command = [sys.executable, *launcher, str(SCRIPT), json.dumps(options, default=str)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 def result_of(output):
@@ -450,7 +450,7 @@ def test_sharded_weights_give_the_same_step(vigc_folder, images, tmp_path):
         str(ROOT / "tests" / "sharded_step.py"), str(vigc_folder), str(images), str(tmp_path / "result.json"),
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     whole, sharded, half, processes = json.loads((tmp_path / "result.json").read_text(encoding="utf-8")).values()
     assert processes == 2 and sharded["layers"] == 8
