@@ -11,8 +11,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from vigc.errors import BusyError, JudgeError
-from vigc.processing.atomic import LinkError, refuse_link
+from vigc.errors import BusyError, JudgeError, LinkError
+from vigc.processing.atomic import refuse_link
 from vigc.processing.bounded_parsing import parse_json
 
 # With this begins every line of ours: a last line without end that begins otherwise is not ours to take away.

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vigc.errors import GenerationError
-from vigc.processing.atomic import LinkError, refuse_link
+from vigc.errors import GenerationError, LinkError
+from vigc.processing.atomic import refuse_link
 
 STATE = "_vigc"
 LOCKS = f"{STATE}/locks"

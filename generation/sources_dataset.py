@@ -23,7 +23,7 @@ from vigc.processing.image_names import unusable
 from vigc.processing.images import Picture, load_picture
 from vigc.processing.json_rows import json_form
 from vigc.processing.llava import short
-from vigc.processing.loading import files_state, load_rows, load_split
+from vigc.processing.loading import files_state, load_split
 from vigc.processing.local_datasets import is_saved, saved_files
 from vigc.processing.wording import MAX_REASON, cut, reason_of
 
@@ -112,7 +112,7 @@ class DatasetRows:
             self.table, self._origin = _ParquetRows([str(place)]), [_state(str(place))]
             return
         files = [place] if place.is_file() else saved_files(place, split)
-        self.table = _LoadedRows(load_rows(str(place), split=split))
+        self.table = _LoadedRows(load_split(str(place), split=split)[1])
         self._origin = [[files_state(map(str, files))]]
 
     @property

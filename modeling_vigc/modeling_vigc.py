@@ -187,8 +187,7 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
             image_embeds: float (B, patches + 1, vision width) from [`get_image_embeds`], instead of `pixel_values`.
             processor: The model's processor. Correction needs it.
             mode: "vig", "vic" or "plain"; the processor returns it, as the following two.
-            task: Each row's type of instruction.
-            questions: Each row's question.
+            task, questions: Each row's type of instruction; each row's question.
             correct: True to correct, False to decode plainly as InstructBLIP does; None corrects if given a processor.
             row_seeds: For sampling, an integer per row on which its text depends alone; by default drawn by torch.
             generation_config: Instead of the model's own.

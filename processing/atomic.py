@@ -11,11 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vigc.errors import BusyError
-
-
-class LinkError(ValueError):
-    """A symbolic link stands where a file or folder of ours is written, and would lead the writing elsewhere."""
+from vigc.errors import BusyError, LinkError
 
 
 def atomic_write(path: Path, data: bytes | Iterable[bytes]) -> None:

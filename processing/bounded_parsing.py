@@ -17,6 +17,8 @@ import yaml
 from datasets import Features
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
+from vigc.errors import NestingError
+
 # Levels of lists and objects in each other. What is parsed is also walked and written again by code that recurses.
 MAX_DEPTH = 100
 # Bytes of a JSON file that is read as a whole. Annotation files, which are larger, are read entry by entry.
@@ -32,13 +34,6 @@ _DECODER = json.JSONDecoder()
 _THRIFT_STRINGS, _THRIFT_ELEMENTS = 64 * 2**20, 1_000_000
 
 
-class NestingError(ValueError):
-    """Lists and objects in each other, more levels of them than any of our files has."""
-
-    def __init__(self) -> None:
-        super().__init__(f"is nested more than {MAX_DEPTH} levels deep")
-
-
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text.
 
@@ -49,7 +44,7 @@ def parse_json(text: str | bytes) -> Any:
     try:
         value = json.loads(decoded)
     except RecursionError:
-        raise NestingError from None
+        raise NestingError(MAX_DEPTH) from None
     _check_depth(value, decoded, 0, len(decoded))
     return value
 
@@ -64,7 +59,7 @@ def decode_json(text: str, at: int) -> tuple[Any, int]:
     try:
         value, end = _DECODER.raw_decode(text, at)
     except RecursionError:
-        raise NestingError from None
+        raise NestingError(MAX_DEPTH) from None
     _check_depth(value, text, at, end)
     return value, end
 
@@ -83,7 +78,7 @@ def _check_depth(value: Any, text: str, start: int, end: int) -> None:
         ]
         if not level:
             return
-    raise NestingError
+    raise NestingError(MAX_DEPTH)
 
 
 def read_json(path: Path) -> Any:
@@ -150,7 +145,7 @@ class _BoundedLoader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         self._level += 1
         if self._level > MAX_DEPTH:
-            raise NestingError
+            raise NestingError(MAX_DEPTH)
         repeats = self.check_event(yaml.AliasEvent)
         node = super().compose_node(parent, index)
         self._level -= 1
@@ -193,6 +188,6 @@ def features_of(schema: pa.Schema) -> Features:
     try:
         return Features.from_arrow_schema(schema)
     except RecursionError:
-        raise NestingError from None
+        raise NestingError(MAX_DEPTH) from None
     except (TypeError, AttributeError, LookupError) as error:
         raise ValueError(f"its 'huggingface' metadata is damaged ({type(error).__name__}: {error})") from error

@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json
 
-from vigc.errors import AnnotationError
+from vigc.errors import AnnotationError, NestingError
 
-from .bounded_parsing import NestingError, decode_json
+from .bounded_parsing import decode_json
 from .file_forms import DAMAGED_GZIP, opened
 
 _CHUNK = 1 << 20

@@ -52,18 +52,10 @@ def load_rows(
         DatasetError: Its settings or a row name a file that lies elsewhere, or an address.
         ValueError: There is no such configuration or split; `datasets` raises others, too, where it cannot read.
     """
-    place, own = Path(path), OwnFiles(path)
-    if place.is_file():
-        if place.suffix == ".parquet":
-            _check_schemas([str(place)])
-        copies = Path(datasets.config.HF_DATASETS_CACHE) / "vigc"
-        rows = file_rows(place, split, copies / files_state([str(place)]))
-    elif is_saved(place):
-        rows = saved_rows(place, split)
-    else:
-        builder, rows = load_split(path, name, split=split, revision=revision)
-        if is_folder_of_pictures(builder):
-            own.add_unpacked()
+    builder, rows = load_split(path, name, split=split, revision=revision)
+    own = OwnFiles(path)
+    if builder is not None and is_folder_of_pictures(builder):
+        own.add_unpacked()
     for folder in images:
         own.add(folder)
     return _confined_rows(rows, own)
@@ -71,8 +63,19 @@ def load_rows(
 
 def load_split(
     path: str, name: str | None = None, *, split: str = "train", revision: str | None = None
-) -> tuple[DatasetBuilder, Dataset]:
-    """As [`load_rows`], with the builder, for who opens pictures by [`OwnFiles.confined`]: rows are not looked at."""
+) -> tuple[DatasetBuilder | None, Dataset]:
+    """As [`load_rows`], for who opens images by [`OwnFiles.confined`]: rows are not looked at.
+
+    Returns:
+        The builder, None for a single file and for a folder of `save_to_disk`; and the rows.
+    """
+    place = Path(path)
+    if place.is_file():
+        _check_schemas([str(place)])
+        copies = Path(datasets.config.HF_DATASETS_CACHE) / "vigc"
+        return None, file_rows(place, split, copies / files_state([str(place)]))
+    if is_saved(place):
+        return None, saved_rows(place, split)
     builder = confined_builder(path, name, revision=revision)
     if Path(path).is_dir():
         found = builder.config.data_files or {}

@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import BatchFeature, InstructBlipProcessor
-from transformers.image_utils import make_flat_list_of_images
 from transformers.utils.hub import cached_file
 
+from .image_rows_vigc import image_rows
 from .instructions_vigc import ANSWER_MARK, QuestionAnswer, instruction_type, parse_pair
 
 # An image and a user turn become the question as VIC knows it; an assistant turn becomes what is to be learnt. A text
@@ -147,7 +147,7 @@ class VigcProcessor(InstructBlipProcessor):
         Raises:
             ValueError: Nothing to work on, an unknown task, an empty question, or counts that do not agree.
         """
-        pictures, shown = (None, None) if images is None else _flat_pictures(images)
+        pictures, shown = (None, None) if images is None else image_rows(images)
         rows = self._rows(shown, text, task, target)
         token_kwargs = {name: kwargs.pop(name) for name in _TOKEN_KWARGS if name in kwargs}
         for name in _NOT_OURS:
@@ -359,20 +359,6 @@ class VigcProcessor(InstructBlipProcessor):
     def _pad_id(self) -> int:
         pad = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if pad is None else pad
-
-
-def _flat_pictures(images: Any) -> tuple[list[Any] | None, list[bool]]:
-    """The pictures as a list, None if there are none, and which rows have one.
-
-    `images` is one picture, a list of pictures (None: a row without), or a list of lists of one or none, as TRL's.
-    """
-    nested = images if isinstance(images, (list, tuple)) else ()
-    rows = [one if isinstance(one, (list, tuple)) else [one] for one in nested]
-    rows = [[one for one in row if one is not None] for row in rows]
-    if all(len(row) == 1 for row in rows) or any(len(row) > 1 for row in rows):
-        flat = [] if images == [] else cast(list[Any], make_flat_list_of_images(images))
-        return flat, [True] * len(flat)
-    return [row[0] for row in rows if row] or None, [bool(row) for row in rows]
 
 
 def _without_places(text: str) -> str:

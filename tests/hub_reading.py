@@ -21,10 +21,10 @@ os.environ.update(HF_ENDPOINT=hub.endpoint, HF_HUB_DISABLE_XET="1", HF_HUB_DISAB
 import huggingface_hub.hf_file_system as hub_files  # noqa: E402
 from datasets import Dataset, Features, Image  # noqa: E402
 from faults import content  # noqa: E402
+from job_codes import exit_code_of  # noqa: E402
 from PIL import Image as Pictures  # noqa: E402
 from scripted import ScriptedModel, ScriptedProcessor  # noqa: E402
 
-from vigc import running  # noqa: E402
 from vigc.generation import GenerateJob  # noqa: E402
 
 # As often, but not as slowly: what is left of the half minute that a client waits for the Hub is not ours to test.
@@ -51,7 +51,7 @@ def run(out, images="ada/pictures"):
     scripted = {"model": ScriptedModel(malformed=0), "processor": ScriptedProcessor(), "batch_size": 1}
     given = {"images": images, "format": "dataset", "types": ["detail"], "shard_size": 2, **scripted}
     with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
-        code = running.do_job("generate", lambda: GenerateJob(**given), out)
+        code = exit_code_of(lambda: GenerateJob(**given), out)
     return code, said.getvalue()
 
 

@@ -104,7 +104,7 @@ def test_popes_own_answers_have_no_ids_and_the_order_of_the_questions(tmp_path):
     ("content", "reason"),
     [
         ('{"question_id": 420, "answer": "a"}\n{"question_id": 421, "ans', "p.json, line 2: is not valid JSON"),
-        (f"[{'[' * 100_000}", "is not valid JSON (maximum recursion depth"),
+        (f"[{'[' * 100_000}", "is not valid JSON (is nested more than 100 levels"),
         ("9" * 5000, "is not valid JSON (Exceeds the limit"),
         ("\ufffd", "line 1: is not valid JSON"),
         ('[{"question_id": 420, "answer": "a"}] [1]', "is no answer"),
@@ -224,7 +224,7 @@ def test_llava_without_reviews_prints_the_commands_that_make_figures(limit, tmp_
     scored = run_as_printed(score)
     assert scored.exit_code == 0 and "LLaVA-eval all: " in scored.output, scored.output
     assert "vigc judge" not in scored.output
-    assert json.loads((tmp_path / "r.json").read_text())["model"] == "vigc_tiny"
+    assert json.loads((tmp_path / "r.json").read_text())["model"] == "vigc-tiny"
 
 
 def test_the_judge_takes_predictions_and_any_layout_of_answers(tiny, tmp_path):

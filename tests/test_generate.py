@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Features, load_dataset
+from job_codes import exit_code_of
 from PIL import ExifTags, Image
 from transformers import T5Config
 
@@ -25,7 +26,6 @@ from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.processing import GENERATED_FEATURES
 from vigc.processing.export import export_dataset
 from vigc.processing.mixing import training_rows
-from vigc.running import do_job
 
 TYPES = ("conversation", "detail", "complex")
 
@@ -255,7 +255,7 @@ def test_without_correction_the_answer_is_the_draft(made, pictures, model, proce
 def test_questions_alone_have_the_same_answers_and_no_drafts(made, pictures, model, processor, tmp_path, capsys):
     folder = tmp_path / "answers"
     job = GenerateJob(images=pictures, model=model, processor=processor, settings={"iqf_draft": False})
-    assert do_job("generate", lambda: job, folder) == 3
+    assert exit_code_of(lambda: job, folder) == 3
     told = capsys.readouterr().out
     assert "  question  " in told and "  answer  " in told and "  draft  " not in told and "edited" not in told
     answers, corrected = texts_of(folder), texts_of(made[0])

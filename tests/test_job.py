@@ -17,6 +17,7 @@ import pytest
 from bugs import BUGS
 from conftest import ROOT
 from faults import content, make_inputs
+from job_codes import exit_code_of
 from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 
@@ -35,7 +36,6 @@ from vigc.generation import job as jobs
 from vigc.generation.attempts import is_endless, is_same_question
 from vigc.generation.sources import Files
 from vigc.modeling_vigc import VigcForConditionalGeneration
-from vigc.running import do_job
 
 
 @pytest.fixture
@@ -289,14 +289,14 @@ def test_a_shard_that_another_process_holds_is_no_success(place, capsys):
         **{"types": ["conversation", "detail"], "shard_size": 4, "batch_size": 2},
     )
     with locks.hold(out, "shard-00002") as free:
-        assert free and do_job("generate", lambda: job, out) == 5
+        assert free and exit_code_of(lambda: job, out) == 5
         told = capsys.readouterr()
         assert "another process holds 1 shard of this share" in told.err and "1 shard still to be written" in told.out
         assert not (out / ledger.CARD).exists()
         # A rank answers for its own share alone.
-        assert do_job("generate", lambda: replace(job, rank=0, world_size=2), out) == 5
-        assert do_job("generate", lambda: replace(job, rank=1, world_size=2), out) == 3
-    assert do_job("generate", lambda: job, out) == 3 and (out / ledger.CARD).exists()
+        assert exit_code_of(lambda: replace(job, rank=0, world_size=2), out) == 5
+        assert exit_code_of(lambda: replace(job, rank=1, world_size=2), out) == 3
+    assert exit_code_of(lambda: job, out) == 3 and (out / ledger.CARD).exists()
 
 
 # Asking again
@@ -338,7 +338,7 @@ def test_a_finished_folder_is_verified_and_mended(place, capsys, how):
         },
         **{"types": ["conversation", "detail"], "shard_size": 4, "batch_size": 2},
     )
-    assert do_job("generate", lambda: job, out) == 3
+    assert exit_code_of(lambda: job, out) == 3
     before = content(out)
     (sample, *_) = sorted(path.relative_to(out).as_posix() for path in out.glob("samples/*"))
     state = [ledger.PLAN, ledger.INPUTS, ledger.EXCLUDED, ledger.FINISHED]
@@ -351,19 +351,19 @@ def test_a_finished_folder_is_verified_and_mended(place, capsys, how):
         # A changed bit is only found by reading all, which --verify does. What is read anyway is checked anyway.
         ask = how == "bit" and name not in (*state[:2], ledger.FINISHED, ledger.record_name(1), ledger.EXCLUDED)
         if ask:
-            assert do_job("generate", lambda: job, out) == 3 and content(out) != before, name
+            assert exit_code_of(lambda: job, out) == 3 and content(out) != before, name
             assert "Nothing to do" in capsys.readouterr().out
         checked = replace(job, verify=ask, model=ScriptedModel(log=log))
         damaged = content(out)
-        assert do_job("generate", partial(replace, checked), out, dry_run=True) == 0 and content(out) == damaged
+        assert exit_code_of(partial(replace, checked), out, dry_run=True) == 0 and content(out) == damaged
         assert f"to be written again, 1 file:\n  {name} " in capsys.readouterr().out, name
         log.unlink(missing_ok=True)
-        assert do_job("generate", partial(replace, checked), out) == 3
+        assert exit_code_of(partial(replace, checked), out) == 3
         told = capsys.readouterr().out
         assert f"Missing or damaged, and written again, 1 file:\n  {name} " in told, (name, told)
         assert content(out) == before, name
         assert log.exists() == (name in (*rows, ledger.record_name(1))), "the model is only needed for rows"
-    assert do_job("generate", lambda: replace(job, verify=True), out) == 3
+    assert exit_code_of(lambda: replace(job, verify=True), out) == 3
     assert f"Verified: {len(before) - 1} files, all as they were written" in capsys.readouterr().out
     assert content(out) == before
 
@@ -373,12 +373,12 @@ def test_a_correction_is_verified_too(place, capsys):
     job = CorrectJob(
         dataset=place / "llava.json", image_root=root, model=ScriptedModel(), processor=ScriptedProcessor(), verify=True
     )
-    assert do_job("correct", lambda: job, out) == 3
+    assert exit_code_of(lambda: job, out) == 3
     before = content(out)
     spoil(out / "corrected" / "train-00000.parquet", "bit")
-    assert do_job("correct", lambda: replace(job, verify=False), out) == 2
+    assert exit_code_of(lambda: replace(job, verify=False), out) == 2
     assert "A file of rows is damaged" in (told := capsys.readouterr().err) and "with --verify finds it" in told
-    assert do_job("correct", lambda: job, out) == 3
+    assert exit_code_of(lambda: job, out) == 3
     assert "train-00000.parquet has other bytes than were written" in capsys.readouterr().out
     assert content(out) == before
 
@@ -663,14 +663,14 @@ def test_too_little_memory_anywhere_ends_in_a_sentence(place, monkeypatch, capsy
     place_of = {"picture": (Files, "open"), "pixels": (ScriptedProcessor, "__call__"), "rows": (jobs, "commit")}
     if where != "model":
         monkeypatch.setattr(*place_of.get(where, (finish, "write_report")), fail)
-    assert do_job("generate", lambda: GenerateJob(**job), place / "out") == 75
+    assert exit_code_of(lambda: GenerateJob(**job), place / "out") == 75
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and ("Memory does not suffice" in told or "does not fit into memory" in told)
     if where == "rows":
         assert ("(MemoryError)" if isinstance(full, MemoryError) else "(could not create a primitive)") in told
     monkeypatch.undo()
     if where != "model":
-        assert do_job("generate", lambda: GenerateJob(**job), place / "out") == 3
+        assert exit_code_of(lambda: GenerateJob(**job), place / "out") == 3
 
 
 def test_an_operation_that_a_library_lacks_is_no_want_of_memory(place):
@@ -695,10 +695,10 @@ def test_a_folder_that_must_not_be_written_is_said_on_one_line(place, monkeypatc
     for function in ("mkdir", "replace"):
         with monkeypatch.context() as patch:
             patch.setattr(os, function, fail)
-            assert do_job("generate", lambda: job, place / function) == 2
+            assert exit_code_of(lambda: job, place / function) == 2
             told = capsys.readouterr().err
             assert told.count("\n") == 1 and said in told and "give another --output" in told
-    assert do_job("generate", lambda: job, place / "out") == 3
+    assert exit_code_of(lambda: job, place / "out") == 3
 
 
 def test_too_little_memory_costs_a_correction_nothing_but_time(place):
@@ -765,8 +765,8 @@ def coco_job(place, names, **given):
 def test_a_mount_point_without_its_pictures_sets_none_aside(place, capsys, left):
     job = coco_job(place, [f"{part}/{index}.png" for part in "ab" for index in range(8)])
     root, saved, out = place / "root", place / "saved", place / "out" / "data"
-    assert do_job("generate", lambda: job, place / "whole" / "data") == 0
-    assert do_job("generate", lambda: replace(job, rank=0, world_size=4), out) == 0
+    assert exit_code_of(lambda: job, place / "whole" / "data") == 0
+    assert exit_code_of(lambda: replace(job, rank=0, world_size=4), out) == 0
     shutil.copytree(root, saved)
     shutil.rmtree(root)
     root.mkdir()
@@ -776,13 +776,13 @@ def test_a_mount_point_without_its_pictures_sets_none_aside(place, capsys, left)
         shutil.copytree(saved / "a", root / "a")
         (root / "b").mkdir()
     capsys.readouterr()
-    assert do_job("generate", lambda: job, out) == 75
+    assert exit_code_of(lambda: job, out) == 75
     said = "the place of the pictures is gone or empty" if left == "a part" else "None of 16 pictures can be read"
     assert said in (told := capsys.readouterr().err) and "run the same command again" in told
     assert ledger.read_quarantine(out) == [] and not (out / ledger.FINISHED).exists()
     shutil.copytree(saved, root, dirs_exist_ok=True)
     (root / "not mounted").unlink(missing_ok=True)
-    assert do_job("generate", lambda: job, out) == 0 and content(out) == content(place / "whole" / "data")
+    assert exit_code_of(lambda: job, out) == 0 and content(out) == content(place / "whole" / "data")
 
 
 @pytest.mark.parametrize("dedup", [False, True])
@@ -792,16 +792,16 @@ def test_an_entry_in_an_empty_folder_is_set_aside_and_blocks_nothing(place, caps
     for name in missing:
         (place / "root" / name).unlink()
     (place / "root" / "b" / "deeper").rmdir()
-    assert do_job("generate", lambda: job, place / "dry", dry_run=True) == 0, capsys.readouterr().err
+    assert exit_code_of(lambda: job, place / "dry", dry_run=True) == 0, capsys.readouterr().err
     # Begun, and killed before its end: the beginning counts.
-    assert do_job("generate", lambda: replace(job, rank=0, world_size=3), place / "out") == 0
-    assert do_job("generate", lambda: job, place / "out") == 3, capsys.readouterr().err
+    assert exit_code_of(lambda: replace(job, rank=0, world_size=3), place / "out") == 0
+    assert exit_code_of(lambda: job, place / "out") == 3, capsys.readouterr().err
     assert [record["path"] for record in ledger.read_quarantine(place / "out")] == missing
     assert json.loads((place / "out" / ledger.EMPTY_FOLDERS).read_text()) == ["a/gone", "b", "b/deeper"]
-    assert do_job("generate", lambda: job, place / "out", dry_run=True) == 0
+    assert exit_code_of(lambda: job, place / "out", dry_run=True) == 0
     # What another job replaces knows nothing of it.
     Image.new("RGB", (6, 5), "red").save(place / "root" / "b" / "x.png")
-    assert do_job("generate", lambda: replace(job, overwrite=True), place / "out") == 3
+    assert exit_code_of(lambda: replace(job, overwrite=True), place / "out") == 3
     assert [record["path"] for record in ledger.read_quarantine(place / "out")] == missing[:2]
     assert json.loads((place / "out" / ledger.EMPTY_FOLDERS).read_text()) == ["a/gone"]
 
@@ -811,7 +811,7 @@ def test_pictures_that_are_missing_among_others_are_set_aside(place):
     missing = ["0.png", "4.png", "5.png", "6.png", "7.png"]  # one of the first shard, and the second
     for name in missing:
         (place / "root" / name).unlink()
-    assert do_job("generate", lambda: job, place / "out") == 3
+    assert exit_code_of(lambda: job, place / "out") == 3
     assert [record["path"] for record in ledger.read_quarantine(place / "out")] == missing
 
 
@@ -936,7 +936,7 @@ place = Path({str(place)!r})
 model = faults.ScriptedModel(hold=place / "go", free=12)
 job = GenerateJob(images=place / "pictures", types=["detail"], model=model,
                   processor=faults.ScriptedProcessor(), shard_size=4, batch_size=2)
-sys.exit(running.do_job("generate", lambda: job, place / "out"))
+sys.exit(exit_code_of(lambda: job, place / "out"))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     try:

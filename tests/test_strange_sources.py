@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Features, Image, List, Value
+from job_codes import exit_code_of
 from PIL import Image as Pictures
 from scripted import ScriptedModel, ScriptedProcessor
 
@@ -14,7 +15,6 @@ from vigc.errors import GenerationError
 from vigc.generation import GenerateJob, correct_dataset, generate_dataset, ledger
 from vigc.generation import sources_dataset as tables
 from vigc.generation.exclusion import ExcludedIds
-from vigc.running import do_job
 
 CHAT = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A cat."}]
 
@@ -107,7 +107,7 @@ def damaged(tmp_path):
 def test_damaged_rows_of_parquet_are_set_aside(damaged, tmp_path):
     path = damaged("image.bytes")
     job = GenerateJob(images=path, format="dataset", types=["detail"], shard_size=3, **scripted())
-    assert do_job("generate", lambda: job, tmp_path / "out") == 3
+    assert exit_code_of(lambda: job, tmp_path / "out") == 3
     assert [row["image_id"] for row in rows_of(tmp_path / "out")] == [f"id{n}" for n in (*range(4), *range(8, 12))]
     aside = set_aside(tmp_path / "out")
     assert sorted(aside) == [f"row {number}" for number in range(4, 8)]
@@ -133,7 +133,7 @@ def test_a_disk_that_fails_is_no_damaged_file(damaged, tmp_path, monkeypatch):
 
     monkeypatch.setattr(tables.pq.ParquetFile, "read_row_group", fail)
     job = GenerateJob(images=path, format="dataset", types=["detail"], **scripted())
-    assert do_job("generate", lambda: job, tmp_path / "out") == 75
+    assert exit_code_of(lambda: job, tmp_path / "out") == 75
     assert not list(tmp_path.glob("out/quarantine/*"))
 
 
@@ -210,7 +210,7 @@ def test_several_pictures_of_a_row_are_read_in_any_form(tmp_path):
 
 def test_rows_cannot_hold_paths_of_a_datasets_pictures(tmp_path, capsys):
     given = {"images": tmp_path / "data.parquet", "format": "dataset", "store": "path"}
-    assert do_job("generate", lambda: GenerateJob(types=["detail"], **given, **scripted()), tmp_path / "out") == 2
+    assert exit_code_of(lambda: GenerateJob(types=["detail"], **given, **scripted()), tmp_path / "out") == 2
     assert "a dataset has them in its rows: use 'embed'" in capsys.readouterr().err
     with pytest.raises(GenerationError, match="a dataset has them in its rows"):
         correct_dataset("ada/pictures", tmp_path / "out", store="path", **scripted())

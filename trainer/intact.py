@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from vigc.errors import CheckpointError
-from vigc.processing.bounded_parsing import read_json
+from vigc.processing.bounded_parsing import parse_json, read_json
 
 STATE = "trainer_state.json"
 # What a record says of its own checkpoint, beside what the run is.
@@ -37,7 +37,7 @@ def state_hash(state: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     said = {name: value for name, value in state.items() if name != "stateful_callbacks"}
     kept = {name: value for name, value in record.items() if name != STATE_HASH}
     # Through JSON and back: tuples become lists, as in the file.
-    plain = json.loads(json.dumps([said, kept]))
+    plain = parse_json(json.dumps([said, kept]))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 

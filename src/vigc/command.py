@@ -38,7 +38,7 @@ def add_command(app: typer.Typer, function: Callable[..., None], name: str | Non
 
     @wraps(function)
     def called(*arguments: Any, debug: bool = False, **options: Any) -> None:
-        with _reporting_errors(title, debug):
+        with reporting_errors(title, debug):
             function(*arguments, **options)
 
     declared = inspect.signature(function, eval_str=True)
@@ -50,7 +50,7 @@ def add_command(app: typer.Typer, function: Callable[..., None], name: str | Non
 
 
 @contextmanager
-def _reporting_errors(title: str, debug: bool) -> Iterator[None]:
+def reporting_errors(title: str, debug: bool) -> Iterator[None]:
     """Prints an error as one line on stderr and raises `typer.Exit` with its exit code."""
     try:
         with _sigterm_interrupts():

@@ -14,6 +14,8 @@
     ├── MixError                 2    `vigc mix`
     ├── ExportError              2    `vigc export`
     ├── PushError                2    `vigc push`
+    ├── LinkError                2    a link stands where vigc writes
+    ├── NestingError             2    JSON or YAML nested too deeply
     ├── DatasetError             2    a dataset that is not loaded
     ├── LayoutError              2    an entry that is not of the layout it is read in
     ├── AnnotationError          2    a file of annotations
@@ -99,6 +101,21 @@ class ExportError(VigcError):
 
 class PushError(VigcError):
     """A folder that cannot be published as it is, or a request that the Hub refuses."""
+
+
+class LinkError(VigcError):
+    """A symbolic link stands where a file or folder of vigc is written, and would lead the writing elsewhere."""
+
+
+class NestingError(VigcError):
+    """JSON or YAML in more levels than any file of the field has.
+
+    Args:
+        most: How many levels are read.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"is nested more than {most} levels deep")
 
 
 class DatasetError(VigcError):

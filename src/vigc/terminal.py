@@ -32,7 +32,7 @@ def count(number: int, what: str) -> str:
 def line(text: str) -> str:
     """Text of unknown origin on one line of bounded length, without characters that a terminal would obey."""
     if len(text) > _MOST_CHARACTERS:
-        half = _MOST_CHARACTERS // 2
+        half = _MOST_CHARACTERS // 2 - 30
         text = f"{text[:half]} [... {len(text) - 2 * half:,} characters ...] {text[-half:]}"
     return _inert(" ".join(text.split()))
 
