@@ -187,7 +187,8 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
             image_embeds: float (B, patches + 1, vision width) from [`get_image_embeds`], instead of `pixel_values`.
             processor: The model's processor. Correction needs it.
             mode: "vig", "vic" or "plain"; the processor returns it, as the following two.
-            task, questions: Each row's type of instruction; each row's question.
+            task: Each row's type of instruction.
+            questions: Each row's question.
             correct: True to correct, False to decode plainly as InstructBLIP does; None corrects if given a processor.
             row_seeds: For sampling, an integer per row on which its text depends alone; by default drawn by torch.
             generation_config: Instead of the model's own.
@@ -206,11 +207,7 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
             kwargs = {**given_settings(generation_config), **kwargs}
         iqf = {name: kwargs.pop(name) for name in IQF_SETTINGS if name in kwargs}
         if mode == "plain":
-            if pixel_values is None:
-                raise ValueError("Plain decoding needs pixel_values; image_embeds serve corrections only.")
-            kwargs |= {"generation_config": self._decoding_config(kwargs), "logits_processor": logits_processor}
-            with loaded(self):
-                return super().generate(pixel_values, input_ids=input_ids, **kwargs)
+            return self._decode_plainly(pixel_values, input_ids, logits_processor, kwargs)
         stretch = kwargs.pop("interpolate_pos_encoding", False)
         decoding, settings = self._correction(processor, {**iqf, **kwargs}, logits_processor)
         if image_embeds is None:
@@ -224,6 +221,19 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
         ids = torch.empty(len(requests), 0, dtype=torch.long, device=self.device) if input_ids is None else input_ids
         output = to_output([rows[request] for request in requests], processor, settings, mode, ids)
         return output if decoding.config.return_dict_in_generate else cast(torch.Tensor, output.sequences)
+
+    def _decode_plainly(
+        self,
+        pixel_values: torch.Tensor | None,
+        input_ids: torch.LongTensor | None,
+        logits_processor: list[LogitsProcessor] | None,
+        settings: dict[str, Any],
+    ) -> torch.Tensor:
+        if pixel_values is None:
+            raise ValueError("Plain decoding needs pixel_values; image_embeds serve corrections only.")
+        settings |= {"generation_config": self._decoding_config(settings), "logits_processor": logits_processor}
+        with loaded(self):
+            return super().generate(pixel_values, input_ids=input_ids, **settings)
 
     def generate_stream(
         self,

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-MAX_SHOWN = 200
-MAX_REASON = 1_000
+from vigc.errors import MAX_REASON, MAX_SHOWN, cut
 
-
-def cut(text: str, most: int = MAX_SHOWN) -> str:
-    """A text of at most `most` characters: of a longer one its beginning, and how long it is.
-
-    Every name and reason that strangers may have written passes through here on its way to a message or a record.
-    """
-    if len(text) <= most:
-        return text
-    ending = f"... ({len(text):,} characters)"
-    return text[: most - len(ending)] + ending
+__all__ = ["MAX_REASON", "MAX_SHOWN", "cut", "reason_of"]
 
 
 def reason_of(error: BaseException, *, path: bool = True) -> str:

@@ -34,6 +34,20 @@ import errno
 import os
 import re
 
+MAX_SHOWN = 200
+MAX_REASON = 1_000
+
+
+def cut(text: str, most: int = MAX_SHOWN) -> str:
+    """A text of at most `most` characters: of a longer one its beginning, and how long it is.
+
+    Every name and reason that strangers may have written passes through here on its way to a message or a record.
+    """
+    if len(text) <= most:
+        return text
+    ending = f"... ({len(text):,} characters)"
+    return text[: most - len(ending)] + ending
+
 
 class VigcError(ValueError):
     """Something that was given cannot be worked with. The message says what, the value, and the fix.
@@ -141,8 +155,8 @@ class AnnotationError(VigcError):
     ) -> None:
         place = "" if line is None else f", line {line}"
         place += "" if index is None else f", entry {index}"
-        super().__init__(f"{os.fspath(path)}{place}: {reason}")
-        self.path, self.reason, self.index, self.line = path, reason, index, line
+        self.path, self.reason, self.index, self.line = path, cut(reason, MAX_REASON), index, line
+        super().__init__(f"{os.fspath(path)}{place}: {self.reason}")
 
 
 class ImageError(VigcError):
@@ -154,9 +168,8 @@ class ImageError(VigcError):
     """
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"picture {name!r} {reason}")
-        self.name = name
-        self.reason = reason
+        self.name, self.reason = cut(name), cut(reason, MAX_REASON)
+        super().__init__(f"picture {self.name!r} {self.reason}")
 
 
 class ImagePathError(ImageError):
