@@ -168,7 +168,7 @@ class ImageError(VigcError):
     """
 
     def __init__(self, name: str, reason: str) -> None:
-        self.name, self.reason = cut(name), cut(reason, MAX_REASON)
+        self.name, self.reason = cut(name, MAX_REASON), cut(reason, MAX_REASON)
         super().__init__(f"picture {self.name!r} {self.reason}")
 
 
