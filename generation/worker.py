@@ -199,7 +199,7 @@ class Worker(ABC):
 
     @torch.no_grad()
     def score(self, name: str, rows: Sequence[dict[str, Any]], embeds: torch.Tensor, task: str | None) -> None:
-        """Measures texts once more, into the rows; an empty text has no score.
+        """Measures texts once more, into the rows.
 
         Args:
             name: The score: "visual_dependency" of the answers, or "draft_logprob" of drafts that have none yet.
@@ -208,16 +208,14 @@ class Worker(ABC):
             task: The type of their questions, or None.
         """
         measure, column = _MEASURES[name]
-        places = [place for place, row in enumerate(rows) if row[column] and row[column].strip()]
-        scored, seen = [rows[place] for place in places], embeds[places]
 
         def scores(part: slice) -> list[float]:
-            asked = [str(row["question"]) for row in scored[part]]
-            texts = [str(row[column]) for row in scored[part]]
-            return measure(self.model, self.processor, seen[part], asked, texts, [task] * len(asked))
+            asked = [str(row["question"]) for row in rows[part]]
+            texts = [str(row[column]) for row in rows[part]]
+            return measure(self.model, self.processor, embeds[part], asked, texts, [task] * len(asked))
 
-        parts = self.fitting.run(len(scored), scores)
-        for row, score in zip(scored, [score for part in parts for score in part], strict=True):
+        parts = self.fitting.run(len(rows), scores)
+        for row, score in zip(rows, [score for part in parts for score in part], strict=True):
             row["scores"][name] = score
 
     def row(

@@ -178,7 +178,7 @@ PLACES = {
     "takes_the_first_plan": {"start": 8},
     "writes_in_place": {"start": 20},
     "marks_too_early": {"start": 20},
-    "swallows_errors_of_writing": {"harms": [28], "start": 5},
+    "swallows_errors_of_writing": {"harms": [28], "start": 60},
     "leaves_shards_out_after_an_error": {"harms": [5], "start": 30},
     "appends_to_the_quarantine": {"start": 30},
     "says_finished_first": {"start": 85},
