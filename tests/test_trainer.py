@@ -25,7 +25,7 @@ from transformers import TrainerCallback, TrainingArguments, masking_utils
 
 from vigc.convert_config import PRESETS, vigc_config
 from vigc.convert_keys import to_transformers
-from vigc.errors import is_transient
+from vigc.errors import CheckpointError, DivergenceError, is_transient
 from vigc.modeling_vigc import VigcForConditionalGeneration, backbone_vigc
 from vigc.processing import VigcProcessor
 from vigc.trainer import (
@@ -38,7 +38,6 @@ from vigc.trainer import (
 )
 from vigc.trainer.adapters import choose_trained
 from vigc.trainer.disk import disk_errors
-from vigc.trainer.errors import CheckpointError, DivergenceError
 from vigc.trainer.mixture import Sample
 from vigc.trainer.train import load_model as load_base
 from vigc.trainer.vigc_config import learning_rate_factor

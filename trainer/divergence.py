@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from vigc.errors import DivergenceError
+
 from .checkpoints import last_complete
-from .errors import DivergenceError
 from .mixture import Sample, VigcMixture
 from .rows import row_name
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from .errors import CheckpointError
+from vigc.errors import CheckpointError
 
 STATE = "trainer_state.json"
 # What a record says of its own checkpoint, beside what the run is.

@@ -16,9 +16,8 @@ from transformers import TrainerCallback, TrainerState
 from transformers.trainer_callback import ExportableState
 from transformers.training_args import OptimizerNames
 
-from vigc.errors import TrainingError
+from vigc.errors import CheckpointError, TrainingError
 
-from .errors import CheckpointError
 from .intact import FILES, STATE_HASH, damage, earlier_than, file_hashes, state_hash
 from .mixture import VigcMixture
 from .rows import source_of

@@ -9,9 +9,14 @@
     │   └── JudgeError           2    `vigc judge`
     │       └── RequestRefusedError   one request that a judge refuses; it is recorded, and the others continue
     ├── TrainingError            2    `vigc train`
+    │   ├── CheckpointError           a checkpoint that is damaged or incomplete
+    │   └── DivergenceError           the loss, a gradient or a weight is NaN or infinite
     ├── MixError                 2    `vigc mix`
     ├── ExportError              2    `vigc export`
     ├── PushError                2    `vigc push`
+    ├── LinkError                2    a link stands where vigc writes
+    ├── NestingError             2    JSON or YAML nested too deeply
+    ├── DatasetError             2    a dataset that is not loaded
     ├── LayoutError              2    an entry that is not of the layout it is read in
     ├── AnnotationError          2    a file of annotations
     └── ImageError               2    one image; in a job it is rejected with this reason, and the job continues
@@ -27,6 +32,21 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+
+MAX_SHOWN = 200
+MAX_REASON = 1_000
+
+
+def cut(text: str, most: int = MAX_SHOWN) -> str:
+    """A text of at most `most` characters: of a longer one its beginning, and how long it is.
+
+    Every name and reason that strangers may have written passes through here on its way to a message or a record.
+    """
+    if len(text) <= most:
+        return text
+    ending = f"... ({len(text):,} characters)"
+    return text[: most - len(ending)] + ending
 
 
 class VigcError(ValueError):
@@ -77,6 +97,14 @@ class TrainingError(VigcError):
     """A recipe, data or a checkpoint that cannot be trained on, or a training run that must not continue."""
 
 
+class CheckpointError(TrainingError):
+    """A checkpoint that is damaged or incomplete."""
+
+
+class DivergenceError(TrainingError):
+    """The loss, a gradient or a weight is NaN or infinite."""
+
+
 class MixError(VigcError):
     """Datasets that cannot be mixed as asked."""
 
@@ -87,6 +115,25 @@ class ExportError(VigcError):
 
 class PushError(VigcError):
     """A folder that cannot be published as it is, or a request that the Hub refuses."""
+
+
+class LinkError(VigcError):
+    """A symbolic link stands where a file or folder of vigc is written, and would lead the writing elsewhere."""
+
+
+class NestingError(VigcError):
+    """JSON or YAML in more levels than any file of the field has.
+
+    Args:
+        most: How many levels are read.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"is nested more than {most} levels deep")
+
+
+class DatasetError(VigcError):
+    """A dataset that is not loaded: it names files that are not its own, or its settings cannot be read."""
 
 
 class LayoutError(VigcError):
@@ -108,8 +155,8 @@ class AnnotationError(VigcError):
     ) -> None:
         place = "" if line is None else f", line {line}"
         place += "" if index is None else f", entry {index}"
-        super().__init__(f"{os.fspath(path)}{place}: {reason}")
-        self.path, self.reason, self.index, self.line = path, reason, index, line
+        self.path, self.reason, self.index, self.line = path, cut(reason, MAX_REASON), index, line
+        super().__init__(f"{os.fspath(path)}{place}: {self.reason}")
 
 
 class ImageError(VigcError):
@@ -121,9 +168,8 @@ class ImageError(VigcError):
     """
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"picture {name!r} {reason}")
-        self.name = name
-        self.reason = reason
+        self.name, self.reason = cut(name, MAX_REASON), cut(reason, MAX_REASON)
+        super().__init__(f"picture {self.name!r} {self.reason}")
 
 
 class ImagePathError(ImageError):
@@ -149,6 +195,21 @@ _TRANSIENT_NAMES = (
 _TRANSIENT = {getattr(errno, name) for name in _TRANSIENT_NAMES if hasattr(errno, name)}
 
 
+# How torch, CUDA, oneDNN, the C++ library and the system say that memory did not suffice. A "primitive descriptor" that
+# oneDNN cannot create is another matter: an operation that it does not have.
+_OUT_OF_MEMORY = re.compile(
+    r"[Oo]ut of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|DefaultCPUAllocator|"
+    r"could not create a (primitive(?! desc)|memory)|bad_?alloc|[Cc]annot allocate memory|can't start new thread"
+)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory did not suffice: of the process, or of an accelerator."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
+    )
+
+
 def is_transient(error: BaseException | None) -> bool:
     """Whether the machine is the cause and a later try may succeed: a full disk, no memory, too many open files."""
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _TRANSIENT)
+    return is_out_of_memory(error) or (isinstance(error, OSError) and error.errno in _TRANSIENT)
