@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 
+import forks
 import psutil
 import pytest
 from faults import content
@@ -51,10 +52,8 @@ def pictures(parity_dir, tmp_path):
 
 
 def start(*arguments, **environment):
-    command = [sys.executable, "-m", "vigc", *map(str, arguments)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
-    )
+    environment = {**os.environ, **environment}
+    return forks.popen("-m", "vigc", *arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def workers_below(process):

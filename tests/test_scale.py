@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 
+import forks
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -107,8 +108,8 @@ def write_parquet(path, thousands):
 
 def planned(place, name, format):
     """Plans in a process of its own; returns the inputs taken and the gigabytes of memory that it took."""
-    command = [sys.executable, "-c", PLAN, str(place), name, format]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = forks.run("-c", PLAN, place, name, format)
+    assert result.returncode == 0, result.stderr
     taken, seconds, work, gigabytes = json.loads(result.stdout)
     size = (place / name).stat().st_size / 1e9
     print(f"{taken:,} inputs with about {taken * BOXES:,} boxes ({size:.1f} GB) planned", end="")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 from conftest import ROOT
@@ -53,6 +54,8 @@ def images(parity_dir):
 
 
 def in_own_process(*launcher, **options):
+    if not launcher:
+        return forks.run(SCRIPT, json.dumps(options, default=str))
     command = [sys.executable, *launcher, str(SCRIPT), json.dumps(options, default=str)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
     return subprocess.run(command, capture_output=True, text=True, env=environment)
