@@ -269,16 +269,14 @@ class LocalJudge:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         from vigc.processing.devices import find_device
+        from vigc.processing.model_folder import loading_model
 
         name, folder = os.fspath(model), model_folder(model)
         origin = {"revision": revision, "trust_remote_code": trust_remote_code}
         place = find_device(device, JudgeError)
-        try:
+        with loading_model(name, JudgeError, " as a causal language model"):
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **origin)  # nosec B615: by `revision`
             loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **origin)  # nosec B615: by `revision`
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise JudgeError(f"the judge {name!r} cannot be loaded as a causal language model: {reason}") from error
         if not self._tokenizer.chat_template:
             raise JudgeError(f"the judge {name!r} has no chat template: give a chat model.")
         self._model = loaded.eval().to(place)

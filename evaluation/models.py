@@ -18,7 +18,7 @@ from vigc.errors import EvaluationError
 from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 from vigc.processing.devices import find_device
-from vigc.processing.model_folder import folder_fingerprint
+from vigc.processing.model_folder import folder_fingerprint, loading_model
 from vigc.scenes import model_folder, model_name
 
 from .questions import Question
@@ -143,7 +143,7 @@ def load_answerer(
     place = find_device(device, EvaluationError)
     kind = torch.float32 if dtype == "auto" and place.type == "cpu" else dtype
     here = Path(name).is_dir()
-    try:
+    with loading_model(name, EvaluationError):
         # Named once, so that all is of one commit: transformers no longer notes it in the configuration.
         config_file = None if here else cached_file(name, "config.json", revision=revision)
         commit = extract_commit_hash(config_file, None)
@@ -154,8 +154,6 @@ def load_answerer(
         model_class, processor_class = classes if ours else (AutoModelForImageTextToText, AutoProcessor)
         loaded: Any = model_class.from_pretrained(name, dtype=kind, **hub)
         processor = processor_class.from_pretrained(name, **hub)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise EvaluationError(f"The model {name!r} cannot be loaded: {_first_line(error)}.") from error
     loaded = loaded.to(place).eval()
     found = folder_fingerprint(Path(name)) if here else commit
     known = model_name(name)
@@ -198,7 +196,3 @@ def _placed(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
         else value
         for name, value in inputs.items()
     }
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

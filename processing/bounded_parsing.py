@@ -99,9 +99,11 @@ def read_text(path: Path, limit: int) -> str:
         limit: Bytes that it may have.
 
     Raises:
-        ValueError: It has more, or is not UTF-8.
+        ValueError: It is no regular file, has more, or is not UTF-8.
         OSError: It cannot be read.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for, a device has no end
+        raise ValueError("is not a regular file")
     with path.open("rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:

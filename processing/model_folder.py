@@ -1,12 +1,50 @@
-"""What tells one model folder from another, as a commit does on the Hub."""
+"""Model folders: what tells one from another, as a commit does on the Hub, and what comes of loading a damaged one."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from vigc.errors import VigcError, is_transient
+
+from .wording import MAX_REASON, cut
+
 _SAMPLE_BYTES = 4096
+
+
+@contextmanager
+def loading_model(name: str, kind: type[VigcError], role: str = "") -> Iterator[None]:
+    """What goes wrong while a model is loaded as an error of vigc.
+
+    A damaged folder makes transformers raise whatever its code meets: a `TypeError`, an `AttributeError`.
+
+    Args:
+        name: The model, as the user knows it.
+        kind: Which error it becomes.
+        role: What it is loaded as, such as " as a causal language model".
+
+    Raises:
+        VigcError: It cannot be loaded. Transient errors are raised as they are.
+    """
+    try:
+        yield
+    except VigcError:
+        raise
+    except Exception as error:
+        if is_transient(error) or is_transient(error.__cause__):
+            raise
+        raise kind(f"The model {name!r} cannot be loaded{role}: {_first_line(error)}.") from error
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of what transformers says, whose others are advice; the type of errors that are no sentence."""
+    lines = str(error).strip().splitlines()
+    if isinstance(error, (OSError, ValueError, ImportError, RuntimeError)) and lines:
+        return cut(lines[0].rstrip(".:"), MAX_REASON)
+    return cut(": ".join([type(error).__name__, *lines[:1]]), MAX_REASON)
 
 
 def folder_fingerprint(folder: Path, pattern: str = "**/*") -> str:

@@ -25,6 +25,7 @@ from vigc.processing import VigcProcessor
 from vigc.processing.annotations import read_annotations
 from vigc.processing.chats import is_chat, training_chats
 from vigc.processing.loading import load_rows
+from vigc.processing.model_folder import loading_model
 
 from .adapters import LoraSettings, choose_trained
 from .checkpoints import is_trained_only, last_complete
@@ -79,9 +80,11 @@ def train(
         raise TrainingError(problem)
     training, validation = load_data(plan)
     pinned: dict[str, Any] = {"revision": commit_of(plan.model, plan.revision)}
-    processor = VigcProcessor.from_pretrained(plan.model, **pinned)
+    with loading_model(plan.model, TrainingError):
+        processor = VigcProcessor.from_pretrained(plan.model, **pinned)
+        model = load_model(plan.model, args, **pinned)
     trainer = VigcTrainer(
-        load_model(plan.model, args, **pinned),
+        model,
         args,
         mixture(plan, training, processor),
         processor=processor,
@@ -124,12 +127,12 @@ def dry_run(
     libraries = {"peft": plan.arguments.lora_rank > 0, "bitsandbytes": plan.arguments.load_in_4bit}
     report.problems += [f"library {name}" for name, needed in libraries.items() if needed and find_spec(name) is None]
     try:
-        pinned: dict[str, Any] = {"revision": commit_of(plan.model, plan.revision)}
-        config = VigcConfig.from_pretrained(plan.model, **pinned)
-        processor = VigcProcessor.from_pretrained(plan.model, **pinned)
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        report.problems.append(f"model {plan.model!r}: {reason}")
+        with loading_model(plan.model, TrainingError):
+            pinned: dict[str, Any] = {"revision": commit_of(plan.model, plan.revision)}
+            config = VigcConfig.from_pretrained(plan.model, **pinned)
+            processor = VigcProcessor.from_pretrained(plan.model, **pinned)
+    except TrainingError as error:
+        report.problems.append(str(error))
     report.problems += [problem] if (problem := _model_problem(plan.model)) else []
     if report.problems:
         return report

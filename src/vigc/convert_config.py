@@ -7,8 +7,10 @@ from typing import Any
 
 from transformers import AutoConfig
 
+from vigc.errors import VigcError
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.processing.bounded_parsing import read_json
+from vigc.processing.model_folder import loading_model
 
 # EVA ViT-g/14 without its last block, BERT-base with cross-attention every other layer (`[DEC]` added), Vicuna v1.1.
 _RELEASED = {
@@ -98,7 +100,8 @@ def read_text_config(folder: Path, preset: str | None) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} has no config.json: --language-model takes a Vicuna folder.")
     # A folder that is here has no revisions.
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)  # nosec B615
+    with loading_model(str(folder), VigcError):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)  # nosec B615
     left_out = ("architectures", "dtype", "transformers_version")
     text = {key: value for key, value in config.to_dict().items() if key not in left_out and not key.startswith("_")}
     if preset is not None:

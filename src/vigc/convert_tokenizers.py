@@ -10,7 +10,9 @@ from tokenizers.models import BPE
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import generate_merges
 
+from vigc.errors import VigcError
 from vigc.hub_cards.revisions import commit_of
+from vigc.processing.model_folder import loading_model
 
 _SPACE = "▁"
 _CONTROL = ("<unk>", "<s>", "</s>")
@@ -65,8 +67,9 @@ def load_language_model_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 def load_qformer_tokenizer(name_or_folder: str | Path) -> PreTrainedTokenizerBase:
     """The Q-Former's BERT tokenizer with `[DEC]` as its beginning of sequence, as the released code sets it up."""
-    commit = commit_of(str(name_or_folder))
-    tokenizer = AutoTokenizer.from_pretrained(name_or_folder, revision=commit, trust_remote_code=False)
+    with loading_model(str(name_or_folder), VigcError):
+        commit = commit_of(str(name_or_folder))
+        tokenizer = AutoTokenizer.from_pretrained(name_or_folder, revision=commit, trust_remote_code=False)
     tokenizer.add_special_tokens({"bos_token": DEC})
     tokenizer.truncation_side = "left"
     return tokenizer
