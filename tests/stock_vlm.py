@@ -100,7 +100,7 @@ def save_stock_instructblip(folder):
     config = {
         name: value
         for name, value in ours.config.to_dict().items()
-        if name not in ("model_type", "architectures", "auto_map", "vision_output_layer_norm_eps")
+        if name not in ("model_type", "architectures", "auto_map", "vision_output_layer_norm_eps", "trained_on")
     }
     model = InstructBlipForConditionalGeneration(InstructBlipConfig(**config))
     model.load_state_dict(ours.state_dict())

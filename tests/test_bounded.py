@@ -218,7 +218,8 @@ def test_names_and_entries_of_strangers_are_set_aside(tmp_path):
 
 def test_only_the_bounded_functions_parse():
     """So that the next reader of a file from outside is bounded, too."""
-    allowed = {"processing/bounded_parsing.py", "processing/dataset_files.py"}
+    # The last of them reads files that the user names, whose settings nobody else wrote.
+    allowed = {"processing/bounded_parsing.py", "processing/dataset_files.py", "processing/local_datasets.py"}
     rooms = [path.parent for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests"]
     found = []
     for file in (file for folder in (*rooms, ROOT / "src" / "vigc") for file in folder.rglob("*.py")):

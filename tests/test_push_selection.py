@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from hub_server import REPO, WRITE, Commit, File
-from transformers import AutoProcessor
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from vigc import scenes
@@ -191,7 +190,7 @@ def test_a_model_without_code_is_completed(push, bare, tmp_path):
         place(published, name, content=data)
     named = config["auto_map"]["AutoModelForImageTextToText"]  # as the auto class finds it where vigc is not installed
     model = get_class_from_dynamic_module(named, published).from_pretrained(published)
-    given = AutoProcessor.from_pretrained(published, trust_remote_code=True)
+    given = get_class_from_dynamic_module(processor["auto_map"]["AutoProcessor"], published).from_pretrained(published)
     assert (type(model).__name__, type(given).__name__) == ("VigcForConditionalGeneration", "VigcProcessor")
     assert all(type(one).__module__.startswith("transformers_modules.published.") for one in (model, given))
 

@@ -229,7 +229,7 @@ def test_pictures_of_a_folder_written_again_are_the_new_ones(root, tmp_path):
     shutil.rmtree(one)
     folder("one", 4, 5)
     assert pictures(one, "c") == bytes_of(4, 5)
-    with pytest.raises(GenerationError, match="origin"):
+    with pytest.raises(ConflictError, match="origin"):
         pictures(one, "a")
 
 

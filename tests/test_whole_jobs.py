@@ -47,7 +47,7 @@ def test_rows_may_name_their_pictures_from_end_to_end(parity_dir, vigc_folder, t
     for row in loaded:
         with Image.open(pictures / f"{row['image_id']}.png") as image:
             assert row["image"].convert("RGB").tobytes() == image.convert("RGB").tobytes()
-    assert vigc("report", out)[0] == 0
+    assert vigc("report", out, "--image-root", pictures)[0] == 0
     page = (out / "report" / "index.html").read_text()
     assert page.count("data:image/") >= len(rows), "the page holds the pictures, not their paths"
     for layout in ("trl-sft", "llava"):
