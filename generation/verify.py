@@ -113,9 +113,12 @@ def inspect_shards(folder: Path, plan: dict[str, Any], shards: range, found: Ins
 def reopen(folder: Path, damaged: Iterable[Damage]) -> None:
     """Takes back that what is damaged was finished, so that the job makes it again.
 
-    A shard that another process holds is left to that one.
+    Plan and lists of inputs were written again when the plan was settled, and the end is still theirs. A shard that
+    another process holds is left to that one.
     """
     for damage in damaged:
+        if damage.name in (ledger.PLAN, ledger.INPUTS, ledger.EXCLUDED):
+            continue
         if damage.shard is None:
             (folder / ledger.FINISHED).unlink(missing_ok=True)
             continue
