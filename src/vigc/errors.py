@@ -205,9 +205,11 @@ _OUT_OF_MEMORY = re.compile(
 
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether memory did not suffice: of the process, or of an accelerator."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
-    )
+    if (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    ):  # torch's, which is not imported here
+        return True
+    return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 def is_transient(error: BaseException | None) -> bool:
