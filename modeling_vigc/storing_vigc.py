@@ -35,10 +35,10 @@ class Stored:
         auto_map = getattr(self.config, "auto_map", None) or {}
         self.config.auto_map = {**auto_map, "AutoModel": "modeling_vigc.VigcForConditionalGeneration"}
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """As every model, with code for those who have no vigc."""
         self.set_auto_map()
-        cast(Any, super()).save_pretrained(save_directory, **kwargs)
+        cast(Any, super()).save_pretrained(save_directory, *args, **kwargs)
 
     def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args: Any, **kwargs: Any) -> Any:
         """As for every model, with the card of the folder or repository that this one was loaded from, if it has one.

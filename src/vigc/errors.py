@@ -14,6 +14,8 @@
     ├── MixError                 2    `vigc mix`
     ├── ExportError              2    `vigc export`
     ├── PushError                2    `vigc push`
+    ├── LinkError                2    a link stands where vigc writes
+    ├── NestingError             2    JSON or YAML nested too deeply
     ├── DatasetError             2    a dataset that is not loaded
     ├── LayoutError              2    an entry that is not of the layout it is read in
     ├── AnnotationError          2    a file of annotations
@@ -31,6 +33,20 @@ from __future__ import annotations
 import errno
 import os
 import re
+
+MAX_SHOWN = 200
+MAX_REASON = 1_000
+
+
+def cut(text: str, most: int = MAX_SHOWN) -> str:
+    """A text of at most `most` characters: of a longer one its beginning, and how long it is.
+
+    Every name and reason that strangers may have written passes through here on its way to a message or a record.
+    """
+    if len(text) <= most:
+        return text
+    ending = f"... ({len(text):,} characters)"
+    return text[: most - len(ending)] + ending
 
 
 class VigcError(ValueError):
@@ -101,6 +117,21 @@ class PushError(VigcError):
     """A folder that cannot be published as it is, or a request that the Hub refuses."""
 
 
+class LinkError(VigcError):
+    """A symbolic link stands where a file or folder of vigc is written, and would lead the writing elsewhere."""
+
+
+class NestingError(VigcError):
+    """JSON or YAML in more levels than any file of the field has.
+
+    Args:
+        most: How many levels are read.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"is nested more than {most} levels deep")
+
+
 class DatasetError(VigcError):
     """A dataset that is not loaded: it names files that are not its own, or its settings cannot be read."""
 
@@ -124,8 +155,8 @@ class AnnotationError(VigcError):
     ) -> None:
         place = "" if line is None else f", line {line}"
         place += "" if index is None else f", entry {index}"
-        super().__init__(f"{os.fspath(path)}{place}: {reason}")
-        self.path, self.reason, self.index, self.line = path, reason, index, line
+        self.path, self.reason, self.index, self.line = path, cut(reason, MAX_REASON), index, line
+        super().__init__(f"{os.fspath(path)}{place}: {self.reason}")
 
 
 class ImageError(VigcError):
@@ -137,9 +168,8 @@ class ImageError(VigcError):
     """
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"picture {name!r} {reason}")
-        self.name = name
-        self.reason = reason
+        self.name, self.reason = cut(name, MAX_REASON), cut(reason, MAX_REASON)
+        super().__init__(f"picture {self.name!r} {self.reason}")
 
 
 class ImagePathError(ImageError):
@@ -175,9 +205,11 @@ _OUT_OF_MEMORY = re.compile(
 
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether memory did not suffice: of the process, or of an accelerator."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
-    )
+    if (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    ):  # torch's, which is not imported here
+        return True
+    return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 def is_transient(error: BaseException | None) -> bool:
