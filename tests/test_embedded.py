@@ -115,6 +115,18 @@ def test_the_card_s_code_runs_as_it_is_written(capsys):
     assert capsys.readouterr().out.count("picture") > 1
 
 
+def test_readme_s_python_runs_as_it_is_written():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.split("\n## In Python\n")[1].split("\nCode that comes with weights")[0]
+    names: dict = {}
+    blocks = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["out"].answers == ["pink"] or "pink" in names["out"].answers[0]
+    assert names["row"].answer and names["ids"].shape[0] == 1
+
+
 def test_the_auto_classes_know_it_without_its_code():
     assert type(AutoConfig.from_pretrained(VIGC_TINY)) is VigcConfig
     assert type(AutoProcessor.from_pretrained(VIGC_TINY)) is VigcProcessor

@@ -57,8 +57,8 @@ def image_embeds(model, inputs):
 
 # How far float32 may be from float32: 16 units in the last place of the largest value, 4 of its 24 bits. Processors and
 # numbers of threads add up in different orders, which moves a sum of n terms by about sqrt(n) / 2 such units. The
-# longest sums here have 588 terms, a patch of 14 x 14 pixels in three colours: 12, and the next power of two is 16. The
-# largest seen so far is 9.
+# longest sums here, of a patch of 14 x 14 pixels in three colours, have 588 terms: 12, and the next power of two is 16.
+# Seen so far: 9.
 ROUNDING = 16 * 2.0**-23
 
 
