@@ -929,8 +929,8 @@ def test_interrupted_by_a_signal(place):
 import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 import faults
+from job_codes import exit_code_of
 from pathlib import Path
-from vigc import running
 from vigc.generation import GenerateJob
 place = Path({str(place)!r})
 model = faults.ScriptedModel(hold=place / "go", free=12)

@@ -65,6 +65,7 @@ ELSEWHERE = {
     "revision",
     "device",
     "image_root",
+    "verify",
 }
 
 

@@ -182,7 +182,11 @@ def test_commands_that_would_be_refused_are_named(recipe, root, stock, tmp_path)
     tuned = ["--config", RECIPE / "llava_7b.yaml", "--data", tmp_path, "--output_dir", tmp_path / "run"]
     told = problem("sft", *tuned, "--model", unmarked)
     assert "holds no data/*.parquet" in told and "marks no replies" in told
-    assert "contains custom code" in problem("sft", *tuned, "--model", root / "models/instructblip-vicuna-7b")
+    coded = shutil.copytree(stock, tmp_path / "coded")
+    config = json.loads((coded / "config.json").read_text(encoding="utf-8"))
+    config |= {"model_type": "painted", "auto_map": {"AutoConfig": "configuration_painted.PaintedConfig"}}
+    (coded / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert "contains custom code" in problem("sft", *tuned, "--model", coded)
     assert "learning_rats" in problem("sft", *tuned, "--model", unmarked, "--learning_rats", "1")
     assert "invalid float value: 'x'" in problem("sft", *tuned, "--model", unmarked, "--learning_rate", "x")
     assert "required: --model" in problem("sft", *tuned)

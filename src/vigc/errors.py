@@ -205,9 +205,7 @@ _OUT_OF_MEMORY = re.compile(
 
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether memory did not suffice: of the process, or of an accelerator."""
-    if (
-        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    ):  # torch's, which is not imported here
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
         return True
     return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
 
