@@ -123,7 +123,7 @@ def test_readme_s_python_runs_as_it_is_written():
     assert len(blocks) == 2
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
-    assert names["out"].answers == ["pink"] or "pink" in names["out"].answers[0]
+    assert "orange" in names["out"].answers[0]  # the clock's colour in that scene
     assert names["row"].answer and names["ids"].shape[0] == 1
 
 
