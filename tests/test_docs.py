@@ -55,8 +55,6 @@ _PICTURES = (
 _STOCK = "llava-hf/llava-1.5-7b-hf"
 GIVEN = {
     "from transformers import AutoModel, AutoProcessor": _PICTURES,
-    "embeds = model.get_image_embeds(pixel_values)":
-        "pixel_values = processor(images=images, return_tensors='pt')['pixel_values']",
     'pinned = {"revision": "<40 hexadecimal digits>", "trust_remote_code": True}':
         "from transformers import AutoModel",
     'inputs = processor(images=images, text=questions, padding=True, return_tensors="pt")':
