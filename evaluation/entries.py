@@ -10,6 +10,7 @@ from typing import Any
 
 from vigc.errors import AnnotationError
 from vigc.processing.bounded_parsing import MAX_JSON_BYTES, decode_json, read_text
+from vigc.processing.wording import reason_of
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -23,7 +24,7 @@ def read_json(path: Path) -> Any:
     try:
         text = read_text(path, MAX_JSON_BYTES)
     except (OSError, ValueError) as error:
-        raise AnnotationError(path, f"cannot be read ({error}).") from error
+        raise AnnotationError(path, f"cannot be read ({reason_of(error, path=False)}).") from error
     values = list(_values(path, text))
     return values[0] if len(values) == 1 else values
 

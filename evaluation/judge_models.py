@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from vigc.errors import JudgeError, RequestRefusedError, TransientError
 from vigc.processing.bounded_parsing import parse_json
+from vigc.processing.wording import reason_of
 from vigc.scenes import model_folder
 
 _LONGEST_REPLY = 8 * 2**20  # bytes; a review has a few thousand
@@ -203,7 +204,9 @@ def _chat_url(httpx2: Any, url: str) -> tuple[Any, str]:
     try:
         parsed = httpx2.URL(url)
     except httpx2.InvalidURL as error:
-        raise JudgeError(f"the judge's URL cannot be read ({error}): give one like http://localhost:8000/v1.") from None
+        raise JudgeError(
+            f"the judge's URL cannot be read ({reason_of(error, path=False)}): give one like http://localhost:8000/v1."
+        ) from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise JudgeError(f"the judge's URL {url!r} is not of the web: give one like http://localhost:8000/v1.")
     if parsed.userinfo:

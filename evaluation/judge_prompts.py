@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from vigc.processing.bounded_parsing import read_json
+from vigc.processing.wording import reason_of
 
 LAYOUTS = ("fenced", "original")
 FAILED = (-1.0, -1.0)
@@ -73,7 +74,9 @@ def read_rules(path: str | os.PathLike[str]) -> dict[str, Rule]:
     try:
         entries = read_json(Path(path))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{os.fspath(path)!r} cannot be read as a rule file: {error}.") from error
+        raise ValueError(
+            f"{os.fspath(path)!r} cannot be read as a rule file: {reason_of(error, path=False)}."
+        ) from error
     if not isinstance(entries, dict) or not entries:
         raise ValueError(f"{os.fspath(path)!r} holds no rules: a rule file is {{category: {{role, prompt}}}}.")
     rules = {}

@@ -13,6 +13,7 @@ from zipfile import BadZipFile
 
 from vigc.errors import AnnotationError, EvaluationError
 from vigc.processing.bounded_parsing import parse_json
+from vigc.processing.wording import reason_of
 
 from .entries import json_lines, read_json
 from .questions import Predictions, Question
@@ -268,7 +269,7 @@ def _excel_rows(path: Path) -> Iterable[dict[str, Any]]:
             rows = list(openpyxl.load_workbook(file, read_only=True).active.iter_rows(values_only=True))
     except (OSError, BadZipFile, KeyError, ValueError) as error:
         raise EvaluationError(
-            f"The predictions {path} cannot be read ({error}): give an Excel table (.xlsx)."
+            f"The predictions {path} cannot be read ({reason_of(error, path=False)}): give an Excel table (.xlsx)."
         ) from error
     head = list(rows[0]) if rows else []
     if not {"index", "prediction"} <= set(head):

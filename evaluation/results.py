@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult
 from vigc.errors import EvaluationError
 from vigc.processing.atomic import atomic_write
 from vigc.processing.bounded_parsing import parse_json, read_json
+from vigc.processing.wording import reason_of
 
 from .benchmarks import BENCHMARKS
 from .entries import json_lines
@@ -130,7 +131,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = read_json(path)
     except (OSError, ValueError) as error:
-        raise EvaluationError(f"{path} cannot be read ({error}): give a file that `vigc evaluate` wrote.") from error
+        raise EvaluationError(
+            f"{path} cannot be read ({reason_of(error, path=False)}): give a file that `vigc evaluate` wrote."
+        ) from error
     if not isinstance(content, dict) or content.get("benchmark") not in BENCHMARKS or "eval_results" not in content:
         raise EvaluationError(f"{path} holds no results: give a file that `vigc evaluate` wrote.")
     return content
@@ -142,7 +145,9 @@ def _units(path: Path) -> list[Unit]:
         rows = [parse_json(line) for line in scores.read_bytes().splitlines()]
         units = [Unit(row["id"], row["image_id"], row["counts"]) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EvaluationError(f"{scores} cannot be read ({error}): it belongs beside {path.name}.") from error
+        raise EvaluationError(
+            f"{scores} cannot be read ({reason_of(error, path=False)}): it belongs beside {path.name}."
+        ) from error
     if not units:
         raise EvaluationError(f"{path} has no figures: its answers were not scored.")
     return units
