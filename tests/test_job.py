@@ -946,7 +946,7 @@ sys.exit(exit_code_of(lambda: job, place / "out"))
         _, told = process.communicate(timeout=600)
     finally:
         process.kill()
-    assert process.returncode == 130 and "The same command goes on from here" in told
+    assert process.returncode == 130 and "Run the same command again to finish the work" in told
     assert not (place / "out" / ledger.FINISHED).exists()
     (place / "go").touch()
     again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
