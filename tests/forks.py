@@ -111,8 +111,9 @@ class Starter:
         self.imported_with = dict(self.environment)
         command = [sys.executable, *([] if site else ["-S"]), __file__, self.address, *imports]
         self.log = open(os.path.join(self.folder, "log"), "w+")  # noqa: SIM115 - as long as the server
-        quiet = {"stdin": subprocess.DEVNULL, "stdout": self.log, "stderr": self.log}
-        self.server = subprocess.Popen(command, env=self.imported_with, **quiet)
+        # The pipe ends with this process, however it ends, and the server with the pipe.
+        streams = {"stdin": subprocess.PIPE, "stdout": self.log, "stderr": self.log}
+        self.server = subprocess.Popen(command, env=self.imported_with, **streams)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -155,10 +156,11 @@ class Starter:
         return subprocess.CompletedProcess(process.args, code, *texts)
 
     def close(self) -> None:
+        self.server.stdin.close()
         self.server.terminate()
         self.server.wait()
         self.log.close()
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _connect(self) -> socket.socket:
         while not os.path.exists(self.address) and self.server.poll() is None:
@@ -239,7 +241,7 @@ def listen(address: str) -> socket.socket:
 
 
 def serve(listening: socket.socket) -> None:
-    """Answers requests until it is ended; single-threaded, so that its forks hold no lock of another thread."""
+    """Answers requests until its standard input ends; single-threaded: no fork holds the lock of another thread."""
     awake, bell = socket.socketpair()
     for end in (awake, bell, listening):
         end.setblocking(False)
@@ -247,18 +249,20 @@ def serve(listening: socket.socket) -> None:
     signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
     running: dict[int, socket.socket] = {}
     while True:
-        ready, _, _ = select.select([listening, awake], [], [])
+        ready, _, _ = select.select([listening, awake, 0], [], [])
+        if 0 in ready:
+            return
         if listening in ready:
             connection, _ = listening.accept()
             connection.setblocking(True)
-            head, files, _, _ = socket.recv_fds(connection, 4, 3)
-            request = json.loads(_exactly(connection, int.from_bytes(head, "big")))
-            if (pid := os.fork()) == 0:
+            request, files = _asked(connection)
+            if request and (pid := os.fork()) == 0:
                 _become(request, files, [listening, awake, bell, connection, *running.values()])
             for file in files:
                 os.close(file)
-            running[pid] = connection
-            connection.sendall(f"{pid}\n".encode())
+            if request:
+                running[pid] = connection
+                _tell(connection, pid)
         if awake in ready:
             awake.recv(4096)
         _answer_for_ended(running)
@@ -269,15 +273,26 @@ def _answer_for_ended(running: dict[int, socket.socket]) -> None:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             return
-        with contextlib.suppress(OSError), running.pop(pid) as connection:  # whoever asked may be gone
-            connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        with running.pop(pid) as connection:
+            _tell(connection, os.waitstatus_to_exitcode(status))
 
 
-def _exactly(connection: socket.socket, count: int) -> bytes:
-    parts = b""
-    while len(parts) < count:
-        parts += connection.recv(count - len(parts))
-    return parts
+def _tell(connection: socket.socket, number: int) -> None:
+    with contextlib.suppress(OSError):  # whoever asked may be gone
+        connection.sendall(f"{number}\n".encode())
+
+
+def _asked(connection: socket.socket) -> tuple[dict | None, list[int]]:
+    """A request and its files; None if whoever asked is gone."""
+    files: list[int] = []
+    try:
+        head, files, _, _ = socket.recv_fds(connection, 4, 3)
+        count, text = int.from_bytes(head, "big"), b""
+        while len(text) < count and (part := connection.recv(count - len(text))):
+            text += part
+        return json.loads(text), files
+    except (OSError, ValueError):
+        return None, files
 
 
 def _become(request: dict, files: list[int], inherited: list[socket.socket]) -> None:
@@ -351,6 +366,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     serve(listening)
+    shutil.rmtree(os.path.dirname(address), ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
 """The study of VIG, VIC and IQF: its whole command in small, and its statistics where the answer is known."""
 
 import json
-import os
-import subprocess
 import sys
 from importlib import import_module
 
+import forks
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
 
 FOLDERS = [str(ROOT / "recipes" / "tiny"), str(ROOT / "benchmarks")]
-COMMAND = [sys.executable, str(ROOT / "benchmarks" / "study_scenes.py"), "--quick", "--lineage", "base-0"]
+COMMAND = [ROOT / "benchmarks" / "study_scenes.py", "--quick", "--lineage", "base-0"]
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +31,8 @@ def study():
 
 
 def run(tmp_path, *options):
-    command = [*COMMAND, "--work", str(tmp_path / "work"), "--output", str(tmp_path / "docs"), "--processes", "1"]
-    environment = {**os.environ, "PYTHONWARNINGS": "default"}
-    return subprocess.run([*command, *options], capture_output=True, text=True, env=environment)
+    command = [*COMMAND, "--work", tmp_path / "work", "--output", tmp_path / "docs", "--processes", "1"]
+    return forks.run(*command, *options)
 
 
 def test_the_command_runs_and_does_nothing_twice(tmp_path, study):

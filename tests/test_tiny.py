@@ -1,11 +1,11 @@
 """The recipe of vigc-tiny: its rows are the processor's, its stages run and leave a model folder that works."""
 
-import os
 import shutil
 import subprocess
 import sys
 from importlib import import_module
 
+import forks
 import pytest
 import torch
 from conftest import ROOT
@@ -228,11 +228,10 @@ def test_the_build_runs_from_end_to_end_and_goes_on_where_it_was(tmp_path):
     shutil.copytree(RECIPE, recipe, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run(["git", "init", "--quiet", str(recipe.parent)], check=True)
     commit = committed(recipe.parent, "The recipe")
-    command = [sys.executable, "-B", str(recipe / "train.py"), "--quick", "--scenes", "6", "--threads", "1"]
-    command += ["--output", str(output), "--checkpoints", str(kept)]
-    environment = {**os.environ, "PYTHONWARNINGS": "default"}
+    command = [recipe / "train.py", "--quick", "--scenes", "6", "--threads", "1"]
+    command += ["--output", output, "--checkpoints", kept]
     with open(tmp_path / "errors", "w+") as errors:
-        first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+        first = forks.popen(*command, stdout=subprocess.PIPE, stderr=errors)
         said = first.stdout.readline()
         later = committed(recipe.parent, "While it is built")
         said += first.communicate()[0]
@@ -246,13 +245,11 @@ def test_the_build_runs_from_end_to_end_and_goes_on_where_it_was(tmp_path):
     assert moved == {"qformer", "query_tokens", "language_projection"}
     for stage in ("d", "e"):
         (kept / f"{stage}.safetensors").unlink()
-    again = subprocess.run(command, capture_output=True, text=True, env=environment)
+    again = forks.run(*command)
     assert again.returncode == 0, again.stderr
     assert (output / "model.safetensors").read_bytes() == weights
     assert sum(path.stat().st_size for path in output.rglob("*") if path.is_file()) < 12 * 10**6
 
-    measured = subprocess.run(
-        [sys.executable, str(RECIPE / "measure.py"), str(output), "--scenes", "6"], capture_output=True, text=True
-    )
+    measured = forks.run(RECIPE / "measure.py", output, "--scenes", "6")
     assert measured.returncode == 0, measured.stderr
     assert "| Figure, % | Typical scenes | Wrong pictures | Target | Reached | Unusual scenes |" in measured.stdout
