@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vigc.errors import AnnotationError, EvaluationError
-from vigc.processing.wording import reason_of
+from vigc.errors import AnnotationError, EvaluationError, reason_of
 
 from .entries import checked
 from .metrics.mmbench import mmbench

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vigc.errors import AnnotationError
+from vigc.errors import AnnotationError, reason_of
 from vigc.processing.bounded_parsing import MAX_JSON_BYTES, decode_json, read_text
-from vigc.processing.wording import reason_of
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from vigc.errors import AnnotationError
+from vigc.errors import AnnotationError, reason_of
 from vigc.processing.json_rows import stream_entries
-from vigc.processing.wording import reason_of
 
 from .entries import checked
 from .metrics.chair.chair import Vocabulary, coco_synonyms

@@ -15,9 +15,8 @@ from email.utils import parsedate_to_datetime
 from threading import Event
 from typing import Any, Protocol
 
-from vigc.errors import JudgeError, RequestRefusedError, TransientError
+from vigc.errors import JudgeError, RequestRefusedError, TransientError, reason_of
 from vigc.processing.bounded_parsing import parse_json
-from vigc.processing.wording import reason_of
 from vigc.scenes import model_folder
 
 _LONGEST_REPLY = 8 * 2**20  # bytes; a review has a few thousand

@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vigc.errors import reason_of
 from vigc.processing.bounded_parsing import read_json
-from vigc.processing.wording import reason_of
 
 LAYOUTS = ("fenced", "original")
 FAILED = (-1.0, -1.0)

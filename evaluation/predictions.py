@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from vigc.errors import AnnotationError, EvaluationError
+from vigc.errors import AnnotationError, EvaluationError, reason_of
 from vigc.processing.bounded_parsing import parse_json
-from vigc.processing.wording import reason_of
 
 from .entries import json_lines, read_json
 from .questions import Predictions, Question

@@ -12,10 +12,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from vigc.errors import EvaluationError
+from vigc.errors import EvaluationError, reason_of
 from vigc.processing.atomic import atomic_write
 from vigc.processing.bounded_parsing import parse_json, read_json
-from vigc.processing.wording import reason_of
 
 from .benchmarks import BENCHMARKS
 from .entries import json_lines

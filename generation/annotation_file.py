@@ -12,10 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vigc.errors import GenerationError, LayoutError
+from vigc.errors import MAX_REASON, GenerationError, LayoutError, cut, reason_of, short
 from vigc.processing.json_stream import JsonReader, is_text
-from vigc.processing.llava import short
-from vigc.processing.wording import MAX_REASON, cut, reason_of
 
 from .objects import EDGES, Boxes, as_float32, packed, usable_boxes
 from .sources import printable

@@ -10,9 +10,7 @@ from typing import Any, TypeVar
 import torch
 from transformers import LogitsProcessor
 
-from vigc.errors import TransientError
-
-from .machine import is_full
+from vigc.errors import TransientError, is_out_of_memory
 
 T = TypeVar("T")
 
@@ -173,6 +171,6 @@ def _unless_full(work: Callable[[slice], T], rows: slice) -> T | None:
     try:
         return work(rows)
     except (RuntimeError, MemoryError) as error:
-        if not is_full(error):
+        if not is_out_of_memory(error):
             raise
         return None

@@ -9,7 +9,7 @@ from typing import cast
 from huggingface_hub.constants import is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from vigc.errors import AnnotationError, GenerationError, TransientError, is_transient
+from vigc.errors import AnnotationError, GenerationError, TransientError, first_line, is_transient
 
 # httpx's or httpx2's, whichever huggingface_hub is built on: the base of its transport errors.
 _HttpError = cast(type[Exception], next(base for base in HfHubHTTPError.__bases__ if not issubclass(base, OSError)))
@@ -34,7 +34,7 @@ def asking_the_hub(what: str) -> Iterator[None]:
     try:
         yield
     except (HfHubHTTPError, _HttpError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         if is_hub_away(error):
             raise TransientError(
                 f"The Hub does not answer for {what!r} ({reason}): run the same command again later."

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vigc.errors import GenerationError
+from vigc.errors import GenerationError, first_line
 from vigc.hub_cards import DatasetFacts, TypeFigures, compares_drafts, write_dataset_card
 from vigc.processing import GENERATED_FEATURES
 from vigc.processing.bounded_parsing import open_parquet
@@ -104,7 +104,7 @@ def _rows_as_written() -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise GenerationError(
             f"A file of rows is damaged ({reason}): the same command with --verify finds it and writes it again."
         ) from error

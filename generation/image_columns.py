@@ -6,8 +6,7 @@ from typing import Any
 
 import datasets
 
-from vigc.errors import GenerationError
-from vigc.processing.wording import MAX_REASON, cut
+from vigc.errors import MAX_REASON, GenerationError, cut
 
 # Of columns that datasets itself does not know for pictures: bytes, or texts that are paths or addresses.
 _PICTURES = ("image", "images", "image_url", "url", "URL")

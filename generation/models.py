@@ -15,7 +15,7 @@ import torch
 from transformers import GenerationConfig, InstructBlipConfig, PreTrainedConfig
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-from vigc.errors import GenerationError, TransientError, is_transient
+from vigc.errors import GenerationError, TransientError, first_line, is_out_of_memory, is_transient
 from vigc.hub_cards.revisions import commit_of
 from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGeneration
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, ORIGINAL_DECODING
@@ -25,7 +25,6 @@ from vigc.processing.model_folder import folder_fingerprint
 from vigc.scenes import model_folder, model_name
 
 from .errors import is_hub_away
-from .machine import is_full
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # Settings that in float32 change how fast texts are written, and not which: a job may go on with others.
@@ -185,19 +184,19 @@ def _said_plainly(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a damaged folder makes transformers raise whatever its code meets
-        if any(is_full(found) for found in _chain(error)):
+        if any(is_out_of_memory(found) for found in _chain(error)):
             raise TransientError(
                 f"The model {name!r} does not fit into memory: free some, or take a smaller --dtype."
             ) from error
         if is_hub_away(error):
             raise TransientError(
-                f"The Hub does not answer for {name!r} ({_first_line(error)}): run the same command again later."
+                f"The Hub does not answer for {name!r} ({first_line(error)}): run the same command again later."
             ) from error
         if any(is_transient(found) for found in _chain(error)):
             raise TransientError(
-                f"The model {name!r} cannot be read now ({_first_line(error)}): run the same command again later."
+                f"The model {name!r} cannot be read now ({first_line(error)}): run the same command again later."
             ) from error
-        raise GenerationError(f"The model {name!r} cannot be loaded: {_first_line(error)}.") from error
+        raise GenerationError(f"The model {name!r} cannot be loaded: {first_line(error)}.") from error
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -267,10 +266,6 @@ def _brought(name: str, reference: str, commit: str | None) -> Any:
 def _public_name(name: str) -> str:
     known = model_name(name)
     return Path(name).resolve().name if known == name and Path(name).is_dir() else known
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def check_settings(settings: dict[str, Any], correct: bool) -> None:

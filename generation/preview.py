@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vigc.errors import ConflictError
+from vigc.errors import ConflictError, machine_errors
 
 from . import ledger
 from .empty_folders import EmptyFolders
@@ -20,7 +20,6 @@ from .exclusion import ExcludedPictures
 from .executors import Executor, executor_of
 from .folder import check_output
 from .hashing import hashed
-from .machine import saying_trouble
 from .plan import Selection, check_readable, check_same, complete_plan, in_general
 from .run import pinned
 from .settings import JobSettings
@@ -79,7 +78,7 @@ class Preview:
     estimate: Estimate | None = None
 
 
-@saying_trouble()
+@machine_errors()
 def preview_job(job: JobSettings, output: str | os.PathLike[str]) -> Preview:
     """Plans a job as it would be planned, tries a few of its inputs, and writes nothing to its folder.
 

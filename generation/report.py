@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from vigc.errors import GenerationError, ImageError
+from vigc.errors import GenerationError, ImageError, machine_errors
 from vigc.hub_cards import compares_drafts
 from vigc.processing.bounded_parsing import open_parquet
 from vigc.processing.confined_paths import leads_into, shown
@@ -26,7 +26,6 @@ from vigc.processing.rows import is_edited
 from . import ledger
 from .differences import word_differences
 from .figures import COLUMNS, Figures, SetAside, shown_steps
-from .machine import saying_trouble
 from .sources import printable
 
 MAX_ROWS = 1_500
@@ -36,7 +35,7 @@ _THUMBNAILS = ((60, 512), (400, 384), (1_000_000, 256))
 _SMALL = 160  # pictures below this are shown enlarged, pixel by pixel
 
 
-@saying_trouble()
+@machine_errors()
 def write_report(dataset: Path, *, max_rows: int = MAX_ROWS, image_root: str | os.PathLike[str] | None = None) -> Path:
     """Writes `report/index.html` of a dataset folder: figures over all rows, and up to `max_rows` of them to read.
 

@@ -9,18 +9,17 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from vigc.errors import GenerationError
+from vigc.errors import GenerationError, machine_errors
 from vigc.hub_cards.revisions import commit_of
 
 from . import job as jobs
 from . import ledger, verify
 from .executors import executor_of
 from .finish import Summary, summarize, write_ending
-from .machine import saying_trouble
 from .settings import JobSettings
 
 
-@saying_trouble()
+@machine_errors()
 def run_job(job: JobSettings, output: str | os.PathLike[str]) -> Summary:
     """Does a job, or goes on with it; one that is finished is left alone, and its model is not even loaded.
 

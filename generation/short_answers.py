@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 
-from vigc.errors import GenerationError
+from vigc.errors import GenerationError, reason_of
 from vigc.processing import INSTRUCTION_TYPES
 from vigc.processing.bounded_parsing import read_json
 from vigc.processing.json_stream import is_text
-from vigc.processing.wording import reason_of
 
 from .attempts import Draft, NumbersOnly
 

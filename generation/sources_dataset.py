@@ -15,17 +15,26 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vigc.errors import GenerationError, ImageDataError, ImageError, ImagePathError, NoImageError, TransientError
+from vigc.errors import (
+    MAX_REASON,
+    GenerationError,
+    ImageDataError,
+    ImageError,
+    ImagePathError,
+    NoImageError,
+    TransientError,
+    cut,
+    reason_of,
+    short,
+)
 from vigc.processing.bounded_parsing import features_of, open_parquet
 from vigc.processing.dataset_files import OwnFiles, confined_builder, is_folder_of_pictures
 from vigc.processing.file_forms import Form
 from vigc.processing.image_names import unusable
 from vigc.processing.images import Picture, load_picture
 from vigc.processing.json_rows import json_form
-from vigc.processing.llava import short
 from vigc.processing.loading import files_state, load_split
 from vigc.processing.local_datasets import is_saved, saved_files
-from vigc.processing.wording import MAX_REASON, cut, reason_of
 
 from .addresses import Addresses, is_address
 from .errors import asking_the_hub, is_hub_away

@@ -9,15 +9,13 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vigc.errors import AnnotationError, GenerationError, ImageError, ImagePathError
+from vigc.errors import MAX_SHOWN, AnnotationError, GenerationError, ImageError, ImagePathError, short
 from vigc.processing.chats import names_of_pictures
 from vigc.processing.confined_paths import located
 from vigc.processing.file_forms import stem_of
 from vigc.processing.image_names import name_for_id, names_in_address, unusable
 from vigc.processing.images import Picture
 from vigc.processing.json_rows import read_rows
-from vigc.processing.llava import short
-from vigc.processing.wording import MAX_SHOWN
 
 from .addresses import is_address
 from .annotation_file import AnnotationFile

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vigc.errors import AnnotationError, GenerationError, ImageError, LayoutError
+from vigc.errors import MAX_REASON, AnnotationError, GenerationError, ImageError, LayoutError, cut, reason_of, short
 from vigc.processing.chats import CHAT_COLUMNS, TEXT_COLUMNS, names_of_pictures, rows_of_chat
 from vigc.processing.file_forms import stem_of
 from vigc.processing.image_names import unusable
 from vigc.processing.json_rows import read_rows
 from vigc.processing.json_stream import is_text
-from vigc.processing.llava import image_id_of, short
-from vigc.processing.wording import MAX_REASON, cut, reason_of
+from vigc.processing.llava import image_id_of
 
 from .errors import naming_files
 from .sources import Files, Source, printable

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from vigc.errors import is_out_of_memory
 from vigc.modeling_vigc import VigcRequest
 
 from .attempts import Draft, Fitting
-from .machine import is_full
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Writing:
                     while ended:
                         yield ended.popleft()
             except (RuntimeError, MemoryError) as error:
-                if broken or not is_full(error):
+                if broken or not is_out_of_memory(error):
                     raise
             if begun:  # outside of the handler, where the error no longer holds on to the memory
                 wanted.extendleft(reversed(begun))

@@ -13,9 +13,9 @@ from datasets import DatasetInfo, Features, SplitDict, SplitInfo
 from huggingface_hub import DatasetCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from vigc.errors import MAX_REASON, cut
 from vigc.processing import INSTRUCTION_TYPES
 from vigc.processing.rows import is_edited
-from vigc.processing.wording import MAX_REASON, cut
 
 from .licences import licence_metadata, licence_of
 from .samples import read_scores, write_samples

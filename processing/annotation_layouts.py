@@ -13,13 +13,12 @@ from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any
 
-from vigc.errors import LayoutError
+from vigc.errors import LayoutError, cut, short
 
 from .bounded_parsing import parse_json
 from .image_marks import around, filled, filled_turns, unmarked
 from .image_names import name_for_id
-from .llava import ASKS, REPLIES, image_id_of, llava_entry, llava_pairs, short
-from .wording import cut
+from .llava import ASKS, REPLIES, image_id_of, llava_entry, llava_pairs
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
-from vigc.errors import AnnotationError, ImagePathError, LayoutError
+from vigc.errors import AnnotationError, ImagePathError, LayoutError, short
 
 from .annotation_layouts import (
     Pair,
@@ -37,7 +37,6 @@ from .file_forms import stem_of
 from .image_names import spellings, unusable
 from .instructions_vigc import instruction_type
 from .json_rows import stream_entries
-from .llava import short
 from .rows import TRAIN_FEATURES
 
 logger = logging.getLogger(__name__)

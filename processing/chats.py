@@ -10,13 +10,13 @@ from typing import Any
 
 from datasets import Dataset, Features, Image, List
 
-from vigc.errors import LayoutError
+from vigc.errors import LayoutError, short
 
 from .bounded_parsing import parse_json
 from .export_layouts import rows_from_finevision, rows_from_trl
 from .image_names import spellings
 from .instructions_vigc import instruction_type
-from .llava import rows_from_llava, short
+from .llava import rows_from_llava
 from .rows import TRAIN_FEATURES
 
 logger = logging.getLogger(__name__)

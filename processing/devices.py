@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from vigc.errors import first_line
+
 
 def find_device(name: str, error: type[ValueError] = ValueError) -> torch.device:
     """The device of a name; "auto" is an accelerator if there is one.
@@ -21,5 +23,5 @@ def find_device(name: str, error: type[ValueError] = ValueError) -> torch.device
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as refused:
-        reason = (str(refused).strip() or type(refused).__name__).splitlines()[0]
+        reason = first_line(refused)
         raise error(f"device {name!r} cannot be used: {reason}") from refused

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features
 
-from vigc.errors import ExportError, ImageError, is_transient
+from vigc.errors import ExportError, ImageError, is_transient, reason_of
 
 from .atomic import atomic_folder
 from .bounded_parsing import open_parquet
@@ -33,7 +33,6 @@ from .export_layouts import (
 from .images import load_picture
 from .llava import llava_entry, llava_image
 from .preferences import PreferenceRule
-from .wording import reason_of
 
 FORMATS = ("trl-sft", "trl-dpo", "llava", "finevision")
 LLAVA_FILE = "conversations.json"

@@ -9,13 +9,12 @@ from typing import Any
 
 from datasets import Features, Image, List, Value
 
-from vigc.errors import LayoutError
+from vigc.errors import LayoutError, cut, short
 
 from .image_marks import IMAGE_MARK, filled_turns, unmarked, without_marks
-from .llava import answer_of, read_extra, short
+from .llava import answer_of, read_extra
 from .preferences import PreferenceRule
 from .rows import to_messages
-from .wording import cut
 
 _STRING = Value("string")
 _CHAT = List({"role": _STRING, "content": _STRING})

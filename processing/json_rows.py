@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from vigc.errors import AnnotationError
+from vigc.errors import AnnotationError, cut
 
 from .bounded_parsing import parse_json
 from .file_forms import DAMAGED_GZIP, Form, form_of, opened
 from .json_stream import MAX_VALUE, JsonReader, is_text, naming_trouble
-from .wording import cut
 
 _NO_TEXT = "holds bytes that are not UTF-8, or half a character: get the file again."
 

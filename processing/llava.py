@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from vigc.errors import LayoutError
+from vigc.errors import LayoutError, short
 
 from .bounded_parsing import parse_json
 from .image_marks import IMAGE_MARK, around, filled_turns, marked, unmarked, without_marks
@@ -195,9 +195,3 @@ def image_id_of(name: str) -> str:
     stem = PurePosixPath(name_for_id(name)).stem
     last = stem.rsplit("_", 1)[-1]
     return last if last.isdigit() else stem
-
-
-def short(value: Any) -> str:
-    """A value as messages show it."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -9,10 +9,11 @@ from typing import Any
 import datasets
 from datasets import Dataset, load_dataset
 
+from vigc.errors import cut
+
 from .bounded_parsing import read_json
 from .file_forms import JSON_FORMS, Form, suffix_of
 from .json_rows import json_form
-from .wording import cut
 
 _STATE, _PARTS = "state.json", "dataset_dict.json"
 # What has no mark of its own in the content.

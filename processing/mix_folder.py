@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
-from vigc.errors import AnnotationError, ConflictError, ImageError, MixError, is_transient
+from vigc.errors import AnnotationError, ConflictError, ImageError, MixError, is_transient, reason_of
 
 from .annotations import LAYOUTS, read_annotations
 from .atomic import atomic_folder, atomic_write
@@ -28,7 +28,6 @@ from .json_rows import json_form
 from .loading import load_rows
 from .mixing import MIX_FEATURES, add_rows, content_fingerprint, replace_rows, training_rows
 from .rows import TRAIN_FEATURES
-from .wording import reason_of
 
 MANIFEST = "_vigc/mix.json"
 INSTANCES = "_vigc/instances.jsonl"

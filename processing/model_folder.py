@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vigc.errors import VigcError, is_transient
-
-from .wording import MAX_REASON, cut
+from vigc.errors import VigcError, first_line, is_transient
 
 _SAMPLE_BYTES = 4096
 
@@ -36,15 +34,10 @@ def loading_model(name: str, kind: type[VigcError], role: str = "") -> Iterator[
     except Exception as error:
         if is_transient(error) or is_transient(error.__cause__):
             raise
-        raise kind(f"The model {name!r} cannot be loaded{role}: {_first_line(error)}.") from error
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of what transformers says, whose others are advice; the type of errors that are no sentence."""
-    lines = str(error).strip().splitlines()
-    if isinstance(error, (OSError, ValueError, ImportError, RuntimeError)) and lines:
-        return cut(lines[0].rstrip(".:"), MAX_REASON)
-    return cut(": ".join([type(error).__name__, *lines[:1]]), MAX_REASON)
+        # Of errors that are no sentence, the type says more.
+        known = isinstance(error, (OSError, ValueError, ImportError, RuntimeError))
+        reason = first_line(error).rstrip(".:") if known else f"{type(error).__name__}: {first_line(error)}"
+        raise kind(f"The model {name!r} cannot be loaded{role}: {reason}.") from error
 
 
 def folder_fingerprint(folder: Path, pattern: str = "**/*") -> str:

@@ -14,7 +14,16 @@ from PIL import Image as Pictures
 from scripted import ScriptedModel, ScriptedProcessor
 
 from vigc.endings import print_summary
-from vigc.errors import AnnotationError, GenerationError, ImageError, ImagePathError, LayoutError, MixError
+from vigc.errors import (
+    AnnotationError,
+    GenerationError,
+    ImageError,
+    ImagePathError,
+    LayoutError,
+    MixError,
+    cut,
+    reason_of,
+)
 from vigc.generation import correct_dataset, generate_dataset, ledger
 from vigc.generation.correct import CorrectJob
 from vigc.generation.exclusion import MAX_DISTANCE, ExcludedIds, ExcludedPictures, keys_of
@@ -30,7 +39,6 @@ from vigc.processing.json_rows import read_rows, stream_entries
 from vigc.processing.loading import load_rows
 from vigc.processing.mix_folder import MixRequest, mix
 from vigc.processing.mix_folder import Source as MixSource
-from vigc.processing.wording import cut, reason_of
 from vigc.trainer.mixture import open_row_image, readable
 from vigc.trainer.recipe import DataEntry, read_recipe
 from vigc.trainer.train import _load

@@ -18,12 +18,11 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from vigc.errors import TrainingError
+from vigc.errors import TrainingError, reason_of
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 from vigc.processing.bounded_parsing import read_json
 from vigc.processing.model_folder import folder_fingerprint
-from vigc.processing.wording import reason_of
 from vigc.scenes import model_folder
 
 from .adapters import LoraSettings, add_lora, merge_lora

@@ -20,10 +20,9 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from vigc.errors import ImageError, TrainingError
+from vigc.errors import ImageError, TrainingError, cut, reason_of
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
-from vigc.processing.wording import cut, reason_of
 
 from .mixture import VigcMixture
 from .rows import open_row_image

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from vigc.errors import CheckpointError
+from vigc.errors import CheckpointError, first_line
 from vigc.processing.bounded_parsing import parse_json, read_json
 
 STATE = "trainer_state.json"
@@ -93,7 +93,7 @@ def loading(folder: str | Path | None) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except _UNREADABLE as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        said = first_line(error)
         raise CheckpointError(
             f"{folder} cannot be loaded ({said}): it is damaged, or of another model. Resume from an earlier "
             "checkpoint, or start again in another output_dir."

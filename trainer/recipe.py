@@ -25,11 +25,10 @@ from typing import Any, Literal, NoReturn, Union, cast, get_args, get_origin, ge
 from transformers import HfArgumentParser
 from transformers.trainer_utils import IntervalStrategy
 
-from vigc.errors import TrainingError
+from vigc.errors import TrainingError, reason_of
 from vigc.processing.annotations import LAYOUTS
 from vigc.processing.bounded_parsing import MAX_YAML_BYTES, parse_yaml, read_text
 from vigc.processing.instructions_vigc import INSTRUCTION_TYPES
-from vigc.processing.wording import reason_of
 from vigc.scenes import model_folder
 
 from .vigc_config import VigcTrainingArguments

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vigc.errors import TransientError, VigcError, is_transient
+from vigc.errors import TransientError, VigcError, first_line, is_transient, machine_errors, reason_of
 
 from .terminal import line, option, say
 
@@ -53,7 +53,7 @@ def add_command(app: typer.Typer, function: Callable[..., None], name: str | Non
 def reporting_errors(title: str, debug: bool) -> Iterator[None]:
     """Prints an error as one line on stderr and raises `typer.Exit` with its exit code."""
     try:
-        with _sigterm_interrupts():
+        with _sigterm_interrupts(), machine_errors():
             yield
     except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
         raise  # typer's own ways to end
@@ -71,26 +71,17 @@ def reporting_errors(title: str, debug: bool) -> Iterator[None]:
 def ending(error: Exception) -> tuple[int, str]:
     """The exit code of an error that ends a command, and what is printed of it.
 
-    A `VigcError` has its own. Of other exceptions, a full disk or memory is transient (75), what the system or a
-    library refuses has to be changed (2), and anything else is a defect of vigc (1).
+    A `VigcError` has its own. Of other exceptions, a full disk is transient (75), what the system or a library refuses
+    has to be changed (2), and anything else is a defect of vigc (1).
     """
-    text = _reason(error)
     if isinstance(error, VigcError):
-        return error.exit_code, text
+        return error.exit_code, str(error)
     if is_transient(error):
-        what = text or "the memory does not suffice"
-        return TransientError.exit_code, f"{what}. The same command finishes the work later."
-    if isinstance(error, (OSError, ValueError, ImportError)) and text:
-        return UNUSABLE, text
-    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return TransientError.exit_code, f"{reason_of(error)}. The same command finishes the work later."
+    if isinstance(error, (OSError, ValueError, ImportError)) and str(error).strip():
+        return UNUSABLE, reason_of(error)
+    said = f"{type(error).__name__}: {first_line(error)}" if str(error).strip() else type(error).__name__
     return DEFECT, f"this is a defect of vigc ({said}). Run the command again with --debug and report what it prints."
-
-
-def _reason(error: Exception) -> str:
-    """What is printed of an error: of the system's, the file and the reason without the number."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror if error.filename is None else f"{str(error.filename)!r}: {error.strerror}"
-    return str(error).strip()
 
 
 @contextmanager

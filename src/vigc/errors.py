@@ -33,6 +33,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 MAX_SHOWN = 200
 MAX_REASON = 1_000
@@ -47,6 +50,34 @@ def cut(text: str, most: int = MAX_SHOWN) -> str:
         return text
     ending = f"... ({len(text):,} characters)"
     return text[: most - len(ending)] + ending
+
+
+def short(value: Any) -> str:
+    """A value as messages show it: of a long one the beginning."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says: libraries go on with advice. Of one that says nothing, its type."""
+    lines = str(error).strip().splitlines()
+    return cut(lines[0] if lines else type(error).__name__, MAX_REASON)
+
+
+def reason_of(error: BaseException, *, path: bool = True) -> str:
+    """What an error says, on one line: of the system's errors without their number, of a missing key that it is.
+
+    Args:
+        error: The error.
+        path: Whether the path of a system's error is said too; False where the sentence around it names the file.
+    """
+    if isinstance(error, KeyError):
+        said = f"{error.args[0]!r} is missing" if error.args else "a field is missing"
+    elif isinstance(error, OSError) and error.strerror:
+        said = error.strerror + (f": {str(error.filename)!r}" if path and error.filename is not None else "")
+    else:
+        said = " ".join(str(error).split()) or type(error).__name__
+    return cut(said, MAX_REASON)
 
 
 class VigcError(ValueError):
@@ -198,7 +229,7 @@ _TRANSIENT = {getattr(errno, name) for name in _TRANSIENT_NAMES if hasattr(errno
 # How torch, CUDA, oneDNN, the C++ library and the system say that memory did not suffice. A "primitive descriptor" that
 # oneDNN cannot create is another matter: an operation that it does not have.
 _OUT_OF_MEMORY = re.compile(
-    r"[Oo]ut of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|DefaultCPUAllocator|"
+    r"[Oo]ut of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_(ALLOC_FAILED|NOT_SUPPORTED)|DefaultCPUAllocator|"
     r"could not create a (primitive(?! desc)|memory)|bad_?alloc|[Cc]annot allocate memory|can't start new thread"
 )
 
@@ -213,3 +244,34 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 def is_transient(error: BaseException | None) -> bool:
     """Whether the machine is the cause and a later try may succeed: a full disk, no memory, too many open files."""
     return is_out_of_memory(error) or (isinstance(error, OSError) and error.errno in _TRANSIENT)
+
+
+# A file system that is not to be written stays so until somebody changes that: trying again is of no use.
+_FORBIDDEN = {
+    errno.EROFS: "the file system is read-only: mount it for writing, or give another --output",
+    errno.EACCES: "permission denied: change the rights of its folder, or give another --output",
+    errno.EPERM: "the operation is not permitted: change the rights of its folder, or give another --output",
+}
+
+
+@contextmanager
+def machine_errors() -> Iterator[None]:
+    """Too little memory, and files that must not be written, as errors of vigc in one sentence.
+
+    Raises:
+        TransientError: Memory does not suffice.
+        VigcError: The file system is read-only, or the rights do not suffice.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TransientError(
+            f"Memory does not suffice ({cut(first_line(error))}): free some, or take a smaller --batch-size or "
+            "--dtype, and run the same command again."
+        ) from error
+    except OSError as error:
+        if error.errno not in _FORBIDDEN:
+            raise
+        raise VigcError(f"{error.filename!r} cannot be used: {_FORBIDDEN[error.errno]}.") from error
