@@ -168,17 +168,18 @@ def outputs(folder, stem):
     return {path.name: path.read_bytes() for path in sorted(folder.glob(f"{stem}*"))}
 
 
-def test_a_killed_run_goes_on_and_writes_the_same_files(scenes, tmp_path):
-    options = ["--data", scenes, "--model", VIGC_TINY, "--batch-size", 4, "--max-new-tokens", 20, "--limit", 20]
+@pytest.mark.parametrize(("images", "least", "tokens"), [(20, 4, 20), pytest.param(30, 8, 40, marks=pytest.mark.slow)])
+def test_a_killed_run_goes_on_and_writes_the_same_files(scenes, tmp_path, images, least, tokens):
+    options = ["--data", scenes, "--model", VIGC_TINY, "--batch-size", 4, "--max-new-tokens", tokens, "--limit", images]
     command = ["-m", "vigc", "evaluate", "chair", *options, "--output", "killed/r.json"]
     journal = tmp_path / "killed" / "r.predictions.jsonl"
     process = forks.popen(*command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= 4):
+    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= least):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = journal.read_bytes()
-    assert 4 <= kept.count(b"\n") < 20, "it was killed amid its work"
+    assert least <= kept.count(b"\n") < images, "it was killed amid its work"
     journal.write_bytes(kept + kept[:25])  # a line that was being written
 
     assert call("evaluate", "chair", *options, "--output", tmp_path / "killed" / "r.json").exit_code == 0
