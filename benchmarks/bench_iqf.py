@@ -34,7 +34,8 @@ import torch
 from authors_loop import AuthorsLoop
 from models import SIZES, build, pictures
 
-from vigc.modeling_vigc import VigcRequest, blocked_vigc
+from vigc.modeling_vigc import VigcRequest
+from vigc.modeling_vigc import packed_weights_vigc as blocked_vigc
 from vigc.modeling_vigc.engine_vigc import AHEAD_LANES
 
 # Beams and repetition penalty.

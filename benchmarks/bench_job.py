@@ -25,7 +25,7 @@ import torch
 from models import SIZES, build, pictures
 
 from vigc.generation import generate_dataset, job
-from vigc.generation.loading import Loader
+from vigc.generation.sources.prefetch import Loader
 from vigc.modeling_vigc import VigcRequest
 from vigc.modeling_vigc.engine_vigc import Engine
 

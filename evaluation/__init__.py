@@ -2,17 +2,32 @@
 
 from vigc.errors import ConflictError, EvaluationError, JudgeError, TransientError
 
-from .benchmark_llava import read_judge_inputs, read_reviews
-from .benchmarks import BENCHMARKS, open_benchmark
+from .benchmarks import (
+    BENCHMARKS,
+    Benchmark,
+    DataSettings,
+    Question,
+    Unit,
+    open_benchmark,
+    read_judge_inputs,
+    read_reviews,
+)
 from .intervals import Difference, Figure
-from .judge_models import EndpointJudge, LocalJudge
-from .judge_prompts import DEFAULT_RULES, Rule, read_rules
-from .judges import judge_answers, order_agreement, published_review, relative_scores
+from .judge import (
+    DEFAULT_RULES,
+    EndpointJudge,
+    LocalJudge,
+    Rule,
+    judge_answers,
+    order_agreement,
+    published_review,
+    read_rules,
+    relative_scores,
+)
 from .models import load_answerer
-from .questions import Benchmark, DataSettings, Question, Unit
 from .results import Results, compare_results, read_eval_results
 from .runner import evaluate
-from .written import written_figures
+from .training_metrics import written_figures
 
 __all__ = [
     "BENCHMARKS",

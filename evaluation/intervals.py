@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from vigc.errors import EvaluationError
-
-from .questions import Unit
+from vigc.evaluation.benchmarks.base import Unit
 
 Figures = Callable[[Mapping[str, Any]], dict[str, Any]]
 

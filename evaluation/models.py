@@ -15,13 +15,12 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from vigc.errors import EvaluationError
+from vigc.evaluation.benchmarks.base import Question
 from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 from vigc.processing.devices import find_device
 from vigc.processing.model_folder import folder_fingerprint, loading_model
 from vigc.scenes import model_folder, model_name
-
-from .questions import Question
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 

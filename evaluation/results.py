@@ -13,13 +13,13 @@ from typing import Any
 from huggingface_hub import EvalResult
 
 from vigc.errors import EvaluationError, reason_of
+from vigc.evaluation.benchmarks.base import Benchmark, DataSettings, Unit
+from vigc.evaluation.benchmarks.entries import json_lines
+from vigc.evaluation.benchmarks.table import BENCHMARKS
 from vigc.processing.atomic import atomic_write
 from vigc.processing.bounded_parsing import parse_json, read_json
 
-from .benchmarks import BENCHMARKS
-from .entries import json_lines
 from .intervals import CONFIDENCE, RESAMPLES, Difference, Figure, differences
-from .questions import Benchmark, DataSettings, Unit
 
 _VERSIONS = ("vigc", "transformers", "torch")
 

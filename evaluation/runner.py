@@ -13,16 +13,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from vigc.errors import AnnotationError, BusyError, ConflictError, EvaluationError, ImageError
+from vigc.evaluation.benchmarks.base import Benchmark, DataSettings, Predictions, Question, digest_of
+from vigc.evaluation.benchmarks.llava import Judging, LlavaBench
+from vigc.evaluation.benchmarks.predictions import Journal, read_answers
+from vigc.evaluation.benchmarks.table import open_benchmark
 from vigc.processing.atomic import atomic_write, sole_writer
 from vigc.processing.bounded_parsing import parse_json, read_json
 from vigc.processing.images import open_image
 
-from .benchmark_llava import Judging, LlavaBench
-from .benchmarks import open_benchmark
 from .intervals import with_intervals
 from .models import Answerer
-from .predictions import Journal, read_answers
-from .questions import Benchmark, DataSettings, Predictions, Question, digest_of
 from .results import Results, beside, write_results
 
 

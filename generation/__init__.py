@@ -4,7 +4,7 @@ from vigc.errors import BusyError, ConflictError, GenerationError, TransientErro
 
 from .correct import CorrectJob, correct_dataset
 from .estimate import Estimate
-from .finish import Summary
+from .finalize import Summary
 from .generate import DEFAULT_TYPES, FORMATS, GenerateJob, generate_dataset
 from .preview import Preview, preview_job
 from .report import write_report

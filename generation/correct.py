@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from vigc.errors import GenerationError
+from vigc.formats.file_forms import Form, suffix_of
+from vigc.formats.json_rows import json_form
+from vigc.generation.rollouts.correct import CorrectionWorker
+from vigc.generation.sources.base import Collection
+from vigc.generation.sources.errors import naming_files
+from vigc.jobs.output_folder import CORRECTED
 from vigc.processing import INSTRUCTION_TYPES
-from vigc.processing.file_forms import Form, suffix_of
-from vigc.processing.json_rows import json_form
 
-from .corrections import CorrectionWorker
-from .errors import naming_files
-from .finish import Summary
-from .folder import CORRECTED
+from .finalize import Summary
 from .plan import Selection
 from .run import run_job
 from .settings import JobSettings
-from .sources import Collection
 
 _SUFFIXES = (".json", ".jsonl", ".ndjson")  # of conversations
 _TABLES = (".parquet", ".csv", ".tsv", ".tar", ".arrow")
@@ -96,7 +96,7 @@ class CorrectJob(JobSettings):
 
     def collection(self) -> Collection:
         """Opens the dataset."""
-        from .sources_text import DatasetConversations, LlavaConversations
+        from vigc.generation.sources.conversations import DatasetConversations, LlavaConversations
 
         path = Path(self.dataset)
         if not self.in_tables:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from . import ledger
+from vigc.generation.sources.base import Source
+from vigc.jobs import ledger
+from vigc.jobs.shard_output import ShardOutput
+
 from .executors import Executor
-from .shards import ShardOutput
-from .sources import Source
 
 
 @dataclass(frozen=True)

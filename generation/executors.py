@@ -14,13 +14,14 @@ from typing import Any
 import torch
 
 from vigc.errors import GenerationError, TransientError
+from vigc.generation.sources.base import Source
+from vigc.inference.loading import ModelFacts, effective_settings
+from vigc.jobs.shard_output import ShardOutput
 from vigc.processing.devices import find_device
 
 from .job import run_shard
-from .models import ModelFacts, effective_settings
 from .settings import JobSettings, written_by
-from .shards import MakeShard, ShardOutput
-from .sources import Source
+from .shards import MakeShard
 
 Shards = Iterable[tuple[int, list[Source]]]
 

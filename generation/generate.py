@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from vigc.errors import GenerationError
+from vigc.generation.rollouts.generate import PairWorker
+from vigc.generation.rollouts.short_answers import read_first_words, takes_short_answers
+from vigc.generation.sources.base import Collection, Folder
+from vigc.generation.sources.json_file import Annotated, LlavaPictures
 from vigc.processing import INSTRUCTION_TYPES
 
-from .finish import Summary
-from .pairs import PairWorker
+from .finalize import Summary
 from .plan import Selection
 from .run import run_job
 from .settings import JobSettings, at_least
-from .short_answers import read_first_words, takes_short_answers
-from .sources import Collection, Folder
-from .sources_json import Annotated, LlavaPictures
 
 DEFAULT_TYPES = ("conversation", "detail", "complex")
 FORMATS = ("folder", "coco", "objects365", "dataset", "llava")
@@ -183,7 +183,7 @@ def open_collection(
     if format == "llava":
         return LlavaPictures(images, root, urls)
     if format == "dataset":
-        from .sources_dataset import DatasetRows
+        from vigc.generation.sources.dataset import DatasetRows
 
         return DatasetRows(str(images), subset=subset, split=split, revision=revision, urls=urls)
     raise GenerationError(f"Format {format!r} is not known: use one of {', '.join(FORMATS)}.")

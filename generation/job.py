@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from vigc.errors import BusyError, GenerationError, TransientError, VigcError
+from vigc.generation.sources.base import Source
+from vigc.generation.sources.empty_folders import EmptyFolders
+from vigc.jobs import ledger, locks
+from vigc.jobs.output_folder import check_output, remove_dataset, sweep
+from vigc.processing.digest import file_digest
 
-from . import ledger, locks
-from .empty_folders import EmptyFolders
-from .folder import check_output, remove_dataset, sweep
-from .loading import file_digest
 from .plan import Selection, check_readable, check_same, complete_plan, excluded_digest
 from .shards import MakeShard, commit
-from .sources import Source
 
 
 @contextmanager

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from vigc.errors import ConflictError, GenerationError, ImageError, NoImageError, TransientError, is_transient
+from vigc.generation.filters.exclusion import ExcludedIds, ExcludedPictures, keys_of
+from vigc.generation.filters.hashing import hashed
+from vigc.generation.sources.base import Collection, Source
+from vigc.generation.sources.empty_folders import EmptyFolders
+from vigc.jobs import ledger
 from vigc.processing.bounded_parsing import parse_json
-
-from . import ledger
-from .empty_folders import EmptyFolders
-from .exclusion import ExcludedIds, ExcludedPictures, keys_of
-from .hashing import hashed
-from .sources import Collection, Source
 
 _VERSION = 2
 # So many are tried, or up to twice as many: enough to tell pictures from something else. Broken ones are told apart

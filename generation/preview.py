@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from vigc.errors import ConflictError, machine_errors
+from vigc.generation.filters.exclusion import ExcludedPictures
+from vigc.generation.filters.hashing import hashed
+from vigc.generation.sources.base import Source
+from vigc.generation.sources.empty_folders import EmptyFolders
+from vigc.jobs import ledger
+from vigc.jobs.output_folder import check_output
+from vigc.jobs.shard_output import ShardOutput
+from vigc.jobs.verify import Inspection, inspect_shards, inspect_state
 
-from . import ledger
-from .empty_folders import EmptyFolders
 from .estimate import Estimate, estimate, spread, try_inputs
-from .exclusion import ExcludedPictures
 from .executors import Executor, executor_of
-from .folder import check_output
-from .hashing import hashed
 from .plan import Selection, check_readable, check_same, complete_plan, in_general
 from .run import pinned
 from .settings import JobSettings
-from .shards import ShardOutput
-from .sources import Source
-from .verify import Inspection, inspect_shards, inspect_state
 
 _ROWS = 3
 # The hash pass reads every picture. Where there are more than this, a preview looks at so many.

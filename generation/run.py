@@ -10,12 +10,12 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from vigc.errors import GenerationError, machine_errors
-from vigc.hub_cards.revisions import commit_of
+from vigc.hub.revisions import commit_of
+from vigc.jobs import ledger, verify
 
 from . import job as jobs
-from . import ledger, verify
 from .executors import executor_of
-from .finish import Summary, summarize, write_ending
+from .finalize import Summary, summarize, write_ending
 from .settings import JobSettings
 
 

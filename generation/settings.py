@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 import torch
 
 from vigc.errors import GenerationError
-
-from .addresses import check_hosts
-from .loading import Loader
-from .models import (
+from vigc.generation.rollouts.worker import Worker
+from vigc.generation.sources.base import Collection
+from vigc.generation.sources.prefetch import Loader
+from vigc.generation.sources.urls import check_hosts
+from vigc.inference.loading import (
     SPEED_SETTINGS,
     ModelFacts,
     WritingModel,
@@ -24,11 +25,10 @@ from .models import (
     effective_settings,
     load_model,
 )
+
 from .notices import notice_of
 from .plan import Selection, make_plan
 from .shards import MakeShard
-from .sources import Collection
-from .worker import Worker
 
 ENGINES = ("local", "ray")
 

@@ -8,39 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vigc.generation.sources.base import Source
 from vigc.hub_cards import TypeFigures
-
-from . import ledger
-from .differences import words_changed
-from .ledger import ShardRecord
-from .sources import Source
+from vigc.jobs import ledger
+from vigc.jobs.ledger import ShardRecord
+from vigc.jobs.shard_output import ShardOutput
+from vigc.processing.word_diff import words_changed
 
 UNREADABLE, NO_PAIR = "a file that cannot be read", "a text that is no pair"
-
-
-@dataclass
-class ShardOutput:
-    """All that came of a shard.
-
-    Args:
-        rows: Rows of `GENERATED_FEATURES` as they are stored.
-        skipped: Records of inputs that were set aside.
-        rejects: Records of texts that were set aside.
-        images: How many pictures were worked on.
-        duplicates: How many inputs are exact copies of one of them.
-        dropped: How many questions were left out as repeated.
-        bare: How many inputs have no picture; their rows were passed on as they were.
-        halved: How often a batch was cut for want of memory.
-    """
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    skipped: list[dict[str, Any]] = field(default_factory=list)
-    rejects: list[dict[str, Any]] = field(default_factory=list)
-    images: int = 0
-    duplicates: int = 0
-    dropped: int = 0
-    bare: int = 0
-    halved: int = 0
 
 
 # Makes the output of a shard; the callback is told in words how far it is.

@@ -1,23 +1,17 @@
 """Cards of models and datasets: what they are, how they were made, what to beware of."""
 
-from vigc.errors import PushError
-
 from .cards import DatasetFacts, TypeFigures, compares_drafts, write_dataset_card
 from .custom_generate_card import write_custom_generate_card
 from .export_card import write_export_card
 from .mix_card import write_mix_card
 from .model_cards import write_model_card, write_trained_model_card
-from .push import Pushed, push_folder
 from .samples import SAMPLES
 
 __all__ = [
     "SAMPLES",
     "DatasetFacts",
-    "PushError",
-    "Pushed",
     "TypeFigures",
     "compares_drafts",
-    "push_folder",
     "write_custom_generate_card",
     "write_dataset_card",
     "write_export_card",

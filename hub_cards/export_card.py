@@ -7,8 +7,8 @@ from pathlib import Path
 from datasets import DatasetInfo, SplitDict, SplitInfo
 from huggingface_hub import DatasetCardData
 
-from vigc.processing.export import Exported
-from vigc.processing.preferences import PreferenceRule
+from vigc.exports.export import Exported
+from vigc.formats.preferences import PreferenceRule
 
 from .cards import render, size_category
 from .licences import licence_metadata, licence_of

@@ -7,7 +7,7 @@ from pathlib import Path
 from datasets import DatasetInfo, SplitDict, SplitInfo
 from huggingface_hub import DatasetCardData
 
-from vigc.processing.mix_folder import Mixture
+from vigc.exports.mix import Mixture
 from vigc.processing.rows import TRAIN_FEATURES
 
 from .cards import render, size_category

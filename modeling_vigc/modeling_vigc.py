@@ -16,7 +16,6 @@ from transformers.models.instructblip.modeling_instructblip import (
 from .backbone_vigc import Backbone, forbid_image, image_outputs, language_kwargs, loss_alone, rows_with_image
 from .configuration_vigc import VigcConfig
 from .decoding_vigc import Decoding
-from .dialogue_vigc import Dialogue
 from .engine_vigc import AHEAD_LANES, Engine
 from .generation_vigc import (
     IQF_SETTINGS,
@@ -30,6 +29,7 @@ from .generation_vigc import (
 )
 from .outputs_vigc import VigcGenerateOutput, to_output
 from .placement_vigc import Placed, loaded
+from .rollout_vigc import Dialogue
 from .slots_vigc import Row
 from .storing_vigc import Stored
 

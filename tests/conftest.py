@@ -32,6 +32,8 @@ from filelock import FileLock  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "tests" / "fixtures"
+SUPPORT = ROOT / "tests" / "support"
+FAULTS = ROOT / "tests" / "faults"
 
 
 def pytest_collection_modifyitems(items):
@@ -108,7 +110,7 @@ def parity_config(parity_dir, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def vigc_folder(parity_dir, parity_config, tmp_path_factory) -> Path:
     """The checkpoint of `parity_dir` as `vigc convert` leaves it: converted once, by whichever worker comes first."""
-    from vigc.convert import convert_checkpoint
+    from vigc.convert.checkpoint import convert_checkpoint
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

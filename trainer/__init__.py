@@ -2,8 +2,8 @@
 
 from .checkpoints import load_trained, merge_trained
 from .data_collator import VigcDataCollator
+from .evaluation import WrittenRow
 from .mixture import EvaluationPairs, VigcMixture
-from .scoring import WrittenRow
 from .train import dry_run, train
 from .vigc_config import VigcTrainingArguments
 from .vigc_trainer import VigcTrainer

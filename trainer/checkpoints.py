@@ -27,7 +27,7 @@ from vigc.scenes import model_folder
 
 from .adapters import LoraSettings, add_lora, merge_lora
 from .intact import STATE, loading, step_of
-from .record import check_intact
+from .run_fingerprint import check_intact
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from vigc.errors import TrainingError
 
 from .mixture import VigcMixture
-from .record import recorded
+from .run_fingerprint import recorded
 
 
 class EpochSampler(torch.utils.data.Sampler):

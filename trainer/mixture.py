@@ -23,19 +23,10 @@ from vigc.processing import pair_text
 from vigc.processing.instructions_vigc import instruction_type
 
 from .augment import augmented
-from .rows import (
-    aligned,
-    answers_of,
-    check_answers,
-    draw_answer,
-    likeliest_answer,
-    open_row_image,
-    readable,
-    shares,
-)
+from .rows import aligned, answers_of, check_answers, draw_answer, likeliest_answer, open_row_image, readable, shares
 
 if TYPE_CHECKING:
-    from .features import ImageFeatures
+    from .vision_cache import ImageFeatures
 
 _SENTENCES = UnitRule()
 # Rows that are tried in the place of one whose picture cannot be opened, before all are given up.

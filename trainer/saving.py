@@ -13,7 +13,8 @@ from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from vigc.errors import TrainingError
-from vigc.hub_cards import push_folder, write_trained_model_card
+from vigc.hub import push_folder
+from vigc.hub_cards import write_trained_model_card
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 
@@ -21,11 +22,11 @@ from .adapters import LoraSettings, merge_lora
 from .checkpoints import discard_trained, is_trained_only, lay_over, load_trained, save_trained
 from .disk import disk_errors
 from .divergence import FiniteCheck
+from .evaluation import ImageUse
 from .intact import FILES, STATE, STATE_HASH, loading
 from .mixture import VigcMixture
-from .record import RunRecord, check_intact, recorded
 from .rows import source_of
-from .scoring import ImageUse
+from .run_fingerprint import RunRecord, check_intact, recorded
 from .vigc_config import VigcTrainingArguments, settings_said
 
 logger = logging.getLogger(__name__)

@@ -19,22 +19,22 @@ import torch
 from transformers import Trainer, get_scheduler
 
 from vigc.errors import TrainingError
-from vigc.hub_cards.revisions import commit_of
+from vigc.formats.annotations import read_annotations
+from vigc.formats.chats import is_chat, training_chats
+from vigc.formats.hf_datasets import load_rows
+from vigc.hub.revisions import commit_of
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
-from vigc.processing.annotations import read_annotations
-from vigc.processing.chats import is_chat, training_chats
-from vigc.processing.loading import load_rows
 from vigc.processing.model_folder import loading_model
 
 from .adapters import LoraSettings, choose_trained
 from .checkpoints import is_trained_only, last_complete
 from .data_collator import VigcDataCollator
 from .epochs import epoch_sampler
+from .evaluation import WrittenRow, check_metric
 from .mixture import EvaluationPairs, VigcMixture
 from .recipe import DataEntry, Recipe, read_recipe
 from .rows import openable, readable
-from .scoring import WrittenRow, check_metric
 from .vigc_config import VigcTrainingArguments
 from .vigc_trainer import VigcTrainer
 

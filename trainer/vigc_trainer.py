@@ -27,12 +27,7 @@ from .checkpoints import last_complete, weights_fingerprint
 from .data_collator import VigcDataCollator
 from .divergence import PLACES, FiniteCheck, PlacedCollator
 from .epochs import EpochCallback, epoch_sampler
-from .features import compute_features
-from .mixture import EvaluationPairs, Sample, VigcMixture
-from .record import RunRecord, check_intact, check_same_run, describe_run
-from .rows import open_row_image
-from .saving import UNNAMED, SavingTrainer
-from .scoring import (
+from .evaluation import (
     ImageUse,
     WrittenRow,
     check_metric,
@@ -44,7 +39,12 @@ from .scoring import (
     say_image_use,
     write_rows,
 )
+from .mixture import EvaluationPairs, Sample, VigcMixture
+from .rows import open_row_image
+from .run_fingerprint import RunRecord, check_intact, check_same_run, describe_run
+from .saving import UNNAMED, SavingTrainer
 from .vigc_config import VigcTrainingArguments, learning_rate_factor
+from .vision_cache import compute_features
 
 logger = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ from typing import Any, TypeVar
 import torch
 
 from .beams_vigc import BeamSearch
-from .blocked_vigc import BlockedWeights
 from .cache_vigc import LaneCache
 from .decoding_vigc import image_features
-from .drafts_vigc import Drafts
+from .packed_weights_vigc import BlockedWeights
 from .placement_vigc import execution_device
 from .slots_vigc import Call, Row, Slot
+from .speculative_vigc import Drafts
 
 T = TypeVar("T")
 

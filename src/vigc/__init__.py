@@ -23,12 +23,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from vigc.convert import convert_checkpoint
-    from vigc.generation import generate_dataset
-    from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration, VigcGenerateOutput
-    from vigc.processing import VigcProcessor
-    from vigc.scenes import model_folder
-    from vigc.trainer import VigcTrainer, VigcTrainingArguments
+    from vigc.convert.checkpoint import convert_checkpoint
+
+    from .generation import generate_dataset
+    from .modeling_vigc import VigcConfig, VigcForConditionalGeneration, VigcGenerateOutput
+    from .processing import VigcProcessor
+    from .scenes import model_folder
+    from .trainer import VigcTrainer, VigcTrainingArguments
 else:  # unseen by type checkers, which would otherwise accept any name
     _HOMES = {
         "VigcConfig": "vigc.modeling_vigc",

@@ -33,8 +33,8 @@ def _import_ours() -> None:
 def _register_processor() -> None:
     from transformers import AutoProcessor
 
-    from vigc.modeling_vigc import VigcConfig
-    from vigc.processing import VigcProcessor
+    from .modeling_vigc import VigcConfig
+    from .processing import VigcProcessor
 
     AutoProcessor.register(VigcConfig, VigcProcessor, exist_ok=True)
 

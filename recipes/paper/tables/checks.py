@@ -13,7 +13,7 @@ import torch
 from steps import Step
 from typer.main import get_command
 
-from vigc.cli import app
+from vigc.cli.root import app
 from vigc.trainer.recipe import read_recipe
 
 

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer, TrlParser
 
-from vigc.processing.loading import load_rows
+from vigc.formats.hf_datasets import load_rows
 from vigc.scenes import model_folder
 
 

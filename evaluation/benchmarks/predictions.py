@@ -1,0 +1,278 @@
+"""Answers to a benchmark's questions: kept as they are written, or read from files made elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+from vigc.errors import AnnotationError, EvaluationError, reason_of
+from vigc.processing.bounded_parsing import parse_json
+
+from .base import Predictions, Question
+from .entries import json_lines, read_json
+
+# What the answer and its question are called in the files of the field.
+_TEXTS = ("text", "prediction", "answer", "caption", "response")
+_IDS = ("question_id", "index", "image_id", "id")
+_EXCEL = b"PK\x03\x04"
+
+
+class Journal:
+    """A file of answers, a line each, that survives being killed: what is in it is never asked again.
+
+    Args:
+        path: The file; a last line that was cut off is removed from it.
+
+    Raises:
+        EvaluationError: A line that is no answer.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known: dict[str, dict[str, Any]] = {}
+        data = path.read_bytes() if path.exists() else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                record = parse_json(line)
+                self.known[record["question_id"]] = record
+            except (ValueError, KeyError, TypeError) as error:
+                raise EvaluationError(f"{path}, line {number} is no answer ({error}): remove the file.") from error
+        if whole != data:
+            os.truncate(path, len(whole))
+
+    def add(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Appends answers to questions that have none yet, and waits until they are on the disk."""
+        fresh = [dict(record) for record in records if record["question_id"] not in self.known]
+        if not fresh:
+            return
+        with self.path.open("ab") as file:
+            file.write(json_lines(fresh))
+            file.flush()
+            os.fsync(file.fileno())
+        self.known |= {record["question_id"]: record for record in fresh}
+
+    def predictions(self) -> Predictions:
+        """The texts by question."""
+        return {key: record["text"] for key, record in self.known.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that was made elsewhere.
+
+    Args:
+        question_id: The question's; None in POPE's own layout, where answers stand in the order of the questions.
+        text: What was answered; None where a picture could not be opened.
+        question: What was asked, if the file says it.
+        answer_id: Its own, if it has one.
+        model: Who answered, if the file says it.
+    """
+
+    question_id: str | None
+    text: str | None
+    question: str | None = None
+    answer_id: str | int | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class GivenAnswers:
+    """The answers of a file.
+
+    Args:
+        path: The file.
+        answers: In its order.
+    """
+
+    path: Path
+    answers: list[Answer]
+
+    @property
+    def model(self) -> str:
+        """Who gave them, where all answers say the same; else the file's name."""
+        models = {answer.model for answer in self.answers}
+        (model,) = models if len(models) == 1 else (None,)
+        return model or self.path.stem
+
+    def are_about(self, question: Question) -> bool:
+        """Whether the question, by one of its names, has an answer here."""
+        return not self._ids.isdisjoint({question.id, _published_id(question)})
+
+    def to(self, questions: Sequence[Question]) -> tuple[Predictions, int]:
+        """The texts by question, and how many answers are to other questions.
+
+        Raises:
+            EvaluationError: Not all of these questions are answered, or one is answered twice.
+        """
+        answers = self._in_order(questions) if self.answers and not self._ids else self.answers
+        aliases = _aliases(questions)
+        found: dict[str, str | None] = {}
+        unknown: list[str] = []
+        for answer in answers:
+            key = str(answer.question_id)
+            if key not in aliases:
+                unknown.append(key)
+            elif aliases[key] in found:
+                raise EvaluationError(f"{self.path} answers question {key!r} twice: keep one answer for each.")
+            else:
+                found[aliases[key]] = answer.text
+        missing = [question.id for question in questions if question.id not in found]
+        if missing:
+            hint = f", and {len(unknown)} that are not asked, the first {unknown[0]!r}" if unknown else ""
+            raise EvaluationError(
+                f"{self.path} lacks answers to {len(missing)} of {len(questions)} questions, the first "
+                f"{missing[0]!r}{hint}. Answer all of them; an empty text counts as wrong."
+            )
+        return found, len(unknown)
+
+    @cached_property
+    def _ids(self) -> frozenset[str]:
+        return frozenset(answer.question_id for answer in self.answers if answer.question_id is not None)
+
+    def _in_order(self, questions: Sequence[Question]) -> list[Answer]:
+        """Answers without ids, each with the id of the question in its place."""
+        if len(self.answers) != len(questions):
+            raise EvaluationError(
+                f"{self.path} has {len(self.answers)} answers without a question's id, and {len(questions)} questions "
+                "are asked: give one for each, in their order, or ids. POPE's settings are chosen by --split."
+            )
+        placed = []
+        for place, (answer, question) in enumerate(zip(self.answers, questions, strict=True)):
+            asked = answer.question or ""
+            if question.text not in asked and question.prompt not in asked:
+                raise EvaluationError(
+                    f"{self.path}: answer {place} is to {asked[:80]!r}, but question {question.id!r} is "
+                    f"{question.prompt[:80]!r}: give ids, or answers in the order of the questions."
+                )
+            placed.append(Answer(question.id, answer.text))
+        return placed
+
+
+def read_answers(path: Path) -> GivenAnswers:
+    """Answers made elsewhere: our own file, a benchmark's submission, or a list of objects with a question and a text.
+
+    A JSON list or object, JSON Lines, or an Excel table as MMBench takes it; the file's content says which. A question
+    is called `question_id`, `index`, `image_id` or `id`, its answer `text`, `prediction`, `answer`, `caption` or
+    `response`; A-OKVQA's object is `{question_id: {multiple_choice, direct_answer}}`. POPE's own layout, `{question,
+    answer}`, has no ids: such answers stand in the order of the questions.
+
+    Raises:
+        EvaluationError: The file cannot be read, or holds something else.
+    """
+    if _is_excel(path):
+        return GivenAnswers(path, [_answer(path, entry) for entry in _excel_rows(path)])
+    try:
+        content = read_json(path)
+    except AnnotationError as error:
+        raise EvaluationError(f"The predictions cannot be read as JSON, JSON Lines or Excel: {error}") from error
+    if isinstance(content, dict) and _is_entry(content):
+        content = [content]  # JSON Lines of one line
+    _refuse_other_outputs(path, content)
+    if isinstance(content, list):
+        answers = [_answer(path, entry) for entry in content]
+        if len({answer.question_id is None for answer in answers}) > 1:
+            raise EvaluationError(f"{path} has answers with and without a question's id: give all of them one.")
+        return GivenAnswers(path, answers)
+    if not isinstance(content, dict):
+        raise EvaluationError(f"The predictions {path} are {str(content)[:60]!r}: a list or an object is expected.")
+    return GivenAnswers(path, list(_by_question(path, content)))
+
+
+def _is_entry(content: Mapping[str, Any]) -> bool:
+    return any(name in content for name in (*_IDS, "question")) and any(name in content for name in _TEXTS)
+
+
+def _by_question(path: Path, content: Mapping[str, Any]) -> Iterator[Answer]:
+    for key, value in content.items():
+        if isinstance(value, dict) and {"multiple_choice", "direct_answer"} & set(value):
+            if "direct_answer" in value:
+                yield Answer(key, str(value["direct_answer"]))
+            if "multiple_choice" in value:
+                yield Answer(f"{key}:choice", str(value["multiple_choice"]))
+        elif isinstance(value, str):
+            yield Answer(key, value)
+        else:
+            raise EvaluationError(f"{path}: the answer to {key!r} is {str(value)[:60]!r}, but text is expected.")
+
+
+def _refuse_other_outputs(path: Path, content: Any) -> None:
+    """Names the file of answers where another one that `vigc evaluate` writes beside it was given."""
+    first = content[0] if isinstance(content, list) and content else content
+    fields = set(first) if isinstance(first, dict) else set()
+    kinds = {"figures": {"benchmark", "figures"}, "settings": {"benchmark", "asked"}, "scores": {"image_id", "counts"}}
+    kind = next((kind for kind, names in kinds.items() if names <= fields), None)
+    if kind is None:
+        return
+    own = path.with_name(f"{path.stem.removesuffix('.run').removesuffix('.scores')}.predictions.jsonl")
+    what = f"give {own}" if own.is_file() else "give the file of answers that was scored"
+    raise EvaluationError(f"{path} holds the {kind} of an evaluation, not its answers: {what}.")
+
+
+def _published_id(question: Question) -> str:
+    return str(question.reference.get("question_id", question.id))
+
+
+def _aliases(questions: Sequence[Question]) -> dict[str, str]:
+    """Every name a question may have: its own, and the published id where that is unique."""
+    published = {question.id: _published_id(question) for question in questions}
+    often = Counter(published.values())
+    aliases = {name: key for key, name in published.items() if often[name] == 1}
+    return aliases | {question.id: question.id for question in questions}
+
+
+def _answer(path: Path, entry: Any) -> Answer:
+    """The answer of an entry."""
+    keys = [name for name in _IDS if isinstance(entry, dict) and name in entry]
+    texts = [name for name in _TEXTS if isinstance(entry, dict) and name in entry]
+    asked = entry["question"] if isinstance(entry, dict) and isinstance(entry.get("question"), str) else None
+    if not texts or (not keys and asked is None):
+        raise EvaluationError(
+            f"{path}: {str(entry)[:80]!r} is no answer: an object with one of {', '.join(_IDS)} and one of "
+            f"{', '.join(_TEXTS)} is expected."
+        )
+    text, key = entry[texts[0]], entry[keys[0]] if keys else None
+    if text is not None and not isinstance(text, str):
+        raise EvaluationError(
+            f"{path}: the answer to {asked if key is None else key!r} is {text!r:.60}, but text is expected."
+        )
+    model = entry.get("model_id")
+    return Answer(
+        str(key) if keys else None, text, asked, entry.get("answer_id"), model if isinstance(model, str) else None
+    )
+
+
+def _is_excel(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_EXCEL)) == _EXCEL
+    except OSError as error:
+        raise EvaluationError(f"The predictions {path} cannot be read ({error.strerror}): check the path.") from error
+
+
+def _excel_rows(path: Path) -> Iterable[dict[str, Any]]:
+    from .choice import find_openpyxl
+
+    openpyxl = find_openpyxl()
+    if openpyxl is None:
+        raise EvaluationError(f"{path} is an Excel file, which needs openpyxl: pip install 'vigc[mmbench]'.")
+    try:
+        # From a file object: openpyxl goes by the name's ending otherwise.
+        with path.open("rb") as file:
+            rows = list(openpyxl.load_workbook(file, read_only=True).active.iter_rows(values_only=True))
+    except (OSError, BadZipFile, KeyError, ValueError) as error:
+        raise EvaluationError(
+            f"The predictions {path} cannot be read ({reason_of(error, path=False)}): give an Excel table (.xlsx)."
+        ) from error
+    head = list(rows[0]) if rows else []
+    if not {"index", "prediction"} <= set(head):
+        raise EvaluationError(f"The table {path} has the columns {head}: 'index' and 'prediction' are expected.")
+    for row in rows[1:]:
+        entry = dict(zip(head, row, strict=True))
+        yield {"index": entry["index"], "prediction": str(entry["prediction"] or "")}

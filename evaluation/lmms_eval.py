@@ -1,0 +1,139 @@
+"""VIGC as a model of lmms-eval, found there by the entry points of this package.
+
+`lmms-eval --model vigc --model_args pretrained=vigc-7b --tasks pope --batch_size 8`
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from vigc.errors import EvaluationError
+from vigc.evaluation.benchmarks.base import Question
+
+from .models import load_answerer
+
+# What lmms-eval's tasks ask of `generate`, and models that decode as VIGC does take.
+_DECODING = ("max_new_tokens", "num_beams")
+_SAMPLING = ("temperature", "top_p")
+_MOST_TOKENS = 512
+
+
+def manifest() -> Any:
+    """What lmms-eval registers: the name, and where the class is."""
+    from lmms_eval.models.registry_v2 import ModelManifest
+
+    return ModelManifest(model_id="vigc", simple_class_path=f"{__name__}.VigcForLmmsEval")
+
+
+def __getattr__(name: str) -> Any:
+    # The class derives from one of lmms-eval's, which is imported only where lmms-eval asks for it.
+    if name == "VigcForLmmsEval":
+        return _model_class()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class Answers:
+    """What VIGC does in lmms-eval: it answers with VIC. InstructBLIP and chat models can be named as well.
+
+    Args:
+        pretrained: Folder or Hub name.
+        batch_size: Questions at a time.
+        device: "auto", "cpu", "cuda:0", ...
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        correct: Whether VIC goes sentence by sentence; by default for VIGC.
+        trust_remote_code: Whether code in the model's folder may run.
+        settings: Further arguments of `generate`, such as `iqf_steps`.
+    """
+
+    is_simple = True
+    task_dict: dict[str, Any]  # lmms-eval's data sets, by task and split
+
+    def __init__(
+        self,
+        pretrained: str,
+        batch_size: int | str = 1,
+        device: str | None = None,
+        dtype: str = "auto",
+        correct: bool | None = None,
+        trust_remote_code: bool = False,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        settings.pop("max_batch_size", None)  # lmms-eval passes it to every model
+        self.batch_size = int(batch_size)
+        self.answerer = load_answerer(
+            pretrained,
+            settings=settings,
+            correct=correct,
+            dtype=dtype,
+            device=device or "auto",
+            trust_remote_code=trust_remote_code,
+        )
+        self._asked = dict(self.answerer.settings)
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """A text for each request, in their order."""
+        texts: list[str] = []
+        for start in range(0, len(requests), self.batch_size):
+            batch = [request.args for request in requests[start : start + self.batch_size]]
+            for chosen in _alike(batch):
+                texts += self._answer(chosen)
+        return texts
+
+    def _answer(self, batch: list[tuple[Any, ...]]) -> list[str]:
+        images, questions = [], []
+        for context, _, to_visual, number, task, split in batch:
+            visuals = to_visual(self.task_dict[task][split][number])
+            if len(visuals) != 1:
+                raise EvaluationError(f"{task}, {number}: has {len(visuals)} pictures, but VIGC looks at one.")
+            text = context.replace("<image>", "").strip()
+            images.append(visuals[0].convert("RGB"))
+            questions.append(Question(str(number), str(number), None, task, text, text, None, {}))
+        wanted = batch[0][1]
+        self.answerer.settings = {**self._asked, **_settings(wanted)}
+        return [_until(text, wanted.get("until") or []) for text in self.answerer.answer(images, questions)]
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """Not offered: a corrected answer has no likelihood of its own."""
+        raise NotImplementedError("VIGC answers tasks that generate; this task compares likelihoods.")
+
+    def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
+        """Not offered: VIC answers one question."""
+        raise NotImplementedError("VIGC answers one question; this task has several rounds.")
+
+
+@cache
+def _model_class() -> type:
+    from lmms_eval.api.model import lmms
+
+    class VigcForLmmsEval(Answers, lmms):
+        """[`Answers`] as a model of lmms-eval."""
+
+    return VigcForLmmsEval
+
+
+def _alike(batch: list[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
+    """The batch in stretches that are decoded with the same settings."""
+    parts: list[list[tuple[Any, ...]]] = []
+    for row in batch:
+        if parts and parts[-1][0][1] == row[1]:
+            parts[-1].append(row)
+        else:
+            parts.append([row])
+    return parts
+
+
+def _settings(wanted: dict[str, Any]) -> dict[str, Any]:
+    """A task's settings as arguments of `generate`; a temperature of 0 is how it asks for greedy search."""
+    found = {name: wanted[name] for name in _DECODING if wanted.get(name)}
+    if wanted.get("temperature"):
+        found |= {"do_sample": True, **{name: wanted[name] for name in _SAMPLING if wanted.get(name)}}
+    return {"max_new_tokens": _MOST_TOKENS, **found}
+
+
+def _until(text: str, stops: list[str] | str) -> str:
+    """The text up to the first of the task's stop strings."""
+    for stop in [stops] if isinstance(stops, str) else stops:
+        text = text.split(stop)[0] if stop else text
+    return text.strip()

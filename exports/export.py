@@ -1,0 +1,320 @@
+"""A dataset folder of ours as what others train on: TRL's columns, LLaVA's JSON, FineVision's columns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Features
+
+from vigc.errors import ExportError, ImageError, is_transient, reason_of
+from vigc.formats.dataset_files import OwnFiles
+from vigc.formats.layouts import (
+    DPO_FEATURES,
+    FINEVISION_FEATURES,
+    SFT_FEATURES,
+    dpo_records,
+    finevision_record,
+    sft_record,
+)
+from vigc.formats.llava import llava_entry, llava_image
+from vigc.formats.preferences import PreferenceRule
+from vigc.processing.atomic import atomic_folder
+from vigc.processing.bounded_parsing import open_parquet
+from vigc.processing.confined_paths import leads_into, shown
+from vigc.processing.images import load_picture
+
+FORMATS = ("trl-sft", "trl-dpo", "llava", "finevision")
+LLAVA_FILE = "conversations.json"
+
+_FEATURES = {"trl-sft": SFT_FEATURES, "trl-dpo": DPO_FEATURES, "finevision": FINEVISION_FEATURES}
+# What is read at a time, and the rows of a group that is written: pictures weigh a lot.
+_BATCH = 64
+_FILE_BYTES = 400 * 2**20
+_ENDINGS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}
+
+
+@dataclass
+class Exported:
+    """What an export did.
+
+    Args:
+        output: The folder that was written.
+        format: In which layout.
+        rows: How many rows were read.
+        records: How many records were written; of a conversation one, but for "trl-dpo".
+        left_out: Why rows were left out by the rule, and how many for each reason.
+        unreadable: Why pictures that rows name could not be read, and how many rows are set aside for each reason: all
+            of a conversation.
+        first_unreadable: The first of these pictures, with its reason.
+        licenses: How many of the other rows there are of each licence.
+        features: Columns of the parquet files; None for "llava".
+        num_bytes: Size of the records in memory.
+        download_bytes: Size of the files.
+    """
+
+    output: Path
+    format: str
+    rows: int = 0
+    records: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    unreadable: Counter[str] = field(default_factory=Counter)
+    first_unreadable: str | None = None
+    licenses: Counter[str] = field(default_factory=Counter)
+    features: Features | None = None
+    num_bytes: int = 0
+    download_bytes: int = 0
+
+
+def export_dataset(
+    dataset: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    format: str,
+    types: Sequence[str] | None = None,
+    rule: PreferenceRule | None = None,
+    pictures: bool = True,
+    image_root: str | os.PathLike[str] | None = None,
+    card: Callable[[Path, Exported], object] | None = None,
+) -> Exported:
+    """Writes a dataset folder in another layout; it is read and written in pieces, whatever its size.
+
+    "trl-sft" holds a conversation a record (`images`, `messages`). "trl-dpo" holds a preference pair a record
+    (`images`, `prompt`, `chosen`: the answer, `rejected`: the draft), of those rows that `rule` lets through.
+    "finevision" has FineVision's columns. "llava" is `conversations.json` with pictures under `images/`: rows that were
+    read from a LLaVA file give back its entries, with the rows' texts in them; others become entries of that form.
+
+    Args:
+        dataset: A folder of parquet files with the columns of generated rows or of rows to train on. Rows of one
+            conversation stand together in it.
+        output: The folder to write, new or empty. It is there whole or not at all.
+        format: One of `FORMATS`.
+        types: Only rows of these types.
+        rule: Which corrections make a pair for "trl-dpo"; by default `PreferenceRule()`.
+        pictures: For "llava", whether to write picture files; without them entries name them all the same.
+        image_root: Where pictures lie that rows name instead of holding them; by default `dataset`.
+        card: Called with the folder and what was done before the folder gets its name, to add a README.
+
+    Raises:
+        ExportError: Folders, a layout or rows that cannot be worked with, or nothing to write.
+        BusyError: Another process is writing the folder.
+        OSError: The machine is in the way, as on a full disk (`is_transient`), or the folder cannot be written.
+    """
+    source, target = Path(dataset), Path(output)
+    if format not in FORMATS:
+        raise ExportError(f"format {format!r} is not known: use one of {', '.join(FORMATS)}.")
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ExportError(f"{str(target)!r} exists: give a new or empty folder.")
+    files = _parquet_files(source)
+    done = Exported(target, format, features=_FEATURES.get(format))
+    root = Path(image_root) if image_root is not None else source
+    own = OwnFiles(str(root))
+    conversations = _conversations(files, types, own, done, embed=pictures or format != "llava")
+    with atomic_folder(target) as unfinished:
+        if format == "llava":
+            _write_llava(unfinished, conversations, done, pictures)
+        else:
+            _write_parquet(unfinished, _records(conversations, done, rule or PreferenceRule()), done)
+        if not done.records:
+            raise ExportError(_nothing(done, types, root))
+        if card is not None:
+            card(unfinished, done)
+    return done
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ExportError(f"{str(folder)!r} is not a folder: give the folder of a dataset.")
+    files = [path for path in sorted(folder.rglob("*.parquet")) if not _is_hidden(path.relative_to(folder))]
+    if not files:
+        raise ExportError(f"{str(folder)!r} holds no parquet files: give the folder of a dataset.")
+    real = os.path.realpath(folder)
+    for path in files:
+        if not leads_into(os.path.realpath(path), real):
+            raise ExportError(f"{str(path)!r} is a link out of the dataset: copy the file into it.")
+        try:
+            with open_parquet(path) as file:
+                columns = set(file.schema_arrow.names)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ExportError(
+                f"{str(path)!r} cannot be read ({reason_of(error, path=False)}): write the dataset again."
+            ) from error
+        if not {"image", "question"} <= columns or not columns & {"answer", "answers"}:
+            listed = ", ".join(sorted(columns))
+            raise ExportError(
+                f"{str(path)!r} has the columns {listed}: 'image', 'question' and 'answer' or 'answers' are needed."
+            )
+    return files
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _conversations(
+    files: Sequence[Path], types: Sequence[str] | None, root: OwnFiles, done: Exported, *, embed: bool
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of each conversation; a row of none is one by itself."""
+    grouped = groupby(enumerate(_rows(files, types)), lambda item: item[1].get("conversation_id") or item[0])
+    for name, items in grouped:
+        rows = [row for _, row in items]
+        turns = [row.get("turn") for row in rows]
+        if len(rows) > 1 and not _rise(turns):
+            raise ExportError(f"conversation {name!r} has the turns {turns}: sort its rows by 'turn'.")
+        done.rows += len(rows)
+        if embed and not _embed(rows, root, done):
+            continue
+        done.licenses.update(row.get("license") or "unknown" for row in rows)
+        yield rows
+
+
+def _rise(turns: Sequence[int | None]) -> bool:
+    known = [turn for turn in turns if turn is not None]
+    return len(known) == len(turns) and known == sorted(set(known))
+
+
+def _rows(files: Sequence[Path], types: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+    for path in files:
+        file = open_parquet(path)
+        for batch in file.iter_batches(batch_size=_BATCH):
+            for row in batch.to_pylist():
+                if types is None or row.get("type") in types:
+                    yield row
+
+
+def _embed(rows: list[dict[str, Any]], root: OwnFiles, done: Exported) -> bool:
+    """Puts pictures that a conversation only names into its rows; False, and counted, if one cannot be read."""
+    try:
+        for row in rows:
+            if row["image"] is not None and row["image"].get("bytes") is None:
+                row["image"] = _read_picture(row["image"]["path"], root)
+    except ImageError as error:
+        if isinstance(error.__cause__, OSError) and is_transient(error.__cause__):
+            raise error.__cause__ from None
+        done.unreadable[error.reason] += len(rows)
+        done.first_unreadable = done.first_unreadable or str(error)
+        return False
+    return True
+
+
+def _read_picture(name: str | None, root: OwnFiles) -> dict[str, Any]:
+    """A picture that a row names, as bytes."""
+    if not name:
+        raise ExportError("a row holds neither a picture's bytes nor its name: write the dataset again.")
+    return {"bytes": load_picture(root.confined(name, shown(name)), name=shown(name)).data, "path": None}
+
+
+def _records(
+    conversations: Iterator[list[dict[str, Any]]], done: Exported, rule: PreferenceRule
+) -> Iterator[dict[str, Any]]:
+    for rows in conversations:
+        if done.format == "trl-dpo":
+            for record in dpo_records(rows, rule):
+                if isinstance(record, str):
+                    done.left_out[record] += 1
+                else:
+                    yield record
+        else:
+            yield sft_record(rows) if done.format == "trl-sft" else finevision_record(rows)
+
+
+def _write_parquet(folder: Path, records: Iterator[dict[str, Any]], done: Exported) -> None:
+    """Records as `data/train-*.parquet`, a new file whenever one is large."""
+    schema = _FEATURES[done.format].arrow_schema
+    (folder / "data").mkdir()
+    number, batch = 0, _take(records)
+    while batch:
+        path = folder / "data" / f"train-{number:05d}.parquet"
+        with path.open("wb") as file:
+            with pq.ParquetWriter(file, schema) as writer:
+                full = False
+                while batch and not full:
+                    table = pa.Table.from_pylist(batch, schema=schema)
+                    writer.write_table(table)
+                    done.records += len(batch)
+                    done.num_bytes += table.nbytes
+                    full = file.tell() >= _FILE_BYTES
+                    batch = _take(records)
+            _to_disk(file)
+        done.download_bytes += path.stat().st_size
+        number += 1
+
+
+def _take(records: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list(islice(records, _BATCH))
+
+
+def _write_llava(folder: Path, conversations: Iterator[list[dict[str, Any]]], done: Exported, pictures: bool) -> None:
+    path = folder / LLAVA_FILE
+    with path.open("w", encoding="utf-8") as file:
+        for rows in conversations:
+            name = _write_picture(folder / "images", rows[0], pictures)
+            text = json.dumps(llava_entry(rows, name), ensure_ascii=False)
+            file.write(f"{',' if done.records else '['}\n{text}")
+            done.records += 1
+        file.write("\n]\n")
+        _to_disk(file)
+    done.num_bytes = done.download_bytes = path.stat().st_size
+
+
+def _write_picture(folder: Path, row: dict[str, Any], wanted: bool) -> str | None:
+    """Writes a row's picture, if that is wanted, under the name that its entry gives; returns the name."""
+    name, picture = llava_image(row), row["image"]
+    if picture is None:
+        return name
+    data = picture.get("bytes")
+    if name is None:
+        if data is None:
+            return picture["path"]
+        digest = hashlib.sha256(data).hexdigest()[:32]
+        ending = next((ending for start, ending in _ENDINGS.items() if data.startswith(start)), ".png")
+        name = f"{digest[:2]}/{digest}{ending}"  # in sub-folders: file systems are slow with a million names in one
+    if wanted:
+        _write_once(folder / _inside(name), data, name)
+    return name
+
+
+def _inside(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts or set(name) & set("\\:\0"):
+        raise ExportError(f"an entry names the picture {name!r}, which leads out of a folder: give --no-pictures.")
+    return path
+
+
+def _write_once(path: Path, data: bytes, name: str) -> None:
+    if path.exists():
+        if path.read_bytes() != data:
+            raise ExportError(f"two pictures are called {name!r}: export one source at a time, or give --no-pictures.")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def _nothing(done: Exported, types: Sequence[str] | None, root: Path) -> str:
+    if not done.rows:
+        which = f" of type {', '.join(types)}" if types is not None else ""
+        return f"the dataset holds no rows{which}: there is nothing to write."
+    if done.first_unreadable and not done.left_out:
+        return f"{done.first_unreadable}, nor can any other; they are looked for under {str(root)!r} (--image-root)."
+    reasons = ", ".join(f"{count} {reason}" for reason, count in done.left_out.most_common())
+    settings = "min_words, score, min_gain, keep_cuts"
+    said = f"none of {done.rows} rows makes a preference pair ({reasons}): loosen the rule ({settings})."
+    if any(reason.startswith("has no ") and reason.endswith(" score") for reason in done.left_out):
+        said += " `vigc correct --score` computes the scores of given drafts; with score 'none' none is asked for."
+    if any("has no draft" in reason for reason in done.left_out):
+        said += " Rows have drafts unless they were generated with --no-iqf-draft."
+    return said
+
+
+def _to_disk(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,283 @@
+"""Published files of questions and answers -> rows to train on.
+
+```python
+rows, missing = read_annotations("conversation_58k.json", "coco/train2017", layout="llava")
+rows = stream_annotations(["v2_questions.json", "v2_annotations.json"], "coco/train2014", layout="vqav2")
+```
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, TypeGuard
+
+from datasets import Dataset, IterableDataset, concatenate_datasets
+
+from vigc.errors import AnnotationError, ImagePathError, LayoutError, short
+from vigc.processing.confined_paths import ListedFolder
+from vigc.processing.image_names import spellings, unusable
+from vigc.processing.instructions_vigc import instruction_type
+from vigc.processing.rows import TRAIN_FEATURES
+
+from .annotation_layouts import Pair, read_aokvqa, read_llava, read_stable_llava, read_vigc, read_vigc_aokvqa, read_vqa
+from .file_forms import stem_of
+from .json_rows import stream_entries
+
+logger = logging.getLogger(__name__)
+
+_ONE_FILE: dict[str, Callable[[Any], Iterator[Pair]]] = {
+    "llava": read_llava,
+    "vigc": read_vigc,
+    "vigc-aokvqa": read_vigc_aokvqa,
+    "aokvqa": read_aokvqa,
+    "stable-llava": read_stable_llava,
+}
+_TWO_FILES = ("okvqa", "vqav2")
+LAYOUTS = (*_ONE_FILE, *_TWO_FILES)
+_TYPES = {
+    "vigc-aokvqa": "aokvqa",
+    "aokvqa": "aokvqa",
+    "okvqa": "okvqa",
+    "vqav2": "vqav2",
+    "stable-llava": "conversation",
+}
+_LLAVA_TYPES = ("conversation", "detail", "complex")
+
+_BATCH = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class MissingImage:
+    """An entry whose picture is not there: its file, its index there, and the picture's name (None if it has none)."""
+
+    path: Path
+    index: int
+    image: str | None
+
+
+class Annotations(NamedTuple):
+    """Rows with the columns of `TRAIN_FEATURES`, and the entries that were left out."""
+
+    rows: Dataset
+    missing: list[MissingImage]
+
+
+def read_annotations(
+    files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    images: str | os.PathLike[str],
+    *,
+    layout: str,
+    type: str | None = None,
+    source: str | None = None,
+    license: str | None = None,
+) -> Annotations:
+    """Reads published annotations. Pictures are named, not opened: a row's `image` is decoded when it is looked at.
+
+    Args:
+        files: One file or, for "okvqa" and "vqav2", the questions and the annotations.
+        images: The folder under which the pictures lie.
+        layout: One of `LAYOUTS`: "llava" (LLaVA-150K), "vigc" (VIGC's flat files), "vigc-aokvqa" (its A-OKVQA files),
+            "aokvqa", "okvqa", "vqav2" (as published), "stable-llava".
+        type: Type of instruction; by default what the layout or, for "llava", the file's name says.
+        source: Name of the data set in the rows; by default the (first) file's stem.
+        license: Its licence, as the rows say it.
+
+    Returns:
+        The rows, one per question (of a conversation: one per turn, with `conversation_id` and `turn`), and a list of
+        the entries left out because their picture is not there, or because they have none.
+
+    Raises:
+        AnnotationError: A file is damaged or of another layout: it names the file, the entry and the field. Or the
+            pictures of all entries are missing.
+        ValueError: An unknown layout or type, or the wrong number of files.
+    """
+    reading = _Reading.of(files, images, layout, type, source, license)
+    rows = reading.rows()
+    parts = []
+    # As Arrow tables the rows take a tenth of what they take as Python objects.
+    while batch := list(islice(rows, _BATCH)):
+        parts.append(Dataset.from_list(batch, features=TRAIN_FEATURES))
+    if not parts:
+        raise AnnotationError(reading.files[0], "holds no entries: there is nothing to train on.")
+    return Annotations(concatenate_datasets(parts), reading.missing)
+
+
+def stream_annotations(
+    files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    images: str | os.PathLike[str],
+    *,
+    layout: str,
+    type: str | None = None,
+    source: str | None = None,
+    license: str | None = None,
+) -> IterableDataset:
+    """As [`read_annotations`], row by row, for files too large for memory; what is missing is logged at the end.
+
+    Of two files the annotations are held in memory.
+    """
+    reading = partial(_Reading.of, files, images, layout, type, source, license)
+    reading()  # mistakes in the arguments are said here, not when the first row is asked for
+    return IterableDataset.from_generator(_stream, features=TRAIN_FEATURES, gen_kwargs={"reading": reading})
+
+
+def _stream(reading: Callable[[], _Reading]) -> Iterator[dict[str, Any]]:
+    yield from reading().rows()
+
+
+@dataclass
+class _Reading:
+    """One reading of one data set."""
+
+    files: list[Path]
+    images: Path
+    layout: str
+    type: str
+    source: str
+    license: str | None
+    missing: list[MissingImage] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.folder = ListedFolder(self.images)
+
+    @classmethod
+    def of(
+        cls,
+        files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        images: str | os.PathLike[str],
+        layout: str,
+        type: str | None,
+        source: str | None,
+        license: str | None,
+    ) -> _Reading:
+        if layout not in LAYOUTS:
+            raise ValueError(f"layout {layout!r} is not known: use one of {', '.join(LAYOUTS)}.")
+        paths = [Path(file) for file in ([files] if isinstance(files, (str, os.PathLike)) else files)]
+        wanted = 2 if layout in _TWO_FILES else 1
+        if len(paths) != wanted:
+            which = "its questions and its annotations" if wanted == 2 else "one file"
+            raise ValueError(f"layout {layout!r} is read from {which}, but {len(paths)} files are given.")
+        if not Path(images).is_dir():
+            raise ValueError(f"{str(images)!r} is not a folder: give the folder of the pictures that {paths[0]} names.")
+        kind = type or _TYPES.get(layout) or _type_of(paths[0])
+        return cls(paths, Path(images), layout, instruction_type(kind).name, source or stem_of(paths[0]), license)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Training rows, pictures as paths."""
+        path, found = self.files[0], 0
+        for index, pairs in self._pairs():
+            try:
+                for pair in pairs:
+                    picture = self._find(pair.pictures)
+                    if picture is None:
+                        self.missing.append(MissingImage(path, index, pair.pictures[0] if pair.pictures else None))
+                        break
+                    found += 1
+                    yield self._row(index, pair, picture)
+            except LayoutError as error:
+                raise AnnotationError(path, str(error), index) from error
+        self._say_missing(found)
+
+    def _pairs(self) -> Iterator[tuple[int, Iterator[Pair]]]:
+        """Index and pairs of each entry."""
+        if self.layout in _ONE_FILE:
+            read = _ONE_FILE[self.layout]
+            for index, entry in enumerate(stream_entries(self.files[0])):
+                yield index, read(entry)
+            return
+        questions, annotated = self.files
+        annotations = self._annotations(annotated)
+        match = re.search(r"(train|val|test)(2014|2015|2017)", stem_of(questions))
+        read_two = read_vqa(self.layout, match[0] if match else None)
+        for index, entry in enumerate(stream_entries(questions, "questions")):
+            question_id = entry.get("question_id") if isinstance(entry, dict) else None
+            annotation = annotations.pop(question_id, None) if _is_id(question_id) else None
+            if annotation is None:
+                reason = f"'question_id' {question_id!r} has no annotation in {annotated}, or occurs twice."
+                raise AnnotationError(questions, reason, index)
+            yield index, read_two(entry, annotation)
+        if annotations:
+            first = next(iter(annotations))
+            raise AnnotationError(
+                annotated,
+                f"{len(annotations)} annotations answer no question of {questions}, the first {first!r}: these files "
+                "do not belong together.",
+            )
+
+    def _annotations(self, path: Path) -> dict[int | str, Any]:
+        annotations: dict[int | str, Any] = {}
+        for index, entry in enumerate(stream_entries(path, "annotations")):
+            question_id = entry.get("question_id") if isinstance(entry, dict) else None
+            if not _is_id(question_id) or question_id in annotations:
+                raise AnnotationError(path, f"'question_id' is {question_id!r}: each annotation needs its own.", index)
+            annotations[question_id] = entry
+        return annotations
+
+    def _find(self, names: tuple[str, ...]) -> Path | None:
+        """The first of these that is there, as it is written or decoded."""
+        if reason := next(filter(None, map(unusable, names)), None):
+            raise LayoutError(f"the picture {short(names[0])} {reason}.")
+        for name in (spelling for given in names for spelling in spellings(given)):
+            try:
+                found = self.folder.find(name)
+            except ImagePathError as error:
+                reason = f"the picture {error.name!r} does not lie under {self.images}: it {error.reason}."
+                raise LayoutError(reason) from error
+            if found is not None:
+                return found
+        return None
+
+    def _row(self, index: int, pair: Pair, picture: Path) -> dict[str, Any]:
+        return {
+            "image": {"bytes": None, "path": str(picture)},
+            "image_id": pair.image_id,
+            "type": self.type,
+            "question": pair.question,
+            "answers": pair.answers,
+            "weights": pair.weights,
+            "source": self.source,
+            "license": self.license,
+            # Ids of the published files repeat; the place in the file does not.
+            "conversation_id": f"{self.source}/{index}",
+            "turn": pair.turn,
+            "extra": json.dumps(pair.extra, ensure_ascii=False),
+        }
+
+    def _say_missing(self, found: int) -> None:
+        if not self.missing:
+            return
+        names = ", ".join(short(entry.image) for entry in self.missing[:5])
+        if not found:
+            raise AnnotationError(
+                self.files[0],
+                f"none of the pictures of its {len(self.missing)} entries is under {self.images} (looked for {names}): "
+                "give the folder that these names are relative to.",
+            )
+        logger.warning(
+            "%s: %d entries are left out, their pictures are not under %s: %s%s",
+            self.files[0],
+            len(self.missing),
+            self.images,
+            names,
+            ", ..." if len(self.missing) > 5 else "",
+        )
+
+
+def _is_id(value: Any) -> TypeGuard[int | str]:
+    """Whether it can name a question; True would name that of 1."""
+    return isinstance(value, (int, str)) and not isinstance(value, bool)
+
+
+def _type_of(path: Path) -> str:
+    """The type that the name of a LLaVA file says."""
+    types = [name for name in _LLAVA_TYPES if name in stem_of(path).lower()]
+    if len(types) != 1:
+        raise ValueError(f"{path} does not say its type of instruction: give type=, such as {', '.join(_LLAVA_TYPES)}.")
+    return types[0]

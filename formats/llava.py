@@ -1,0 +1,197 @@
+"""LLaVA's conversations to rows and back. An entry that is read and not changed is written again as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+from vigc.errors import LayoutError, short
+from vigc.processing.bounded_parsing import parse_json
+from vigc.processing.image_names import name_for_id
+
+from .image_marks import IMAGE_MARK, around, filled_turns, marked, unmarked, without_marks
+
+ASKS, REPLIES = ("human", "user"), ("gpt", "assistant")
+
+
+class LlavaPair(NamedTuple):
+    """A question and its answer without image marks, and what the column `extra` keeps of the entry."""
+
+    question: str
+    answer: str
+    extra: dict[str, Any]
+
+
+def rows_from_llava(
+    entry: Any,
+    *,
+    conversation_id: str,
+    type: str,
+    source: str,
+    license: str | None = None,
+    image: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """One entry of a LLaVA file, `{id, image, conversations: [{from, value}]}`, as rows of `TRAIN_FEATURES`.
+
+    A row is a question with the answer that follows it. All else (fields, ids of whatever kind, turns outside a pair,
+    the place of the image mark) goes into `extra`, from where [`llava_entry`] takes it.
+
+    Args:
+        entry: The entry, as JSON was parsed.
+        conversation_id: Names the entry among all; ids of published files repeat.
+        type: The type of instruction.
+        source: Name of the data set.
+        license: Its licence.
+        image: The picture that the entry names, `{"bytes": ..., "path": ...}`; None where it names none.
+
+    Raises:
+        LayoutError: The entry is of another layout, or holds no question with an answer.
+    """
+    pairs = llava_pairs(entry)
+    name = entry.get("image")
+    return [
+        {
+            "image": image,
+            "image_id": None if name is None else image_id_of(name),
+            "type": type,
+            "question": pair.question,
+            "answers": [pair.answer],
+            "weights": None,
+            "source": source,
+            "license": license,
+            "conversation_id": conversation_id,
+            "turn": turn,
+            "extra": json.dumps(pair.extra),
+        }
+        for turn, pair in enumerate(pairs)
+    ]
+
+
+def llava_pairs(entry: Any) -> list[LlavaPair]:
+    """The questions of one entry with the answers that follow them, and with all that makes the entry again.
+
+    Raises:
+        LayoutError: The entry is of another layout, or holds no question with an answer.
+    """
+    if not isinstance(entry, Mapping):
+        raise LayoutError(f"it is {short(entry)}, but an object with named fields is expected")
+    name, all_turns = entry.get("image"), entry.get("conversations")
+    if name is not None and not isinstance(name, str):
+        raise LayoutError(f"'image' is {short(name)}, but the name of one picture is expected")
+    found, after = _in_turns(all_turns)
+    record = {**entry, "conversations": None}
+    # The turn that marks the image, as it should be: the first that holds a mark, and a question.
+    marks = None if name is None else next((turn for turn in all_turns or () if IMAGE_MARK in turn["value"]), None)
+    pairs = []
+    for turn, (before, human, gpt) in enumerate(found):
+        question, answer = unmarked(human["value"]), unmarked(gpt["value"])
+        if not question or not answer:
+            which, value = ("question", human["value"]) if not question else ("answer", gpt["value"])
+            raise LayoutError(f"the {which} of pair {turn} in 'conversations' is {short(value)}, which says nothing")
+        extra: dict[str, Any] = {"layout": "llava", "record": record}
+        extra["human"] = {**human, "value": around(human["value"], question, odd=human is not marks)}
+        extra["gpt"] = {**gpt, "value": around(gpt["value"], answer, odd=True)}
+        if marks is not None and marks is not found[0][1]:
+            extra["marked"] = True  # in another place than the first question, which may be lost
+        if before:
+            extra["before"] = before
+        if after and turn == len(found) - 1:
+            extra["after"] = after
+        pairs.append(LlavaPair(question, answer, extra))
+    return pairs
+
+
+def llava_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[str, Any]:
+    """The entry of one conversation's rows: that which they were read from, with their texts, or a new one.
+
+    Args:
+        rows: Rows of a conversation in the order of their turns, generated ones or those to train on.
+        image: The picture's name in a new entry, or one without a name; an entry that was read keeps the name it had.
+    """
+    extras = [read_extra(row) for row in rows]
+    if extras[0].get("layout") != "llava":
+        return _new_entry(rows, image)
+    turns: list[tuple[dict[str, Any], str | None]] = []
+    for row, extra in zip(rows, extras, strict=True):
+        turns += [(turn, None) for turn in extra.get("before", [])]
+        turns += [(extra["human"], row["question"]), (extra["gpt"], answer_of(row))]
+    turns += [(turn, None) for turn in extras[-1].get("after", [])]
+    record = extras[0]["record"]
+    if image is not None and record.get("image") is None:  # a row of a dataset, whose image is no name
+        record = {**record, "image": image}
+    has_image = record.get("image") is not None
+    texts = [(turn["value"], turn["value"] if text is None else text) for turn, text in turns]
+    values = filled_turns(texts, image=has_image)
+    if has_image and (rows[0]["turn"] or extras[0].get("marked")) and not any(IMAGE_MARK in value for value in values):
+        # The turn that held the mark was left out since.
+        first = next(index for index, (turn, _) in enumerate(turns) if turn.get("from") in ASKS)
+        values[first] = marked(values[first])
+    return {
+        **record,
+        "conversations": [{**turn, "value": value} for (turn, _), value in zip(turns, values, strict=True)],
+    }
+
+
+def llava_image(row: Mapping[str, Any]) -> str | None:
+    """The picture's name in the entry that a row was read from; None if it was not read from one."""
+    extra = read_extra(row)
+    return extra["record"].get("image") if extra.get("layout") == "llava" else None
+
+
+def read_extra(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's `extra`, parsed; empty where there is none."""
+    return parse_json(row["extra"]) if row.get("extra") else {}
+
+
+def answer_of(row: Mapping[str, Any]) -> str:
+    """What a row answers: the corrected answer, or of a row to train on the first one given."""
+    return row["answer"] if row.get("answer") is not None else row["answers"][0]
+
+
+def _in_turns(turns: Any) -> tuple[list[tuple[list[Any], dict[str, Any], dict[str, Any]]], list[Any]]:
+    """(what stands before it, question, answer) of each pair, and what stands after the last."""
+    if not isinstance(turns, list):
+        raise LayoutError(f"'conversations' is {short(turns)}, but a list of turns is expected")
+    for index, turn in enumerate(turns):
+        value = turn.get("value") if isinstance(turn, dict) else None
+        if not isinstance(value, str):
+            raise LayoutError(f"'conversations[{index}].value' is {short(value)}, but text is expected")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise LayoutError(f"'conversations[{index}].value' {short(value)} holds half a character: write it anew")
+    pairs: list[tuple[list[Any], dict[str, Any], dict[str, Any]]] = []
+    before: list[Any] = []
+    index = 0
+    while index < len(turns):
+        human, gpt = turns[index], turns[index + 1] if index + 1 < len(turns) else {}
+        if human.get("from") in ASKS and gpt.get("from") in REPLIES:
+            pairs.append((before, human, gpt))
+            before, index = [], index + 2
+        else:
+            before, index = [*before, human], index + 1
+    if not pairs:
+        speakers = [turn.get("from") for turn in turns]
+        raise LayoutError(f"'conversations' has turns of {short(speakers)}, but no 'human' that a 'gpt' answers")
+    return pairs, before
+
+
+def _new_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[str, Any]:
+    first = rows[0]
+    identity = first.get("conversation_id") or first.get("id") or first["image_id"]
+    known = {name: first.get(name) for name in ("image_id", "type", "source", "license", "model")}
+    entry = {"id": identity, "image": image, **known}
+    turns = []
+    for row in rows:
+        turns.append({"from": "human", "value": without_marks(row["question"])})
+        turns.append({"from": "gpt", "value": without_marks(answer_of(row))})
+    if image is not None:
+        turns[0]["value"] = marked(turns[0]["value"])
+    return {**{name: value for name, value in entry.items() if value is not None}, "conversations": turns}
+
+
+def image_id_of(name: str) -> str:
+    """The id a picture's file name holds: the digits after the last "_" (COCO 2014, Objects365), else the stem."""
+    stem = PurePosixPath(name_for_id(name)).stem
+    last = stem.rsplit("_", 1)[-1]
+    return last if last.isdigit() else stem

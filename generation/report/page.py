@@ -1,0 +1,242 @@
+"""The report page of a dataset folder: one HTML file that opens from disk and asks for nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import heapq
+import io
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from vigc.errors import GenerationError, ImageError, machine_errors
+from vigc.formats.dataset_files import OwnFiles
+from vigc.generation.sources.base import printable
+from vigc.hub_cards import compares_drafts
+from vigc.jobs import ledger
+from vigc.processing.bounded_parsing import open_parquet
+from vigc.processing.confined_paths import leads_into, shown
+from vigc.processing.images import open_image
+from vigc.processing.rows import is_edited
+from vigc.processing.word_diff import word_differences
+
+from .statistics import COLUMNS, Figures, SetAside, shown_steps
+
+MAX_ROWS = 1_500
+_EXAMPLES = 20  # of each reason for which something was set aside
+# Longer side in pixels by the number of pictures on the page: few are sharp on dense screens, many open quickly.
+_THUMBNAILS = ((60, 512), (400, 384), (1_000_000, 256))
+_SMALL = 160  # pictures below this are shown enlarged, pixel by pixel
+
+
+@machine_errors()
+def write_report(dataset: Path, *, max_rows: int = MAX_ROWS, image_root: str | os.PathLike[str] | None = None) -> Path:
+    """Writes `report/index.html` of a dataset folder: figures over all rows, and up to `max_rows` of them to read.
+
+    Where there are more rows, pictures are drawn by a hash of their ids, all rows of a picture together.
+
+    Args:
+        dataset: The folder.
+        max_rows: About how many rows to show.
+        image_root: Where pictures may lie, beside the folder, that rows name instead of holding them.
+
+    Raises:
+        GenerationError: The folder is not a dataset of ours.
+    """
+    plan = ledger.read_plan(dataset)
+    own = OwnFiles(str(dataset))
+    if image_root is not None:
+        own.add(image_root)
+    types = plan["configuration"]["types"]
+    figures, drawn, pictures = _count(dataset, types, max(1, max_rows))
+    total = sum(figures.values(), Figures())
+    configuration = plan["configuration"]
+    compared = compares_drafts(configuration)
+    files, texts = SetAside(_EXAMPLES), SetAside(_EXAMPLES)
+    for record in ledger.iter_quarantine(dataset):
+        if record["kind"] == "text":
+            texts.add(record)
+        else:
+            files.add(record | {"path": printable(record["path"])})
+    page = _render(
+        name=printable(dataset.resolve().name),
+        plan=plan,
+        types=types,
+        figures={kind: counted.shown() for kind, counted in figures.items()},
+        total=total.shown(),
+        compared=compared,
+        given=plan.get("kind") == "correct",  # whose questions and drafts are not the model's
+        charts=total.charts(compared),
+        sunburst=total.questions_chart(),
+        first_words=total.first_words(),
+        pictures_read=pictures,
+        cards=_cards(dataset, types, drawn, own),
+        files=files.groups(),
+        texts=texts.groups(),
+        set_aside={"files": files.count, "texts": texts.count},
+    )
+    path = dataset / ledger.REPORT
+    ledger.atomic_write(path, page.encode())
+    ledger.mark_report(dataset)
+    return path
+
+
+def _files(dataset: Path, kind: str) -> list[Path]:
+    files, real = sorted((dataset / kind).glob("train-*.parquet")), os.path.realpath(dataset)
+    for path in files:
+        if not leads_into(os.path.realpath(path), real):
+            raise GenerationError(f"{str(path)!r} is a link out of the dataset: copy the file into it.")
+    return files
+
+
+def _count(dataset: Path, types: list[str], wanted: int) -> tuple[dict[str, Figures], set[str], int]:
+    """Figures by type, the pictures to show (about `wanted` rows of them), and how many pictures there are."""
+    figures = {kind: Figures() for kind in types}
+    drawn: list[tuple[int, str]] = []
+    rows_of: dict[str, int] = {}
+    counted: set[int] = set()
+    for kind in types:
+        for path in _files(dataset, kind):
+            for batch in open_parquet(path).iter_batches(columns=COLUMNS):
+                for row in batch.to_pylist():
+                    figures[kind].add(row)
+                    picture = _picture_of(row)
+                    if picture in rows_of:
+                        rows_of[picture] += 1
+                        continue
+                    lot = int.from_bytes(hashlib.sha256(picture.encode()).digest()[:8], "big")
+                    if lot in counted:
+                        continue
+                    counted.add(lot)
+                    rows_of[picture] = 1
+                    heapq.heappush(drawn, (-lot, picture))
+                    if len(drawn) > wanted:
+                        del rows_of[heapq.heappop(drawn)[1]]
+    shown: set[str] = set()
+    for _, picture in sorted(drawn, reverse=True):
+        wanted -= rows_of[picture]
+        if wanted < 0 and shown:
+            break
+        shown.add(picture)
+    return figures, shown, len(counted)
+
+
+def _picture_of(row: dict[str, Any]) -> str:
+    """What rows about the same picture have in common; a row without one stands alone."""
+    return row["image_id"] or row["id"]
+
+
+def _cards(dataset: Path, types: list[str], drawn: set[str], own: OwnFiles) -> list[dict[str, Any]]:
+    """The pictures to show, in the dataset's order, each with its rows.
+
+    Args:
+        dataset: The dataset folder.
+        types: Its types.
+        drawn: Which pictures.
+        own: Which files rows may name.
+    """
+    size = next(pixels for limit, pixels in _THUMBNAILS if len(drawn) <= limit)
+    cards: dict[str, dict[str, Any]] = {}
+    for kind in types:
+        for row in _chosen_rows(dataset, kind, drawn):
+            key = _picture_of(row)
+            if key not in cards:
+                picture = _thumbnail(row["image"] or {}, own, size)
+                cards[key] = {"id": key, "rows": [], "named": row["image"] is not None, "picture": picture}
+            cards[key]["rows"].append(_shown(row))
+    return [cards[key] for key in sorted(cards)]
+
+
+def _chosen_rows(dataset: Path, kind: str, drawn: set[str]) -> Iterator[dict[str, Any]]:
+    """Rows about these pictures; of row groups without one, only the ids are read."""
+    for path in _files(dataset, kind):
+        file = open_parquet(path)
+        for group in range(file.num_row_groups):
+            ids = file.read_row_group(group, columns=["id", "image_id"]).to_pylist()
+            where = [index for index, row in enumerate(ids) if _picture_of(row) in drawn]
+            if where:
+                yield from file.read_row_group(group).take(where).to_pylist()
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    draft, answer = row["draft"], row["answer"]
+    before, after = word_differences(answer if draft is None else draft, answer)
+    trace = shown_steps(row)
+    scores = row["scores"] or {}
+    return {
+        "type": row["type"],
+        "question": row["question"],
+        "changed": is_edited(draft, answer),
+        "draft": before,
+        "answer": after,
+        "trace": trace,
+        "sentences_changed": sum(bool(step["changed"]) for step in trace),
+        "logprob": scores.get("answer_logprob"),
+        "scores": {name: value for name, value in _filters(scores).items() if _is_number(value)},
+    }
+
+
+def _filters(scores: dict[str, float | None]) -> dict[str, float | None]:
+    """The scores that the page can be filtered by, under the names of its attributes."""
+    before, after = scores.get("draft_logprob"), scores.get("answer_logprob")
+    return {
+        "logprob": after,
+        "gain": None if before is None or after is None else after - before,
+        "visual": scores.get("visual_dependency"),
+    }
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _thumbnail(picture: dict[str, Any], own: OwnFiles, size: int) -> dict[str, Any] | None:
+    """A small copy as a `data:` URI with its size on the page, or None if the picture cannot be shown."""
+    try:
+        if (data := picture.get("bytes")) is not None:
+            image = open_image(data)
+        elif named := picture.get("path"):
+            image = open_image(own.confined(named, shown(named)))
+        else:
+            return None
+    except ImageError:  # the page then says so: it lies elsewhere, or has a format that this Pillow lacks
+        return None
+    small = max(image.size) <= _SMALL
+    buffer = io.BytesIO()
+    if small:
+        image.save(buffer, "PNG")
+    else:
+        image.thumbnail((size, size), Image.Resampling.LANCZOS)
+        image.save(buffer, "JPEG", quality=78, optimize=True)
+    kind = "png" if small else "jpeg"
+    uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return {"uri": uri, "width": image.width, "height": image.height, "small": small}
+
+
+def _render(**values: Any) -> str:
+    folder = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style, script = ((folder / f"report.{suffix}").read_text(encoding="utf-8") for suffix in ("css", "js"))
+    return environment.get_template("report.html").render(
+        style=style,
+        script=script,
+        style_hash=_csp_hash(style),
+        script_hash=_csp_hash(script),
+        **values,
+    )
+
+
+def _csp_hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,0 +1,112 @@
+"""Given questions to answers: VIC over entries of a dataset, as `vigc correct` does it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+
+from vigc.generation.sources.prefetch import Item
+from vigc.inference.loading import WritingModel
+from vigc.modeling_vigc import IqfSettings
+from vigc.processing import INSTRUCTION_TYPES
+from vigc.processing.rows import row_id
+
+from .checks import Draft
+from .worker import Batch, Work, Worker
+from .writing import Asking, Conversation
+
+
+class CorrectionWorker(Worker):
+    """Answers the questions of entries again. Arguments are those of [`Worker`]."""
+
+    inputs = "entries"
+
+    def __init__(self, loaded: WritingModel, plan: dict[str, Any], settings: dict[str, Any], slots: int) -> None:
+        super().__init__(loaded, plan, settings, slots)
+        (self.kind,) = plan["configuration"]["types"]
+        self.task = self.kind if self.kind in INSTRUCTION_TYPES else None
+        self.rule = IqfSettings(**plan["configuration"]["iqf"]).rule
+
+    def conversations(self, batch: Batch, pixels: torch.Tensor) -> list[Conversation]:
+        """One for each question; the ViT looks once at each picture, whatever their number."""
+        batch.embeds = self.embed(pixels)
+        return [
+            Conversation(self._ask(item, pair), batch.embeds[place], self.task, (place, turn))
+            for place, item in enumerate(batch.seen)
+            for turn, pair in enumerate(item.source.pairs or [])
+        ]
+
+    def _ask(self, item: Item, pair: dict[str, Any]) -> Asking:
+        return [(yield from self.attempts(self._id(item, pair), pair["question"], pair["answer"]))]
+
+    def collect(self, batch: Batch) -> Work:
+        """Rows and records in the order of the entries; those without picture are passed on as they are."""
+        work, places, rows = Work(), [], []
+        seen = {id(item): place for place, item in enumerate(batch.seen)}
+        for item in batch.items:
+            place = seen.get(id(item))
+            for turn, pair in enumerate(item.source.pairs or []):
+                draft = None if place is None else batch.drafts[place, turn][0]
+                fault = None if draft is None else draft.fault()
+                if draft is not None and fault is not None:
+                    work.rejects.append((item, self._reject(item, pair, draft, fault)))
+                    continue
+                work.rows.append((item, self._row(item, pair, draft)))
+                if place is not None:
+                    places.append(place)
+                    rows.append(work.rows[-1][1])
+        if self.scores and rows:
+            assert batch.embeds is not None
+            # Others wrote the drafts, so that they have no score yet.
+            for name in ("visual_dependency", "draft_logprob"):
+                self.score(name, rows, batch.embeds[places], self.task)
+        return work
+
+    def _compared(self, trace: list[dict[str, Any]], given: str) -> list[dict[str, Any]]:
+        """The trace, with whether each step's text differs from the given answer's at its place."""
+        units, place, compared = self.rule.split_all(given), 0, []
+        for number, step in enumerate(trace, 1):
+            kept = self.rule.split_all(step["sentence"])
+            # The last step stands for all the rest, so that what was left out counts as a change.
+            end = len(units) if number == len(trace) else place + len(kept)
+            compared.append({**step, "changed": kept != units[place:end]})
+            place += len(kept)
+        return compared
+
+    def _id(self, item: Item, pair: dict[str, Any]) -> str:
+        # Several conversations may be about one picture.
+        kind = f"{self.kind}/{pair.get('conversation_id')}"
+        digest = item.digest or hashlib.sha256(b"").hexdigest()
+        return row_id(digest, kind, self.constants["config_hash"], pair.get("turn") or 0)
+
+    def _row(self, item: Item, pair: dict[str, Any], draft: Draft | None) -> dict[str, Any]:
+        turn = pair.get("turn") or 0
+        answer = pair["answer"] if draft is None else str(draft.answer)
+        return self.row(
+            self._id(item, pair),
+            self.kind,
+            item,
+            (pair["question"], pair["answer"], answer),
+            draft,
+            trace=self._compared(draft.trace, pair["answer"]) if draft else [],
+            question_index=turn,
+            conversation_id=pair.get("conversation_id"),
+            turn=turn,
+            extra=pair.get("extra"),
+            **{name: pair[name] for name in ("source", "license") if pair.get(name)},
+        )
+
+    def _reject(self, item: Item, pair: dict[str, Any], draft: Draft, reason: str) -> dict[str, Any]:
+        return self.reject(
+            self._id(item, pair),
+            self.kind,
+            item,
+            pair["question"],
+            draft,
+            reason,
+            draft=pair["answer"],
+            conversation_id=pair.get("conversation_id"),
+            turn=pair.get("turn") or 0,
+        )

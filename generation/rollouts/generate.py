@@ -1,0 +1,141 @@
+"""Pictures to pairs: questions of each type with their answers, as `vigc generate` writes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from vigc.generation.sources.prefetch import Item
+from vigc.inference.loading import WritingModel
+from vigc.processing.rows import row_id
+
+from .checks import Draft, is_same_question
+from .short_answers import ShortAnswers, takes_short_answers
+from .worker import Batch, Work, Worker
+from .writing import Asking, Conversation
+
+
+class PairWorker(Worker):
+    """Writes questions of every type about each picture, and answers them. Arguments are those of [`Worker`]."""
+
+    inputs = "pictures"
+
+    def __init__(self, loaded: WritingModel, plan: dict[str, Any], settings: dict[str, Any], slots: int) -> None:
+        super().__init__(loaded, plan, settings, slots)
+        configuration = plan["configuration"]
+        self.kinds, self.questions = tuple(configuration["types"]), configuration["questions"]
+        given = configuration["short_answers"]
+        # Plain decoding writes a pair whatever is asked for; where no drafts are, its answer is none.
+        self.with_drafts = configuration["iqf"].get("iqf_draft", True)
+        self.short = ShortAnswers(self.model, self.processor, configuration["decoding"], **given) if given else None
+
+    def conversations(self, batch: Batch, pixels: torch.Tensor) -> list[Conversation]:
+        """One for each type and picture; several short answers are written at once, and need no slot."""
+        short = [kind for kind in self.kinds if self.short is not None and takes_short_answers(kind)]
+        if self.scores or len(short) < len(self.kinds):
+            batch.embeds = self.embed(pixels)
+        conversations = []
+        for kind in self.kinds:
+            written = self._write_short(kind, batch.items, pixels) if kind in short else None
+            for place, item in enumerate(batch.items):
+                asking = self._ask(item, kind) if written is None else _known(written[place])
+                embeds = pixels[place] if batch.embeds is None else batch.embeds[place]
+                conversations.append(Conversation(asking, embeds, kind, (kind, place)))
+        return conversations
+
+    def _id(self, item: Item, kind: str, index: int) -> str:
+        return row_id(item.digest, kind, self.constants["config_hash"], index)
+
+    def _ask(self, item: Item, kind: str) -> Asking:
+        """Questions of one type about a picture: of each the first attempt that is a pair and asks something new."""
+        asked: list[str] = []
+        drafts: list[Draft] = []
+
+        def is_new(draft: Draft) -> bool:
+            return draft.fault() is None and not is_same_question(str(draft.question), asked)
+
+        for index in range(self.questions):
+            draft = yield from self.attempts(self._id(item, kind, index), good=is_new, another=index > 0)
+            if draft.fault() is None:
+                draft.repeats = not is_new(draft)
+                if not draft.repeats:
+                    asked.append(str(draft.question))
+            drafts.append(draft)
+        return drafts
+
+    def _write_short(self, kind: str, items: Sequence[Item], pixels: torch.Tensor) -> dict[int, list[Draft]]:
+        """Questions with several short answers, the same one of every picture at a time; the drafts by picture."""
+        asking = {place: self._ask(item, kind) for place, item in enumerate(items)}
+        wanted = {place: next(row) for place, row in asking.items()}
+        found: dict[int, list[Draft]] = {}
+        while wanted:
+            settings = next(iter(wanted.values())).settings
+            places = [place for place, ask in wanted.items() if ask.settings == settings]
+            seeds = [wanted.pop(place).seed for place in places]
+            for place, draft in zip(places, self._short(kind, pixels[places], seeds, settings), strict=True):
+                try:
+                    wanted[place] = asking[place].send(draft)
+                except StopIteration as end:
+                    found[place] = end.value
+        return found
+
+    @torch.no_grad()
+    def _short(self, kind: str, pixels: torch.Tensor, seeds: list[int], settings: dict[str, Any]) -> list[Draft]:
+        assert self.short is not None
+        write, to = self.short.write, (self.model.device, self.model.dtype)
+        parts = self.fitting.run(len(seeds), lambda rows: write(kind, pixels[rows].to(*to), seeds[rows], settings))
+        return [draft for part in parts for draft in part]
+
+    def collect(self, batch: Batch) -> Work:
+        """Rows, records and counts, by type and question."""
+        work = Work()
+        for kind in self.kinds:
+            for index in range(self.questions):
+                good, rows = [], []
+                for place, item in enumerate(batch.items):
+                    draft = batch.drafts[kind, place][index]
+                    id_, instruction = self._id(item, kind, index), self.processor.instruction(kind)
+                    fault = draft.fault()
+                    if fault is not None:
+                        work.rejects.append((item, self.reject(id_, kind, item, instruction, draft, fault)))
+                    elif draft.repeats:
+                        work.dropped += 1
+                    else:
+                        good.append(place)
+                        rows.append(self._row(id_, kind, index, item, draft))
+                if self.scores and rows:
+                    assert batch.embeds is not None
+                    self.score("visual_dependency", rows, batch.embeds[good], kind)
+                work.rows += zip([batch.items[place] for place in good], rows, strict=True)
+        return work
+
+    def _row(self, id_: str, kind: str, index: int, item: Item, draft: Draft) -> dict[str, Any]:
+        extra: dict[str, Any] = {}
+        if draft.full_answer is not None:
+            extra["answer_given_question"] = draft.full_answer
+        if draft.attempt:
+            extra["attempt"] = draft.attempt + 1
+        own = {"license": item.source.license} if item.source.license else {}
+        return self.row(
+            id_,
+            kind,
+            item,
+            (str(draft.question), draft.draft if self.with_drafts else None, str(draft.answer)),
+            draft,
+            question_index=index,
+            instruction=self.processor.instruction(kind),
+            answers=draft.answers,
+            weights=draft.weights,
+            objects=item.source.objects,
+            extra=json.dumps(extra, ensure_ascii=True) if extra else None,
+            **own,
+        )
+
+
+def _known(drafts: list[Draft]) -> Asking:
+    """Nothing is to be asked: the drafts are there."""
+    return drafts
+    yield

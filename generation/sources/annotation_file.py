@@ -1,0 +1,244 @@
+"""Annotations in COCO's form, as columns: Objects365 has 25 million boxes, and memory holds them as numbers."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vigc.errors import MAX_REASON, GenerationError, LayoutError, cut, reason_of, short
+from vigc.formats.json_stream import JsonReader, is_text
+
+from .base import printable
+from .boxes import EDGES, Boxes, as_float32, packed, usable_boxes
+
+# LVIS gives no file_name, but the address that COCO publishes a picture at.
+_IMAGE = pa.struct({"id": pa.int64(), "file_name": pa.string(), "license": pa.int64(), "coco_url": pa.string()})
+# Boxes pass through float64, as they do when Python reads them.
+_OBJECT = pa.struct({"image_id": pa.int64(), "category_id": pa.int64(), "bbox": pa.list_(pa.float64())})
+
+
+_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
+
+
+class AnnotationFile:
+    """What is needed of a file in COCO's form.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        names: The pictures' files, in the file's order; an address where the file gives nothing else.
+        unusable: How many boxes were left out, of which a number is missing or not finite, or a side not above 0.
+
+    Raises:
+        GenerationError: It is not in COCO's form; the message names the entry.
+        AnnotationError: It is no JSON, or cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        read = _Reading(path)
+        self.names, self.unusable = read.names, read.unusable
+        self._license_ids, self._licenses = read.license_ids, read.licenses
+        self._categories = [read.categories.get(kind, str(kind)) for kind in read.codes]
+        # Each of these columns may take hundreds of megabytes, and is let go as soon as it can be.
+        images = _narrow(np.frombuffer(read.images, dtype=np.int64))
+        del read.images
+        order = np.argsort(images, kind="stable")
+        images = images[order]
+        ids = np.frombuffer(read.ids, dtype=np.int64)
+        self._starts, self._ends = (array("q", np.searchsorted(images, ids, side=side).tobytes()) for side in _SIDES)
+        del images
+        # The objects of a picture stand together from here on, in the file's order.
+        self._kinds = np.frombuffer(read.kinds, dtype=np.int32)[order]
+        del read.kinds
+        self._edges = []
+        while read.edges:
+            column = np.frombuffer(read.edges.pop(0), dtype=np.float32)[order]
+            self._edges.append(memoryview(column.astype("<f4", copy=False).data).cast("B"))
+
+    def license(self, index: int) -> str | None:
+        """The licence of a picture, where the file states one."""
+        return self._licenses.get(self._license_ids[index])
+
+    def objects(self, index: int) -> Boxes | None:
+        """What is annotated in a picture; None if nothing is."""
+        start, end = self._starts[index], self._ends[index]
+        return Boxes(self, start, end) if start < end else None
+
+    def pack(self, start: int, end: int) -> dict[str, Any]:
+        """Some of the objects, as the list of inputs holds them."""
+        names = [self._categories[code] for code in self._kinds[start:end].tolist()]
+        return packed(names, b"".join([column[4 * start : 4 * end] for column in self._edges]))
+
+
+class _Reading:
+    """A file, read as a stream: what follows each other in it into columns, the rest passed by."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.unusable = 0
+        self.names: list[str] = []
+        self.ids = array("q")
+        self.license_ids: list[Any] = []
+        self.licenses: dict[Any, str] = {}
+        self.categories: dict[int, str] = {}
+        self.codes: dict[int, int] = {}  # of category ids, which may be any numbers
+        self.images, self.kinds = array("q"), array("i")
+        self.edges = [array("f") for _ in range(EDGES)]
+        reader = JsonReader(path)
+        if reader.top() != "{":
+            raise GenerationError(f"{str(path)!r} holds no object with 'images': give annotations in COCO's form.")
+        for member in reader.members():
+            self._read_member(reader, member)
+        reader.end()
+        if not self.names:
+            raise GenerationError(f"{str(path)!r} lists no 'images': give annotations in COCO's form.")
+
+    def _read_member(self, reader: JsonReader, member: str) -> None:
+        if reader.top() != "[":
+            reader.skip()
+        elif member == "images":
+            self._read_blocks(reader, member, _IMAGE, self._take_images, self._add_image)
+        elif member == "annotations":
+            self._read_blocks(reader, member, _OBJECT, self._take_objects, self._add_object)
+        elif member in ("licenses", "categories"):
+            add = self._add_license if member == "licenses" else self._add_category
+            for entry in reader.elements():
+                self._try(add, entry, member, reader.index)
+        else:
+            reader.skip()
+
+    def _read_blocks(
+        self,
+        reader: JsonReader,
+        member: str,
+        kind: pa.StructType,
+        take: Callable[[pa.StructArray], bool],
+        add: Callable[[dict[str, Any]], None],
+    ) -> None:
+        for block in reader.blocks(kind):
+            if isinstance(block, pa.StructArray):
+                if take(block):
+                    continue
+                block = [entry and _without_none(entry) for entry in block.to_pylist()]
+            for index, entry in enumerate(block, reader.index or 0):
+                self._try(add, entry, member, index)
+
+    def _try(self, add: Callable[[dict[str, Any]], None], entry: Any, member: str, index: int | None) -> None:
+        try:
+            if not isinstance(entry, dict):
+                raise LayoutError(f"it is {short(entry)}, but an object with named fields is expected")
+            add(entry)
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            raise GenerationError(
+                f"{str(self.path)!r}: entry {index} of {member!r} is not in COCO's form ({reason_of(error)}): "
+                "correct it."
+            ) from error
+
+    def _add_license(self, entry: dict[str, Any]) -> None:
+        text = entry.get("name") or entry.get("url")
+        if text and is_text(text):
+            self.licenses[entry["id"]] = cut(str(text), MAX_REASON)
+
+    def _add_category(self, entry: dict[str, Any]) -> None:
+        self.categories[_whole(entry, "id")] = printable(cut(str(_given(entry, "name")), MAX_REASON))
+
+    def _add_image(self, entry: dict[str, Any]) -> None:
+        name = entry.get("file_name")
+        name = entry.get("coco_url") if name is None else name
+        if name is None:
+            raise LayoutError(f"it has no 'file_name' and no 'coco_url', only {short(list(entry))}")
+        if not isinstance(name, str):
+            raise LayoutError(f"'file_name' is {short(name)}, but text is expected")
+        self.ids.append(_whole(entry, "id"))
+        self.names.append(name)
+        self.license_ids.append(entry.get("license"))
+
+    def _take_images(self, block: pa.StructArray) -> bool:
+        """Adds a block of entries; returns whether it could, or they are to be added one by one."""
+        ids, names, licenses, urls = block.flatten()
+        names = pc.coalesce(names, urls)
+        if ids.null_count or names.null_count:
+            return False
+        self.names += names.to_pylist()
+        self.ids.frombytes(ids.to_numpy().tobytes())
+        self.license_ids += licenses.to_pylist()
+        return True
+
+    def _add_object(self, entry: dict[str, Any]) -> None:
+        if entry.get("bbox") is None or entry.get("category_id") is None:  # a caption, say
+            return
+        kind, image, edges = _whole(entry, "category_id"), _whole(entry, "image_id"), _edges(entry["bbox"])
+        if not usable_boxes(edges[:, None])[0]:
+            self.unusable += 1
+            return
+        self.images.append(image)
+        self.kinds.append(self._code(kind))
+        for column, edge in zip(self.edges, edges.tolist(), strict=True):
+            column.append(edge)
+
+    def _take_objects(self, block: pa.StructArray) -> bool:
+        """Adds a block of entries; returns whether it could, or they are to be added one by one."""
+        images, kinds, boxes = block.flatten()
+        if len(block) in (boxes.null_count, kinds.null_count):
+            return True
+        if images.null_count or kinds.null_count or boxes.null_count:
+            return False
+        lengths, edges = boxes.value_lengths().to_numpy(), boxes.flatten()
+        if edges.null_count or not (lengths == EDGES).all():
+            return False
+        values = as_float32(edges.to_numpy().reshape(-1, EDGES).T)
+        kept = usable_boxes(values)
+        self.unusable += len(kept) - int(kept.sum())
+        for column, ours in zip(self.edges, values[:, kept], strict=True):
+            column.frombytes(ours.tobytes())
+        self.images.frombytes(images.to_numpy()[kept].tobytes())
+        encoded = kinds.dictionary_encode()
+        codes = np.array([self._code(kind) for kind in encoded.dictionary.to_pylist()], dtype=np.int32)
+        self.kinds.frombytes(codes[encoded.indices.to_numpy()][kept].tobytes())
+        return True
+
+    def _code(self, kind: int) -> int:
+        return self.codes.setdefault(kind, len(self.codes))
+
+
+def _given(entry: dict[str, Any], name: str) -> Any:
+    if entry.get(name) is None:
+        raise LayoutError(f"it has no {name!r}, only {short(list(entry))}")
+    return entry[name]
+
+
+def _whole(entry: dict[str, Any], name: str) -> int:
+    value = _given(entry, name)
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise LayoutError(f"{name!r} is {short(value)}, but a whole number is expected") from None
+
+
+def _edges(box: Any) -> np.ndarray:
+    """A box as float32 (4,), NaN where a number is missing; tools write an empty list where they have no box."""
+    if not isinstance(box, list) or len(box) not in (0, EDGES):
+        raise LayoutError(f"'bbox' is {short(box)}, but x, y, width and height are expected")
+    try:
+        return as_float32(np.array([math.nan if edge is None else float(edge) for edge in box or [None] * EDGES]))
+    except (TypeError, ValueError):
+        raise LayoutError(f"'bbox' is {short(box)}, but numbers are expected") from None
+
+
+def _without_none(entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if value is not None}
+
+
+def _narrow(numbers: np.ndarray) -> np.ndarray:
+    """Whole numbers in 32 bits, where they fit."""
+    small = np.iinfo(np.int32)
+    fits = len(numbers) == 0 or (small.min <= numbers.min() and numbers.max() <= small.max)
+    return numbers.astype(np.int32) if fits else numbers

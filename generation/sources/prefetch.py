@@ -1,0 +1,254 @@
+"""Pictures are opened and prepared while the model writes about those before them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, Full, Queue
+from typing import Any, TypeVar
+
+import torch
+
+from vigc.errors import ImageDataError, ImageError, ImagePathError, NoImageError, TransientError, is_transient
+from vigc.processing.confined_paths import is_file_name, shown
+from vigc.processing.digest import file_digest
+from vigc.processing.images import MAX_BYTES
+
+from .base import Collection, Source
+
+T = TypeVar("T")
+
+_THREADS = min(4, os.cpu_count() or 1)
+_BATCHES_AHEAD = 2
+
+
+@dataclass(slots=True)
+class Item:
+    """An input that is ready for the model.
+
+    Args:
+        source: Where it comes from.
+        digest: SHA-256 of the file as it was read.
+        image: The `image` column of its rows.
+        pixels: float (1, 3, H, W); None for an input without picture.
+        same: Names of exact copies, which are not worked on again.
+    """
+
+    source: Source
+    digest: str
+    image: dict[str, Any] | None = None
+    pixels: torch.Tensor | None = None
+    same: list[str] = field(default_factory=list)
+
+
+class Loader:
+    """Opens the inputs of a shard and forms batches from them.
+
+    Args:
+        collection: Opens pictures.
+        prepare: Makes pixels, float (1, 3, H, W), of a picture.
+        batch_size: Inputs to a batch.
+        embed: Whether rows hold the picture, or else its path.
+    """
+
+    def __init__(
+        self, collection: Collection, prepare: Callable[[Any], torch.Tensor], batch_size: int, embed: bool = True
+    ) -> None:
+        self.collection, self.prepare, self.batch_size, self.embed = collection, prepare, batch_size, embed
+        self._read: Source | None = None  # the last one that could be
+
+    def batches(self, sources: Sequence[Source], skipped: list[dict[str, Any]]) -> Iterator[list[Item]]:
+        """Batches of the inputs in their order, less those that cannot be opened and copies of earlier ones.
+
+        Args:
+            sources: The shard's inputs.
+            skipped: Where records of those go that cannot be opened.
+        """
+        return ahead(self._batches(sources, skipped), _BATCHES_AHEAD)
+
+    def _batches(self, sources: Sequence[Source], skipped: list[dict[str, Any]]) -> Iterator[list[Item]]:
+        known: dict[str, Item] = {}
+        batch: list[Item] = []
+        for found in self._in_order(sources):
+            if not isinstance(found, Item):
+                skipped.append(found)
+            elif found.source.pairs is None and (first := known.get(found.digest)) is not None:
+                first.same += [found.source.name, *found.same]
+            else:
+                known[found.digest] = found
+                batch.append(found)
+            if len(batch) == self.batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _in_order(self, sources: Sequence[Source]) -> Iterator[Item | dict[str, Any]]:
+        window: deque[Future[Item | dict[str, Any]]] = deque()
+        with ThreadPoolExecutor(_THREADS) as threads:
+            try:
+                for source in sources:
+                    window.append(threads.submit(self.load, source))
+                    if len(window) > 2 * _THREADS:
+                        yield window.popleft().result()
+                while window:
+                    yield window.popleft().result()
+            finally:
+                for waiting in window:
+                    waiting.cancel()
+
+    def load(self, source: Source) -> Item | dict[str, Any]:
+        """The input ready for the model, or the record of why it is set aside.
+
+        Raises:
+            TransientError: The machine is in the way, not the input.
+        """
+        if source.pairs is not None and source.name == "":
+            return Item(source, "")
+        try:
+            picture = self.collection.open(source)
+            self._read = source
+            image = {"bytes": picture.data, "path": None} if self.embed else self._path(source)
+            return Item(
+                source,
+                hashlib.sha256(picture.original).hexdigest(),
+                image,
+                self._pixels(picture.image, source),
+                list(source.same or ()),
+            )
+        except NoImageError as error:
+            if source.pairs is not None:
+                return Item(source, "")
+            return self._skipped(source, error)
+        except (ImageError, MemoryError, OSError) as error:
+            check_machine(self.collection, source, error, self._read)
+            if not isinstance(error, ImageError):
+                raise
+            return self._skipped(source, error)
+
+    def _pixels(self, image: Any, source: Source) -> torch.Tensor:
+        try:
+            return self.prepare(image)
+        except ValueError as error:  # a picture of a shape that the processor cannot resize
+            raise ImageDataError(source.name, f"cannot be prepared for the model ({error})") from error
+
+    def _path(self, source: Source) -> dict[str, Any]:
+        path = self.collection.locate(source)
+        if path is None:
+            raise ImagePathError(source.name, "is no file, so rows cannot hold its path: embed pictures")
+        if any("\udc80" <= char <= "\udcff" for char in path):
+            raise ImagePathError(source.name, "has a path that is no Unicode, which no row can hold: rename the file")
+        return {"bytes": None, "path": path}
+
+    def _skipped(self, source: Source, error: ImageError) -> dict[str, Any]:
+        return {
+            "kind": "image",
+            "path": source.name,
+            "image_id": source.image_id,
+            "sha256": self._digest(source, error),
+            "reason": error.reason,
+            "exception": type(error.__cause__ or error).__name__,
+            **({"same": source.same} if source.same else {}),
+            **(_of_conversation(source.pairs) if source.pairs else {}),
+        }
+
+    def _digest(self, source: Source, error: ImageError) -> str | None:
+        """Hash of a refused file, where it may be read at all and is not too large for that."""
+        if source.refused is not None or isinstance(error, ImagePathError) or not is_file_name(source.name):
+            return None
+        path = self.collection.locate(source)
+        return file_digest(Path(path), MAX_BYTES) if path is not None else None
+
+
+def _of_conversation(pairs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Which conversation is set aside with a picture, and how many texts with it."""
+    return {"conversation_id": pairs[0].get("conversation_id"), "pairs": len(pairs)}
+
+
+def check_machine(collection: Collection, source: Source, error: BaseException, before: Source | None = None) -> None:
+    """Tells what is wrong with the machine from what is wrong with an input.
+
+    Args:
+        collection: What it is of.
+        source: The input.
+        error: What came of opening it.
+        before: Another one that could be opened: where one is missing and that one too, both are away.
+
+    Raises:
+        TransientError: The machine is in the way: a full disk, a share that is gone.
+    """
+    if isinstance(error, MemoryError):  # which has no text of its own
+        raise TransientError(
+            f"Memory does not suffice for picture {shown(source.name)!r}: free some and run the same command again."
+        ) from error
+    if is_transient(error) or is_transient(error.__cause__):
+        raise TransientError(f"{error}: run the same command again later.") from error
+    missing = isinstance(error.__cause__, FileNotFoundError)
+    path = collection.locate(before) if missing and before is not None else None
+    gone = not source.absent and not collection.is_there(source)
+    if gone or (path is not None and not os.path.exists(path)):
+        raise TransientError(
+            f"{error}, and the place of the pictures is gone or empty: run the same command again when it is back, or "
+            "delete the empty folder if nothing belongs there any more."
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: BaseException
+
+
+_END = object()
+
+
+def ahead(items: Iterable[T], size: int) -> Iterator[T]:
+    """The items, made in a thread of their own, at most `size` of them before they are asked for.
+
+    An error while making them is raised here. When the caller stops early, so does the thread.
+    """
+    ready: Queue[Any] = Queue(size)
+    stopped = threading.Event()
+
+    def put(item: Any) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except Full:
+                continue
+        return False
+
+    def feed() -> None:
+        try:
+            for item in items:
+                if not put(item):
+                    return
+            put(_END)
+        except BaseException as error:
+            put(_Failure(error))
+        finally:
+            if hasattr(items, "close"):
+                items.close()
+
+    thread = threading.Thread(target=feed, name="vigc-loading", daemon=True)
+    thread.start()
+    try:
+        while True:
+            try:
+                item = ready.get(timeout=0.5)
+            except Empty:  # in steps, so that an interrupt is heard
+                continue
+            if item is _END:
+                return
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,7 @@
+"""The Hugging Face Hub: revisions, errors of its client, what of a folder is published, and the push itself."""
+
+from vigc.errors import PushError
+
+from .push import Pushed, push_folder
+
+__all__ = ["PushError", "Pushed", "push_folder"]

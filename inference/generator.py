@@ -1,0 +1,54 @@
+"""The interface of a model that generates text, whatever runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from vigc.modeling_vigc.requests_vigc import Rollout
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model generated, and what it can do.
+
+    Args:
+        name: Its Hub name, the name of its folder, or the name under which a server serves it.
+        revision: The Hub's commit, or a fingerprint of the folder's files; None where a server does not say.
+        dtype: What its weights are loaded in; None where a server does not say.
+        kind: "vigc", "chat", "openai" or "scripted".
+        deterministic: Whether equal requests have equal completions.
+        images: Whether it takes images.
+        prefix: Whether it continues a given beginning of the answer.
+        logprobs: Whether completions have log-probabilities.
+        schema: Whether it can follow a JSON schema.
+    """
+
+    name: str
+    revision: str | None = None
+    dtype: str | None = None
+    kind: str = "vigc"
+    deterministic: bool = True
+    images: bool = True
+    prefix: bool = True
+    logprobs: bool = True
+    schema: bool = False
+
+
+class TextGenerator(Protocol):
+    """A model that runs rollouts."""
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model this is, and what it can do."""
+
+    def encode(self, image: Any) -> Any:
+        """What requests about a PIL image carry in its place, so that the image is encoded once."""
+
+    def run(self, rollouts: Iterable[Rollout | None]) -> Iterator[Any]:
+        """Yields what rollouts return, in the order in which they end.
+
+        Args:
+            rollouts: Taken one by one as there is room. None: no rollout is ready, deferred requests come first.
+        """

@@ -1,0 +1,34 @@
+"""The hash of a file, or the reason why there is none."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from pathlib import Path
+
+from vigc.errors import TransientError, is_transient
+
+
+def file_digest(path: Path, most: int | None = None) -> str | None:
+    """SHA-256 of a file in hexadecimal digits; None if it is no regular file, cannot be read, or is larger than `most`.
+
+    Args:
+        path: The file.
+        most: Limit in bytes, where there is one: reading takes a second for each gigabyte, or ten.
+
+    Raises:
+        TransientError: The machine is in the way.
+    """
+    digest = hashlib.sha256()
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or (most is not None and found.st_size > most):  # a pipe would never end
+            return None
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except (OSError, ValueError) as error:  # no name of a file, or the reason of the refusal, recorded beside this
+        if is_transient(error):
+            raise TransientError(f"{error}: run the same command again later.") from error
+        return None
+    return digest.hexdigest()

@@ -1,0 +1,101 @@
+"""The `vigc` command. What a command needs is imported inside it, so that `vigc --help` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vigc import __version__
+
+from .command import add_command
+from .convert import convert
+from .custom_generate import custom_generate
+from .evaluate import app as evaluate
+from .export import export
+from .judge import judge
+from .mix import mix
+from .options import CorrectOptions, GenerateOptions, with_options
+from .push import push
+from .scenes import demo, scenes
+from .terminal import option, say
+from .train import train
+
+app = typer.Typer(
+    name="vigc",
+    help="Images go in; instruction rows, corrected and scored, come out as a Hugging Face dataset.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Runs the command; the entry point of the package."""
+    app(prog_name="vigc")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(f"vigc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _vigc(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the bare command."""
+
+
+@with_options(GenerateOptions)
+def generate(options: GenerateOptions) -> None:
+    """Write a dataset of questions and corrected answers about pictures, or go on with one.
+
+    Exit code 0: complete. 3: complete, with files or texts set aside. 2: what was given cannot be worked with.
+    4: the folder holds a job with other settings. 5: another process is writing it. 75: the machine is in the way,
+    the same command finishes the job later. 130: interrupted.
+    """
+    from .jobs import run_generate
+
+    raise typer.Exit(run_generate(options))
+
+
+@with_options(CorrectOptions)
+def correct(options: CorrectOptions) -> None:
+    """Answer the questions of a dataset again with VIC: a copy with both answers.
+
+    Reads JSON files and datasets in LLaVA's, TRL's or FineVision's form. Exit codes are those of `vigc generate`.
+    """
+    from .jobs import run_correct
+
+    raise typer.Exit(run_correct(options))
+
+
+DatasetFolder = Annotated[Path, typer.Argument(help="A folder that `vigc generate` wrote.", show_default=False)]
+ReportRows = Annotated[
+    int | None, option("About how many rows to show; charts and figures always count all.", min=1, show_default="1,500")
+]
+
+ReportImages = Annotated[
+    Path | None, option("The folder of pictures that rows name instead of holding them.", "--image-root")
+]
+
+
+def report(dataset: DatasetFolder, rows: ReportRows = None, image_root: ReportImages = None) -> None:
+    """Write the report page of a dataset folder anew: pictures, drafts against answers, charts, what was set aside."""
+    from vigc.generation import write_report
+
+    limit = {} if rows is None else {"max_rows": rows}
+    path = write_report(dataset, image_root=image_root, **limit)
+    say(f"Report: {path}")
+
+
+for _command in (generate, correct, report, convert, export, push, custom_generate, mix, judge, scenes, demo):
+    add_command(app, _command)
+add_command(app, train, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+app.add_typer(evaluate, name="evaluate")

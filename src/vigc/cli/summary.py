@@ -1,0 +1,207 @@
+"""What jobs print: a summary at the end, or a preview instead of a beginning."""
+
+from __future__ import annotations
+
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+from .terminal import count, line, say
+
+if TYPE_CHECKING:
+    from vigc.generation import Estimate, Preview, Summary
+    from vigc.jobs.shard_output import ShardOutput
+    from vigc.jobs.verify import Inspection
+
+
+def print_summary(summary: Summary) -> None:
+    """What a person wants to know at the end: how much, what is missing, what it looks like, where it is."""
+    if summary.idle:
+        say("Nothing to do: this job is finished. What the folder holds:")
+    elif summary.resumed:
+        say("Went on with a job that was there. What the folder holds now:")
+    _print_inspection(summary.inspection)
+    _print_notice(summary.notice)
+    work = f"{count(summary.rows, 'row')} from {count(summary.images, 'picture')}"
+    edited = f", {count(summary.changed, 'answer')} edited" if summary.compared else ""
+    say(f"{work} in {summary.seconds:.1f} s{edited}")
+    for kind, figures in summary.types.items():
+        aside = f", {count(figures.malformed, 'text')} set aside" if figures.malformed else ""
+        words = f" ({figures.words_out:,} words out, {figures.words_in:,} in)" if figures.changed else ""
+        edits = f", {figures.changed} edited{words}" if summary.compared else ""
+        say(f"  {kind:<14}{figures.rows:>6} rows{edits}{aside}")
+    for what, number in (
+        ("exact copies of another picture", summary.duplicates),
+        ("rows with the id of another one: pictures are exact copies, which --dedup finds", summary.repeated),
+        ("entries without picture, passed on as they were", summary.bare),
+        ("repeated questions left out", summary.dropped),
+        *((f"left out: {reason}", number) for reason, number in summary.excluded.items()),
+        *summary.unlisted.items(),
+    ):
+        if number:
+            say(f"  {number:,} {line(what)}")
+    _print_uncompared(summary.uncompared)
+    texts = sum(figures.malformed for figures in summary.types.values())
+    _print_set_aside([f"{path} {reason}" for path, reason in summary.skipped], summary.set_aside - texts, "file")
+    _print_set_aside([f"{path}, {kind}: {reason}" for path, kind, reason in summary.malformed], texts, "text")
+    for row in _samples(summary):
+        say(f"\n{row['type']}, {line(row['image_id'])}")
+        for name in ("question", "draft", "answer"):
+            if row[name] is not None:  # without drafts there is a question and its answer
+                say(f"  {name:<10}{line(row[name])}")
+    if summary.missing:
+        say(f"\nDataset: {summary.output}, {count(summary.missing, 'shard')} still to be written by others")
+        return
+    say(f"\nDataset: {summary.output}\nReport:  {summary.report}")
+
+
+def _print_inspection(found: Inspection, repaired: str = "written again") -> None:
+    """What of a folder is not as it was written."""
+    if found.damaged:
+        say(f"Missing or damaged, and {repaired}, {count(len(found.damaged), 'file')}:")
+        for damage in found.damaged[:10]:
+            say(f"  {line(damage.name)} {damage.fault}")
+        if len(found.damaged) > 10:
+            say(f"  and {len(found.damaged) - 10:,} more")
+    elif found.content:
+        say(f"Verified: {count(found.compared, 'file')}, all as they were written.")
+    if found.unhashed:
+        say(f"  of {count(found.unhashed, 'file')} an older version recorded no hash: only sizes were compared")
+
+
+def _print_notice(notice: str | None) -> None:
+    if notice:
+        say(fill(f"Notice: {line(notice)}", 110))
+
+
+def _print_uncompared(folders: dict[str, dict[str, Any]]) -> None:
+    for folder, files in folders.items():
+        more = " and others" if files["count"] > len(files["first"]) else ""
+        what = f"{count(files['count'], 'file')} in {folder} could not be read, so nothing was compared with it"
+        say(f"  {line(what)}: {line(', '.join(files['first']))}{more}")
+
+
+def _print_set_aside(lines: list[str], number: int, what: str) -> None:
+    if not number:
+        return
+    say(f"Set aside, {count(number, what)}:")
+    for text in lines[:5]:
+        say(f"  {line(text)}")
+    if number > 5:
+        say(f"  and {number - 5} more, in the folder quarantine")
+
+
+def _samples(summary: Summary) -> list[dict[str, Any]]:
+    """Three rows, of different types as far as there are."""
+    rounds = [rows[turn] for turn in range(3) for rows in summary.samples.values() if turn < len(rows)]
+    return rounds[:3]
+
+
+def print_preview(preview: Preview) -> None:
+    """What a person decides on: inputs and what is left out, rows, time and space."""
+    say(f"Dry run: nothing is written to {preview.output}.")
+    _print_inspection(preview.inspection, "to be written again")
+    _print_notice(preview.plan.get("notice"))
+    _print_inputs(preview)
+    _print_state(preview)
+    if preview.sample is not None:
+        _print_rows(preview, preview.sample)
+    if preview.estimate is not None:
+        _print_estimate(preview, preview.estimate)
+
+
+def _print_inputs(preview: Preview) -> None:
+    plan, inputs = preview.plan, preview.plan["inputs"]
+    shards, types = inputs["shards"], plan["configuration"]["types"]
+    say("\nInputs")
+    _number(inputs["listed"], f"listed in {plan['source']}")
+    for reason, number in inputs["excluded"].items():
+        _number(number, f"left out: {reason}")
+    for what, number in preview.unlisted.items():
+        _number(number, what)
+    _print_uncompared(inputs.get("uncompared", {}))
+    _number(inputs["copies"], "exact copies of another one, which stands for them")
+    if preview.looks is not None:
+        for reason, number in preview.looks.items():
+            share = number / preview.looked_at
+            _number(round(share * inputs["taken"]), f"about: {reason} ({number} of {preview.looked_at:,} looked at)")
+        took = _duration(preview.look_seconds)
+        say(f"  Content was looked at in {preview.looked_at:,} of them. The job looks at all first: about {took}.")
+    for reason, number in preview.refused.most_common(5):
+        _number(number, f"to be set aside: the file {reason}")
+    _number(inputs["taken"], f"to work on, in {count(shards, 'shard')} of {plan['job']['shard_size']:,}")
+    _number(preview.pairs, f"rows at most: {', '.join(types)}")
+
+
+def _number(number: int, what: str) -> None:
+    if number:
+        say(f"{number:>14,} {line(what)}")
+
+
+def _print_state(preview: Preview) -> None:
+    if preview.finished:
+        say(f"\nThis job is finished: {count(preview.rows_done, 'row')}, {_bytes(preview.bytes_done)}.")
+    elif preview.replaces:
+        say("\nThe folder holds a dataset, which --overwrite would replace.")
+    elif preview.shards_done:
+        shards, rows = preview.plan["inputs"]["shards"], count(preview.rows_done, "row")
+        say(f"\nThe job is begun: {preview.shards_done:,} of {count(shards, 'shard')} are finished, with {rows}.")
+
+
+def _print_rows(preview: Preview, sample: ShardOutput) -> None:
+    from vigc.processing.word_diff import word_differences
+
+    configuration = preview.plan["configuration"]
+    made = f"{configuration['model']}, {configuration['dtype']}, on {preview.plan['job']['device']}"
+    say(f"\nRows that the model writes ({made})")
+    for row in preview.rows:
+        say(f"\n  {row['type']}, {line(row['image_id'])}")
+        texts = {"question": row["question"], "answer": row["answer"]}
+        if row["draft"] is not None:
+            before, after = word_differences(row["draft"], row["answer"])
+            answer = _marked(after, "{+", "+}") if before != after else "as drafted"
+            texts = {"question": row["question"], "draft": _marked(before, "[-", "-]"), "answer": answer}
+        for name, text in texts.items():
+            say(fill(line(text), 110, initial_indent=f"    {name:<10}", subsequent_indent=" " * 14))
+    aside = [f"{record['path']}: {record['reason']}" for record in sample.skipped + sample.rejects]
+    if aside:
+        say(f"\n  Set aside would be {len(aside)} of those tried:")
+    for text in aside[:3]:
+        say(f"    {line(text)}")
+
+
+def _marked(parts: list[tuple[str, bool]], left: str, right: str) -> str:
+    """A text with what the other lacks between marks, as `git diff --word-diff` shows it."""
+    return "".join(f"{left}{text}{right}" if marked else text for text, marked in parts)
+
+
+def _print_estimate(preview: Preview, estimate: Estimate) -> None:
+    trial, left = estimate.trial, preview.inputs_left
+    rows = len(trial.output.rows)
+    say(f"\nEstimate, from {count(rows, 'row')} about {count(trial.inputs, 'input')} spread over all")
+    say(f"  rows  about {estimate.rows:,}")
+    each, by = trial.seconds / trial.timed, f" and {estimate.workers} processes" if estimate.workers > 1 else ""
+    say(
+        f"  time  about {_duration(estimate.seconds)} for the {left:,} that are left: {each:.2g} s each in a batch of "
+        f"{trial.timed}{by}; loading the model comes on top"
+    )
+    say(f"  size  about {_bytes(estimate.size)}; {_bytes(estimate.free)} are free there")
+    if estimate.size - preview.bytes_done > estimate.free:
+        say("  The disk is too small: give another --output, or --images path to keep paths only.")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    hours, days = minutes // 60, minutes // (24 * 60)
+    if hours < 1:
+        return f"{minutes} min"
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{days} days {hours % 24} h"
+
+
+def _bytes(size: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
