@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ from typing import Any
 from vigc.errors import GenerationError
 from vigc.formats.file_forms import Form, suffix_of
 from vigc.formats.json_rows import json_form
+from vigc.generation.filters import Selection
 from vigc.generation.rollouts.correct import CorrectionWorker
-from vigc.generation.sources.base import Collection
+from vigc.generation.sources.base import Collection, Source
 from vigc.generation.sources.errors import naming_files
+from vigc.jobs import ShardOutput
 from vigc.jobs.output_folder import CORRECTED
+from vigc.jobs.protocols import Record
 from vigc.processing import INSTRUCTION_TYPES
 
 from .finalize import Summary
-from .plan import Selection
 from .run import run_job
 from .settings import JobSettings
 
@@ -110,6 +113,11 @@ class CorrectJob(JobSettings):
         """All entries."""
         return Selection(self.collection(), limit=self.limit, shard_size=self.shard_size)
 
-    def configuration(self) -> dict[str, Any]:
+    def asked(self, sources: Sequence[Source], output: ShardOutput) -> int:
+        """Each question of each entry, but for those that were skipped."""
+        asked = sum(len(source.pairs or ()) for source in sources)
+        return asked - sum(skipped.get("pairs", 0) for skipped in output.skipped)
+
+    def configuration(self) -> Record:
         """The one type."""
         return {"types": [self.type or CORRECTED]}

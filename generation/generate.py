@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from vigc.errors import GenerationError
+from vigc.generation.filters import FILTERS, Selection
 from vigc.generation.rollouts.generate import PairWorker
 from vigc.generation.rollouts.short_answers import read_first_words, takes_short_answers
-from vigc.generation.sources.base import Collection, Folder
+from vigc.generation.sources.base import Collection, Folder, Source
 from vigc.generation.sources.json_file import Annotated, LlavaPictures
+from vigc.jobs import ShardOutput
+from vigc.jobs.protocols import Record
 from vigc.processing import INSTRUCTION_TYPES
 
 from .finalize import Summary
-from .plan import Selection
 from .run import run_job
 from .settings import JobSettings, at_least
 
@@ -128,21 +130,19 @@ class GenerateJob(JobSettings):
         )
 
     def selection(self) -> Selection:
-        """The pictures, less those that are to be left out."""
-        return Selection(
-            self.collection(),
-            [Path(path) for path in self.exclude_ids],
-            [Path(path) for path in self.exclude_images],
-            self.dedup,
-            self.limit,
-            self.shard_size,
-        )
+        """The images, less those that filters exclude; each filter is given the setting of its name."""
+        filters = {name: getattr(self, name) for name in FILTERS}
+        return Selection(self.collection(), filters, self.limit, self.shard_size)
 
-    def configuration(self) -> dict[str, Any]:
+    def asked(self, sources: Sequence[Source], output: ShardOutput) -> int:
+        """Each question of each type about each image."""
+        return output.images * len(self.types) * self.questions
+
+    def configuration(self) -> Record:
         """Types, and how many questions and answers."""
         return {"types": list(self.types), "questions": self.questions, "short_answers": self._short_answers()}
 
-    def _short_answers(self) -> dict[str, Any] | None:
+    def _short_answers(self) -> Record | None:
         if not self.answers:
             return None
         words = None if self.first_words is None else read_first_words(Path(self.first_words))

@@ -20,6 +20,7 @@ from vigc.formats.dataset_files import OwnFiles
 from vigc.generation.sources.base import printable
 from vigc.hub_cards import compares_drafts
 from vigc.jobs import ledger
+from vigc.jobs.protocols import Record
 from vigc.processing.bounded_parsing import open_parquet
 from vigc.processing.confined_paths import leads_into, shown
 from vigc.processing.images import open_image
@@ -53,11 +54,10 @@ def write_report(dataset: Path, *, max_rows: int = MAX_ROWS, image_root: str | o
     own = OwnFiles(str(dataset))
     if image_root is not None:
         own.add(image_root)
-    types = plan["configuration"]["types"]
+    types = plan.configuration.types
     figures, drawn, pictures = _count(dataset, types, max(1, max_rows))
     total = sum(figures.values(), Figures())
-    configuration = plan["configuration"]
-    compared = compares_drafts(configuration)
+    compared = compares_drafts(plan.configuration)
     files, texts = SetAside(_EXAMPLES), SetAside(_EXAMPLES)
     for record in ledger.iter_quarantine(dataset):
         if record["kind"] == "text":
@@ -71,7 +71,7 @@ def write_report(dataset: Path, *, max_rows: int = MAX_ROWS, image_root: str | o
         figures={kind: counted.shown() for kind, counted in figures.items()},
         total=total.shown(),
         compared=compared,
-        given=plan.get("kind") == "correct",  # whose questions and drafts are not the model's
+        given=plan.kind == "correct",  # whose questions and drafts are not the model's
         charts=total.charts(compared),
         sunburst=total.questions_chart(),
         first_words=total.first_words(),
@@ -127,12 +127,12 @@ def _count(dataset: Path, types: list[str], wanted: int) -> tuple[dict[str, Figu
     return figures, shown, len(counted)
 
 
-def _picture_of(row: dict[str, Any]) -> str:
+def _picture_of(row: Record) -> str:
     """What rows about the same picture have in common; a row without one stands alone."""
     return row["image_id"] or row["id"]
 
 
-def _cards(dataset: Path, types: list[str], drawn: set[str], own: OwnFiles) -> list[dict[str, Any]]:
+def _cards(dataset: Path, types: list[str], drawn: set[str], own: OwnFiles) -> list[Record]:
     """The pictures to show, in the dataset's order, each with its rows.
 
     Args:
@@ -142,7 +142,7 @@ def _cards(dataset: Path, types: list[str], drawn: set[str], own: OwnFiles) -> l
         own: Which files rows may name.
     """
     size = next(pixels for limit, pixels in _THUMBNAILS if len(drawn) <= limit)
-    cards: dict[str, dict[str, Any]] = {}
+    cards: dict[str, Record] = {}
     for kind in types:
         for row in _chosen_rows(dataset, kind, drawn):
             key = _picture_of(row)
@@ -153,7 +153,7 @@ def _cards(dataset: Path, types: list[str], drawn: set[str], own: OwnFiles) -> l
     return [cards[key] for key in sorted(cards)]
 
 
-def _chosen_rows(dataset: Path, kind: str, drawn: set[str]) -> Iterator[dict[str, Any]]:
+def _chosen_rows(dataset: Path, kind: str, drawn: set[str]) -> Iterator[Record]:
     """Rows about these pictures; of row groups without one, only the ids are read."""
     for path in _files(dataset, kind):
         file = open_parquet(path)
@@ -164,7 +164,7 @@ def _chosen_rows(dataset: Path, kind: str, drawn: set[str]) -> Iterator[dict[str
                 yield from file.read_row_group(group).take(where).to_pylist()
 
 
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
+def _shown(row: Record) -> Record:
     draft, answer = row["draft"], row["answer"]
     before, after = word_differences(answer if draft is None else draft, answer)
     trace = shown_steps(row)
@@ -196,7 +196,7 @@ def _is_number(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _thumbnail(picture: dict[str, Any], own: OwnFiles, size: int) -> dict[str, Any] | None:
+def _thumbnail(picture: Record, own: OwnFiles, size: int) -> Record | None:
     """A small copy as a `data:` URI with its size on the page, or None if the picture cannot be shown."""
     try:
         if (data := picture.get("bytes")) is not None:
