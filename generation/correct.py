@@ -33,8 +33,8 @@ def correct_dataset(dataset: str | os.PathLike[str], output: str | os.PathLike[s
 
     An export in the layout that was read gives back what `extra` keeps: of a LLaVA entry every field, turn and id; of
     TRL's columns `id`, `type` and the system message (and what was rejected, in `extra` alone); of FineVision's the
-    ratings, where the text is unchanged. Entries without picture are passed on as they are, those with several are set
-    aside. All else is as in `generate_dataset`: the same folder, the same resuming.
+    ratings, where the text is unchanged. Entries without image are passed on as they are, those with several are
+    skipped. All else is as in `generate_dataset`: the same folder, the same resuming.
 
     Args:
         dataset: A file of conversations in LLaVA's, TRL's or FineVision's form (a JSON list or JSON Lines, also
@@ -43,7 +43,7 @@ def correct_dataset(dataset: str | os.PathLike[str], output: str | os.PathLike[s
         fields: All that is set of [`CorrectJob`] and [`JobSettings`]; only `model` has no default.
 
     Returns:
-        Counts over the whole folder, what was set aside and why, and sample rows.
+        Counts over the whole folder, what was skipped and rejected and why, and sample rows.
 
     Raises:
         VigcError: Inputs, settings or a folder that cannot be worked with; its `exit_code` says of which kind.
@@ -94,7 +94,7 @@ class CorrectJob(JobSettings):
 
     @property
     def places(self) -> list[str | os.PathLike[str]]:
-        """The folder of the pictures, or the dataset."""
+        """The folder of the images, or the dataset."""
         return [self.dataset if self.image_root is None else self.image_root]
 
     def collection(self) -> Collection:

@@ -1,4 +1,4 @@
-"""The main job: pictures become a dataset of instruction rows."""
+"""The main job: images become a dataset of instruction rows."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ FORMATS = ("folder", "coco", "objects365", "dataset", "llava")
 
 
 def generate_dataset(images: str | os.PathLike[str], output: str | os.PathLike[str], **fields: Any) -> Summary:
-    """Writes questions and corrected answers about pictures, as a dataset folder that `load_dataset` reads.
+    """Writes questions and corrected answers about images, as a dataset folder that `load_dataset` reads.
 
-    A job that was interrupted goes on where it was when it is called again; a finished one is left alone.
+    A job that was interrupted is resumed when it is called again; a finished one is left alone.
 
     ```python
     generate_dataset("photos/", "vigc-photos", model="vigc-7b", types=["detail"], settings={"iqf_steps": 2})
     ```
 
     Args:
-        images: A folder of pictures, searched with its sub-folders, or one picture; or what `format` says.
+        images: A folder of images, searched with its sub-folders, or one image; or what `format` says.
         output: The folder to write: new, empty, or with this job in it.
         fields: All that is set of [`GenerateJob`] and [`JobSettings`]; only `model` has no default.
 
     Returns:
-        Counts over the whole folder, what was set aside and why, and sample rows.
+        Counts over the whole folder, what was skipped and rejected and why, and sample rows.
 
     Raises:
         VigcError: Inputs, settings or a folder that cannot be worked with; its `exit_code` says of which kind.
@@ -51,20 +51,20 @@ def generate_dataset(images: str | os.PathLike[str], output: str | os.PathLike[s
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateJob(JobSettings):
-    """Questions and answers are written about pictures. What is not listed here is said of [`JobSettings`].
+    """Questions and answers are written about images. What is not listed here is said of [`JobSettings`].
 
     Args:
-        images: What `format` says: a folder of pictures, searched with its sub-folders, or one picture; an annotation
+        images: What `format` says: a folder of images, searched with its sub-folders, or one image; an annotation
             file; a dataset.
         format: "folder", "coco" or "objects365" (annotations), "llava" (a conversation file), or "dataset" (parquet
             files, a dataset's folder or its Hub name).
-        types: The types of instruction to write about every picture.
+        types: The types of instruction to write about every image.
         correct: Whether VIC corrects the drafts; without it the answer is the draft.
-        questions: How many questions of each type to ask about a picture, all different.
+        questions: How many questions of each type to ask about an image, all different.
         answers: For types with short answers: how many, with weights; 0 writes one as for the other types.
         answer_threshold: The least weight of an answer, of 100.
         first_words: For types with short answers: a JSON file that says how often each word begins a question.
-        exclude_ids: Files of ids or names (text, or JSON of any known form) of pictures to leave out.
+        exclude_ids: Files of ids or names (text, or JSON of any known form) of images to exclude.
         exclude_images: Folders of pictures; what looks like one of them is left out.
         dedup: Find exact copies in the whole job by a hash pass, not only within a shard.
     """
@@ -104,21 +104,21 @@ class GenerateJob(JobSettings):
 
     @property
     def in_tables(self) -> bool:
-        """Whether pictures are in the rows of a dataset."""
+        """Whether images are in the rows of a dataset."""
         return self.format == "dataset"
 
     @property
     def hub_dataset(self) -> str | None:
-        """The dataset of the pictures, if it is on the Hub."""
+        """The dataset of the images, if it is on the Hub."""
         return str(Path(self.images)) if self.in_tables and not os.path.exists(self.images) else None
 
     @property
     def places(self) -> list[str | os.PathLike[str]]:
-        """The folder of the pictures, or what names or holds them."""
+        """The folder of the images, or what names or holds them."""
         return [self.images if self.image_root is None else self.image_root]
 
     def collection(self) -> Collection:
-        """Opens the pictures."""
+        """Opens the images."""
         return open_collection(
             Path(self.images),
             self.format,

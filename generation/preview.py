@@ -1,4 +1,4 @@
-"""What a job will be, before it is begun: its inputs, what is left out, a few rows, and what it will take."""
+"""What a job will be, before it is begun: its inputs, what is excluded, a few rows, and what it will take."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .run import pinned
 from .settings import JobSettings
 
 _ROWS = 3
-# The hash pass reads every picture. Where there are more than this, a preview looks at so many.
+# The hash pass reads every image. Where there are more than this, a preview looks at so many.
 _LOOKED_AT = 1000
 
 
@@ -41,7 +41,7 @@ class Preview:
         pairs: How many rows there are if every text becomes one.
         refused: How many inputs are known to be unusable before any is opened, by reason.
         unlisted: What lies beside the inputs and is none of them, in words, with its count.
-        looks: Where the content of pictures is asked about and there are many: what a sample of them would be left out
+        looks: Where the content of images is asked about and there are many: what a sample of them would be excluded
             for, by reason.
         looked_at: How many that sample has.
         look_seconds: How long the job will look at all of them before it begins, from that sample.
@@ -52,7 +52,7 @@ class Preview:
         rows_done: How many rows they hold.
         bytes_done: Their size on disk.
         inputs_left: How many inputs are in the other shards.
-        rows: Sample rows without pictures, about different inputs and of different types as far as there are.
+        rows: Sample rows without images, about different inputs and of different types as far as there are.
         sample: All that came of the inputs that were tried; None if nothing is left to do.
         estimate: What the rest of the job will take, from that sample.
     """

@@ -48,27 +48,27 @@ class JobSettings(ABC):
         revision: Commit, tag or branch of the model on the Hub.
         trust_remote_code: Whether code that comes with the weights runs in place of vigc's own.
         settings: Decoding and `iqf_*` settings, as `model.generate` takes them, that are not the model's own.
-        image_root: With a file that names pictures: the folder that the names are relative to; by default the file's.
-        allow_urls: Hosts that pictures are fetched from where the input has addresses (http, https) in place of files:
-            names, "*.example.org" for all below one, "*" for any public one. Without it addresses are set aside.
+        image_root: With a file that names images: the folder that the names are relative to; by default the file's.
+        allow_urls: Hosts that images are fetched from where the input has addresses (http, https) in place of files:
+            names, "*.example.org" for all below one, "*" for any public one. Without it addresses are skipped.
         subset: Of a dataset: its configuration.
         split: Of a dataset: its split.
         data_revision: Of a dataset on the Hub: its commit, tag or branch; by default what the job in the folder began
             with, or else the newest.
-        license: Licence of pictures that do not state their own.
+        license: Licence of images that do not state their own.
         limit: Only the first so many inputs.
         batch_size: Texts written at a time, and inputs read at a time; greedy decoding in float32 writes the same texts
             with any.
         shard_size: Inputs per parquet file, which is also what an interruption costs at most.
         seed: Decides, with a row's id, what is drawn where decoding samples.
-        retries: How often a text that is no pair is drawn again before it is set aside.
+        retries: How often a text that is no pair is drawn again before it is rejected.
         score: Whether to compute `visual_dependency`, two more passes over each answer; of given drafts `draft_logprob`
             too, one pass over each.
-        store: "embed" puts pictures into the rows, "path" the paths of their files.
+        store: "embed" puts images into the rows, "path" the paths of their files.
         verify: Whether the files of the folder are compared with the hashes that were recorded when they were written;
             what is damaged is made again. Without it a file is only missed.
-        overwrite: Replace another dataset in the folder, or a finished one; an unfinished job of these settings goes
-            on.
+        overwrite: Replace another dataset in the folder, or a finished one; an unfinished job of these settings is
+            resumed.
         rank: Of several processes that share the job: which this is.
         world_size: How many there are.
         engine: Where shards are made: "local", in this process; "ray", on all devices of a Ray cluster.
@@ -146,7 +146,7 @@ class JobSettings(ABC):
     @property
     @abstractmethod
     def in_tables(self) -> bool:
-        """Whether pictures are in the rows of a dataset."""
+        """Whether images are in the rows of a dataset."""
 
     @property
     @abstractmethod
@@ -168,7 +168,7 @@ class JobSettings(ABC):
 
     @abstractmethod
     def configuration(self) -> Record:
-        """What decides what is written about a picture, beside the model, its decoding and the seed."""
+        """What decides what is written about an image, beside the model, its decoding and the seed."""
 
     @abstractmethod
     def asked(self, sources: Sequence[Source], output: ShardOutput) -> int:

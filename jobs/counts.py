@@ -36,7 +36,7 @@ def counter(label: str | None = None, *, name: str | None = None, recorded: bool
     Args:
         label: What the summary prints behind its number; None: it is printed elsewhere, or not at all.
         name: Its name in JSON, if that is another one.
-        recorded: Whether records have it where it is 0. Those of the first version do; a new one is left out then, so
+        recorded: Whether records have it where it is 0. Those of the first version do; a new one is omitted then, so
             that nothing changes for jobs that do not count it.
     """
     return field(default=0, metadata={"counter": True, "label": label, "name": name, "recorded": recorded})
@@ -52,7 +52,7 @@ class Counts:
         duplicates: Exact copies of another input of the shard; the rows of that one name them.
         repeated: Rows with the id of another one, where exact copies lie in different shards; known at the end.
         bare: Inputs without image, whose rows were passed on as they were.
-        dropped: Questions left out because the image had the same one already.
+        dropped: Questions dropped because the image had the same one already.
         skipped_inputs: Inputs that could not be read, with their exact copies.
         halved: Times that memory was short and a batch was cut in two.
     """

@@ -21,12 +21,12 @@ from .shard_output import ShardOutput
 # Shards with their inputs.
 Shards: TypeAlias = Iterable[tuple[int, list[InputT]]]
 
-# A shard whose process died is done again this often: more deaths are its own doing.
+# How often a shard is made again after its process died. If it dies once more, the shard is the cause.
 _RETRIES = 2
 
 
 def _silent(text: str) -> None:
-    """Where the progress inside a shard goes that nobody watches."""
+    """Discards the progress within a shard."""
 
 
 class ShardWorker(Generic[InputT]):
@@ -135,8 +135,8 @@ class RayExecutor(Generic[InputT]):
     """Shards on all devices of a Ray cluster, a process with its own model to each.
 
     The cluster is the one that the environment names (RAY_ADDRESS), the one that runs on this machine, or one that is
-    started for the job. Every machine needs vigc, and the same paths to pictures, model and output. A process that
-    dies is started again, by Ray, and its shard done again.
+    started for the job. Every machine needs vigc, and the same paths to inputs, model and output. Ray starts a process
+    that died again, and makes its shard again.
 
     Args:
         job: What is to be done.

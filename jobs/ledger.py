@@ -1,8 +1,9 @@
-"""What a dataset folder holds, and the one way files get there.
+"""The files of a dataset folder, and the functions that read and write them.
 
-The order of writing is what makes a job safe to kill: inputs, then the plan; a shard's rows and quarantine, then its
-record; card and report, then the mark that all is finished. Whatever is written first is written again, the same,
-as long as what vouches for it is missing. What vouches for files that are written again goes before them.
+A job can be killed at any moment because files are written in this order: the lists of inputs, then the plan; the rows
+and the quarantine of a shard, then its record; card and report, then the mark that the job is finished. Files are
+written again, with the same bytes, until the file that records them is there. Before recorded files are written again,
+their record is removed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 
 from vigc.errors import GenerationError
 from vigc.hub_cards import SAMPLES
-from vigc.processing.atomic import atomic_write as atomic_write  # the one way; named on for the rest of the job
+from vigc.processing.atomic import atomic_write as atomic_write  # the job calls it by this module
 from vigc.processing.bounded_parsing import parse_json, read_json
 from vigc.processing.rows import GENERATED_FEATURES
 
@@ -41,10 +42,10 @@ CARD = "README.md"
 REPORT = "report/index.html"
 QUARANTINE = "quarantine"
 
-# What the mark of the end names of samples, whose number depends on the rows.
+# Samples that the mark of the end records; their number depends on the rows.
 _SAMPLES = f"{SAMPLES}/*-[0-9].[jp][np]g"
 
-# Small row groups: pictures weigh a lot, and viewers read by the group.
+# Small row groups: images are large, and viewers read a group at a time.
 _ROWS_PER_GROUP = 64
 
 
@@ -116,7 +117,7 @@ def _no_plan(folder: Path) -> GenerationError:
 
 
 def write_empty_folders(folder: Path, names: list[str]) -> None:
-    """Notes which sub-folders of the images held nothing when the job was begun; usually there is none, and no file."""
+    """Records which sub-folders of the inputs were empty when the job was begun; usually there is none, and no file."""
     if names:
         atomic_write(folder / EMPTY_FOLDERS, _pretty(names))
     else:  # of a job that was killed before it had a plan
@@ -124,7 +125,7 @@ def write_empty_folders(folder: Path, names: list[str]) -> None:
 
 
 def read_empty_folders(folder: Path) -> list[str]:
-    """What [`write_empty_folders`] wrote; nothing if it is missing or damaged: then such a folder is waited for."""
+    """What [`write_empty_folders`] wrote; nothing if it is missing or damaged: the job then waits for such a folder."""
     try:
         names = read_json(folder / EMPTY_FOLDERS)
     except (FileNotFoundError, ValueError):
@@ -156,7 +157,7 @@ class Inputs:
 
 
 def read_shard(folder: Path, shard: int) -> ShardRecord | None:
-    """The record of a finished shard; None if it or a file that it vouches for is missing or damaged."""
+    """The record of a finished shard; None if it, or a file that it records, is missing or damaged."""
     record = read_record(folder, shard)
     if record is None or any(mark.fault(folder / name) for name, mark in record.files.items()):
         return None
@@ -164,7 +165,7 @@ def read_shard(folder: Path, shard: int) -> ShardRecord | None:
 
 
 def read_record(folder: Path, shard: int) -> ShardRecord | None:
-    """The same, whatever became of the files."""
+    """The record of a finished shard, whether or not its files are intact; None if it is missing or damaged."""
     try:
         return ShardRecord.from_json(_unsealed(record_file(folder, shard).read_bytes()))
     except FileNotFoundError:
@@ -174,7 +175,7 @@ def read_record(folder: Path, shard: int) -> ShardRecord | None:
 
 
 def write_shard(folder: Path, record: ShardRecord) -> None:
-    """Marks a shard as finished. All that it vouches for must be written before."""
+    """Marks a shard as finished. All files that it records must be written before."""
     atomic_write(record_file(folder, record.shard), _sealed(record.to_json()))
 
 
@@ -189,13 +190,13 @@ def record_file(folder: Path, shard: int) -> Path:
 
 
 def reopen_shard(folder: Path, shard: int) -> None:
-    """Takes back that a shard is finished, and with it the job, whose card and report speak of its rows."""
+    """Removes the record of a shard, and the mark of the end: card and report describe the rows of that shard."""
     (folder / FINISHED).unlink(missing_ok=True)
     record_file(folder, shard).unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path, record: ShardRecord) -> None:
-    """Deletes what an earlier attempt at a shard wrote, and the one that the record vouches for did not."""
+    """Deletes files of a shard that an earlier attempt wrote and this record does not have."""
     names = [*(rows_file(kind, record.shard) for kind in record.types), quarantine_file(record.shard)]
     for name in names:
         if name not in record.files:
@@ -270,29 +271,29 @@ def rows_file(kind: str, shard: int) -> str:
 
 
 def quarantine_file(shard: int) -> str:
-    """Where lies what a shard set aside."""
+    """Where the inputs that a shard skipped, and the samples that it rejected, lie in the folder."""
     return f"{QUARANTINE}/part-{shard:05d}.jsonl"
 
 
 def write_quarantine(folder: Path, shard: int, records: Sequence[Record]) -> FileMark:
-    """Writes what a shard set aside, a line of JSON each; returns the file's mark."""
+    """Writes what a shard skipped and rejected, a line of JSON each; returns the file's mark."""
     data = "".join(json.dumps(record, ensure_ascii=True) + "\n" for record in records).encode()
     atomic_write(folder / quarantine_file(shard), data)
     return FileMark.of(data)
 
 
 def inputs_of(record: Record) -> int:
-    """How many inputs a record of the quarantine speaks for: a file with its exact copies, or a text."""
+    """How many inputs a record of the quarantine stands for: a file with its exact copies, or one sample."""
     return 1 if record["kind"] == "text" else 1 + len(record.get("same", ()))
 
 
 def read_quarantine(folder: Path) -> list[Record]:
-    """What all shards set aside."""
+    """What all shards skipped and rejected."""
     return list(iter_quarantine(folder))
 
 
 def iter_quarantine(folder: Path) -> Iterator[Record]:
-    """What all shards set aside, one after the other."""
+    """What all shards skipped and rejected, one record at a time."""
     for file in sorted((folder / QUARANTINE).glob("part-*.jsonl")):
         with file.open(encoding="utf-8") as lines:
             for line in lines:

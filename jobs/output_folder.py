@@ -1,4 +1,4 @@
-"""The output folder before and after a job: whose it is, emptied on request, swept when all is done."""
+"""The output folder: whether it is one of ours, emptied on request, cleared of unfinished files at the end."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Inspection:
         """Compares a file with what was recorded of it."""
         self.compared += 1
         self.unhashed += self.content and mark.sha256 is None
-        # A card may be edited, and its size then says nothing. The list of what was left out is read at every run.
+        # A card may be edited, and its size then says nothing. The list of what was excluded is read at every run.
         content = self.content or name == ledger.EXCLUDED
         if (fault := mark.fault(folder / name, size=shard is not None, content=content)) is not None:
             self.damaged.append(Damage(name, fault, shard))
@@ -111,10 +111,10 @@ def inspect_shards(folder: Path, plan: Plan, shards: range, found: Inspection) -
 
 
 def reopen(folder: Path, damaged: Iterable[Damage]) -> None:
-    """Takes back that what is damaged was finished, so that the job makes it again.
+    """Removes the records of what is damaged, so that the job makes it again.
 
-    Plan and lists of inputs were written again when the plan was settled, and the end is still theirs. A shard that
-    another process holds is left to that one.
+    Plan and lists of inputs were written again when the plan was settled. A shard that another process holds is left to
+    that process.
     """
     for damage in damaged:
         if damage.name in (ledger.PLAN, ledger.INPUTS, ledger.EXCLUDED):

@@ -1,4 +1,4 @@
-"""The hash pass: what is in each picture, in pieces that are kept, so that a pass that was stopped goes on."""
+"""The hash pass: what is in each image, in pieces that are kept, so that a pass that was stopped is resumed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def hashed(
         place: The folder that they are kept in.
         collection: Opens the inputs.
         sources: The inputs.
-        looks: Whether the perceptual hash is needed too, for which each picture is decoded.
+        looks: Whether the perceptual hash is needed too, for which each image is decoded.
     """
     number, of = 0, fingerprint({"name": collection.name, **collection.facts})
     with (

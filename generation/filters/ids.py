@@ -21,15 +21,15 @@ from vigc.processing.image_names import spellings
 
 from .base import Exclusion, Filter
 
-# COCO's pictures have one number under several names: COCO_val2014_000000000042.jpg, 000000000042.jpg, 42.
+# COCO's images have one number under several names: COCO_val2014_000000000042.jpg, 000000000042.jpg, 42.
 _COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})")
 _COCO_FOLDER = re.compile(r"(?i:.*coco.*|(?:train|val|test|unlabeled)\d{4})")
 _COCO_DIGITS = 12
 
 _NAMES = ("image", "image_id", "file_name", "image_path", "coco_url")
-_OF_IMAGES = ("file_name", "coco_url")  # whose id is that of the picture
+_OF_IMAGES = ("file_name", "coco_url")  # whose id is that of the image
 
-# Of a file in COCO's form: their ids are not those of pictures, and would leave out the first ninety of COCO's.
+# Of a file in COCO's form: their ids are not those of images, and would exclude the first ninety of COCO's.
 _NO_PICTURES = ("categories", "licenses", "info")
 
 
@@ -93,7 +93,7 @@ def _entries(path: Path) -> Iterator[Any]:
     if form is Form.LINES:
         for _, row in read_rows(path):
             if isinstance(row, AnnotationError):
-                raise row  # a line that cannot be read may be the one that had to be left out
+                raise row  # a line that cannot be read may be the one that had to be excluded
             yield from _of_object(row) if isinstance(row, dict) else [row]
     elif form in JSON_FORMS:
         yield from _of_json(JsonReader(path))
@@ -104,7 +104,7 @@ def _entries(path: Path) -> Iterator[Any]:
 
 
 def _of_json(reader: JsonReader) -> Iterator[Any]:
-    """The elements of a list; of an object itself where it names a picture, and the elements of its lists."""
+    """The elements of a list; of an object itself where it names an image, and the elements of its lists."""
     if reader.top() == "[":
         yield from reader.elements()
     else:
@@ -159,15 +159,15 @@ def _values(entry: Any) -> Iterator[str | int]:
 
 
 def keys_of(source: Source) -> set[str | int]:
-    """What a picture may be listed as. Millions are asked for theirs, once for all lists.
+    """What an image may be listed as. Millions are asked for theirs, once for all lists.
 
-    A number may be COCO's in any folder here: to leave a picture out costs less than to let a test's slip in.
+    A number may be COCO's in any folder here: to exclude an image costs less than to miss one of a test.
     """
     return {*_keys(source.image_id), *_keys(source.name)}
 
 
 def _keys(value: str | int, *, listed: bool = False) -> Iterable[str | int]:
-    """The forms under which a picture is known, as it is spelled and decoded."""
+    """The forms under which an image is known, as it is spelled and decoded."""
     if isinstance(value, int):
         return (value,)
     names = spellings(value)

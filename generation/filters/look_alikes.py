@@ -15,7 +15,7 @@ from vigc.jobs.plan import Uncompared
 from .base import Exclusion, Filter, Needs
 from .hashing import hashed
 
-# Of 64 bits. A copy that was resized or compressed anew differs in a few, another picture in about half.
+# Of 64 bits. A copy that was resized or compressed anew differs in a few, another image in about half.
 MAX_DISTANCE = 4
 
 _NAMED = 3
@@ -47,16 +47,16 @@ class LookAlikes(Filter):
 
 
 class ExcludedPictures:
-    """Pictures in a folder, by what they look like.
+    """Images in a folder, by what they look like.
 
     Args:
-        folder: The pictures.
-        hashes: Where their hashes are kept, a folder to each such folder: thousands of pictures need not be decoded
-            whenever a job goes on.
+        folder: The images.
+        hashes: Where their hashes are kept, a folder to each such folder: thousands of images need not be decoded
+            whenever a job is resumed.
 
     Attributes:
         unreadable: Files that nothing can be compared with.
-        unlisted: What lies beside the pictures and is none, in words, with its count.
+        unlisted: What lies beside the images and is none, in words, with its count.
 
     Raises:
         GenerationError: It holds none that can be read.

@@ -30,22 +30,22 @@ from vigc.processing.word_diff import word_differences
 from .statistics import COLUMNS, Figures, SetAside, shown_steps
 
 MAX_ROWS = 1_500
-_EXAMPLES = 20  # of each reason for which something was set aside
-# Longer side in pixels by the number of pictures on the page: few are sharp on dense screens, many open quickly.
+_EXAMPLES = 20  # for each reason why something was skipped or rejected
+# Longer side in pixels by the number of images on the page: few are sharp on dense screens, many open quickly.
 _THUMBNAILS = ((60, 512), (400, 384), (1_000_000, 256))
-_SMALL = 160  # pictures below this are shown enlarged, pixel by pixel
+_SMALL = 160  # images below this are shown enlarged, pixel by pixel
 
 
 @machine_errors()
 def write_report(dataset: Path, *, max_rows: int = MAX_ROWS, image_root: str | os.PathLike[str] | None = None) -> Path:
     """Writes `report/index.html` of a dataset folder: figures over all rows, and up to `max_rows` of them to read.
 
-    Where there are more rows, pictures are drawn by a hash of their ids, all rows of a picture together.
+    Where there are more rows, images are drawn by a hash of their ids, all rows of an image together.
 
     Args:
         dataset: The folder.
         max_rows: About how many rows to show.
-        image_root: Where pictures may lie, beside the folder, that rows name instead of holding them.
+        image_root: Where images may lie, beside the folder, that rows name instead of holding them.
 
     Raises:
         GenerationError: The folder is not a dataset of ours.
@@ -96,7 +96,7 @@ def _files(dataset: Path, kind: str) -> list[Path]:
 
 
 def _count(dataset: Path, types: list[str], wanted: int) -> tuple[dict[str, Figures], set[str], int]:
-    """Figures by type, the pictures to show (about `wanted` rows of them), and how many pictures there are."""
+    """Figures by type, the images to show (about `wanted` rows of them), and how many images there are."""
     figures = {kind: Figures() for kind in types}
     drawn: list[tuple[int, str]] = []
     rows_of: dict[str, int] = {}
@@ -128,17 +128,17 @@ def _count(dataset: Path, types: list[str], wanted: int) -> tuple[dict[str, Figu
 
 
 def _picture_of(row: Record) -> str:
-    """What rows about the same picture have in common; a row without one stands alone."""
+    """What rows about the same image have in common; a row without one stands alone."""
     return row["image_id"] or row["id"]
 
 
 def _cards(dataset: Path, types: list[str], drawn: set[str], own: OwnFiles) -> list[Record]:
-    """The pictures to show, in the dataset's order, each with its rows.
+    """The images to show, in the dataset's order, each with its rows.
 
     Args:
         dataset: The dataset folder.
         types: Its types.
-        drawn: Which pictures.
+        drawn: Which images.
         own: Which files rows may name.
     """
     size = next(pixels for limit, pixels in _THUMBNAILS if len(drawn) <= limit)
@@ -154,7 +154,7 @@ def _cards(dataset: Path, types: list[str], drawn: set[str], own: OwnFiles) -> l
 
 
 def _chosen_rows(dataset: Path, kind: str, drawn: set[str]) -> Iterator[Record]:
-    """Rows about these pictures; of row groups without one, only the ids are read."""
+    """Rows about these images; of row groups without one, only the ids are read."""
     for path in _files(dataset, kind):
         file = open_parquet(path)
         for group in range(file.num_row_groups):
@@ -197,7 +197,7 @@ def _is_number(value: float | None) -> bool:
 
 
 def _thumbnail(picture: Record, own: OwnFiles, size: int) -> Record | None:
-    """A small copy as a `data:` URI with its size on the page, or None if the picture cannot be shown."""
+    """A small copy as a `data:` URI with its size on the page, or None if the image cannot be shown."""
     try:
         if (data := picture.get("bytes")) is not None:
             image = open_image(data)

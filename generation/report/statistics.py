@@ -136,12 +136,12 @@ class Figures:
 
 
 def shown_steps(row: Record) -> list[Record]:
-    """The steps that stand for a sentence: one that wrote none does where it left out what the draft had."""
+    """The steps that stand for a sentence: one that wrote none does where it omitted what the draft had."""
     return [step for step in row["trace"] or [] if step["sentence"] or step["changed"]]
 
 
 class SetAside:
-    """What was set aside, grouped by its reason; reasons that differ in a number alone are one.
+    """What was skipped or rejected, grouped by its reason; reasons that differ in a number alone are one.
 
     Args:
         examples: How many records of a group are kept.
