@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +29,9 @@ MAX_YAML_BYTES = 2 * 2**20
 MAX_YAML_VALUES = 200_000
 # Bytes of what `datasets` keeps in a parquet file's schema: 20,000 names of classes are 500 kB.
 MAX_FEATURES_BYTES = 16 * 2**20
+# An object of a parsed file. Nothing is known of its values: whoever reads one checks it.
+JsonObject: TypeAlias = dict[str, Any]
+
 _DECODER = json.JSONDecoder()
 # What parquet's own metadata may allocate, in bytes of text and in elements of its lists.
 _THRIFT_STRINGS, _THRIFT_ELEMENTS = 64 * 2**20, 1_000_000

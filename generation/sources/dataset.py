@@ -151,12 +151,9 @@ class DatasetRows:
             for offset, (id_, license) in enumerate(zip(ids, licenses, strict=True)):
                 place = [file, start + offset]
                 label = self.label(place)
-                own = (
-                    cut(str(label if id_ is None else id_)) if id_column else label.replace(" ", "-").replace(":", "-")
-                )
                 yield Source(
                     label,
-                    label if own in repeated or _LABEL.fullmatch(own) else own,
+                    _image_id(label, id_, repeated) if id_column else label.replace(" ", "-").replace(":", "-"),
                     damage,
                     license=cut(str(license), MAX_REASON) if license else None,
                     boxes=objects.of(offset) if objects else None,
@@ -223,6 +220,12 @@ class DatasetRows:
     def is_there(self, source: Source) -> bool:
         """Whether the dataset can still be seen; one on the Hub says so itself."""
         return not self.local or Path(self.path).exists()
+
+
+def _image_id(label: str, id_: Any, repeated: set[str]) -> str:
+    """The id of a row: that of its column, or its label where it has none, or one that names other rows as well."""
+    own = cut(str(label if id_ is None else id_))
+    return label if own in repeated or _LABEL.fullmatch(own) else own
 
 
 class _DamagedError(GenerationError):
