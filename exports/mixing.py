@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from datasets import Dataset, Features, Image, concatenate_datasets
 
 from vigc.errors import MixError
+from vigc.processing.bounded_parsing import JsonObject
 from vigc.processing.instructions_vigc import instruction_type
 from vigc.processing.rows import TRAIN_FEATURES
 
@@ -35,7 +36,7 @@ class Mixed(NamedTuple):
     """The rows of a mixture, and what was taken from where (JSON)."""
 
     rows: Dataset
-    record: dict[str, Any]
+    record: JsonObject
 
 
 def training_rows(rows: Dataset, *, name: str = "", text: str = "answer") -> Dataset:

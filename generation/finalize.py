@@ -15,12 +15,12 @@ import pyarrow as pa
 
 from vigc.errors import GenerationError, first_line
 from vigc.generation.report.page import write_report
-from vigc.generation.sources.base import printable
 from vigc.hub_cards import DatasetFacts, TypeFigures, compares_drafts, write_dataset_card
 from vigc.jobs import ledger
 from vigc.jobs.verify import Inspection
 from vigc.processing import GENERATED_FEATURES
 from vigc.processing.bounded_parsing import open_parquet
+from vigc.processing.confined_paths import printable
 
 from .shards import Totals
 

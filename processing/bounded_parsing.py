@@ -29,7 +29,7 @@ MAX_YAML_BYTES = 2 * 2**20
 MAX_YAML_VALUES = 200_000
 # Bytes of what `datasets` keeps in a parquet file's schema: 20,000 names of classes are 500 kB.
 MAX_FEATURES_BYTES = 16 * 2**20
-# An object of a parsed file. Nothing is known of its values: whoever reads one checks it.
+# A JSON object: one to be written, or one of a parsed file, of whose values nothing is known before they are checked.
 JsonObject: TypeAlias = dict[str, Any]
 
 _DECODER = json.JSONDecoder()

@@ -26,7 +26,7 @@ from transformers import HfArgumentParser
 from transformers.trainer_utils import IntervalStrategy
 
 from vigc.errors import TrainingError, reason_of
-from vigc.formats.annotations import LAYOUTS
+from vigc.formats.table import LAYOUTS
 from vigc.processing.bounded_parsing import MAX_YAML_BYTES, JsonObject, parse_yaml, read_text
 from vigc.processing.instructions_vigc import INSTRUCTION_TYPES
 from vigc.scenes import model_folder
@@ -42,7 +42,7 @@ class DataEntry:
     """One data set of a recipe: published annotations, or a dataset folder.
 
     Args:
-        layout: Of annotations: one of `vigc.formats.annotations.LAYOUTS`.
+        layout: Of annotations: one of `vigc.formats.table.LAYOUTS`.
         files: Its files.
         images: The folder of its pictures; for a dataset, of those that its rows name instead of holding them.
         type: Type of instruction, where layout and file name (or the rows of conversations) do not say it.

@@ -15,9 +15,10 @@ from vigc.errors import AnnotationError, GenerationError, ImageError
 from vigc.formats.file_forms import JSON_FORMS, Form, opened
 from vigc.formats.json_rows import json_form, read_rows
 from vigc.formats.json_stream import JsonReader, naming_trouble
-from vigc.generation.sources.base import Folder, Source, printable
+from vigc.generation.sources.base import Folder, Source
 from vigc.generation.sources.errors import naming_files
 from vigc.processing.bounded_parsing import parse_json
+from vigc.processing.confined_paths import printable
 from vigc.processing.image_names import spellings
 
 from .hashing import hashed

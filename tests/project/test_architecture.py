@@ -51,7 +51,7 @@ LIBRARIES = {
         *("torch", "transformers", "datasets", "pyarrow", "PIL", "filelock"),
         *("huggingface_hub", "yaml", "pillow_heif"),
     },
-    "formats": {"datasets", "pyarrow", "fsspec", "huggingface_hub", "yaml", "PIL"},
+    "formats": {"datasets", "numpy", "pyarrow", "fsspec", "huggingface_hub", "yaml", "PIL"},
     "scenes": {"numpy", "PIL", "datasets"},
     "hub": {"huggingface_hub", "httpx", "httpx2", "pyarrow", "PIL"},
     "hub_cards": {"huggingface_hub", "jinja2", "datasets", "pyarrow", "PIL"},
