@@ -6,9 +6,10 @@ import shutil
 
 import pytest
 import torch
+from dataset_rows import content
 from datasets import Dataset, Features, Value
 from datasets import Image as Pictures
-from faults import content, make_inputs
+from faults import make_inputs
 from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 

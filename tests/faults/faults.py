@@ -6,7 +6,6 @@ It imports everything once and forks a child for each run, so that a run costs a
 """
 
 import errno
-import hashlib
 import json
 import os
 import random
@@ -22,6 +21,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "sup
 import bugs
 import numpy as np
 import torch
+from dataset_rows import content
 from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 
@@ -199,12 +199,6 @@ def child(folder, out, job, at=0, harm="die", bug=None, **more):
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     count, unsynced = json.loads(said) if said else (None, [])
     return code, count, unsynced
-
-
-def content(out):
-    """Every file of a dataset with its hash."""
-    files = sorted(path for path in out.rglob("*") if path.is_file()) if out.exists() else []
-    return {path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def difference(expected, found):

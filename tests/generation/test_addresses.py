@@ -13,9 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dataset_rows import content
 from datasets import Dataset, Features, Value
 from datasets import Image as Pictures
-from faults import content
 from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 

@@ -4,7 +4,8 @@ import json
 import shutil
 
 import pytest
-from faults import content, make_inputs
+from dataset_rows import content
+from faults import make_inputs
 from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor
 from typer.testing import CliRunner

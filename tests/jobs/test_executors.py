@@ -11,7 +11,7 @@ import time
 import forks
 import psutil
 import pytest
-from faults import content
+from dataset_rows import content
 from scripted import ScriptedModel, ScriptedProcessor
 
 from vigc.errors import GenerationError

@@ -16,7 +16,8 @@ import forks
 import pytest
 from bugs import BUGS
 from conftest import FAULTS, SUPPORT
-from faults import content, make_inputs
+from dataset_rows import content
+from faults import make_inputs
 from job_codes import exit_code_of
 from PIL import Image
 from scripted import ScriptedModel, ScriptedProcessor

@@ -1,5 +1,6 @@
 """Rows of dataset folders: made by hand, written, and read back."""
 
+import hashlib
 import io
 
 import pyarrow as pa
@@ -45,3 +46,9 @@ def write(folder, rows, features=GENERATED_FEATURES, kind="detail", part=0):
 
 def rows_of(folder):
     return [row for file in sorted(folder.glob("*/train-*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
+def content(out):
+    """Every file of a dataset with its hash."""
+    files = sorted(path for path in out.rglob("*") if path.is_file()) if out.exists() else []
+    return {path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

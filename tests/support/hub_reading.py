@@ -19,8 +19,8 @@ for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
 os.environ.update(HF_ENDPOINT=hub.endpoint, HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
 
 import huggingface_hub.hf_file_system as hub_files  # noqa: E402
+from dataset_rows import content  # noqa: E402
 from datasets import Dataset, Features, Image  # noqa: E402
-from faults import content  # noqa: E402
 from job_codes import exit_code_of  # noqa: E402
 from PIL import Image as Pictures  # noqa: E402
 from scripted import ScriptedModel, ScriptedProcessor  # noqa: E402
