@@ -11,7 +11,7 @@ from typing import Any
 from vigc.errors import EvaluationError
 from vigc.evaluation.metrics.chair import chair
 from vigc.evaluation.metrics.pope import pope
-from vigc.formats.annotation_layouts import coco_names
+from vigc.formats.coco import coco_names
 from vigc.formats.llava import image_id_of
 
 from .base import Benchmark, Option, Predictions, Question, Unit, picture_names
@@ -29,11 +29,9 @@ def _instances(benchmark: Benchmark, split: str | None) -> Instances | None:
     return None if path is None else Instances.read(path)
 
 
-def _names(instances: Instances, image: int | str) -> tuple[str, ...]:
+def _names(instances: Instances, image: int) -> tuple[str, ...]:
     """What the file of a picture may be called."""
-    name = instances.images[image]
-    others = coco_names(image) if isinstance(image, int) else ()
-    return (name, *others)
+    return (instances.images[image], *coco_names(image))
 
 
 @dataclass
@@ -188,7 +186,7 @@ class Pope(Benchmark):
         return files
 
 
-def _polls(instances: Instances, polled: Mapping[int | str, list[tuple[str, str]]]) -> list[dict[str, Any]]:
+def _polls(instances: Instances, polled: Mapping[int, list[tuple[str, str]]]) -> list[dict[str, Any]]:
     """Questions in POPE's layout, of the objects that are asked for in each picture."""
     rows: list[dict[str, Any]] = []
     for image, pairs in polled.items():
