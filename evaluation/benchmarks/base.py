@@ -12,7 +12,7 @@ from random import Random
 from typing import Any, ClassVar, NamedTuple
 
 from vigc.errors import EvaluationError, ImagePathError
-from vigc.formats.annotation_layouts import coco_names
+from vigc.formats.coco import coco_names
 from vigc.processing.confined_paths import ListedFolder
 
 # A model's answers by question; None where a picture could not be opened, which counts as an empty answer.

@@ -10,7 +10,7 @@ from pathlib import Path
 from vigc.errors import EvaluationError
 from vigc.evaluation.metrics.chair import chair
 from vigc.evaluation.metrics.pope import pope
-from vigc.formats.annotation_layouts import coco_names
+from vigc.formats.coco import coco_names
 from vigc.formats.llava import image_id_of
 
 from .base import Benchmark, Numbers, Option, Predictions, Question, Unit, picture_names
@@ -28,11 +28,9 @@ def _instances(benchmark: Benchmark, split: str | None) -> Instances | None:
     return None if path is None else Instances.read(path)
 
 
-def _names(instances: Instances, image: int | str) -> tuple[str, ...]:
+def _names(instances: Instances, image: int) -> tuple[str, ...]:
     """What the file of a picture may be called."""
-    name = instances.images[image]
-    others = coco_names(image) if isinstance(image, int) else ()
-    return (name, *others)
+    return (instances.images[image], *coco_names(image))
 
 
 @dataclass
@@ -187,7 +185,7 @@ class Pope(Benchmark):
         return files
 
 
-def _polls(instances: Instances, polled: Mapping[int | str, list[tuple[str, str]]]) -> list[Entry]:
+def _polls(instances: Instances, polled: Mapping[int, list[tuple[str, str]]]) -> list[Entry]:
     """Questions in POPE's layout, of the objects that are asked for in each picture."""
     rows: list[Entry] = []
     for image, pairs in polled.items():

@@ -9,7 +9,7 @@ from typing import Any
 from vigc.errors import AnnotationError, EvaluationError
 from vigc.evaluation.metrics.mmbench.mmbench import LETTERS, read_choice
 from vigc.evaluation.metrics.vqa_accuracy import vqa_accuracy
-from vigc.formats.annotation_layouts import coco_names
+from vigc.formats.coco import coco_names
 from vigc.formats.json_rows import stream_entries
 
 from .base import Benchmark, Numbers, Predictions, Question, Unit

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from vigc.generation.sources.base import DraftPair
 from vigc.generation.sources.prefetch import Item
 from vigc.inference.loading import WritingModel
+from vigc.jobs import Plan
 from vigc.modeling_vigc import IqfSettings
 from vigc.processing import INSTRUCTION_TYPES
 from vigc.processing.rows import row_id
@@ -23,11 +25,11 @@ class CorrectionWorker(Worker):
 
     inputs = "entries"
 
-    def __init__(self, loaded: WritingModel, plan: dict[str, Any], settings: dict[str, Any], slots: int) -> None:
+    def __init__(self, loaded: WritingModel, plan: Plan, settings: dict[str, Any], slots: int) -> None:
         super().__init__(loaded, plan, settings, slots)
-        (self.kind,) = plan["configuration"]["types"]
+        (self.kind,) = plan.configuration["types"]
         self.task = self.kind if self.kind in INSTRUCTION_TYPES else None
-        self.rule = IqfSettings(**plan["configuration"]["iqf"]).rule
+        self.rule = IqfSettings(**plan.configuration["iqf"]).rule
 
     def conversations(self, batch: Batch, pixels: torch.Tensor) -> list[Conversation]:
         """One for each question; the ViT looks once at each picture, whatever their number."""
@@ -38,7 +40,7 @@ class CorrectionWorker(Worker):
             for turn, pair in enumerate(item.source.pairs or [])
         ]
 
-    def _ask(self, item: Item, pair: dict[str, Any]) -> Asking:
+    def _ask(self, item: Item, pair: DraftPair) -> Asking:
         return [(yield from self.attempts(self._id(item, pair), pair["question"], pair["answer"]))]
 
     def collect(self, batch: Batch) -> Work:
@@ -75,13 +77,13 @@ class CorrectionWorker(Worker):
             place += len(kept)
         return compared
 
-    def _id(self, item: Item, pair: dict[str, Any]) -> str:
+    def _id(self, item: Item, pair: DraftPair) -> str:
         # Several conversations may be about one picture.
         kind = f"{self.kind}/{pair.get('conversation_id')}"
         digest = item.digest or hashlib.sha256(b"").hexdigest()
         return row_id(digest, kind, self.constants["config_hash"], pair.get("turn") or 0)
 
-    def _row(self, item: Item, pair: dict[str, Any], draft: Draft | None) -> dict[str, Any]:
+    def _row(self, item: Item, pair: DraftPair, draft: Draft | None) -> dict[str, Any]:
         turn = pair.get("turn") or 0
         answer = pair["answer"] if draft is None else str(draft.answer)
         return self.row(
@@ -98,7 +100,7 @@ class CorrectionWorker(Worker):
             **{name: pair[name] for name in ("source", "license") if pair.get(name)},
         )
 
-    def _reject(self, item: Item, pair: dict[str, Any], draft: Draft, reason: str) -> dict[str, Any]:
+    def _reject(self, item: Item, pair: DraftPair, draft: Draft, reason: str) -> dict[str, Any]:
         return self.reject(
             self._id(item, pair),
             self.kind,
