@@ -24,8 +24,9 @@ from typing import Any
 import torch
 from models import SIZES, build, pictures
 
-from vigc.generation import generate_dataset, job
+from vigc.generation import generate_dataset
 from vigc.generation.sources.prefetch import Loader
+from vigc.jobs import resume
 from vigc.modeling_vigc import VigcRequest
 from vigc.modeling_vigc.engine_vigc import Engine
 
@@ -44,7 +45,7 @@ class Clock:
     @contextmanager
     def watching(self, model: Any, delay: float) -> Iterator[Clock]:
         """Watches the engine, the ViT, the loading (each picture takes `delay` seconds longer) and the commits."""
-        step, embed, load, commit = Engine._step, model.get_image_embeds, Loader.load, job.commit
+        step, embed, load, commit = Engine._step, model.get_image_embeds, Loader.load, resume.commit
 
         def timed(work: Any) -> Any:
             def run(*args: Any, **kwargs: Any) -> Any:
@@ -67,12 +68,12 @@ class Clock:
             self.last = time.perf_counter()
             return record
 
-        Engine._step, Loader.load, job.commit = timed(step), slow_load, noted_commit  # type: ignore[method-assign]
+        Engine._step, Loader.load, resume.commit = timed(step), slow_load, noted_commit  # type: ignore[method-assign]
         model.get_image_embeds = timed(embed)
         try:
             yield self
         finally:
-            Engine._step, Loader.load, job.commit = step, load, commit  # type: ignore[method-assign]
+            Engine._step, Loader.load, resume.commit = step, load, commit  # type: ignore[method-assign]
             del model.get_image_embeds
 
 

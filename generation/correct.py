@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ from typing import Any
 from vigc.errors import GenerationError
 from vigc.formats.file_forms import Form, suffix_of
 from vigc.formats.json_rows import json_form
+from vigc.generation.filters import Selection
 from vigc.generation.rollouts.correct import CorrectionWorker
-from vigc.generation.sources.base import Collection
+from vigc.generation.sources.base import Collection, Source
 from vigc.generation.sources.errors import naming_files
+from vigc.jobs import ShardOutput
 from vigc.jobs.output_folder import CORRECTED
+from vigc.jobs.protocols import Record
 from vigc.processing import INSTRUCTION_TYPES
 
 from .finalize import Summary
-from .plan import Selection
 from .run import run_job
 from .settings import JobSettings
 
@@ -30,8 +33,8 @@ def correct_dataset(dataset: str | os.PathLike[str], output: str | os.PathLike[s
 
     An export in the layout that was read gives back what `extra` keeps: of a LLaVA entry every field, turn and id; of
     TRL's columns `id`, `type` and the system message (and what was rejected, in `extra` alone); of FineVision's the
-    ratings, where the text is unchanged. Entries without picture are passed on as they are, those with several are set
-    aside. All else is as in `generate_dataset`: the same folder, the same resuming.
+    ratings, where the text is unchanged. Entries without image are passed on as they are, those with several are
+    skipped. All else is as in `generate_dataset`: the same folder, the same resuming.
 
     Args:
         dataset: A file of conversations in LLaVA's, TRL's or FineVision's form (a JSON list or JSON Lines, also
@@ -40,7 +43,7 @@ def correct_dataset(dataset: str | os.PathLike[str], output: str | os.PathLike[s
         fields: All that is set of [`CorrectJob`] and [`JobSettings`]; only `model` has no default.
 
     Returns:
-        Counts over the whole folder, what was set aside and why, and sample rows.
+        Counts over the whole folder, what was skipped and rejected and why, and sample rows.
 
     Raises:
         VigcError: Inputs, settings or a folder that cannot be worked with; its `exit_code` says of which kind.
@@ -91,7 +94,7 @@ class CorrectJob(JobSettings):
 
     @property
     def places(self) -> list[str | os.PathLike[str]]:
-        """The folder of the pictures, or the dataset."""
+        """The folder of the images, or the dataset."""
         return [self.dataset if self.image_root is None else self.image_root]
 
     def collection(self) -> Collection:
@@ -110,6 +113,11 @@ class CorrectJob(JobSettings):
         """All entries."""
         return Selection(self.collection(), limit=self.limit, shard_size=self.shard_size)
 
-    def configuration(self) -> dict[str, Any]:
+    def asked(self, sources: Sequence[Source], output: ShardOutput) -> int:
+        """Each question of each entry, but for those that were skipped."""
+        asked = sum(len(source.pairs or ()) for source in sources)
+        return asked - sum(skipped.get("pairs", 0) for skipped in output.skipped)
+
+    def configuration(self) -> Record:
         """The one type."""
         return {"types": [self.type or CORRECTED]}

@@ -5,13 +5,11 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from vigc.generation.sources.base import Source
-from vigc.jobs import ledger
-from vigc.jobs.shard_output import ShardOutput
-
-from .executors import Executor
+from vigc.jobs import Plan, ShardOutput, ledger
+from vigc.jobs.executors import Executor
+from vigc.jobs.protocols import Record
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def spread(total: int, count: int) -> list[int]:
     return [(2 * index + 1) * total // (2 * count) for index in range(count)]
 
 
-def try_inputs(executor: Executor, plan: dict[str, Any], sources: list[Source], first: int) -> Trial:
+def try_inputs(executor: Executor[Source], plan: Plan, sources: list[Source], first: int) -> Trial:
     """Makes the rows of some inputs.
 
     Args:
@@ -86,7 +84,7 @@ def estimate(
     trial: Trial,
     scratch: Path,
     folder: Path,
-    plan: dict[str, Any],
+    plan: Plan,
     *,
     left: int,
     rows_done: int,
@@ -105,7 +103,7 @@ def estimate(
         bytes_done: Their size.
         workers: Among how many processes the work is divided.
     """
-    per_input = sum(_bytes(scratch, kind, trial.output.rows) for kind in plan["configuration"]["types"]) / trial.inputs
+    per_input = sum(_bytes(scratch, kind, trial.output.rows) for kind in plan.configuration.types) / trial.inputs
     there = folder.absolute()
     while not there.exists():
         there = there.parent
@@ -119,7 +117,7 @@ def estimate(
     )
 
 
-def _bytes(scratch: Path, kind: str, rows: list[dict[str, Any]]) -> int:
+def _bytes(scratch: Path, kind: str, rows: list[Record]) -> int:
     """What the rows of a type take as parquet, less what any file takes, which few rows would make too much of."""
     _, empty = ledger.write_rows(scratch, kind, 0, [])
     _, full = ledger.write_rows(scratch, kind, 1, [row for row in rows if row["type"] == kind])

@@ -1,4 +1,4 @@
-"""The main job: pictures become a dataset of instruction rows."""
+"""The main job: images become a dataset of instruction rows."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from vigc.errors import GenerationError
+from vigc.generation.filters import FILTERS, Selection
 from vigc.generation.rollouts.generate import PairWorker
 from vigc.generation.rollouts.short_answers import read_first_words, takes_short_answers
-from vigc.generation.sources.base import Collection, Folder
+from vigc.generation.sources.base import Collection, Folder, Source
 from vigc.generation.sources.json_file import Annotated, LlavaPictures
+from vigc.jobs import ShardOutput
+from vigc.jobs.protocols import Record
 from vigc.processing import INSTRUCTION_TYPES
 
 from .finalize import Summary
-from .plan import Selection
 from .run import run_job
 from .settings import JobSettings, at_least
 
@@ -25,21 +27,21 @@ FORMATS = ("folder", "coco", "objects365", "dataset", "llava")
 
 
 def generate_dataset(images: str | os.PathLike[str], output: str | os.PathLike[str], **fields: Any) -> Summary:
-    """Writes questions and corrected answers about pictures, as a dataset folder that `load_dataset` reads.
+    """Writes questions and corrected answers about images, as a dataset folder that `load_dataset` reads.
 
-    A job that was interrupted goes on where it was when it is called again; a finished one is left alone.
+    A job that was interrupted is resumed when it is called again; a finished one is left alone.
 
     ```python
     generate_dataset("photos/", "vigc-photos", model="vigc-7b", types=["detail"], settings={"iqf_steps": 2})
     ```
 
     Args:
-        images: A folder of pictures, searched with its sub-folders, or one picture; or what `format` says.
+        images: A folder of images, searched with its sub-folders, or one image; or what `format` says.
         output: The folder to write: new, empty, or with this job in it.
         fields: All that is set of [`GenerateJob`] and [`JobSettings`]; only `model` has no default.
 
     Returns:
-        Counts over the whole folder, what was set aside and why, and sample rows.
+        Counts over the whole folder, what was skipped and rejected and why, and sample rows.
 
     Raises:
         VigcError: Inputs, settings or a folder that cannot be worked with; its `exit_code` says of which kind.
@@ -49,20 +51,20 @@ def generate_dataset(images: str | os.PathLike[str], output: str | os.PathLike[s
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateJob(JobSettings):
-    """Questions and answers are written about pictures. What is not listed here is said of [`JobSettings`].
+    """Questions and answers are written about images. What is not listed here is said of [`JobSettings`].
 
     Args:
-        images: What `format` says: a folder of pictures, searched with its sub-folders, or one picture; an annotation
+        images: What `format` says: a folder of images, searched with its sub-folders, or one image; an annotation
             file; a dataset.
         format: "folder", "coco" or "objects365" (annotations), "llava" (a conversation file), or "dataset" (parquet
             files, a dataset's folder or its Hub name).
-        types: The types of instruction to write about every picture.
+        types: The types of instruction to write about every image.
         correct: Whether VIC corrects the drafts; without it the answer is the draft.
-        questions: How many questions of each type to ask about a picture, all different.
+        questions: How many questions of each type to ask about an image, all different.
         answers: For types with short answers: how many, with weights; 0 writes one as for the other types.
         answer_threshold: The least weight of an answer, of 100.
         first_words: For types with short answers: a JSON file that says how often each word begins a question.
-        exclude_ids: Files of ids or names (text, or JSON of any known form) of pictures to leave out.
+        exclude_ids: Files of ids or names (text, or JSON of any known form) of images to exclude.
         exclude_images: Folders of pictures; what looks like one of them is left out.
         dedup: Find exact copies in the whole job by a hash pass, not only within a shard.
     """
@@ -102,21 +104,21 @@ class GenerateJob(JobSettings):
 
     @property
     def in_tables(self) -> bool:
-        """Whether pictures are in the rows of a dataset."""
+        """Whether images are in the rows of a dataset."""
         return self.format == "dataset"
 
     @property
     def hub_dataset(self) -> str | None:
-        """The dataset of the pictures, if it is on the Hub."""
+        """The dataset of the images, if it is on the Hub."""
         return str(Path(self.images)) if self.in_tables and not os.path.exists(self.images) else None
 
     @property
     def places(self) -> list[str | os.PathLike[str]]:
-        """The folder of the pictures, or what names or holds them."""
+        """The folder of the images, or what names or holds them."""
         return [self.images if self.image_root is None else self.image_root]
 
     def collection(self) -> Collection:
-        """Opens the pictures."""
+        """Opens the images."""
         return open_collection(
             Path(self.images),
             self.format,
@@ -128,21 +130,19 @@ class GenerateJob(JobSettings):
         )
 
     def selection(self) -> Selection:
-        """The pictures, less those that are to be left out."""
-        return Selection(
-            self.collection(),
-            [Path(path) for path in self.exclude_ids],
-            [Path(path) for path in self.exclude_images],
-            self.dedup,
-            self.limit,
-            self.shard_size,
-        )
+        """The images, less those that filters exclude; each filter is given the setting of its name."""
+        filters = {name: getattr(self, name) for name in FILTERS}
+        return Selection(self.collection(), filters, self.limit, self.shard_size)
 
-    def configuration(self) -> dict[str, Any]:
+    def asked(self, sources: Sequence[Source], output: ShardOutput) -> int:
+        """Each question of each type about each image."""
+        return output.images * len(self.types) * self.questions
+
+    def configuration(self) -> Record:
         """Types, and how many questions and answers."""
         return {"types": list(self.types), "questions": self.questions, "short_answers": self._short_answers()}
 
-    def _short_answers(self) -> dict[str, Any] | None:
+    def _short_answers(self) -> Record | None:
         if not self.answers:
             return None
         words = None if self.first_words is None else read_first_words(Path(self.first_words))

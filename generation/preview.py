@@ -1,4 +1,4 @@
-"""What a job will be, before it is begun: its inputs, what is left out, a few rows, and what it will take."""
+"""What a job will be, before it is begun: its inputs, what is excluded, a few rows, and what it will take."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from vigc.errors import ConflictError, machine_errors
-from vigc.generation.filters.exclusion import ExcludedPictures
-from vigc.generation.filters.hashing import hashed
+from vigc.generation.filters import Needs, Selection
+from vigc.generation.filters.selection import merged
+from vigc.generation.filters.table import open_filters
 from vigc.generation.sources.base import Source
-from vigc.generation.sources.empty_folders import EmptyFolders
-from vigc.jobs import ledger
+from vigc.jobs import Plan, ShardOutput, ledger
+from vigc.jobs.executors import Executor, executor_of
 from vigc.jobs.output_folder import check_output
-from vigc.jobs.shard_output import ShardOutput
+from vigc.jobs.protocols import Record
+from vigc.jobs.settle import check_same, complete_plan
 from vigc.jobs.verify import Inspection, inspect_shards, inspect_state
 
 from .estimate import Estimate, estimate, spread, try_inputs
-from .executors import Executor, executor_of
-from .plan import Selection, check_readable, check_same, complete_plan, in_general
 from .run import pinned
 from .settings import JobSettings
 
 _ROWS = 3
-# The hash pass reads every picture. Where there are more than this, a preview looks at so many.
+# The hash pass reads every image. Where there are more than this, a preview looks at so many.
 _LOOKED_AT = 1000
 
 
@@ -42,7 +41,7 @@ class Preview:
         pairs: How many rows there are if every text becomes one.
         refused: How many inputs are known to be unusable before any is opened, by reason.
         unlisted: What lies beside the inputs and is none of them, in words, with its count.
-        looks: Where the content of pictures is asked about and there are many: what a sample of them would be left out
+        looks: Where the content of images is asked about and there are many: what a sample of them would be excluded
             for, by reason.
         looked_at: How many that sample has.
         look_seconds: How long the job will look at all of them before it begins, from that sample.
@@ -53,13 +52,13 @@ class Preview:
         rows_done: How many rows they hold.
         bytes_done: Their size on disk.
         inputs_left: How many inputs are in the other shards.
-        rows: Sample rows without pictures, about different inputs and of different types as far as there are.
+        rows: Sample rows without images, about different inputs and of different types as far as there are.
         sample: All that came of the inputs that were tried; None if nothing is left to do.
         estimate: What the rest of the job will take, from that sample.
     """
 
     output: Path
-    plan: dict[str, Any]
+    plan: Plan
     pairs: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     unlisted: dict[str, int] = field(default_factory=dict)
@@ -73,7 +72,7 @@ class Preview:
     rows_done: int = 0
     bytes_done: int = 0
     inputs_left: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Record] = field(default_factory=list)
     sample: ShardOutput | None = None
     estimate: Estimate | None = None
 
@@ -95,38 +94,48 @@ def preview_job(job: JobSettings, output: str | os.PathLike[str]) -> Preview:
     with tempfile.TemporaryDirectory(prefix="vigc-preview-") as place, executor_of(job) as executor:
         scratch = Path(place)
         _borrow_hashes(folder, scratch)
-        preview = Preview(folder, {})
-        selection = _plan(job, executor, scratch, preview, whole=exists)
+        preview, selection = _planned(job, executor, scratch, folder, whole=exists)
         if exists:
             _look_into(folder, job, preview, selection.sources(scratch))
             if not job.overwrite:
                 preview.inspection = inspect_state(folder, content=job.verify)
-                inspect_shards(folder, preview.plan, range(preview.plan["inputs"]["shards"]), preview.inspection)
+                inspect_shards(folder, preview.plan, range(preview.plan.inputs.shards), preview.inspection)
                 preview.finished &= not any(damage.shard is not None for damage in preview.inspection.damaged)
         preview.unlisted = selection.unlisted | preview.unlisted
         inputs = ledger.Inputs(scratch / ledger.INPUTS)
         _count(folder, inputs, preview)
         if not preview.finished:
-            chosen = spread(preview.plan["inputs"]["taken"], _ROWS + job.batch_size)
-            places = (divmod(index, job.shard_size) for index in chosen)
-            empty = EmptyFolders(folder, selection.collection)
-            sources = [empty.mark(Source(**inputs[shard][place])) for shard, place in places]
-            trial = try_inputs(executor, preview.plan, sources, _ROWS)
-            if not trial.output.images + trial.output.bare:
-                check_readable(selection)
-            preview.sample = trial.output
-            preview.rows = _varied(trial.output.rows, preview.plan["configuration"]["types"])
-            preview.estimate = estimate(
-                trial,
-                scratch,
-                folder,
-                preview.plan,
-                left=preview.inputs_left,
-                rows_done=preview.rows_done,
-                bytes_done=preview.bytes_done,
-                workers=executor.workers * job.world_size,
-            )
+            _try(job, executor, scratch, preview, selection, inputs)
     return preview
+
+
+def _try(
+    job: JobSettings,
+    executor: Executor[Source],
+    scratch: Path,
+    preview: Preview,
+    selection: Selection,
+    inputs: ledger.Inputs,
+) -> None:
+    """Makes the rows of a few inputs, and estimates from them what the job will take."""
+    chosen = spread(preview.plan.inputs.taken, _ROWS + job.batch_size)
+    places = (divmod(index, job.shard_size) for index in chosen)
+    restored = selection.restorer(preview.output)
+    trial = try_inputs(executor, preview.plan, [restored(inputs[shard][place]) for shard, place in places], _ROWS)
+    if not trial.output.images + trial.output.bare:
+        selection.check_readable()
+    preview.sample = trial.output
+    preview.rows = _varied(trial.output.rows, preview.plan.configuration.types)
+    preview.estimate = estimate(
+        trial,
+        scratch,
+        preview.output,
+        preview.plan,
+        left=preview.inputs_left,
+        rows_done=preview.rows_done,
+        bytes_done=preview.bytes_done,
+        workers=executor.workers * job.world_size,
+    )
 
 
 def _borrow_hashes(folder: Path, scratch: Path) -> None:
@@ -138,45 +147,50 @@ def _borrow_hashes(folder: Path, scratch: Path) -> None:
         link.symlink_to(path.resolve())
 
 
-def _plan(job: JobSettings, executor: Executor, scratch: Path, preview: Preview, *, whole: bool) -> Selection:
-    """Makes the plan in `scratch`; where content is asked about, of all inputs or, if they are many, of a sample."""
+def _planned(
+    job: JobSettings, executor: Executor[Source], scratch: Path, folder: Path, *, whole: bool
+) -> tuple[Preview, Selection]:
+    """The plan, made in `scratch`, and the inputs that it is of.
+
+    Where filters read the content of inputs and these are many, it is planned without those filters, and a sample of
+    the inputs is looked at; a folder that holds a job needs the `whole` plan.
+    """
     model, selection = job.describe_model(executor.device()), job.selection()
 
-    def complete(chosen: Selection) -> None:
-        preview.plan = complete_plan(scratch, job.plan(model, chosen), chosen, write=True)
+    def complete(chosen: Selection) -> Preview:
+        return Preview(folder, complete_plan(scratch, job.plan(model, chosen), chosen, write=True))
 
-    if whole or not (selection.exclude_images or selection.dedup):
-        complete(selection)
-        return selection
-    by_name = replace(selection, exclude_images=(), dedup=False)
-    complete(by_name)
-    taken = preview.plan["inputs"]["taken"]
-    if taken <= _LOOKED_AT:
-        complete(selection)
-        return selection
+    if whole or not selection.reads_content:
+        return complete(selection), selection
+    by_name = selection.without_content()
+    preview = complete(by_name)
+    if preview.plan.inputs.taken <= _LOOKED_AT:
+        return complete(selection), selection
     _look(selection, scratch, preview, job.shard_size)
-    return by_name
+    return preview, by_name
 
 
 def _look(selection: Selection, scratch: Path, preview: Preview, shard_size: int) -> None:
     """Looks at the content of some inputs of the plan, spread over all."""
-    taken, inputs = preview.plan["inputs"]["taken"], ledger.Inputs(scratch / ledger.INPUTS)
+    taken, inputs = preview.plan.inputs.taken, ledger.Inputs(scratch / ledger.INPUTS)
     places = (divmod(index, shard_size) for index in spread(taken, _LOOKED_AT))
     sources = (Source(**inputs[shard][place]) for shard, place in places)
-    pictures = [ExcludedPictures(path, scratch / ledger.HASHES) for path in selection.exclude_images]
-    if uncompared := {given.name: given.uncompared for given in pictures if given.unreadable}:
-        preview.plan["inputs"]["uncompared"] = uncompared
-    preview.unlisted = {what: count for given in pictures for what, count in given.unlisted.items()}
+    filters = [
+        each for each in open_filters(selection.filters, scratch / ledger.HASHES) if each.needs is not Needs.NAME
+    ]
+    compared = merged(filters)
+    preview.plan = replace(preview.plan, inputs=replace(preview.plan.inputs, uncompared=compared.uncompared))
+    preview.unlisted = compared.unlisted
     preview.looks, preview.looked_at, started = Counter(), _LOOKED_AT, time.monotonic()
-    for _, (_, look) in hashed(scratch / "sample", selection.collection, sources, looks=bool(pictures)):
-        if reason := next(filter(None, (given.reason(look) for given in pictures)), None):
-            preview.looks[in_general(reason)] += 1
+    for _, exclusion in selection.checked(sources, filters, scratch / "sample"):
+        if exclusion is not None and exclusion.copy_of is None:  # how many copies there are, a sample does not tell
+            preview.looks[exclusion.rule] += 1
     preview.look_seconds = (time.monotonic() - started) / _LOOKED_AT * taken
 
 
 def _look_into(folder: Path, job: JobSettings, preview: Preview, sources: Iterable[Source]) -> None:
     """Whether the job in the folder is this one."""
-    finished = ledger.is_finished(folder, preview.plan["fingerprint"])
+    finished = ledger.is_finished(folder, preview.plan.fingerprint)
     try:
         check_same(folder, preview.plan, sources)
     except ConflictError:
@@ -189,15 +203,15 @@ def _look_into(folder: Path, job: JobSettings, preview: Preview, sources: Iterab
 
 def _count(folder: Path, inputs: ledger.Inputs, preview: Preview) -> None:
     """Counts what is to be written, and what is there of it."""
-    configuration = preview.plan["configuration"]
+    configuration = preview.plan.configuration
     damaged = {damage.shard for damage in preview.inspection.damaged}
-    each = len(configuration["types"]) * configuration.get("questions", 1)
+    each = len(configuration.types) * configuration.questions
     for shard in range(len(inputs)):
         record = None if preview.replaces or shard in damaged else ledger.read_shard(folder, shard)
-        done = record is not None and record.fingerprint == preview.plan["fingerprint"]
+        done = record is not None and record.fingerprint == preview.plan.fingerprint
         if record is not None and done:
             preview.shards_done += 1
-            preview.rows_done += sum(figures.rows for figures in record.types.values())
+            preview.rows_done += record.rows
             preview.bytes_done += sum(mark.size or 0 for mark in record.files.values())
         sources = inputs[shard]
         preview.inputs_left += 0 if done else len(sources)
@@ -208,9 +222,9 @@ def _count(folder: Path, inputs: ledger.Inputs, preview: Preview) -> None:
                 preview.pairs += len(source["pairs"]) if "pairs" in source else each
 
 
-def _varied(rows: list[dict[str, Any]], types: list[str]) -> list[dict[str, Any]]:
+def _varied(rows: list[Record], types: list[str]) -> list[Record]:
     """A few rows, each about another input and of the next type, as far as there are."""
-    by_input: dict[str, list[dict[str, Any]]] = {}
+    by_input: dict[str, list[Record]] = {}
     for row in rows:
         by_input.setdefault(row["image_id"], []).append(row)
     chosen = []

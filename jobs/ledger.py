@@ -1,8 +1,9 @@
-"""What a dataset folder holds, and the one way files get there.
+"""The files of a dataset folder, and the functions that read and write them.
 
-The order of writing is what makes a job safe to kill: inputs, then the plan; a shard's rows and quarantine, then its
-record; card and report, then the mark that all is finished. Whatever is written first is written again, the same,
-as long as what vouches for it is missing. What vouches for files that are written again goes before them.
+A job can be killed at any moment because files are written in this order: the lists of inputs, then the plan; the rows
+and the quarantine of a shard, then its record; card and report, then the mark that the job is finished. Files are
+written again, with the same bytes, until the file that records them is there. Before recorded files are written again,
+their record is removed.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vigc.errors import GenerationError
-from vigc.hub_cards import SAMPLES, TypeFigures
-from vigc.processing.atomic import atomic_write as atomic_write  # the one way; named on for the rest of the job
+from vigc.hub_cards import SAMPLES
+from vigc.processing.atomic import atomic_write as atomic_write  # the job calls it by this module
 from vigc.processing.bounded_parsing import parse_json, read_json
-from vigc.processing.digest import file_digest
 from vigc.processing.rows import GENERATED_FEATURES
+
+from .canonical import canonical_json
+from .plan import Plan
+from .protocols import Record
+from .records import TYPE_NAME, FileMark, ShardRecord
 
 STATE = "_vigc"
 PLAN = f"{STATE}/plan.json"
@@ -38,112 +42,23 @@ CARD = "README.md"
 REPORT = "report/index.html"
 QUARANTINE = "quarantine"
 
-# Types name folders: of letters, digits, "_" and "-" alone, whatever a plan or record of unknown origin says.
-_TYPE = re.compile(r"[A-Za-z0-9_-]+")
-# What the mark of the end names of samples, whose number depends on the rows.
+# Samples that the mark of the end records; their number depends on the rows.
 _SAMPLES = f"{SAMPLES}/*-[0-9].[jp][np]g"
 
-# Small row groups: pictures weigh a lot, and viewers read by the group.
+# Small row groups: images are large, and viewers read a group at a time.
 _ROWS_PER_GROUP = 64
-
-
-@dataclass(frozen=True, slots=True)
-class FileMark:
-    """What is recorded of a file when it is written.
-
-    Args:
-        size: Bytes; None where a version recorded none.
-        sha256: Hexadecimal digits; the same.
-    """
-
-    size: int | None
-    sha256: str | None = None
-
-    @classmethod
-    def of(cls, data: bytes) -> FileMark:
-        """The mark of a file with this content."""
-        return cls(len(data), hashlib.sha256(data).hexdigest())
-
-    @classmethod
-    def read(cls, value: Any) -> FileMark:
-        """As JSON holds it: an object, or of an older version the size or nothing."""
-        return cls(**value) if isinstance(value, dict) else cls(value)
-
-    def fault(self, path: Path, *, size: bool = True, content: bool = False) -> str | None:
-        """What is wrong with a file, to be read behind its name; None if it is as it was written.
-
-        Args:
-            path: The file.
-            size: Whether its size counts, and not only that it is there and not empty.
-            content: Whether its bytes count.
-        """
-        if not path.is_file():
-            return "is missing"
-        now = path.stat().st_size
-        if not now and self.size != 0:
-            return "is empty"
-        if (size or content) and self.size is not None and now != self.size:
-            return f"has {now:,} bytes, and {self.size:,} were written"
-        if content and self.sha256 is not None and file_digest(path) != self.sha256:
-            return "has other bytes than were written"
-        return None
-
-
-@dataclass
-class ShardRecord:
-    """What a finished shard vouches for.
-
-    Args:
-        shard: Its number.
-        fingerprint: The plan it was made by.
-        inputs: How many inputs it took in; each is a picture, a duplicate or skipped.
-        images: Pictures that were worked on.
-        duplicates: Files with the bytes of another picture of the shard; the rows of that one name them.
-        skipped: Inputs set aside.
-        dropped: Questions left out because the picture had the same one already.
-        bare: Inputs without picture, whose rows were passed on as they were.
-        halved: Times that memory was short and a batch was cut in two.
-        types: Figures by type.
-        licenses: Rows by licence.
-        reasons: Counts by (kind, reason) of what was set aside.
-        files: Size and hash of every file that was written, by its path in the folder.
-    """
-
-    shard: int
-    fingerprint: str
-    inputs: int = 0
-    images: int = 0
-    duplicates: int = 0
-    skipped: int = 0
-    dropped: int = 0
-    bare: int = 0
-    halved: int = 0
-    types: dict[str, TypeFigures] = field(default_factory=dict)
-    licenses: dict[str, int] = field(default_factory=dict)
-    reasons: list[tuple[str, str, int]] = field(default_factory=list)
-    files: dict[str, FileMark] = field(default_factory=dict)
-
-
-def canonical_json(value: Any) -> str:
-    """JSON that is the same text for equal values."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def fingerprint(configuration: dict[str, Any]) -> str:
-    """16 hexadecimal digits of all that decides what is written."""
-    return hashlib.sha256(canonical_json(configuration).encode()).hexdigest()[:16]
 
 
 def _pretty(value: Any) -> bytes:
     return f"{json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True)}\n".encode()
 
 
-def _sealed(values: dict[str, Any]) -> bytes:
+def _sealed(values: Record) -> bytes:
     """An object with the hash of the rest of it, by which a damaged one is known."""
     return _pretty({**values, "sha256": hashlib.sha256(canonical_json(values).encode()).hexdigest()})
 
 
-def _unsealed(data: bytes) -> dict[str, Any]:
+def _unsealed(data: bytes) -> Record:
     """What [`_sealed`] made, less the hash; older versions wrote none.
 
     Raises:
@@ -158,13 +73,26 @@ def _unsealed(data: bytes) -> dict[str, Any]:
     return values
 
 
-def write_plan(folder: Path, plan: dict[str, Any]) -> None:
+def write_plan(folder: Path, plan: Plan) -> None:
     """Claims the folder for a job and says which."""
-    atomic_write(folder / PLAN, _pretty(plan))
+    atomic_write(folder / PLAN, _pretty(plan.to_json()))
 
 
-def read_plan(folder: Path) -> dict[str, Any]:
-    """What [`write_plan`] wrote.
+def read_plan(folder: Path) -> Plan:
+    """What [`write_plan`] wrote, or another version of it: as far as it is needed to read the rows.
+
+    Raises:
+        GenerationError: The folder is not a dataset of ours, or its plan is damaged.
+    """
+    values = read_plan_json(folder)
+    try:
+        return Plan.from_json(values)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _no_plan(folder) from error
+
+
+def read_plan_json(folder: Path) -> Record:
+    """The plan as its file holds it, of any version.
 
     Raises:
         GenerationError: The folder is not a dataset of ours, or its plan is damaged.
@@ -179,13 +107,17 @@ def read_plan(folder: Path) -> dict[str, Any]:
     configuration = plan.get("configuration") if isinstance(plan, dict) else None
     types = configuration.get("types") if isinstance(configuration, dict) else None
     # They name folders, of which files are read and, with `overwrite`, deleted.
-    if not isinstance(types, list) or not all(isinstance(kind, str) and _TYPE.fullmatch(kind) for kind in types):
-        raise GenerationError(f"{str(path)!r} is no plan of vigc: generate the dataset again.")
+    if not isinstance(types, list) or not all(isinstance(kind, str) and TYPE_NAME.fullmatch(kind) for kind in types):
+        raise _no_plan(folder)
     return plan
 
 
+def _no_plan(folder: Path) -> GenerationError:
+    return GenerationError(f"{str(folder / PLAN)!r} is no plan of vigc: generate the dataset again.")
+
+
 def write_empty_folders(folder: Path, names: list[str]) -> None:
-    """Notes which sub-folders of the images held nothing when the job was begun; usually there is none, and no file."""
+    """Records which sub-folders of the inputs were empty when the job was begun; usually there is none, and no file."""
     if names:
         atomic_write(folder / EMPTY_FOLDERS, _pretty(names))
     else:  # of a job that was killed before it had a plan
@@ -193,17 +125,12 @@ def write_empty_folders(folder: Path, names: list[str]) -> None:
 
 
 def read_empty_folders(folder: Path) -> list[str]:
-    """What [`write_empty_folders`] wrote; nothing if it is missing or damaged: then such a folder is waited for."""
+    """What [`write_empty_folders`] wrote; nothing if it is missing or damaged: the job then waits for such a folder."""
     try:
         names = read_json(folder / EMPTY_FOLDERS)
     except (FileNotFoundError, ValueError):
         return []
     return [str(name) for name in names] if isinstance(names, list) else []
-
-
-def is_whole(plan: dict[str, Any]) -> bool:
-    """Whether a plan is as it was written, by its own fingerprint."""
-    return plan.get("fingerprint") == fingerprint({name: plan[name] for name in plan if name != "fingerprint"})
 
 
 class Inputs:
@@ -223,14 +150,14 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, shard: int) -> list[dict[str, Any]]:
+    def __getitem__(self, shard: int) -> list[Record]:
         with self.path.open("rb") as file:
             file.seek(self.offsets[shard])
             return parse_json(file.read(self.offsets[shard + 1] - self.offsets[shard]))
 
 
 def read_shard(folder: Path, shard: int) -> ShardRecord | None:
-    """The record of a finished shard; None if it or a file that it vouches for is missing or damaged."""
+    """The record of a finished shard; None if it, or a file that it records, is missing or damaged."""
     record = read_record(folder, shard)
     if record is None or any(mark.fault(folder / name) for name, mark in record.files.items()):
         return None
@@ -238,13 +165,9 @@ def read_shard(folder: Path, shard: int) -> ShardRecord | None:
 
 
 def read_record(folder: Path, shard: int) -> ShardRecord | None:
-    """The same, whatever became of the files."""
+    """The record of a finished shard, whether or not its files are intact; None if it is missing or damaged."""
     try:
-        values = _unsealed(record_file(folder, shard).read_bytes())
-        types = {kind: TypeFigures(**figures) for kind, figures in values.pop("types").items() if _TYPE.fullmatch(kind)}
-        reasons = [(kind, reason, count) for kind, reason, count in values.pop("reasons")]
-        files = {name: FileMark.read(value) for name, value in values.pop("files").items()}
-        return ShardRecord(**values, types=types, reasons=reasons, files=files)
+        return ShardRecord.from_json(_unsealed(record_file(folder, shard).read_bytes()))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError):  # damaged: the shard is made again
@@ -252,8 +175,8 @@ def read_record(folder: Path, shard: int) -> ShardRecord | None:
 
 
 def write_shard(folder: Path, record: ShardRecord) -> None:
-    """Marks a shard as finished. All that it vouches for must be written before."""
-    atomic_write(record_file(folder, record.shard), _sealed(asdict(record)))
+    """Marks a shard as finished. All files that it records must be written before."""
+    atomic_write(record_file(folder, record.shard), _sealed(record.to_json()))
 
 
 def record_name(shard: int) -> str:
@@ -267,13 +190,13 @@ def record_file(folder: Path, shard: int) -> Path:
 
 
 def reopen_shard(folder: Path, shard: int) -> None:
-    """Takes back that a shard is finished, and with it the job, whose card and report speak of its rows."""
+    """Removes the record of a shard, and the mark of the end: card and report describe the rows of that shard."""
     (folder / FINISHED).unlink(missing_ok=True)
     record_file(folder, shard).unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path, record: ShardRecord) -> None:
-    """Deletes what an earlier attempt at a shard wrote, and the one that the record vouches for did not."""
+    """Deletes files of a shard that an earlier attempt wrote and this record does not have."""
     names = [*(rows_file(kind, record.shard) for kind in record.types), quarantine_file(record.shard)]
     for name in names:
         if name not in record.files:
@@ -287,11 +210,11 @@ def shard_records(folder: Path) -> Iterator[ShardRecord]:
             yield record
 
 
-def write_finished(folder: Path, plan: dict[str, Any], totals: dict[str, int]) -> None:
+def write_finished(folder: Path, plan: Plan, totals: Mapping[str, int]) -> None:
     """Marks the whole job as finished, the last thing that is written, with size and hash of what no shard wrote."""
     names = [CARD, REPORT, EXCLUDED, *sorted(f"{SAMPLES}/{path.name}" for path in folder.glob(_SAMPLES))]
     files = {name: asdict(FileMark.of((folder / name).read_bytes())) for name in names if (folder / name).is_file()}
-    atomic_write(folder / FINISHED, _sealed({"fingerprint": plan["fingerprint"], **totals, "files": files}))
+    atomic_write(folder / FINISHED, _sealed({"fingerprint": plan.fingerprint, **totals, "files": files}))
 
 
 def mark_report(folder: Path) -> None:
@@ -310,7 +233,7 @@ def is_finished(folder: Path, fingerprint: str) -> bool:
     return not any(mark.fault(folder / name, size=False) for name, mark in finished_files(finished).items())
 
 
-def read_finished(folder: Path) -> dict[str, Any]:
+def read_finished(folder: Path) -> Record:
     """What [`write_finished`] wrote; nothing if there is none, or it is damaged: then the job is finished again."""
     try:
         finished = _unsealed((folder / FINISHED).read_bytes())
@@ -320,15 +243,15 @@ def read_finished(folder: Path) -> dict[str, Any]:
     return finished
 
 
-def finished_files(finished: dict[str, Any]) -> dict[str, FileMark]:
+def finished_files(finished: Record) -> dict[str, FileMark]:
     """The files that the mark of the end names; of an older version, which named none, those that are always there."""
     if not finished:
         return {}
     files = finished.get("files", {CARD: None, REPORT: None})
-    return {name: FileMark.read(value) for name, value in files.items()}
+    return {name: FileMark.from_json(value) for name, value in files.items()}
 
 
-def write_rows(folder: Path, kind: str, shard: int, rows: Sequence[dict[str, Any]]) -> tuple[int, FileMark]:
+def write_rows(folder: Path, kind: str, shard: int, rows: Sequence[Record]) -> tuple[int, FileMark]:
     """Writes the rows of one type and shard as parquet; returns their bytes in memory, and the file's mark."""
     schema = GENERATED_FEATURES.arrow_schema
     buffer, size = io.BytesIO(), 0
@@ -348,29 +271,29 @@ def rows_file(kind: str, shard: int) -> str:
 
 
 def quarantine_file(shard: int) -> str:
-    """Where lies what a shard set aside."""
+    """Where the inputs that a shard skipped, and the samples that it rejected, lie in the folder."""
     return f"{QUARANTINE}/part-{shard:05d}.jsonl"
 
 
-def write_quarantine(folder: Path, shard: int, records: Sequence[dict[str, Any]]) -> FileMark:
-    """Writes what a shard set aside, a line of JSON each; returns the file's mark."""
+def write_quarantine(folder: Path, shard: int, records: Sequence[Record]) -> FileMark:
+    """Writes what a shard skipped and rejected, a line of JSON each; returns the file's mark."""
     data = "".join(json.dumps(record, ensure_ascii=True) + "\n" for record in records).encode()
     atomic_write(folder / quarantine_file(shard), data)
     return FileMark.of(data)
 
 
-def inputs_of(record: dict[str, Any]) -> int:
-    """How many inputs a record of the quarantine speaks for: a file with its exact copies, or a text."""
+def inputs_of(record: Record) -> int:
+    """How many inputs a record of the quarantine stands for: a file with its exact copies, or one sample."""
     return 1 if record["kind"] == "text" else 1 + len(record.get("same", ()))
 
 
-def read_quarantine(folder: Path) -> list[dict[str, Any]]:
-    """What all shards set aside."""
+def read_quarantine(folder: Path) -> list[Record]:
+    """What all shards skipped and rejected."""
     return list(iter_quarantine(folder))
 
 
-def iter_quarantine(folder: Path) -> Iterator[dict[str, Any]]:
-    """What all shards set aside, one after the other."""
+def iter_quarantine(folder: Path) -> Iterator[Record]:
+    """What all shards skipped and rejected, one record at a time."""
     for file in sorted((folder / QUARANTINE).glob("part-*.jsonl")):
         with file.open(encoding="utf-8") as lines:
             for line in lines:

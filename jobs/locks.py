@@ -1,4 +1,4 @@
-"""Who is at work: locks that the system lets go of when a process dies, however it dies."""
+"""Locks of a dataset folder. The system releases them when their process dies."""
 
 from __future__ import annotations
 

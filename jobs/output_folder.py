@@ -1,4 +1,4 @@
-"""The output folder before and after a job: whose it is, emptied on request, swept when all is done."""
+"""The output folder: whether it is one of ours, emptied on request, cleared of unfinished files at the end."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _written(folder: Path) -> Iterator[Path]:
 
 def _kinds(folder: Path) -> list[str]:
     try:
-        return ledger.read_plan(folder)["configuration"]["types"]
+        return ledger.read_plan_json(folder)["configuration"]["types"]
     except GenerationError:  # damaged, or never written: nothing but the known types can have been
         return [*INSTRUCTION_TYPES, CORRECTED]
 

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+
+from .counts import Counts
+from .protocols import Record
 
 
-@dataclass
-class ShardOutput:
-    """All that came of a shard.
+@dataclass(kw_only=True)
+class ShardOutput(Counts):
+    """All that came of a shard, with its counters.
 
     Args:
         rows: Rows of `GENERATED_FEATURES` as they are stored.
-        skipped: Records of inputs that were set aside.
-        rejects: Records of texts that were set aside.
-        images: How many pictures were worked on.
-        duplicates: How many inputs are exact copies of one of them.
-        dropped: How many questions were left out as repeated.
-        bare: How many inputs have no picture; their rows were passed on as they were.
-        halved: How often a batch was cut for want of memory.
+        skipped: Records of inputs that were skipped.
+        rejects: Records of samples that were rejected.
+        asked: How many samples were asked for: each must be a row, rejected, or dropped.
     """
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    skipped: list[dict[str, Any]] = field(default_factory=list)
-    rejects: list[dict[str, Any]] = field(default_factory=list)
-    images: int = 0
-    duplicates: int = 0
-    dropped: int = 0
-    bare: int = 0
-    halved: int = 0
+    rows: list[Record] = field(default_factory=list)
+    skipped: list[Record] = field(default_factory=list)
+    rejects: list[Record] = field(default_factory=list)
+    asked: int = 0

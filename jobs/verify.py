@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -13,6 +12,8 @@ from vigc.errors import GenerationError
 from vigc.processing.digest import file_digest
 
 from . import ledger, locks
+from .plan import Plan, is_whole
+from .records import FileMark
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,11 @@ class Inspection:
     unhashed: int = 0
     damaged: list[Damage] = field(default_factory=list)
 
-    def look(self, folder: Path, name: str, mark: ledger.FileMark, shard: int | None = None) -> None:
+    def look(self, folder: Path, name: str, mark: FileMark, shard: int | None = None) -> None:
         """Compares a file with what was recorded of it."""
         self.compared += 1
         self.unhashed += self.content and mark.sha256 is None
-        # A card may be edited, and its size then says nothing. The list of what was left out is read at every run.
+        # A card may be edited, and its size then says nothing. The list of what was excluded is read at every run.
         content = self.content or name == ledger.EXCLUDED
         if (fault := mark.fault(folder / name, size=shard is not None, content=content)) is not None:
             self.damaged.append(Damage(name, fault, shard))
@@ -69,11 +70,10 @@ def inspect_state(folder: Path, *, content: bool) -> Inspection:
     if not any((folder / name).exists() for name in (ledger.PLAN, ledger.FINISHED)):
         return found
     try:
-        plan = ledger.read_plan(folder)
+        plan = ledger.read_plan_json(folder)
     except GenerationError:
         plan = {}
-    whole = bool(plan) and ledger.is_whole(plan)
-    if not whole:
+    if not plan or not is_whole(plan):
         found.damaged.append(Damage(ledger.PLAN, "is missing or damaged"))
     elif file_digest(folder / ledger.INPUTS) != plan["inputs"]["sha256"]:
         found.damaged.append(Damage(ledger.INPUTS, "is missing or damaged"))
@@ -88,7 +88,7 @@ def inspect_state(folder: Path, *, content: bool) -> Inspection:
     return found
 
 
-def inspect_shards(folder: Path, plan: dict[str, Any], shards: range, found: Inspection) -> None:
+def inspect_shards(folder: Path, plan: Plan, shards: range, found: Inspection) -> None:
     """Looks at the files of shards, where the job was finished once or contents are to be compared.
 
     Args:
@@ -102,7 +102,7 @@ def inspect_shards(folder: Path, plan: dict[str, Any], shards: range, found: Ins
         return
     for shard in tqdm(shards, desc="Verified", unit="shard", disable=None):
         record = ledger.read_record(folder, shard)
-        if record is not None and record.fingerprint == plan["fingerprint"]:
+        if record is not None and record.fingerprint == plan.fingerprint:
             found.compared += 1
             for name, mark in record.files.items():
                 found.look(folder, name, mark, shard)
@@ -111,10 +111,10 @@ def inspect_shards(folder: Path, plan: dict[str, Any], shards: range, found: Ins
 
 
 def reopen(folder: Path, damaged: Iterable[Damage]) -> None:
-    """Takes back that what is damaged was finished, so that the job makes it again.
+    """Removes the records of what is damaged, so that the job makes it again.
 
-    Plan and lists of inputs were written again when the plan was settled, and the end is still theirs. A shard that
-    another process holds is left to that one.
+    Plan and lists of inputs were written again when the plan was settled. A shard that another process holds is left to
+    that process.
     """
     for damage in damaged:
         if damage.name in (ledger.PLAN, ledger.INPUTS, ledger.EXCLUDED):

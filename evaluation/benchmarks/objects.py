@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from vigc.errors import EvaluationError
@@ -13,7 +14,7 @@ from vigc.evaluation.metrics.pope import pope
 from vigc.formats.coco import coco_names
 from vigc.formats.llava import image_id_of
 
-from .base import Benchmark, Predictions, Question, Unit, picture_names
+from .base import Benchmark, Option, Predictions, Question, Unit, picture_names
 from .entries import json_lines, read_entries
 from .instances import Instances, polled_objects
 
@@ -38,8 +39,18 @@ class Chair(Benchmark):
     """CHAIR over any pictures with instances: COCO's, Objects365's, `vigc scenes`'."""
 
     name, title, metric, main = "chair", "CHAIR", "chair", "CHAIR_i"
+    summary = "CHAIR: objects in descriptions that are not in the picture; COCO, or any file of instances."
     source = f"{_COCO}, or any file of that layout as instances.json"
     template = "Describe this image in detail."
+    asks = ()
+    options = (
+        Option(
+            "synonyms",
+            "A file with a kind of object and its synonyms on each line, such as the authors' synonyms.txt.",
+            Path,
+            "synonyms.txt in --data, or our own list",
+        ),
+    )
     max_new_tokens = 512
 
     vocabulary: chair.Vocabulary = field(init=False, repr=False)
@@ -54,7 +65,7 @@ class Chair(Benchmark):
                 f"{self.source}."
             )
         self.partial = True
-        synonyms = self.settings.synonyms or self.file_if_any("synonyms.txt")
+        synonyms = self.settings.own.get("synonyms") or self.file_if_any("synonyms.txt")
         self.vocabulary = instances.vocabulary(synonyms)
         captions = self.file_if_any(instances.path.name.replace("instances", "captions"))
         if captions is not None:
@@ -95,7 +106,9 @@ class Pope(Benchmark):
     """POPE as published, or over any pictures with instances, for which its questions are made here."""
 
     name, title, metric, main = "pope", "POPE", "pope", "f1"
+    summary = "POPE: yes or no to objects that are not there; as published, or made from any file of instances."
     source = "https://github.com/RUCAIBox/POPE (output/coco), and the pictures from https://cocodataset.org (val2014)"
+    asks = ("{question}", "{object}", "{an_object}")
     max_new_tokens = 32
 
     def read(self) -> list[Question]:

@@ -22,6 +22,7 @@ class OkVqa(Benchmark):
     """OK-VQA: questions that take outside knowledge, two files as VQA publishes them."""
 
     name, title, metric, main = "okvqa", "OK-VQA", "vqa_accuracy", "accuracy"
+    summary = "OK-VQA: short answers that take outside knowledge, by VQA accuracy."
     source = "https://okvqa.allenai.org/download.html, and the pictures from https://cocodataset.org (val2014)"
     template = _BRIEF
     max_new_tokens = 16
@@ -82,6 +83,7 @@ class AOkVqa(Benchmark):
     """A-OKVQA: each question is asked twice, for a direct answer and for one of four choices."""
 
     name, title, metric, main = "aokvqa", "A-OKVQA", "vqa_accuracy", "direct_answer"
+    summary = "A-OKVQA: direct answers and choices; writes the leaderboard's file."
     source = "https://allenai.org/project/a-okvqa, and the pictures from https://cocodataset.org (val2017)"
     image_folders = ("images", "val2017", "")
     template = _BRIEF

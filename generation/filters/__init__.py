@@ -1,5 +1,7 @@
 """Which inputs are excluded before anything is generated: listed ids, look-alikes, exact copies."""
 
-from .exclusion import ExcludedIds, ExcludedPictures
+from .base import Exclusion, Filter, Needs
+from .selection import Selection
+from .table import FILTERS
 
-__all__ = ["ExcludedIds", "ExcludedPictures"]
+__all__ = ["FILTERS", "Exclusion", "Filter", "Needs", "Selection"]

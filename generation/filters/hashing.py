@@ -1,4 +1,4 @@
-"""The hash pass: what is in each picture, in pieces that are kept, so that a pass that was stopped goes on."""
+"""The hash pass: what is in each image, in pieces that are kept, so that a pass that was stopped is resumed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from vigc.errors import ImageError
 from vigc.generation.sources.base import Collection, Source
 from vigc.generation.sources.prefetch import check_machine
 from vigc.jobs import ledger
+from vigc.jobs.canonical import fingerprint
 from vigc.processing.bounded_parsing import parse_json
 from vigc.processing.confined_paths import shown
 from vigc.processing.digest import file_digest
@@ -38,9 +39,9 @@ def hashed(
         place: The folder that they are kept in.
         collection: Opens the inputs.
         sources: The inputs.
-        looks: Whether the perceptual hash is needed too, for which each picture is decoded.
+        looks: Whether the perceptual hash is needed too, for which each image is decoded.
     """
-    number, of = 0, ledger.fingerprint({"name": collection.name, **collection.facts})
+    number, of = 0, fingerprint({"name": collection.name, **collection.facts})
     with (
         tqdm(desc="Hashes", unit="picture", disable=None) as progress,
         ThreadPoolExecutor(_THREADS) as threads,

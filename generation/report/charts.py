@@ -12,7 +12,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 8, 10, 34
 _BINS = 24
 _COLOURS = [f"s{number}" for number in range(8)]  # of the most frequent first words; others have no slice
 _RINGS = ((34, 90), (90, 130), (130, 162))  # inner and outer radius of the first, second and third word
-_LEAST_SHARE = 0.006  # of a turn; thinner slices are left out
+_LEAST_SHARE = 0.006  # of a turn; thinner slices are not drawn
 
 
 def histogram(series: Mapping[str, Counter[float]], *, step: float, label: str, low: float | None = None) -> str:

@@ -19,6 +19,7 @@ from vigc.errors import GenerationError, ImageError, machine_errors
 from vigc.formats.dataset_files import OwnFiles
 from vigc.hub_cards import compares_drafts
 from vigc.jobs import ledger
+from vigc.jobs.protocols import Record
 from vigc.processing.bounded_parsing import open_parquet
 from vigc.processing.confined_paths import leads_into, printable, shown
 from vigc.processing.images import open_image
@@ -28,22 +29,22 @@ from vigc.processing.word_diff import word_differences
 from .statistics import COLUMNS, Figures, SetAside, shown_steps
 
 MAX_ROWS = 1_500
-_EXAMPLES = 20  # of each reason for which something was set aside
-# Longer side in pixels by the number of pictures on the page: few are sharp on dense screens, many open quickly.
+_EXAMPLES = 20  # for each reason why something was skipped or rejected
+# Longer side in pixels by the number of images on the page: few are sharp on dense screens, many open quickly.
 _THUMBNAILS = ((60, 512), (400, 384), (1_000_000, 256))
-_SMALL = 160  # pictures below this are shown enlarged, pixel by pixel
+_SMALL = 160  # images below this are shown enlarged, pixel by pixel
 
 
 @machine_errors()
 def write_report(dataset: Path, *, max_rows: int = MAX_ROWS, image_root: str | os.PathLike[str] | None = None) -> Path:
     """Writes `report/index.html` of a dataset folder: figures over all rows, and up to `max_rows` of them to read.
 
-    Where there are more rows, pictures are drawn by a hash of their ids, all rows of a picture together.
+    Where there are more rows, images are drawn by a hash of their ids, all rows of an image together.
 
     Args:
         dataset: The folder.
         max_rows: About how many rows to show.
-        image_root: Where pictures may lie, beside the folder, that rows name instead of holding them.
+        image_root: Where images may lie, beside the folder, that rows name instead of holding them.
 
     Raises:
         GenerationError: The folder is not a dataset of ours.
@@ -52,11 +53,10 @@ def write_report(dataset: Path, *, max_rows: int = MAX_ROWS, image_root: str | o
     own = OwnFiles(str(dataset))
     if image_root is not None:
         own.add(image_root)
-    types = plan["configuration"]["types"]
+    types = plan.configuration.types
     figures, drawn, pictures = _count(dataset, types, max(1, max_rows))
     total = sum(figures.values(), Figures())
-    configuration = plan["configuration"]
-    compared = compares_drafts(configuration)
+    compared = compares_drafts(plan.configuration)
     files, texts = SetAside(_EXAMPLES), SetAside(_EXAMPLES)
     for record in ledger.iter_quarantine(dataset):
         if record["kind"] == "text":
@@ -70,7 +70,7 @@ def write_report(dataset: Path, *, max_rows: int = MAX_ROWS, image_root: str | o
         figures={kind: counted.shown() for kind, counted in figures.items()},
         total=total.shown(),
         compared=compared,
-        given=plan.get("kind") == "correct",  # whose questions and drafts are not the model's
+        given=plan.kind == "correct",  # whose questions and drafts are not the model's
         charts=total.charts(compared),
         sunburst=total.questions_chart(),
         first_words=total.first_words(),
@@ -95,7 +95,7 @@ def _files(dataset: Path, kind: str) -> list[Path]:
 
 
 def _count(dataset: Path, types: list[str], wanted: int) -> tuple[dict[str, Figures], set[str], int]:
-    """Figures by type, the pictures to show (about `wanted` rows of them), and how many pictures there are."""
+    """Figures by type, the images to show (about `wanted` rows of them), and how many images there are."""
     figures = {kind: Figures() for kind in types}
     drawn: list[tuple[int, str]] = []
     rows_of: dict[str, int] = {}
@@ -126,22 +126,22 @@ def _count(dataset: Path, types: list[str], wanted: int) -> tuple[dict[str, Figu
     return figures, shown, len(counted)
 
 
-def _picture_of(row: dict[str, Any]) -> str:
-    """What rows about the same picture have in common; a row without one stands alone."""
+def _picture_of(row: Record) -> str:
+    """What rows about the same image have in common; a row without one stands alone."""
     return row["image_id"] or row["id"]
 
 
-def _cards(dataset: Path, types: list[str], drawn: set[str], own: OwnFiles) -> list[dict[str, Any]]:
-    """The pictures to show, in the dataset's order, each with its rows.
+def _cards(dataset: Path, types: list[str], drawn: set[str], own: OwnFiles) -> list[Record]:
+    """The images to show, in the dataset's order, each with its rows.
 
     Args:
         dataset: The dataset folder.
         types: Its types.
-        drawn: Which pictures.
+        drawn: Which images.
         own: Which files rows may name.
     """
     size = next(pixels for limit, pixels in _THUMBNAILS if len(drawn) <= limit)
-    cards: dict[str, dict[str, Any]] = {}
+    cards: dict[str, Record] = {}
     for kind in types:
         for row in _chosen_rows(dataset, kind, drawn):
             key = _picture_of(row)
@@ -152,8 +152,8 @@ def _cards(dataset: Path, types: list[str], drawn: set[str], own: OwnFiles) -> l
     return [cards[key] for key in sorted(cards)]
 
 
-def _chosen_rows(dataset: Path, kind: str, drawn: set[str]) -> Iterator[dict[str, Any]]:
-    """Rows about these pictures; of row groups without one, only the ids are read."""
+def _chosen_rows(dataset: Path, kind: str, drawn: set[str]) -> Iterator[Record]:
+    """Rows about these images; of row groups without one, only the ids are read."""
     for path in _files(dataset, kind):
         file = open_parquet(path)
         for group in range(file.num_row_groups):
@@ -163,7 +163,7 @@ def _chosen_rows(dataset: Path, kind: str, drawn: set[str]) -> Iterator[dict[str
                 yield from file.read_row_group(group).take(where).to_pylist()
 
 
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
+def _shown(row: Record) -> Record:
     draft, answer = row["draft"], row["answer"]
     before, after = word_differences(answer if draft is None else draft, answer)
     trace = shown_steps(row)
@@ -195,8 +195,8 @@ def _is_number(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _thumbnail(picture: dict[str, Any], own: OwnFiles, size: int) -> dict[str, Any] | None:
-    """A small copy as a `data:` URI with its size on the page, or None if the picture cannot be shown."""
+def _thumbnail(picture: Record, own: OwnFiles, size: int) -> Record | None:
+    """A small copy as a `data:` URI with its size on the page, or None if the image cannot be shown."""
     try:
         if (data := picture.get("bytes")) is not None:
             image = open_image(data)

@@ -6,9 +6,9 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 from vigc.jobs.ledger import inputs_of
+from vigc.jobs.protocols import Record
 from vigc.processing.rows import is_edited
 
 from .charts import bars, histogram, sunburst
@@ -47,7 +47,7 @@ class Figures:
     )
     phrases: Counter[tuple[str, ...]] = field(default_factory=Counter)
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: Record) -> None:
         """Counts a row."""
         self.rows += 1
         self.changed += is_edited(row["draft"], row["answer"])
@@ -78,7 +78,7 @@ class Figures:
             self.phrases + other.phrases,
         )
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> Record:
         """Totals and means for the page."""
         return {
             "rows": self.rows,
@@ -91,7 +91,7 @@ class Figures:
             "answer_logprob": _mean(self.scores["answer_logprob"]),
         }
 
-    def charts(self, corrected: bool) -> list[dict[str, Any]]:
+    def charts(self, corrected: bool) -> list[Record]:
         """Title, note, kind and SVG of each chart for which there are figures."""
         names = {"draft": "draft", "answer": "answer"} if corrected else {"answer": "answer"}
         lengths = {name: self.words[name] for name in names}
@@ -135,13 +135,13 @@ class Figures:
         return sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:most]
 
 
-def shown_steps(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The steps that stand for a sentence: one that wrote none does where it left out what the draft had."""
+def shown_steps(row: Record) -> list[Record]:
+    """The steps that stand for a sentence: one that wrote none does where it omitted what the draft had."""
     return [step for step in row["trace"] or [] if step["sentence"] or step["changed"]]
 
 
 class SetAside:
-    """What was set aside, grouped by its reason; reasons that differ in a number alone are one.
+    """What was skipped or rejected, grouped by its reason; reasons that differ in a number alone are one.
 
     Args:
         examples: How many records of a group are kept.
@@ -149,9 +149,9 @@ class SetAside:
 
     def __init__(self, examples: int) -> None:
         self.examples, self.count = examples, 0
-        self._groups: dict[str, dict[str, Any]] = {}
+        self._groups: dict[str, Record] = {}
 
-    def add(self, record: dict[str, Any]) -> None:
+    def add(self, record: Record) -> None:
         """Counts a record of the quarantine."""
         key = re.sub(r"\d[\d,.]*", "0", record["reason"])
         if key not in self._groups and len(self._groups) >= _MOST_REASONS:  # memory and page stay bounded
@@ -166,7 +166,7 @@ class SetAside:
         else:
             group["more"] += inputs
 
-    def groups(self) -> list[dict[str, Any]]:
+    def groups(self) -> list[Record]:
         """The groups, the most frequent reason first, each with its count and some of its records."""
         return sorted(self._groups.values(), key=lambda group: -group["count"])
 

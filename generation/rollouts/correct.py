@@ -10,6 +10,7 @@ import torch
 from vigc.generation.sources.base import DraftPair
 from vigc.generation.sources.prefetch import Item
 from vigc.inference.loading import WritingModel
+from vigc.jobs import Plan
 from vigc.modeling_vigc import IqfSettings
 from vigc.processing import INSTRUCTION_TYPES
 from vigc.processing.rows import row_id
@@ -24,11 +25,11 @@ class CorrectionWorker(Worker):
 
     inputs = "entries"
 
-    def __init__(self, loaded: WritingModel, plan: dict[str, Any], settings: dict[str, Any], slots: int) -> None:
+    def __init__(self, loaded: WritingModel, plan: Plan, settings: dict[str, Any], slots: int) -> None:
         super().__init__(loaded, plan, settings, slots)
-        (self.kind,) = plan["configuration"]["types"]
+        (self.kind,) = plan.configuration["types"]
         self.task = self.kind if self.kind in INSTRUCTION_TYPES else None
-        self.rule = IqfSettings(**plan["configuration"]["iqf"]).rule
+        self.rule = IqfSettings(**plan.configuration["iqf"]).rule
 
     def conversations(self, batch: Batch, pixels: torch.Tensor) -> list[Conversation]:
         """One for each question; the ViT looks once at each picture, whatever their number."""

@@ -10,6 +10,7 @@ import torch
 
 from vigc.generation.sources.prefetch import Item
 from vigc.inference.loading import WritingModel
+from vigc.jobs import Plan
 from vigc.processing.rows import row_id
 
 from .checks import Draft, is_same_question
@@ -23,9 +24,9 @@ class PairWorker(Worker):
 
     inputs = "pictures"
 
-    def __init__(self, loaded: WritingModel, plan: dict[str, Any], settings: dict[str, Any], slots: int) -> None:
+    def __init__(self, loaded: WritingModel, plan: Plan, settings: dict[str, Any], slots: int) -> None:
         super().__init__(loaded, plan, settings, slots)
-        configuration = plan["configuration"]
+        configuration = plan.configuration
         self.kinds, self.questions = tuple(configuration["types"]), configuration["questions"]
         given = configuration["short_answers"]
         # Plain decoding writes a pair whatever is asked for; where no drafts are, its answer is none.

@@ -15,7 +15,7 @@ import torch
 from vigc.generation.sources.base import Source
 from vigc.generation.sources.prefetch import Item, Loader
 from vigc.inference.loading import WritingModel
-from vigc.jobs.shard_output import ShardOutput
+from vigc.jobs import Plan, ShardOutput
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS
 from vigc.processing.bounded_parsing import parse_json
 from vigc.processing.confined_paths import printable
@@ -80,15 +80,15 @@ class Worker(ABC):
 
     inputs: ClassVar[str]  # what they are called while they are counted
 
-    def __init__(self, loaded: WritingModel, plan: dict[str, Any], settings: dict[str, Any], slots: int) -> None:
+    def __init__(self, loaded: WritingModel, plan: Plan, settings: dict[str, Any], slots: int) -> None:
         self.model, self.processor = loaded.model, loaded.processor
-        configuration = plan["configuration"]
+        configuration = plan.configuration
         self.seed, self.retries, self.scores = (configuration[name] for name in ("seed", "retries", "score"))
         self.samples = bool(configuration["decoding"].get("do_sample"))
         correct = configuration["correct"]
         self.settings = {name: settings[name] for name in settings if correct or name not in IQF_SETTINGS}
         # Columns that are the same in every row.
-        self.constants = {name: plan[name] for name in ("source", "license", "config_hash")}
+        self.constants = {name: getattr(plan, name) for name in ("source", "license", "config_hash")}
         self.constants["model"] = configuration["model"]
         self.fitting = Fitting()
         self.writing = Writing(self.model, self.processor, slots=slots, correct=correct, fitting=self.fitting)

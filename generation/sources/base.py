@@ -73,6 +73,11 @@ class Source:
         packed = self.boxes.pack() if isinstance(self.boxes, Boxes) else self.boxes
         return unpack_objects(packed) if packed else None
 
+    @property
+    def count(self) -> int:
+        """How many inputs it stands for: itself and its exact copies."""
+        return 1 + len(self.same or ())
+
     def to_record(self) -> JsonObject:
         """As JSON holds it, without what is not known."""
         record: JsonObject = {"name": self.name, "image_id": self.image_id}

@@ -7,11 +7,11 @@ import os
 import time
 
 from vigc.generation import finalize as finish
-from vigc.generation import job, shards
 from vigc.generation.filters import hashing
 from vigc.generation.rollouts import worker
-from vigc.jobs import ledger, locks
+from vigc.jobs import ledger, locks, resume, settle, shards
 from vigc.jobs import output_folder as folder
+from vigc.jobs.counts import Totals
 
 BUGS = {}
 
@@ -49,9 +49,7 @@ def _trusting(folder, shard):
         return None
     values = json.loads(path.read_bytes())
     del values["sha256"]
-    types = {kind: ledger.TypeFigures(**figures) for kind, figures in values.pop("types").items()}
-    files = {name: ledger.FileMark.read(mark) for name, mark in values.pop("files").items()}
-    return ledger.ShardRecord(**values, types=types, files=files)
+    return ledger.ShardRecord.from_json(values)
 
 
 @bug
@@ -60,10 +58,10 @@ def marks_too_early():
     commit, write_shard = shards.commit, ledger.write_shard
 
     def early(out, plan, shard, sources, output):
-        write_shard(out, ledger.ShardRecord(shard, plan["fingerprint"], inputs=len(sources)))
+        write_shard(out, ledger.ShardRecord(shard, plan.fingerprint, inputs=len(sources)))
         return commit(out, plan, shard, sources, output)
 
-    job.commit = early
+    resume.commit = early
 
 
 @bug
@@ -112,33 +110,33 @@ def appends_to_the_quarantine():
 @bug
 def says_finished_first():
     """The mark of the end before card and report."""
-    original = job.finish
+    original = resume.finish
 
     def first(out, plan, write):
-        if not job.missing_shards(out, plan) and not ledger.is_finished(out, plan["fingerprint"]):
-            totals = shards.Totals.of(ledger.shard_records(out), plan["configuration"]["types"])
-            names = ("inputs", "images", "duplicates", "skipped", "rows", "set_aside")
+        if not resume.missing_shards(out, plan) and not ledger.is_finished(out, plan.fingerprint):
+            totals = Totals.of(ledger.shard_records(out), plan.configuration.types)
+            names = ("inputs", "images", "duplicates", "skipped_inputs", "rows", "set_aside")
             ledger.write_finished(out, plan, {name: getattr(totals, name) for name in names})
             write()
             folder.sweep(out)
             return True
         return original(out, plan, write)
 
-    job.finish = first
+    resume.finish = first
 
 
 @bug
 def leaves_shards_out_after_an_error():
     """A shard that could not be written is left out, and the job ends well."""
-    commit = job.commit
+    commit = resume.commit
 
     def lenient(out, plan, shard, sources, output):
         try:
             return commit(out, plan, shard, sources, output)
         except OSError:
-            return ledger.write_shard(out, ledger.ShardRecord(shard, plan["fingerprint"], inputs=len(sources)))
+            return ledger.write_shard(out, ledger.ShardRecord(shard, plan.fingerprint, inputs=len(sources)))
 
-    job.commit = lenient
+    resume.commit = lenient
 
 
 @bug
@@ -163,7 +161,7 @@ def names_files_after_the_process():
 @bug
 def leaves_unfinished_files():
     """What a killed write left behind stays."""
-    job.sweep = lambda out: None
+    resume.sweep = lambda out: None
 
 
 @bug
@@ -186,13 +184,13 @@ def trusts_torn_records():
         path = out / ledger.SHARDS / f"{record.shard:05d}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
-            file.write(json.dumps({**ledger.asdict(record)}).encode())
+            file.write(json.dumps(record.to_json()).encode())
             file.flush()
             os.fsync(file.fileno())
 
     assert write
     ledger.write_shard = direct
-    job._is_done = lambda out, plan, shard: (out / ledger.SHARDS / f"{shard:05d}.json").exists()
+    resume._is_done = lambda out, plan, shard: (out / ledger.SHARDS / f"{shard:05d}.json").exists()
 
 
 @bug
@@ -232,7 +230,7 @@ def locks_nothing():
 @bug
 def takes_the_first_plan():
     """The plan before the list of inputs, and a list that is there is taken as whole."""
-    original = job.complete_plan
+    original = settle.complete_plan
 
     def early(out, plan, selection, *, write):
         done = original(out, plan, selection, write=False)
@@ -240,12 +238,9 @@ def takes_the_first_plan():
             ledger.write_plan(out, done)
             path = out / ledger.INPUTS
             with path.open("wb") as file:
-                for line in job._plan_lines(selection, out):
+                for line in settle._lines(selection, out):
                     file.write(line)
         return done
 
-    from vigc.generation import plan as plans
-
-    job._plan_lines = plans._lines
-    job.complete_plan = early
-    job._is_listed = lambda out, plan: True
+    settle.complete_plan = early
+    settle._is_listed = lambda out, plan, selection: True

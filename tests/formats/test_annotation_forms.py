@@ -34,8 +34,9 @@ from vigc.formats.hf_datasets import load_rows
 from vigc.formats.json_rows import read_rows, stream_entries
 from vigc.generation import correct_dataset, generate_dataset
 from vigc.generation.correct import CorrectJob
-from vigc.generation.filters.exclusion import MAX_DISTANCE, ExcludedIds, ExcludedPictures, keys_of
 from vigc.generation.filters.hashing import perceptual_hash
+from vigc.generation.filters.ids import ExcludedIds, keys_of
+from vigc.generation.filters.look_alikes import MAX_DISTANCE, ExcludedPictures
 from vigc.generation.generate import open_collection
 from vigc.generation.sources.base import Source
 from vigc.jobs import ledger
@@ -165,9 +166,9 @@ def test_ids_and_exclusion_know_every_spelling(tmp_path):
     for listed in (["000000000042.jpg", "a b.jpg", "c.jpg"], names):
         (tmp_path / "ids.txt").write_text("\n".join(listed))
         excluded = ExcludedIds(tmp_path / "ids.txt")
-        assert all(excluded.reason(keys_of(source)) for source in sources)
+        assert all(excluded.exclusion(keys_of(source)) for source in sources)
     (tmp_path / "ids.txt").write_text("a%20b.jpg\n")
-    assert ExcludedIds(tmp_path / "ids.txt").reason(keys_of(Source("a b.jpg", "a b")))
+    assert ExcludedIds(tmp_path / "ids.txt").exclusion(keys_of(Source("a b.jpg", "a b")))
     assert spellings("plain name#1.jpg") == ("plain name#1.jpg",)
 
 
@@ -193,8 +194,8 @@ def test_lvis_names_pictures_by_their_address(place, tmp_path):
     ):
         collection.open(absent)
     (tmp_path / "ids.json").write_text(json.dumps({"images": images[:1]}))
-    assert ExcludedIds(tmp_path / "ids.json").reason(keys_of(found))
-    assert not ExcludedIds(tmp_path / "ids.json").reason(keys_of(absent))
+    assert ExcludedIds(tmp_path / "ids.json").exclusion(keys_of(found))
+    assert not ExcludedIds(tmp_path / "ids.json").exclusion(keys_of(absent))
     # Only a host that was named is asked, and only for what is not here.
     asked = open_collection(path, "coco", root, urls=["images.cocodataset.org"])
     assert asked.locate(found) == str(root / place.format(file)) and asked.locate(absent) is None
@@ -278,8 +279,8 @@ def test_forms_of_files(tmp_path):
 def test_lists_to_leave_out_are_read_in_any_form(name, text, tmp_path):
     zipped(tmp_path / name, text) if name.endswith(".gz") else (tmp_path / name).write_text(text)
     excluded = ExcludedIds(tmp_path / name)
-    assert excluded.reason(keys_of(Source("train2017/000000000042.jpg", "000000000042")))
-    assert excluded.reason(keys_of(Source("b.png", "b"))) and not excluded.reason(keys_of(Source("c.png", "c")))
+    assert excluded.exclusion(keys_of(Source("train2017/000000000042.jpg", "000000000042")))
+    assert excluded.exclusion(keys_of(Source("b.png", "b"))) and not excluded.exclusion(keys_of(Source("c.png", "c")))
 
 
 def test_damaged_gzip_costs_what_stands_behind_the_damage(tmp_path):
@@ -657,10 +658,10 @@ def test_pictures_at_the_distance_are_left_out_and_those_beyond_are_not(tmp_path
     Pictures.effect_noise((64, 64), 80).convert("RGB").save(folder / "a.png")
     look = perceptual_hash(open_image(folder / "a.png"))
     excluded = ExcludedPictures(folder, tmp_path / "hashes")
-    assert excluded.reason(look) == "looks like a.png in theirs" and excluded.reason(None) is None
+    assert excluded.exclusion(look).detail == "looks like a.png in theirs" and excluded.exclusion(None) is None
     spread = [index * 63 // MAX_DISTANCE for index in range(MAX_DISTANCE + 1)]  # one in each piece of the hash
     for bits in (range(MAX_DISTANCE), range(64 - MAX_DISTANCE, 64), spread[:-1], spread[1:]):
         flipped = sum(1 << bit for bit in bits)
-        assert flipped.bit_count() == MAX_DISTANCE and excluded.reason(look ^ flipped)
+        assert flipped.bit_count() == MAX_DISTANCE and excluded.exclusion(look ^ flipped)
     for bits in (range(MAX_DISTANCE + 1), spread):
-        assert excluded.reason(look ^ sum(1 << bit for bit in bits)) is None
+        assert excluded.exclusion(look ^ sum(1 << bit for bit in bits)) is None

@@ -291,7 +291,7 @@ def test_settings_reach_the_model_and_the_hash(pictures, model, processor, tmp_p
     rows = rows_of(tmp_path / "a")
     assert all(len(row["trace"]) == 1 for row in rows)
     assert len(json.loads(rows[0]["extra"])["answer_given_question"]) > len(rows[0]["answer"])
-    plan = ledger.read_plan(tmp_path / "a")["configuration"]
+    plan = ledger.read_plan(tmp_path / "a").configuration
     assert plan["iqf"]["iqf_steps"] == 1 and plan["decoding"]["num_beams"] == 2 and plan["types"] == ["complex"]
     assert generate_dataset(pictures, tmp_path / "b", **job).config_hash != summary.config_hash
     assert (
@@ -307,7 +307,7 @@ def test_a_model_is_loaded_from_its_folder_and_named_after_it(vigc_folder, pictu
     (row,) = {(row["model"], row["config_hash"]) for row in rows_of(tmp_path / "out")}
     assert row == (vigc_folder.name, summary.config_hash)
     plan = ledger.read_plan(tmp_path / "out")
-    assert plan["configuration"]["revision"] == folder_fingerprint(vigc_folder)
+    assert plan.configuration["revision"] == folder_fingerprint(vigc_folder)
     assert str(vigc_folder.parent) not in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 

@@ -80,14 +80,14 @@ def test_what_is_left_out_is_counted(tmp_path, monkeypatch):
     preview = preview_job(job(tmp_path, **given), tmp_path / "out")
     run_job(job(tmp_path, **given), tmp_path / "out")
     assert preview.plan == ledger.read_plan(tmp_path / "out")
-    excluded, looks_like = preview.plan["inputs"]["excluded"], "looks like a picture in theirs"
+    excluded, looks_like = preview.plan.inputs.excluded, "looks like a picture in theirs"
     assert excluded["listed in ids.txt"] == 1 and excluded[looks_like] >= 2
     assert preview.looks is None and sum(preview.refused.values()) == 1
     # Of many, only some are looked at; of a job that is there, all are: their hashes are kept.
     monkeypatch.setattr(previews, "_LOOKED_AT", 15)
     some = preview_job(job(tmp_path, **given), tmp_path / "new")
     assert some.looked_at == 15 and 0 < some.looks[looks_like] <= 15
-    assert looks_like not in some.plan["inputs"]["excluded"]
+    assert looks_like not in some.plan.inputs.excluded
     assert preview_job(job(tmp_path, **given), tmp_path / "out").plan == preview.plan
 
 

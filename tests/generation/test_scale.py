@@ -21,14 +21,16 @@ PLAN = """
 import json, os, resource, sys, time
 from pathlib import Path
 from vigc.generation.generate import open_collection
-from vigc.generation.plan import Selection, complete_plan, make_plan
+from vigc.generation.filters import Selection
+from vigc.jobs.plan import Configuration, Plan
+from vigc.jobs.settle import complete_plan
 place = Path(sys.argv[1])
 start, before = time.monotonic(), sum(os.times()[:2])
 selection = Selection(open_collection(place / sys.argv[2], sys.argv[3], place))
-plan = make_plan("generate", {"types": ["detail"]}, settings={}, source="x", license="y", job={})
+plan = Plan("generate", Configuration(types=["detail"]), {}, "x", "y", {})
 plan = complete_plan(place / "out", plan, selection, write=True)
 seconds, work = time.monotonic() - start, sum(os.times()[:2]) - before
-print(json.dumps([plan["inputs"]["taken"], seconds, work, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6]))
+print(json.dumps([plan.inputs.taken, seconds, work, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6]))
 """
 
 ROWS = """

@@ -20,7 +20,7 @@ def test_a_preset_decodes_questions_and_answers(parity_dir, model, processor, tm
     job = {"model": model, "processor": processor, "types": ["okvqa"], "answers": 2, "limit": 2, "retries": 0}
     given = {"iqf_preset": "original", "max_new_tokens": 20, "iqf_draft": False}
     summary = generate_dataset(parity_dir / "images", tmp_path / "out", settings=given, **job)
-    decoding = ledger.read_plan(tmp_path / "out")["configuration"]["decoding"]
+    decoding = ledger.read_plan(tmp_path / "out").configuration["decoding"]
     assert (decoding["num_beams"], decoding["repetition_penalty"]) == (5, 1.5)
     (file,) = (tmp_path / "out").glob("okvqa/*.parquet")
     rows = pq.read_table(file).to_pylist()

@@ -23,7 +23,7 @@ from vigc.formats.coco import CocoFile
 from vigc.formats.json_rows import read_rows
 from vigc.formats.json_stream import JsonReader
 from vigc.generation import GenerateJob, correct_dataset, generate_dataset, preview_job
-from vigc.generation.filters.exclusion import ExcludedIds, keys_of
+from vigc.generation.filters.ids import ExcludedIds, keys_of
 from vigc.generation.generate import open_collection
 from vigc.generation.sources.base import Source
 from vigc.jobs import ledger
@@ -459,8 +459,8 @@ def test_what_lies_beside_the_pictures_is_counted(root, tmp_path, capsys, monkey
 def test_ids_are_found_in_every_form(tmp_path, content):
     (tmp_path / "list.json").write_text(json.dumps(content))
     excluded = ExcludedIds(tmp_path / "list.json")
-    assert excluded.reason(keys_of(Source("train/000000000042.jpg", "000000000042"))) == "listed in list.json"
-    assert excluded.reason(keys_of(Source("000000000007.jpg", "000000000007"))) is None
+    assert excluded.exclusion(keys_of(Source("train/000000000042.jpg", "000000000042"))).detail == "listed in list.json"
+    assert excluded.exclusion(keys_of(Source("000000000007.jpg", "000000000007"))) is None
 
 
 def test_a_whole_coco_file_leaves_out_its_pictures_and_no_others(tmp_path):
@@ -488,7 +488,7 @@ def test_a_whole_coco_file_leaves_out_its_pictures_and_no_others(tmp_path):
     excluded = ExcludedIds(tmp_path / "instances_val2017.json")
     numbers = [*range(100), 139, 285, 285_000]
     names = {number: Source(f"train2017/{number:012d}.jpg", f"{number:012d}") for number in numbers}
-    assert [number for number, source in names.items() if excluded.reason(keys_of(source))] == [139, 285]
+    assert [number for number, source in names.items() if excluded.exclusion(keys_of(source))] == [139, 285]
 
 
 def test_broken_json_is_named_with_its_line(tmp_path):

@@ -13,7 +13,7 @@ from scripted import ScriptedModel, ScriptedProcessor
 
 from vigc.errors import GenerationError
 from vigc.generation import GenerateJob, correct_dataset, generate_dataset
-from vigc.generation.filters.exclusion import ExcludedIds
+from vigc.generation.filters.ids import ExcludedIds
 from vigc.generation.sources import dataset as tables
 from vigc.jobs import ledger
 
@@ -71,7 +71,7 @@ def test_a_second_list_behind_the_first_is_not_lost(joined, tmp_path):
     other = json.dumps({"images": [{"id": 2, "file_name": "2.png"}]})
     joined.write_text(f"{images}\n{other}")  # which is JSON Lines, too
     excluded = ExcludedIds(joined)
-    assert all(excluded.reason([name]) for name in ("1.png", "2.png")) and not excluded.reason(["3.png"])
+    assert all(excluded.exclusion([name]) for name in ("1.png", "2.png")) and not excluded.exclusion(["3.png"])
     assert not (tmp_path / "out").exists()
 
 

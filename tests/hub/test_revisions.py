@@ -73,8 +73,8 @@ def test_the_commit_is_in_plan_card_and_fingerprint(repo, pictures, tmp_path):
     done = generate(pictures, tmp_path / "set", repo)
     assert done.exit_code in (0, 3), done.output
     plan = ledger.read_plan(tmp_path / "set")
-    assert plan["configuration"]["model"] == repo and plan["configuration"]["revision"] == FIRST
-    assert "remote_code" not in plan["configuration"]
+    assert plan.configuration["model"] == repo and plan.configuration["revision"] == FIRST
+    assert "remote_code" not in plan.configuration
     assert f"revision `{FIRST}`" in DatasetCard.load(tmp_path / "set" / "README.md").text
     other = generate(pictures, tmp_path / "set", repo, "--revision", "next")
     assert other.exit_code == 4 and f'revision was "{FIRST}", now "{SECOND}"' in other.output
@@ -89,7 +89,7 @@ def test_code_of_a_repository_runs_only_when_asked_for(repo, pictures, tmp_path)
         assert SECOND in type(instance).__module__
     done = generate(pictures, tmp_path / "set", repo, "--trust-remote-code")
     assert done.exit_code in (0, 3), done.output
-    assert ledger.read_plan(tmp_path / "set")["configuration"]["remote_code"] is True
+    assert ledger.read_plan(tmp_path / "set").configuration["remote_code"] is True
     assert "by the code that comes with it" in (tmp_path / "set" / "README.md").read_text()
     assert generate(pictures, tmp_path / "set", repo).exit_code == 4
 
@@ -188,7 +188,7 @@ said["missing"] = [
     run_job(CorrectJob(**correct, rank=1, world_size=2), place / "corrected").missing,
 ]
 said["ids"] = [ids("one"), ids("corrected")]
-said["pinned"] = ledger.read_plan(place / "one")["job"]["data_revision"]
+said["pinned"] = ledger.read_plan(place / "one").job["data_revision"]
 said["card"] = (place / "one" / "README.md").read_text()
 try:
     run_job(GenerateJob(**generate, data_revision="main"), place / "one")

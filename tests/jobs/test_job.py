@@ -25,10 +25,9 @@ from scripted import ScriptedModel, ScriptedProcessor
 from vigc.errors import BusyError, ConflictError, GenerationError, TransientError
 from vigc.generation import CorrectJob, GenerateJob, correct_dataset, generate_dataset, write_report
 from vigc.generation import finalize as finish
-from vigc.generation import job as jobs
 from vigc.generation.rollouts.checks import is_endless, is_same_question
 from vigc.generation.sources.base import Files
-from vigc.jobs import ledger, locks
+from vigc.jobs import ledger, locks, resume
 from vigc.modeling_vigc import VigcForConditionalGeneration
 
 
@@ -426,7 +425,7 @@ def test_other_inputs_are_refused(place):
 @pytest.mark.parametrize("kind", ["generate", "correct"])
 def test_a_shard_that_lost_a_text_is_not_committed(place, monkeypatch, kind, part):
     root = make_inputs(place)
-    commit = jobs.commit
+    commit = resume.commit
 
     def lossy(folder, plan, shard, sources, output):
         if lost := getattr(output, part):
@@ -439,7 +438,7 @@ def test_a_shard_that_lost_a_text_is_not_committed(place, monkeypatch, kind, par
         given = {"model": Repeating("Why 1"), "processor": ScriptedProcessor(), "shard_size": 4}
         return correct_dataset(place / "llava.json", place / "out", image_root=root, **given)
 
-    monkeypatch.setattr(jobs, "commit", lossy)
+    monkeypatch.setattr(resume, "commit", lossy)
     unit = "took in" if part == "skipped" else "was asked for"
     with pytest.raises(RuntimeError, match=rf"Shard \d {unit} \d+ (inputs|texts), but \d+ came out of it"):
         run()
@@ -657,7 +656,7 @@ def test_too_little_memory_anywhere_ends_in_a_sentence(place, monkeypatch, capsy
     if where == "model":
         monkeypatch.setattr(VigcForConditionalGeneration, "from_pretrained", fail)
         job |= {"model": vigc_folder, "processor": None}
-    place_of = {"picture": (Files, "open"), "pixels": (ScriptedProcessor, "__call__"), "rows": (jobs, "commit")}
+    place_of = {"picture": (Files, "open"), "pixels": (ScriptedProcessor, "__call__"), "rows": (resume, "commit")}
     if where != "model":
         monkeypatch.setattr(*place_of.get(where, (finish, "write_report")), fail)
     assert exit_code_of(lambda: GenerateJob(**job), place / "out") == 75

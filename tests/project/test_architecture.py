@@ -55,7 +55,7 @@ LIBRARIES = {
     "scenes": {"numpy", "PIL", "datasets"},
     "hub": {"huggingface_hub", "httpx", "httpx2", "pyarrow", "PIL"},
     "hub_cards": {"huggingface_hub", "jinja2", "datasets", "pyarrow", "PIL"},
-    "jobs": {"pyarrow", "tqdm", "filelock"},
+    "jobs": {"pyarrow", "tqdm", "filelock", "ray"},
 }
 MOST_PACKAGES, MOST_ARROWS = 16, 45
 MOST_PATHS = 20  # a function has fewer

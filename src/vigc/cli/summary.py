@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .terminal import count, line, say
 
 if TYPE_CHECKING:
     from vigc.generation import Estimate, Preview, Summary
-    from vigc.jobs.shard_output import ShardOutput
+    from vigc.jobs import ShardOutput
+    from vigc.jobs.plan import Uncompared
+    from vigc.jobs.protocols import Record
     from vigc.jobs.verify import Inspection
 
 
@@ -30,19 +32,16 @@ def print_summary(summary: Summary) -> None:
         edits = f", {figures.changed} edited{words}" if summary.compared else ""
         say(f"  {kind:<14}{figures.rows:>6} rows{edits}{aside}")
     for what, number in (
-        ("exact copies of another picture", summary.duplicates),
-        ("rows with the id of another one: pictures are exact copies, which --dedup finds", summary.repeated),
-        ("entries without picture, passed on as they were", summary.bare),
-        ("repeated questions left out", summary.dropped),
+        *summary.labelled(),
         *((f"left out: {reason}", number) for reason, number in summary.excluded.items()),
         *summary.unlisted.items(),
     ):
         if number:
             say(f"  {number:,} {line(what)}")
     _print_uncompared(summary.uncompared)
-    texts = sum(figures.malformed for figures in summary.types.values())
-    _print_set_aside([f"{path} {reason}" for path, reason in summary.skipped], summary.set_aside - texts, "file")
-    _print_set_aside([f"{path}, {kind}: {reason}" for path, kind, reason in summary.malformed], texts, "text")
+    _print_set_aside([f"{path} {reason}" for path, reason in summary.skipped], summary.skipped_inputs, "file")
+    rejected = [f"{path}, {kind}: {reason}" for path, kind, reason in summary.malformed]
+    _print_set_aside(rejected, summary.rejected, "text")
     for row in _samples(summary):
         say(f"\n{row['type']}, {line(row['image_id'])}")
         for name in ("question", "draft", "answer"):
@@ -73,7 +72,7 @@ def _print_notice(notice: str | None) -> None:
         say(fill(f"Notice: {line(notice)}", 110))
 
 
-def _print_uncompared(folders: dict[str, dict[str, Any]]) -> None:
+def _print_uncompared(folders: dict[str, Uncompared]) -> None:
     for folder, files in folders.items():
         more = " and others" if files["count"] > len(files["first"]) else ""
         what = f"{count(files['count'], 'file')} in {folder} could not be read, so nothing was compared with it"
@@ -90,7 +89,7 @@ def _print_set_aside(lines: list[str], number: int, what: str) -> None:
         say(f"  and {number - 5} more, in the folder quarantine")
 
 
-def _samples(summary: Summary) -> list[dict[str, Any]]:
+def _samples(summary: Summary) -> list[Record]:
     """Three rows, of different types as far as there are."""
     rounds = [rows[turn] for turn in range(3) for rows in summary.samples.values() if turn < len(rows)]
     return rounds[:3]
@@ -100,7 +99,7 @@ def print_preview(preview: Preview) -> None:
     """What a person decides on: inputs and what is left out, rows, time and space."""
     say(f"Dry run: nothing is written to {preview.output}.")
     _print_inspection(preview.inspection, "to be written again")
-    _print_notice(preview.plan.get("notice"))
+    _print_notice(preview.plan.notice)
     _print_inputs(preview)
     _print_state(preview)
     if preview.sample is not None:
@@ -110,26 +109,25 @@ def print_preview(preview: Preview) -> None:
 
 
 def _print_inputs(preview: Preview) -> None:
-    plan, inputs = preview.plan, preview.plan["inputs"]
-    shards, types = inputs["shards"], plan["configuration"]["types"]
+    plan, inputs = preview.plan, preview.plan.inputs
     say("\nInputs")
-    _number(inputs["listed"], f"listed in {plan['source']}")
-    for reason, number in inputs["excluded"].items():
+    _number(inputs.listed, f"listed in {plan.source}")
+    for reason, number in inputs.excluded.items():
         _number(number, f"left out: {reason}")
     for what, number in preview.unlisted.items():
         _number(number, what)
-    _print_uncompared(inputs.get("uncompared", {}))
-    _number(inputs["copies"], "exact copies of another one, which stands for them")
+    _print_uncompared(inputs.uncompared)
+    _number(inputs.copies, "exact copies of another one, which stands for them")
     if preview.looks is not None:
         for reason, number in preview.looks.items():
             share = number / preview.looked_at
-            _number(round(share * inputs["taken"]), f"about: {reason} ({number} of {preview.looked_at:,} looked at)")
+            _number(round(share * inputs.taken), f"about: {reason} ({number} of {preview.looked_at:,} looked at)")
         took = _duration(preview.look_seconds)
         say(f"  Content was looked at in {preview.looked_at:,} of them. The job looks at all first: about {took}.")
     for reason, number in preview.refused.most_common(5):
         _number(number, f"to be set aside: the file {reason}")
-    _number(inputs["taken"], f"to work on, in {count(shards, 'shard')} of {plan['job']['shard_size']:,}")
-    _number(preview.pairs, f"rows at most: {', '.join(types)}")
+    _number(inputs.taken, f"to work on, in {count(inputs.shards, 'shard')} of {plan.job['shard_size']:,}")
+    _number(preview.pairs, f"rows at most: {', '.join(plan.configuration.types)}")
 
 
 def _number(number: int, what: str) -> None:
@@ -143,15 +141,15 @@ def _print_state(preview: Preview) -> None:
     elif preview.replaces:
         say("\nThe folder holds a dataset, which --overwrite would replace.")
     elif preview.shards_done:
-        shards, rows = preview.plan["inputs"]["shards"], count(preview.rows_done, "row")
+        shards, rows = preview.plan.inputs.shards, count(preview.rows_done, "row")
         say(f"\nThe job is begun: {preview.shards_done:,} of {count(shards, 'shard')} are finished, with {rows}.")
 
 
 def _print_rows(preview: Preview, sample: ShardOutput) -> None:
     from vigc.processing.word_diff import word_differences
 
-    configuration = preview.plan["configuration"]
-    made = f"{configuration['model']}, {configuration['dtype']}, on {preview.plan['job']['device']}"
+    configuration = preview.plan.configuration
+    made = f"{configuration.model}, {configuration.dtype}, on {preview.plan.job['device']}"
     say(f"\nRows that the model writes ({made})")
     for row in preview.rows:
         say(f"\n  {row['type']}, {line(row['image_id'])}")

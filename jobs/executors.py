@@ -9,32 +9,28 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, Generic, Protocol, TypeAlias
 
 from vigc.errors import GenerationError, TransientError
-from vigc.generation.sources.base import Source
-from vigc.inference.loading import ModelFacts, effective_settings
-from vigc.jobs.shard_output import ShardOutput
-from vigc.processing.devices import find_device
 
-from .job import run_shard
-from .settings import JobSettings, written_by
-from .shards import MakeShard
+from .plan import Plan
+from .protocols import InputT, MakeShard, Say, Task
+from .resume import run_shard
+from .shard_output import ShardOutput
 
-Shards = Iterable[tuple[int, list[Source]]]
+# Shards with their inputs.
+Shards: TypeAlias = Iterable[tuple[int, list[InputT]]]
 
-# A shard whose process died is done again this often: more deaths are its own doing.
+# How often a shard is made again after its process died. If it dies once more, the shard is the cause.
 _RETRIES = 2
 
 
 def _silent(text: str) -> None:
-    """Where the progress inside a shard goes that nobody watches."""
+    """Discards the progress within a shard."""
 
 
-class ShardWorker:
-    """A model in one process, and what it does there.
+class ShardWorker(Generic[InputT]):
+    """A model in one process, and the shards that are made with it.
 
     Args:
         job: What is to be done.
@@ -43,56 +39,61 @@ class ShardWorker:
         place: The working folder, which relative paths of the job start from.
     """
 
-    def __init__(self, job: JobSettings, plan: dict[str, Any], device: str, place: str | None = None) -> None:
+    def __init__(self, job: Task[InputT], plan: Plan, device: str, place: str | None = None) -> None:
         self.job, self.plan, self.device = job, plan, device
-        self._make: MakeShard | None = None
+        self._make: MakeShard[InputT] | None = None
         if place is not None:
             os.chdir(place)
 
-    def load(self) -> MakeShard:
+    def load(self) -> MakeShard[InputT]:
         """Loads the model, unless it is loaded.
 
         Raises:
             GenerationError: It cannot be loaded, or is not the one that was planned with.
         """
         if self._make is None:
-            loaded = self.job.load_model(self.device)
-            _check_planned(self.job, self.plan, loaded.facts)
-            self._make = self.job.maker(loaded, self.plan)
+            self._make = self.job.load(self.device, self.plan)
         return self._make
 
     def ready(self) -> None:
         """Loads the model; returns nothing that would have to travel."""
         self.load()
 
-    def run(
-        self, folder: Path, plan: dict[str, Any], shard: int, sources: list[Source], say: Callable[[str], Any] = _silent
-    ) -> None:
+    def run(self, folder: Path, plan: Plan, shard: int, sources: list[InputT], say: Say = _silent) -> None:
         """Makes and commits a shard."""
         run_shard(folder, plan, shard, sources, self.load(), say)
 
-    def sample(self, sources: list[Source]) -> tuple[ShardOutput, float]:
+    def sample(self, sources: list[InputT]) -> tuple[ShardOutput, float]:
         """What comes of some inputs, committed nowhere, and the seconds that it took."""
         make, started = self.load(), time.monotonic()
         output = make(sources, _silent)
         return output, time.monotonic() - started
 
 
-def _check_planned(job: JobSettings, plan: dict[str, Any], facts: ModelFacts) -> None:
-    """Makes sure that the model as loaded is what its files said when the job was planned."""
-    found = {
-        **written_by(facts),
-        **effective_settings(facts.generation_config, job.given, job.corrects),
-        "device": facts.device.type,
-    }
-    planned = {**plan["configuration"], "device": plan["job"]["device"]}
-    if other := [f"{name} was {planned[name]}, now {now}" for name, now in found.items() if planned[name] != now]:
-        raise GenerationError(
-            f"The model is not the one that was planned with ({'; '.join(other)}): run the same command again."
-        )
+class Executor(Protocol[InputT]):
+    """Where shards are made. What is made is the same everywhere."""
+
+    @property
+    def workers(self) -> int:
+        """How many processes make shards side by side."""
+
+    def device(self) -> str | None:
+        """The kind of device, "cpu" or "cuda"; None: the one that the job names, in this process."""
+
+    def start(self, plan: Plan) -> object:
+        """Loads the model, so that one that cannot be loaded is noticed before anything is written."""
+
+    def run(self, folder: Path, plan: Plan, shards: Shards[InputT], say: Say) -> Iterator[int]:
+        """Makes and commits shards; yields the number of each that is done."""
+
+    def sample(self, plan: Plan, sources: list[InputT]) -> tuple[ShardOutput, float]:
+        """What comes of some inputs, committed nowhere, and the seconds that it took."""
+
+    def close(self) -> None:
+        """Releases what it holds."""
 
 
-class LocalExecutor:
+class LocalExecutor(Generic[InputT]):
     """One shard after the other, in this process.
 
     Args:
@@ -101,38 +102,41 @@ class LocalExecutor:
 
     workers = 1
 
-    def __init__(self, job: JobSettings) -> None:
+    def __init__(self, job: Task[InputT]) -> None:
         self.job = job
-        self._worker: ShardWorker | None = None
+        self._worker: ShardWorker[InputT] | None = None
 
-    def device(self) -> torch.device:
-        """What `--device` says."""
-        return find_device(self.job.device, GenerationError)
+    def device(self) -> str | None:
+        """None: the device that the job names, in this process."""
+        return None
 
-    def start(self, plan: dict[str, Any]) -> ShardWorker:
+    def start(self, plan: Plan) -> ShardWorker[InputT]:
         """Loads the model, unless it is loaded."""
         if self._worker is None:
             self._worker = ShardWorker(self.job, plan, self.job.device)
             self._worker.load()
         return self._worker
 
-    def run(self, folder: Path, plan: dict[str, Any], shards: Shards, say: Callable[[str], Any]) -> Iterator[int]:
+    def run(self, folder: Path, plan: Plan, shards: Shards[InputT], say: Say) -> Iterator[int]:
         """Makes shards; yields the number of each that is done."""
         for shard, sources in shards:
             self.start(plan).run(folder, plan, shard, sources, say)
             yield shard
 
-    def sample(self, plan: dict[str, Any], sources: list[Source]) -> tuple[ShardOutput, float]:
+    def sample(self, plan: Plan, sources: list[InputT]) -> tuple[ShardOutput, float]:
         """What comes of some inputs, committed nowhere, and the seconds that it took."""
         return self.start(plan).sample(sources)
 
+    def close(self) -> None:
+        """Nothing is held."""
 
-class RayExecutor:
+
+class RayExecutor(Generic[InputT]):
     """Shards on all devices of a Ray cluster, a process with its own model to each.
 
     The cluster is the one that the environment names (RAY_ADDRESS), the one that runs on this machine, or one that is
-    started for the job. Every machine needs vigc, and the same paths to pictures, model and output. A process that
-    dies is started again, by Ray, and its shard done again.
+    started for the job. Every machine needs vigc, and the same paths to inputs, model and output. Ray starts a process
+    that died again, and makes its shard again.
 
     Args:
         job: What is to be done.
@@ -141,15 +145,14 @@ class RayExecutor:
         GenerationError: Ray is not installed, or the job cannot be taken to other processes.
     """
 
-    def __init__(self, job: JobSettings) -> None:
+    def __init__(self, job: Task[InputT]) -> None:
         try:
             import ray
         except ImportError as error:
             raise GenerationError(
                 "--engine ray needs Ray, which is not installed: pip install 'vigc[ray]', or take --engine local."
             ) from error
-        if not isinstance(job.model, (str, os.PathLike)):
-            raise GenerationError("With engine='ray' every process loads the model: give its folder or Hub name.")
+        job.check_portable()
         if job.device not in ("auto", "cpu", "cuda"):
             raise GenerationError(f"device {job.device!r}: Ray chooses among devices; give auto, cpu or cuda.")
         self.job, self._ray = job, ray
@@ -172,27 +175,27 @@ class RayExecutor:
             self._connected = True
         return ray.cluster_resources()
 
-    def device(self) -> torch.device:
-        """A GPU if the cluster has one, unless `--device` says otherwise."""
+    def device(self) -> str:
+        """The kind of the cluster's devices: a GPU if the cluster has one, unless `--device` says otherwise."""
         resources = self._cluster()
         if self.job.device == "cuda" and not resources.get("GPU"):
             raise GenerationError("device 'cuda': the Ray cluster has no GPU; take --device cpu.")
-        return torch.device("cuda" if self.job.device != "cpu" and resources.get("GPU") else "cpu")
+        return "cuda" if self.job.device != "cpu" and resources.get("GPU") else "cpu"
 
     @property
     def workers(self) -> int:
         """How many processes: one for each GPU or CPU of the cluster, unless `--workers` says otherwise."""
-        slots = self._cluster().get("GPU" if self.device().type == "cuda" else "CPU", 1)
+        slots = self._cluster().get("GPU" if self.device() == "cuda" else "CPU", 1)
         return self.job.workers or max(1, int(slots))
 
-    def start(self, plan: dict[str, Any]) -> None:
+    def start(self, plan: Plan) -> None:
         """Starts all processes, and waits until one of them has its model."""
         self._start(plan, self.workers)
 
-    def _start(self, plan: dict[str, Any], count: int) -> None:
+    def _start(self, plan: Plan, count: int) -> None:
         if self._actors:
             return
-        kind = self.device().type
+        kind = self.device()
         actor = self._ray.remote(
             # Ray starts a dead process again, and its shard with it.
             max_restarts=-1,
@@ -203,7 +206,7 @@ class RayExecutor:
         self._actors = [actor.remote(self.job, plan, kind, os.getcwd()) for _ in range(count)]
         self._wait([worker.ready.remote() for worker in self._actors])
 
-    def run(self, folder: Path, plan: dict[str, Any], shards: Shards, say: Callable[[str], Any]) -> Iterator[int]:
+    def run(self, folder: Path, plan: Plan, shards: Shards[InputT], say: Say) -> Iterator[int]:
         """Hands shards to processes as they become free; yields the number of each that is done."""
         self.start(plan)
         waiting, shared = iter(shards), self._ray.put(plan)
@@ -223,7 +226,7 @@ class RayExecutor:
             elif not at_work:
                 return
 
-    def sample(self, plan: dict[str, Any], sources: list[Source]) -> tuple[ShardOutput, float]:
+    def sample(self, plan: Plan, sources: list[InputT]) -> tuple[ShardOutput, float]:
         """What comes of some inputs, in a process of its own."""
         self._start(plan, 1)
         reference = self._actors[0].sample.remote(sources)
@@ -251,16 +254,14 @@ class RayExecutor:
             self._ray.shutdown()
 
 
-Executor = LocalExecutor | RayExecutor
+# By the name that `--engine` gives: a new one is a class with the members of `Executor`, and a line here.
+EXECUTORS: dict[str, Callable[[Task[Any]], Executor[Any]]] = {"local": LocalExecutor, "ray": RayExecutor}
 
 
 @contextmanager
-def executor_of(job: JobSettings) -> Iterator[Executor]:
+def executor_of(job: Task[InputT]) -> Iterator[Executor[InputT]]:
     """The executor that a job asks for, until its end."""
-    if job.engine == "local":
-        yield LocalExecutor(job)
-        return
-    executor = RayExecutor(job)
+    executor = EXECUTORS[job.engine](job)
     try:
         yield executor
     finally:

@@ -1,0 +1,114 @@
+"""Look-alikes: images that look like those in a folder, by a perceptual hash that survives resizing and compression."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vigc.errors import GenerationError, ImageError
+from vigc.generation.sources.base import Folder, Source
+from vigc.jobs.plan import Uncompared
+from vigc.processing.confined_paths import printable
+
+from .base import Exclusion, Filter, Needs
+from .hashing import hashed
+
+# Of 64 bits. A copy that was resized or compressed anew differs in a few, another image in about half.
+MAX_DISTANCE = 4
+
+_NAMED = 3
+
+
+class LookAlikes(Filter):
+    """Excludes what looks like an image in given folders.
+
+    Args:
+        folders: The folders.
+        hashes: Where the hashes of their images are kept.
+
+    Raises:
+        GenerationError: A folder holds no image that can be read.
+    """
+
+    needs = Needs.LOOK
+
+    def __init__(self, folders: Sequence[str | os.PathLike[str]], hashes: Path) -> None:
+        super().__init__(folders, hashes)
+        self._folders = [ExcludedPictures(Path(folder), hashes) for folder in folders]
+        self.compared = [Path(folder).name for folder in folders]
+        self.uncompared = {given.name: given.uncompared for given in self._folders if given.unreadable}
+        self.unlisted = {what: count for given in self._folders for what, count in given.unlisted.items()}
+
+    def check(self, source: Source, digest: str | None, look: int | None) -> Exclusion | None:
+        """The first image that it looks like."""
+        return next(filter(None, (given.exclusion(look) for given in self._folders)), None)
+
+
+class ExcludedPictures:
+    """Images in a folder, by what they look like.
+
+    Args:
+        folder: The images.
+        hashes: Where their hashes are kept, a folder to each such folder: thousands of images need not be decoded
+            whenever a job is resumed.
+
+    Attributes:
+        unreadable: Files that nothing can be compared with.
+        unlisted: What lies beside the images and is none, in words, with its count.
+
+    Raises:
+        GenerationError: It holds none that can be read.
+    """
+
+    def __init__(self, folder: Path, hashes: Path) -> None:
+        pictures, count = Folder(folder), 0
+        self.name = printable(folder.resolve().name)
+        self._bands: defaultdict[tuple[int, int], list[tuple[int, str]]] = defaultdict(list)
+        self.unreadable: list[Source] = []
+        place = hashes / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+        for source, (_, look) in hashed(place, pictures, iter(pictures), looks=True):
+            if look is None:
+                self.unreadable.append(source)
+                continue
+            count += 1
+            for band in _bands(look):
+                self._bands[band].append((look, printable(source.name)))
+        self.unlisted = {f"in {self.name}, {what}": count for what, count in pictures.unlisted.items()}
+        if not count:
+            raise GenerationError(
+                f"{str(folder)!r} holds no picture that can be read: {_fault(pictures, self.unreadable[0])}."
+            )
+
+    @property
+    def uncompared(self) -> Uncompared:
+        """How many files nothing could be compared with, and what the first are called."""
+        return {"count": len(self.unreadable), "first": [printable(source.name) for source in self.unreadable[:_NAMED]]}
+
+    def exclusion(self, look: int | None) -> Exclusion | None:
+        """Why an image that looks like this is excluded, or None."""
+        if look is None:
+            return None
+        for band in _bands(look):
+            for other, name in self._bands.get(band, ()):
+                if (look ^ other).bit_count() <= MAX_DISTANCE:
+                    return Exclusion(f"looks like a picture in {self.name}", f"looks like {name} in {self.name}")
+        return None
+
+
+def _fault(pictures: Folder, source: Source) -> str:
+    try:
+        pictures.open(source)
+    except ImageError as error:
+        return str(error)
+    return f"{printable(source.name)!r} could not be read before"
+
+
+def _bands(look: int) -> Iterator[tuple[int, int]]:
+    """Pieces of a hash: two that differ in few bits share one of one more piece than that."""
+    count = MAX_DISTANCE + 1
+    for index in range(count):
+        low, high = 64 * index // count, 64 * (index + 1) // count
+        yield index, (look >> low) & ((1 << (high - low)) - 1)

@@ -1,0 +1,119 @@
+"""Resuming: which shards are left, each made and committed under its lock, and the end, once.
+
+Whatever kills a job, the same command resumes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vigc.errors import BusyError, GenerationError, TransientError
+
+from . import ledger, locks
+from .output_folder import check_output, sweep
+from .plan import Plan
+from .protocols import InputSet, InputT, MakeShard, Say
+from .shards import commit
+
+
+@contextmanager
+def alone(folder: Path, rank: int, world_size: int) -> Iterator[None]:
+    """Makes sure that no other process works as the same rank of the same folder.
+
+    Raises:
+        BusyError: One does.
+    """
+    created, mine = not folder.exists(), f"rank-{rank}-of-{world_size}"
+    check_output(folder)
+    with locks.hold(folder, mine) as free:
+        if not free:
+            raise BusyError(
+                f"{str(folder)!r} is being written by another process of rank {rank} (of {world_size}): "
+                "wait for its end, or give this one a --rank of its own."
+            )
+        try:
+            yield
+        finally:
+            locks.clear(folder, mine)
+            if not (folder / ledger.PLAN).exists():
+                _remove_empty(folder, created)
+
+
+def _remove_empty(folder: Path, created: bool) -> None:
+    """Leaves no trace of a job that was refused before it had a plan."""
+    state = folder / ledger.STATE
+    if state.is_dir() and not any(state.iterdir()):
+        state.rmdir()
+    if created and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def unfinished(
+    folder: Path, plan: Plan, inputs: InputSet[InputT], shards: Iterable[int], passed: Callable[[], Any]
+) -> Iterator[tuple[int, list[InputT]]]:
+    """The shards that are not finished, each with its inputs; `passed` is called for each that is.
+
+    Raises:
+        TransientError: Nothing can be read any more of what the job was begun with.
+    """
+    listed, checked = ledger.Inputs(folder / ledger.INPUTS), False
+    restored = inputs.restorer(folder)
+    for shard in shards:
+        if _is_done(folder, plan, shard):
+            passed()
+            continue
+        if not checked:
+            _check_still_readable(inputs)
+            checked = True
+        yield shard, [restored(record) for record in listed[shard]]
+
+
+def _check_still_readable(inputs: InputSet[InputT]) -> None:
+    try:
+        inputs.check_readable()
+    except TransientError:
+        raise
+    except GenerationError as error:
+        raise TransientError(
+            f"{error} Some could when the job was begun: run the same command again when their place is back."
+        ) from error
+
+
+def run_shard(folder: Path, plan: Plan, shard: int, sources: list[InputT], make: MakeShard[InputT], say: Say) -> None:
+    """Makes and commits one shard. One that another process holds is left to it."""
+    with locks.hold(folder, f"shard-{shard:05d}") as free:
+        # Looked at again: it may have been finished between the first look and the lock.
+        if free and not _is_done(folder, plan, shard):
+            commit(folder, plan, shard, sources, make(sources, say))
+
+
+def _is_done(folder: Path, plan: Plan, shard: int) -> bool:
+    record = ledger.read_shard(folder, shard)
+    return record is not None and record.fingerprint == plan.fingerprint
+
+
+def missing_shards(folder: Path, plan: Plan, shards: Iterable[int] | None = None) -> int:
+    """How many shards are not finished, of all or of some."""
+    asked = range(plan.inputs.shards) if shards is None else shards
+    return sum(not _is_done(folder, plan, shard) for shard in asked)
+
+
+def finish(folder: Path, plan: Plan, write: Callable[[], dict[str, int]]) -> bool:
+    """If all shards are finished, writes what is made from them together, once; returns whether the job is finished.
+
+    Args:
+        folder: The dataset folder.
+        plan: Its plan.
+        write: Writes card and report, and returns figures for the mark of the end.
+    """
+    if missing_shards(folder, plan):
+        return False
+    with locks.hold(folder, "finish", wait=True):
+        if not ledger.is_finished(folder, plan.fingerprint):
+            (folder / ledger.FINISHED).unlink(missing_ok=True)
+            sweep(folder)
+            ledger.write_finished(folder, plan, write())
+    return True

@@ -1,0 +1,83 @@
+"""The commit of a shard: from what its maker returned to the record that vouches for its files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from vigc.hub_cards import TypeFigures
+from vigc.processing.word_diff import words_changed
+
+from . import ledger
+from .counts import NO_PAIR, UNREADABLE, Reason
+from .plan import Plan
+from .protocols import Input, Record
+from .records import ShardRecord
+from .shard_output import ShardOutput
+
+
+def commit(folder: Path, plan: Plan, shard: int, sources: Sequence[Input], output: ShardOutput) -> ShardRecord:
+    """Writes a shard: rows by type, then what was skipped or rejected, then the record that vouches for them.
+
+    Raises:
+        RuntimeError: An input, a sample or a row is lost or there twice: nothing is written then.
+    """
+    output.inputs = sum(source.count for source in sources)
+    output.skipped_inputs = sum(map(ledger.inputs_of, output.skipped))
+    record = ShardRecord.copied(
+        output,
+        shard=shard,
+        fingerprint=plan.fingerprint,
+        types={kind: TypeFigures() for kind in plan.configuration.types},
+        licenses=Counter(dict(sorted(Counter(row["license"] or "unknown" for row in output.rows).items()))),
+        reasons=_reasons(output),
+    )
+    _check(record, output)
+    # 1. What vouched for an earlier attempt at this shard goes first.
+    ledger.reopen_shard(folder, shard)
+    # 2. The rows of each type, and what was skipped or rejected.
+    for kind, figures in record.types.items():
+        rows = [row for row in output.rows if row["type"] == kind]
+        if rows:
+            memory, mark = ledger.write_rows(folder, kind, shard, rows)
+            _count_rows(figures, rows, memory, mark.size or 0)
+            record.files[ledger.rows_file(kind, shard)] = mark
+        figures.malformed = sum(reject["type"] == kind for reject in output.rejects)
+    if aside := output.skipped + output.rejects:
+        record.files[ledger.quarantine_file(shard)] = ledger.write_quarantine(folder, shard, aside)
+    # 3. Files of an earlier attempt that this one does not have.
+    ledger.remove_leftovers(folder, record)
+    # 4. The record, last: with it the shard is finished.
+    ledger.write_shard(folder, record)
+    return record
+
+
+def _count_rows(figures: TypeFigures, rows: Sequence[Record], memory: int, size: int) -> None:
+    figures.add(rows, memory, size)
+    changes = [words_changed(row["draft"], row["answer"]) for row in rows]
+    figures.words_out += sum(lost for lost, _ in changes)
+    figures.words_in += sum(gained for _, gained in changes)
+
+
+def _reasons(output: ShardOutput) -> Counter[Reason]:
+    counts: Counter[Reason] = Counter()
+    for aside in output.skipped:
+        counts[Reason(UNREADABLE, aside["reason"])] += ledger.inputs_of(aside)
+    counts.update(Reason(NO_PAIR, aside["reason"]) for aside in output.rejects)
+    return Counter(dict(sorted(counts.items())))
+
+
+def _check(record: ShardRecord, output: ShardOutput) -> None:
+    """Makes sure that every input and sample is accounted for, and that every row is of a type of the plan."""
+    ended = record.images + record.duplicates + record.skipped_inputs + record.bare
+    if ended != record.inputs:
+        raise RuntimeError(f"Shard {record.shard} took in {record.inputs} inputs, but {ended} came out of it.")
+    lost = {row["type"] for row in output.rows} - set(record.types)
+    if lost:
+        raise RuntimeError(f"Shard {record.shard} has rows of the types {lost}, which the plan does not name.")
+    if len({row["id"] for row in output.rows}) < len(output.rows):
+        raise RuntimeError(f"Shard {record.shard} has two rows of one id.")
+    ended = len(output.rows) + len(output.rejects) + record.dropped
+    if ended != output.asked:
+        raise RuntimeError(f"Shard {record.shard} was asked for {output.asked} texts, but {ended} came out of it.")
