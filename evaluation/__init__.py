@@ -2,6 +2,7 @@
 
 from vigc.errors import ConflictError, EvaluationError, JudgeError, TransientError
 
+from .answering import load_answerer
 from .benchmarks import (
     BENCHMARKS,
     Benchmark,
@@ -24,7 +25,6 @@ from .judge import (
     read_rules,
     relative_scores,
 )
-from .models import load_answerer
 from .results import Results, compare_results, read_eval_results
 from .runner import evaluate
 from .training_metrics import written_figures

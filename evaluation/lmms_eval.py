@@ -11,7 +11,7 @@ from typing import Any
 from vigc.errors import EvaluationError
 from vigc.evaluation.benchmarks.base import Question
 
-from .models import load_answerer
+from .answering import load_answerer
 
 # What lmms-eval's tasks ask of `generate`, and models that decode as VIGC does take.
 _DECODING = ("max_new_tokens", "num_beams")
@@ -70,7 +70,6 @@ class Answers:
             device=device or "auto",
             trust_remote_code=trust_remote_code,
         )
-        self._asked = dict(self.answerer.settings)
 
     def generate_until(self, requests: list[Any]) -> list[str]:
         """A text for each request, in their order."""
@@ -91,8 +90,8 @@ class Answers:
             images.append(visuals[0].convert("RGB"))
             questions.append(Question(str(number), str(number), None, task, text, text, None, {}))
         wanted = batch[0][1]
-        self.answerer.settings = {**self._asked, **_settings(wanted)}
-        return [_until(text, wanted.get("until") or []) for text in self.answerer.answer(images, questions)]
+        answerer = self.answerer.with_settings(**_settings(wanted))
+        return [_until(text, wanted.get("until") or []) for text in answerer.answer(images, questions)]
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """Not offered: a corrected answer has no likelihood of its own."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ from tqdm import tqdm
 from vigc.errors import AnnotationError, BusyError, ConflictError, EvaluationError, ImageError
 from vigc.evaluation.benchmarks.base import Benchmark, DataSettings, Predictions, Question, digest_of
 from vigc.evaluation.benchmarks.llava import Judging, LlavaBench
-from vigc.evaluation.benchmarks.predictions import Journal, read_answers
+from vigc.evaluation.benchmarks.predictions import Journal, Prediction, read_answers
 from vigc.evaluation.benchmarks.table import open_benchmark
 from vigc.processing.atomic import atomic_write, sole_writer
 from vigc.processing.bounded_parsing import parse_json, read_json
 from vigc.processing.images import open_image
 
+from .answering import AnsweringModel
 from .intervals import with_intervals
-from .models import Answerer
 from .results import Results, beside, write_results
 
 
@@ -31,7 +31,7 @@ def evaluate(
     data: DataSettings,
     output: str | Path,
     *,
-    model: Answerer | None = None,
+    model: AnsweringModel | None = None,
     predictions: str | Path | None = None,
     batch_size: int = 8,
     judging: Judging | None = None,
@@ -71,20 +71,44 @@ def evaluate(
         questions = benchmark.questions(_has_picture if predictions is None else lambda one: given().are_about(one))
         busy = BusyError(f"Another process is writing {path}: wait for it, or give another --output.")
         with sole_writer(path, busy):
-            run = {"benchmark": name, "data": _data(data), "questions": len(questions), "asked": digest_of(questions)}
+            run = Run(name, _data(data), len(questions), digest_of(questions))
             if model is None:
-                run["predictions"] = given().path.name
+                run = replace(run, answers={"predictions": given().path.name})
                 texts, unasked = given().to(questions)
                 said = _Said(given().model, texts, unasked=unasked)
             else:
                 model = replace(model, settings={"max_new_tokens": benchmark.max_new_tokens, **model.settings})
-                run |= {**model.described(), "batch_size": batch_size}
-                said = _Said(model.name, *_ask(model, questions, path, run, batch_size, overwrite))
+                run = replace(run, answers={**model.described(), "batch_size": batch_size})
+                said = _Said(model.name, *_ask(model, questions, path, run, overwrite))
             if judging is not None and isinstance(benchmark, LlavaBench):
                 benchmark.judge(questions, said.texts, said.by, judging)
             return _finish(benchmark, questions, said, path, run)
     except AnnotationError as error:
         raise EvaluationError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Run:
+    """What decides the answers of an evaluation.
+
+    Args:
+        benchmark: Its name.
+        data: The settings that decide what is asked.
+        questions: How many there are.
+        asked: Their digest.
+        answers: Where answers come from: a model with its settings, or a file.
+    """
+
+    benchmark: str
+    data: Mapping[str, Any]
+    questions: int
+    asked: str
+    answers: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `.run.json` and results record it."""
+        own = {"benchmark": self.benchmark, "data": self.data, "questions": self.questions, "asked": self.asked}
+        return {**own, **self.answers}
 
 
 @dataclass(frozen=True)
@@ -101,9 +125,7 @@ def _has_picture(question: Question) -> bool:
     return question.picture is not None
 
 
-def _finish(
-    benchmark: Benchmark, questions: Sequence[Question], said: _Said, output: Path, run: dict[str, Any]
-) -> Results:
+def _finish(benchmark: Benchmark, questions: Sequence[Question], said: _Said, output: Path, run: Run) -> Results:
     """Scores the answers and writes all files."""
     files = []
     for ending, content in benchmark.submission(questions, said.texts, said.by).items():
@@ -119,12 +141,12 @@ def _finish(
     pictures = len({question.image_id for question in questions})
     counts = {"skipped_images": benchmark.skipped, "unasked_answers": said.unasked}
     results = Results(benchmark.name, said.by, figures, len(questions), pictures, said.aside, output, files, **counts)
-    write_results(results, run, units, benchmark)
+    write_results(results, run.to_json(), units, benchmark)
     return results
 
 
 def _ask(
-    model: Answerer, questions: Sequence[Question], output: Path, run: dict[str, Any], batch_size: int, overwrite: bool
+    model: AnsweringModel, questions: Sequence[Question], output: Path, run: Run, overwrite: bool
 ) -> tuple[Predictions, list[tuple[str, str]]]:
     """The model's answers, those that are there already included, and the questions that were set aside."""
     if all(question.picture is None for question in questions):
@@ -136,18 +158,18 @@ def _ask(
     _claim(run_file, journal_file, run, overwrite)
     journal = Journal(journal_file)
     # Batches are cut from all questions, so that one that is asked again has the same neighbours and the same padding.
-    starts = range(0, len(questions), batch_size)
-    batches = [questions[start : start + batch_size] for start in starts]
+    size = run.answers["batch_size"]
+    batches = [questions[start : start + size] for start in range(0, len(questions), size)]
     waiting = [batch for batch in batches if any(question.id not in journal.known for question in batch)]
-    for batch in tqdm(waiting, desc=str(run["benchmark"]), disable=None):
+    for batch in tqdm(waiting, desc=run.benchmark, disable=None):
         journal.add(_answered(model, batch))
     records = [journal.known[question.id] for question in questions]
-    aside = [(record["question_id"], record["reason"]) for record in records if record["text"] is None]
+    aside = [(record.question_id, record.reason or "") for record in records if record.text is None]
     return journal.predictions(), aside
 
 
-def _answered(model: Answerer, batch: Sequence[Question]) -> list[dict[str, Any]]:
-    """A record per question: its text, or the reason why it has none."""
+def _answered(model: AnsweringModel, batch: Sequence[Question]) -> list[Prediction]:
+    """An answer per question, or the reason why it has none."""
     opened: dict[str, Image.Image] = {}
     reasons: dict[str, str] = {}
     for question in batch:
@@ -159,13 +181,11 @@ def _answered(model: Answerer, batch: Sequence[Question]) -> list[dict[str, Any]
             reasons[question.id] = str(error)
     asked = [question for question in batch if question.id in opened]
     texts = model.answer([opened[question.id] for question in asked], asked) if asked else []
-    found: dict[str, dict[str, str | None]]
-    found = {question.id: {"text": text} for question, text in zip(asked, texts, strict=True)}
-    found |= {key: {"text": None, "reason": reason} for key, reason in reasons.items()}
-    return [{"question_id": question.id, **found[question.id]} for question in batch]
+    found = {question.id: text for question, text in zip(asked, texts, strict=True)}
+    return [Prediction(question.id, found.get(question.id), reasons.get(question.id)) for question in batch]
 
 
-def _claim(run_file: Path, journal_file: Path, run: dict[str, Any], overwrite: bool) -> None:
+def _claim(run_file: Path, journal_file: Path, run: Run, overwrite: bool) -> None:
     """Notes the settings of a run, or refuses to mix its answers with those of another one."""
     if overwrite:
         journal_file.unlink(missing_ok=True)
@@ -176,18 +196,18 @@ def _claim(run_file: Path, journal_file: Path, run: dict[str, Any], overwrite: b
             raise ConflictError(
                 f"{journal_file} is there, but not what it was made with ({error}): --overwrite it."
             ) from error
-        now = parse_json(json.dumps(run))
+        now = parse_json(json.dumps(run.to_json()))
         changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
         if changed:
             told = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in changed)
             raise ConflictError(
                 f"{journal_file} holds answers of another run: {told}. Give another --output, or --overwrite."
             )
-    atomic_write(run_file, f"{json.dumps(run, indent=2)}\n".encode())
+    atomic_write(run_file, f"{json.dumps(run.to_json(), indent=2)}\n".encode())
 
 
 def _data(settings: DataSettings) -> dict[str, Any]:
     """The settings that decide what is asked; folders may move."""
-    kept = {name: value for name, value in asdict(settings).items() if name not in ("data", "images")}
-    synonyms = settings.synonyms
-    return {**kept, "synonyms": None if synonyms is None else synonyms.name}
+    kept = {name: getattr(settings, name) for name in ("split", "prompt", "limit", "seed")}
+    own = {name: value.name if isinstance(value, Path) else value for name, value in settings.own.items()}
+    return {**kept, "synonyms": None, **own}

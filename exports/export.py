@@ -6,37 +6,28 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features
 
 from vigc.errors import ExportError, ImageError, is_transient, reason_of
+from vigc.formats.base import Format, Writing
 from vigc.formats.dataset_files import OwnFiles
-from vigc.formats.layouts import (
-    DPO_FEATURES,
-    FINEVISION_FEATURES,
-    SFT_FEATURES,
-    dpo_records,
-    finevision_record,
-    sft_record,
-)
-from vigc.formats.llava import llava_entry, llava_image
+from vigc.formats.llava import llava_image
 from vigc.formats.preferences import PreferenceRule
+from vigc.formats.table import EXPORTS
 from vigc.processing.atomic import atomic_folder
-from vigc.processing.bounded_parsing import open_parquet
+from vigc.processing.bounded_parsing import JsonObject, open_parquet
 from vigc.processing.confined_paths import leads_into, shown
 from vigc.processing.images import load_picture
+from vigc.processing.rows import ImageCell, Row
 
-FORMATS = ("trl-sft", "trl-dpo", "llava", "finevision")
-LLAVA_FILE = "conversations.json"
-
-_FEATURES = {"trl-sft": SFT_FEATURES, "trl-dpo": DPO_FEATURES, "finevision": FINEVISION_FEATURES}
 # What is read at a time, and the rows of a group that is written: pictures weigh a lot.
 _BATCH = 64
 _FILE_BYTES = 400 * 2**20
@@ -57,20 +48,18 @@ class Exported:
             of a conversation.
         first_unreadable: The first of these pictures, with its reason.
         licenses: How many of the other rows there are of each licence.
-        features: Columns of the parquet files; None for "llava".
         num_bytes: Size of the records in memory.
         download_bytes: Size of the files.
     """
 
     output: Path
-    format: str
+    format: Format
     rows: int = 0
     records: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     unreadable: Counter[str] = field(default_factory=Counter)
     first_unreadable: str | None = None
     licenses: Counter[str] = field(default_factory=Counter)
-    features: Features | None = None
     num_bytes: int = 0
     download_bytes: int = 0
 
@@ -97,7 +86,7 @@ def export_dataset(
         dataset: A folder of parquet files with the columns of generated rows or of rows to train on. Rows of one
             conversation stand together in it.
         output: The folder to write, new or empty. It is there whole or not at all.
-        format: One of `FORMATS`.
+        format: The name of one of `EXPORTS`.
         types: Only rows of these types.
         rule: Which corrections make a pair for "trl-dpo"; by default `PreferenceRule()`.
         pictures: For "llava", whether to write picture files; without them entries name them all the same.
@@ -110,20 +99,20 @@ def export_dataset(
         OSError: The machine is in the way, as on a full disk (`is_transient`), or the folder cannot be written.
     """
     source, target = Path(dataset), Path(output)
-    if format not in FORMATS:
-        raise ExportError(f"format {format!r} is not known: use one of {', '.join(FORMATS)}.")
+    if format not in EXPORTS:
+        raise ExportError(f"format {format!r} is not known: use one of {', '.join(EXPORTS)}.")
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise ExportError(f"{str(target)!r} exists: give a new or empty folder.")
     files = _parquet_files(source)
-    done = Exported(target, format, features=_FEATURES.get(format))
+    done = Exported(target, EXPORTS[format])
     root = Path(image_root) if image_root is not None else source
     own = OwnFiles(str(root))
-    conversations = _conversations(files, types, own, done, embed=pictures or format != "llava")
+    conversations = _conversations(files, types, own, done, embed=pictures or done.format.file is None)
     with atomic_folder(target) as unfinished:
-        if format == "llava":
-            _write_llava(unfinished, conversations, done, pictures)
+        if done.format.file is not None:
+            _write_json(unfinished, done.format.file, conversations, done, pictures)
         else:
-            _write_parquet(unfinished, _records(conversations, done, rule or PreferenceRule()), done)
+            _write_parquet(unfinished, _records(conversations, done, Writing(rule=rule or PreferenceRule())), done)
         if not done.records:
             raise ExportError(_nothing(done, types, root))
         if card is not None:
@@ -162,7 +151,7 @@ def _is_hidden(path: Path) -> bool:
 
 def _conversations(
     files: Sequence[Path], types: Sequence[str] | None, root: OwnFiles, done: Exported, *, embed: bool
-) -> Iterator[list[dict[str, Any]]]:
+) -> Iterator[list[JsonObject]]:
     """The rows of each conversation; a row of none is one by itself."""
     grouped = groupby(enumerate(_rows(files, types)), lambda item: item[1].get("conversation_id") or item[0])
     for name, items in grouped:
@@ -182,7 +171,7 @@ def _rise(turns: Sequence[int | None]) -> bool:
     return len(known) == len(turns) and known == sorted(set(known))
 
 
-def _rows(files: Sequence[Path], types: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+def _rows(files: Sequence[Path], types: Sequence[str] | None) -> Iterator[JsonObject]:
     for path in files:
         file = open_parquet(path)
         for batch in file.iter_batches(batch_size=_BATCH):
@@ -191,7 +180,7 @@ def _rows(files: Sequence[Path], types: Sequence[str] | None) -> Iterator[dict[s
                     yield row
 
 
-def _embed(rows: list[dict[str, Any]], root: OwnFiles, done: Exported) -> bool:
+def _embed(rows: list[JsonObject], root: OwnFiles, done: Exported) -> bool:
     """Puts pictures that a conversation only names into its rows; False, and counted, if one cannot be read."""
     try:
         for row in rows:
@@ -206,30 +195,26 @@ def _embed(rows: list[dict[str, Any]], root: OwnFiles, done: Exported) -> bool:
     return True
 
 
-def _read_picture(name: str | None, root: OwnFiles) -> dict[str, Any]:
+def _read_picture(name: str | None, root: OwnFiles) -> ImageCell:
     """A picture that a row names, as bytes."""
     if not name:
         raise ExportError("a row holds neither a picture's bytes nor its name: write the dataset again.")
     return {"bytes": load_picture(root.confined(name, shown(name)), name=shown(name)).data, "path": None}
 
 
-def _records(
-    conversations: Iterator[list[dict[str, Any]]], done: Exported, rule: PreferenceRule
-) -> Iterator[dict[str, Any]]:
+def _records(conversations: Iterable[Sequence[Row]], done: Exported, how: Writing) -> Iterator[JsonObject]:
+    """The records of all conversations; reasons that stand in place of records are counted."""
     for rows in conversations:
-        if done.format == "trl-dpo":
-            for record in dpo_records(rows, rule):
-                if isinstance(record, str):
-                    done.left_out[record] += 1
-                else:
-                    yield record
-        else:
-            yield sft_record(rows) if done.format == "trl-sft" else finevision_record(rows)
+        for record in done.format.write(rows, how):
+            if isinstance(record, str):
+                done.left_out[record] += 1
+            else:
+                yield record
 
 
-def _write_parquet(folder: Path, records: Iterator[dict[str, Any]], done: Exported) -> None:
+def _write_parquet(folder: Path, records: Iterator[JsonObject], done: Exported) -> None:
     """Records as `data/train-*.parquet`, a new file whenever one is large."""
-    schema = _FEATURES[done.format].arrow_schema
+    schema = cast(Features, done.format.features).arrow_schema
     (folder / "data").mkdir()
     number, batch = 0, _take(records)
     while batch:
@@ -249,24 +234,28 @@ def _write_parquet(folder: Path, records: Iterator[dict[str, Any]], done: Export
         number += 1
 
 
-def _take(records: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+def _take(records: Iterator[JsonObject]) -> list[JsonObject]:
     return list(islice(records, _BATCH))
 
 
-def _write_llava(folder: Path, conversations: Iterator[list[dict[str, Any]]], done: Exported, pictures: bool) -> None:
-    path = folder / LLAVA_FILE
+def _write_json(
+    folder: Path, name: str, conversations: Iterator[list[JsonObject]], done: Exported, pictures: bool
+) -> None:
+    """Records as a JSON list, one a line, with the files of their images under `images/`."""
+    path = folder / name
     with path.open("w", encoding="utf-8") as file:
         for rows in conversations:
-            name = _write_picture(folder / "images", rows[0], pictures)
-            text = json.dumps(llava_entry(rows, name), ensure_ascii=False)
-            file.write(f"{',' if done.records else '['}\n{text}")
-            done.records += 1
+            image = _write_picture(folder / "images", rows[0], pictures)
+            for record in _records([rows], done, Writing(image)):
+                text = json.dumps(record, ensure_ascii=False)
+                file.write(f"{',' if done.records else '['}\n{text}")
+                done.records += 1
         file.write("\n]\n")
         _to_disk(file)
     done.num_bytes = done.download_bytes = path.stat().st_size
 
 
-def _write_picture(folder: Path, row: dict[str, Any], wanted: bool) -> str | None:
+def _write_picture(folder: Path, row: Row, wanted: bool) -> str | None:
     """Writes a row's picture, if that is wanted, under the name that its entry gives; returns the name."""
     name, picture = llava_image(row), row["image"]
     if picture is None:

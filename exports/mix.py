@@ -17,13 +17,14 @@ from datasets import Dataset, concatenate_datasets
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from vigc.errors import AnnotationError, ConflictError, ImageError, MixError, is_transient, reason_of
-from vigc.formats.annotations import LAYOUTS, read_annotations
+from vigc.formats.annotations import read_annotations
 from vigc.formats.chats import is_chat, training_chats
 from vigc.formats.file_forms import JSON_FORMS, stem_of, suffix_of
 from vigc.formats.hf_datasets import load_rows
 from vigc.formats.json_rows import json_form
+from vigc.formats.table import LAYOUTS
 from vigc.processing.atomic import atomic_folder, atomic_write
-from vigc.processing.bounded_parsing import read_json
+from vigc.processing.bounded_parsing import JsonObject, read_json
 from vigc.processing.images import load_picture
 from vigc.processing.rows import TRAIN_FEATURES
 
@@ -96,7 +97,7 @@ class Source:
             raise MixError(f"{files[0]!r} names its pictures: give the folder that they lie in (--image-root).")
         if self.layout not in LAYOUTS:
             raise MixError(f"layout {self.layout!r} is not known: use one of {', '.join(LAYOUTS)}.")
-        sets = [files] if self.layout in ("okvqa", "vqav2") else [[path] for path in files]
+        sets = [files] if LAYOUTS[self.layout].lists else [[path] for path in files]
         # Absolute, so that a mixture which only names its pictures can be read from anywhere.
         images = Path(self.images).resolve()
         return [read_annotations(given, images, layout=self.layout, type=self.type).rows for given in sets]
@@ -148,8 +149,8 @@ class Mixture:
     """
 
     rows: Dataset
-    manifest: dict[str, Any]
-    instances: list[dict[str, Any]]
+    manifest: JsonObject
+    instances: list[JsonObject]
     num_bytes: int = 0
     download_bytes: int = 0
 
@@ -166,8 +167,8 @@ def mix(request: MixRequest) -> Mixture:
         raise MixError(f"images={request.images!r} is not known: use one of {', '.join(IMAGES)}.")
     rows = request.base.read()
     start = {"name": request.base.name, "fingerprint": content_fingerprint(rows), **_counts(rows)}
-    steps: list[dict[str, Any]] = []
-    instances: list[dict[str, Any]] = []
+    steps: list[JsonObject] = []
+    instances: list[JsonObject] = []
     if request.extra is not None:
         name = request.extra.name
         extra = request.extra.read(name=name, text=request.text)
@@ -214,7 +215,7 @@ def write_mixture(
     return True
 
 
-def _counts(rows: Dataset) -> dict[str, Any]:
+def _counts(rows: Dataset) -> JsonObject:
     instances = dict(zip(rows["conversation_id"][:], rows["type"][:], strict=True))
     licenses = Counter(one or "unknown" for one in rows["license"][:])
     return {
@@ -254,7 +255,7 @@ def _write_rows(folder: Path, mixture: Mixture) -> None:
         number += 1
 
 
-def _with_pictures(batch: pa.Table) -> list[dict[str, Any]]:
+def _with_pictures(batch: pa.Table) -> list[JsonObject]:
     rows = batch.to_pylist()
     for row in rows:
         picture = row["image"]

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from datasets import Dataset, Features, Image, concatenate_datasets
 
 from vigc.errors import MixError
+from vigc.processing.bounded_parsing import JsonObject
 from vigc.processing.instructions_vigc import instruction_type
 from vigc.processing.rows import TRAIN_FEATURES
 
@@ -35,7 +36,7 @@ class Mixed(NamedTuple):
     """The rows of a mixture, and what was taken from where (JSON)."""
 
     rows: Dataset
-    record: dict[str, Any]
+    record: JsonObject
 
 
 def training_rows(rows: Dataset, *, name: str = "", text: str = "answer") -> Dataset:
@@ -80,22 +81,29 @@ def _training_texts(batch: dict[str, list[Any]], places: list[int], *, text: str
         given, weights = batch.get("answers", nothing)[index] or [], batch.get("weights", nothing)[index]
         if text == "draft" or (not given and "answer" in batch):
             given, weights = [batch[text][index]], None
-        if weights and len(weights) != len(given):
-            raise MixError(
-                f"row {place} of {name or 'a data set'} has {len(weights)} weights for {len(given)} answers."
-            )
-        kept = [at for at, answer in enumerate(given) if isinstance(answer, str) and answer.strip()]
-        answers = [given[at] for at in kept]
-        if not answers:
-            raise MixError(
-                f"row {place} of {name or 'a data set'} has no {text}: leave it out, or take the other text."
-            )
+        answers, weights = _without_empty(given, weights, f"row {place} of {name or 'a data set'}", text)
         made["answers"].append(answers)
-        made["weights"].append([weights[at] for at in kept] if weights else None)
+        made["weights"].append(weights)
     ids = zip(places, batch.get("conversation_id", nothing), batch.get("id", nothing), strict=True)
     own = [conversation or one or f"row-{place}" for place, conversation, one in ids]
     made["conversation_id"] = [f"{name}/{one}" for one in own] if name else own
     return made
+
+
+def _without_empty(
+    given: list[Any], weights: list[float] | None, place: str, text: str
+) -> tuple[list[str], list[float] | None]:
+    """The answers of a row that are not empty, with their weights where it has any.
+
+    Raises:
+        MixError: Weights that do not fit the answers, or no answer is left; it names the row by `place`.
+    """
+    if weights and len(weights) != len(given):
+        raise MixError(f"{place} has {len(weights)} weights for {len(given)} answers.")
+    kept = [at for at, answer in enumerate(given) if isinstance(answer, str) and answer.strip()]
+    if not kept:
+        raise MixError(f"{place} has no {text}: leave it out, or take the other text.")
+    return [given[at] for at in kept], [weights[at] for at in kept] if weights else None
 
 
 def add_rows(

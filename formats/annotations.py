@@ -22,33 +22,19 @@ from typing import Any, NamedTuple, TypeGuard
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from vigc.errors import AnnotationError, ImagePathError, LayoutError, short
+from vigc.processing.bounded_parsing import JsonObject
 from vigc.processing.confined_paths import ListedFolder
 from vigc.processing.image_names import spellings, unusable
 from vigc.processing.instructions_vigc import instruction_type
 from vigc.processing.rows import TRAIN_FEATURES
 
-from .annotation_layouts import Pair, read_aokvqa, read_llava, read_stable_llava, read_vigc, read_vigc_aokvqa, read_vqa
+from .base import Format, Pair, PairReader
 from .file_forms import stem_of
 from .json_rows import stream_entries
+from .table import LAYOUTS
 
 logger = logging.getLogger(__name__)
 
-_ONE_FILE: dict[str, Callable[[Any], Iterator[Pair]]] = {
-    "llava": read_llava,
-    "vigc": read_vigc,
-    "vigc-aokvqa": read_vigc_aokvqa,
-    "aokvqa": read_aokvqa,
-    "stable-llava": read_stable_llava,
-}
-_TWO_FILES = ("okvqa", "vqav2")
-LAYOUTS = (*_ONE_FILE, *_TWO_FILES)
-_TYPES = {
-    "vigc-aokvqa": "aokvqa",
-    "aokvqa": "aokvqa",
-    "okvqa": "okvqa",
-    "vqav2": "vqav2",
-    "stable-llava": "conversation",
-}
 _LLAVA_TYPES = ("conversation", "detail", "complex")
 
 _BATCH = 2_000
@@ -128,7 +114,7 @@ def stream_annotations(
     return IterableDataset.from_generator(_stream, features=TRAIN_FEATURES, gen_kwargs={"reading": reading})
 
 
-def _stream(reading: Callable[[], _Reading]) -> Iterator[dict[str, Any]]:
+def _stream(reading: Callable[[], _Reading]) -> Iterator[JsonObject]:
     yield from reading().rows()
 
 
@@ -138,7 +124,7 @@ class _Reading:
 
     files: list[Path]
     images: Path
-    layout: str
+    layout: Format
     type: str
     source: str
     license: str | None
@@ -160,16 +146,17 @@ class _Reading:
         if layout not in LAYOUTS:
             raise ValueError(f"layout {layout!r} is not known: use one of {', '.join(LAYOUTS)}.")
         paths = [Path(file) for file in ([files] if isinstance(files, (str, os.PathLike)) else files)]
-        wanted = 2 if layout in _TWO_FILES else 1
+        format = LAYOUTS[layout]
+        wanted = len(format.lists) or 1
         if len(paths) != wanted:
             which = "its questions and its annotations" if wanted == 2 else "one file"
             raise ValueError(f"layout {layout!r} is read from {which}, but {len(paths)} files are given.")
         if not Path(images).is_dir():
             raise ValueError(f"{str(images)!r} is not a folder: give the folder of the pictures that {paths[0]} names.")
-        kind = type or _TYPES.get(layout) or _type_of(paths[0])
-        return cls(paths, Path(images), layout, instruction_type(kind).name, source or stem_of(paths[0]), license)
+        kind = type or format.task or _type_of(paths[0])
+        return cls(paths, Path(images), format, instruction_type(kind).name, source or stem_of(paths[0]), license)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[JsonObject]:
         """Training rows, pictures as paths."""
         path, found = self.files[0], 0
         for index, pairs in self._pairs():
@@ -187,22 +174,28 @@ class _Reading:
 
     def _pairs(self) -> Iterator[tuple[int, Iterator[Pair]]]:
         """Index and pairs of each entry."""
-        if self.layout in _ONE_FILE:
-            read = _ONE_FILE[self.layout]
-            for index, entry in enumerate(stream_entries(self.files[0])):
-                yield index, read(entry)
+        read = self.layout.pairs
+        if read is None:
+            raise AssertionError("layouts are those with a reader of pairs")
+        if self.layout.lists:
+            yield from self._pairs_of_two(read)
             return
-        questions, annotated = self.files
-        annotations = self._annotations(annotated)
+        for index, entry in enumerate(stream_entries(self.files[0])):
+            yield index, read(entry)
+
+    def _pairs_of_two(self, read: PairReader) -> Iterator[tuple[int, Iterator[Pair]]]:
+        """Index and pairs of each question, with its annotation from the other file."""
+        (questions, annotated), (asked, answered) = self.files, self.layout.lists
+        annotations = self._annotations(annotated, answered)
         match = re.search(r"(train|val|test)(2014|2015|2017)", stem_of(questions))
-        read_two = read_vqa(self.layout, match[0] if match else None)
-        for index, entry in enumerate(stream_entries(questions, "questions")):
+        subset = match[0] if match else None
+        for index, entry in enumerate(stream_entries(questions, asked)):
             question_id = entry.get("question_id") if isinstance(entry, dict) else None
             annotation = annotations.pop(question_id, None) if _is_id(question_id) else None
             if annotation is None:
                 reason = f"'question_id' {question_id!r} has no annotation in {annotated}, or occurs twice."
                 raise AnnotationError(questions, reason, index)
-            yield index, read_two(entry, annotation)
+            yield index, read({"question": entry, "annotation": annotation}, subset)
         if annotations:
             first = next(iter(annotations))
             raise AnnotationError(
@@ -211,9 +204,9 @@ class _Reading:
                 "do not belong together.",
             )
 
-    def _annotations(self, path: Path) -> dict[int | str, Any]:
+    def _annotations(self, path: Path, key: str) -> dict[int | str, Any]:
         annotations: dict[int | str, Any] = {}
-        for index, entry in enumerate(stream_entries(path, "annotations")):
+        for index, entry in enumerate(stream_entries(path, key)):
             question_id = entry.get("question_id") if isinstance(entry, dict) else None
             if not _is_id(question_id) or question_id in annotations:
                 raise AnnotationError(path, f"'question_id' is {question_id!r}: each annotation needs its own.", index)
@@ -234,7 +227,7 @@ class _Reading:
                 return found
         return None
 
-    def _row(self, index: int, pair: Pair, picture: Path) -> dict[str, Any]:
+    def _row(self, index: int, pair: Pair, picture: Path) -> JsonObject:
         return {
             "image": {"bytes": None, "path": str(picture)},
             "image_id": pair.image_id,

@@ -11,13 +11,14 @@ from typing import Any
 from datasets import Dataset, Features, Image, List
 
 from vigc.errors import LayoutError, short
-from vigc.processing.bounded_parsing import parse_json
+from vigc.processing.bounded_parsing import JsonObject, parse_json
 from vigc.processing.image_names import spellings
 from vigc.processing.instructions_vigc import instruction_type
-from vigc.processing.rows import TRAIN_FEATURES
+from vigc.processing.rows import TRAIN_FEATURES, ImageCell, Row
 
-from .layouts import rows_from_finevision, rows_from_trl
+from .finevision import RATINGS, rows_from_finevision
 from .llava import rows_from_llava
+from .trl import rows_from_trl
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ TEXT_COLUMNS = ("conversations", "messages", "prompt", "texts")
 CHAT_COLUMNS = (
     *(*TEXT_COLUMNS, "completion", "chosen", "rejected"),
     *("id", "image_id", "source", "data_source", "license", "type"),
-    *(f"{name}_ratings" for name in ("relevance", "image_correspondence", "visual_dependency", "formatting")),
+    *(f"{name}_ratings" for name in RATINGS),
 )
 _PICTURES = ("image", "images")
 _FEATURES = Features({**TRAIN_FEATURES, "image": Image(decode=False)})
@@ -39,7 +40,7 @@ def is_chat(columns: Collection[str]) -> bool:
     return bool(set(TEXT_COLUMNS) & set(columns)) and "question" not in columns
 
 
-def rows_of_chat(record: Any, *, conversation_id: str, type: str | None = None) -> list[dict[str, Any]]:
+def rows_of_chat(record: Any, *, conversation_id: str, type: str | None = None) -> list[JsonObject]:
     """The rows of a conversation in LLaVA's form (`conversations`), FineVision's (`texts`) or TRL's (`messages`, ...).
 
     Args:
@@ -122,7 +123,7 @@ def training_chats(rows: Dataset, *, type: str | None = None, name: str = "", ro
 def _training_rows(
     batch: dict[str, list[Any]], places: list[int], *, column: str, type: str | None, name: str, root: Path | None
 ) -> dict[str, list[Any]]:
-    made: list[dict[str, Any]] = []
+    made: list[JsonObject] = []
     for index, place in enumerate(places):
         record = {key: values[index] for key, values in batch.items()}
         picture = _picture(record.pop(column), root)
@@ -141,7 +142,7 @@ def _training_rows(
     return {key: [row.get(key) for row in made] for key in _FEATURES}
 
 
-def _picture(value: Any, root: Path | None) -> dict[str, Any] | None:
+def _picture(value: Any, root: Path | None) -> ImageCell | None:
     """The one picture of a record; None if it has none, or several."""
     if isinstance(value, list):
         value = value[0] if len(value) == 1 else None
@@ -166,7 +167,7 @@ def _under(root: Path, name: str) -> Path:
     return next((path for path in paths if path.exists()), paths[0])
 
 
-def names_of_pictures(record: Mapping[str, Any]) -> Iterable[Any]:
+def names_of_pictures(record: Row) -> Iterable[Any]:
     """What a record of a JSON file names as its pictures: `image`, or the entries of `images`."""
     value = record.get("image") if record.get("image") is not None else record.get("images")
     found = value if isinstance(value, list) else [] if value is None else [value]

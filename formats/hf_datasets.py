@@ -16,6 +16,7 @@ from datasets import Dataset, DatasetBuilder
 from vigc.errors import DatasetError, ImagePathError
 from vigc.processing.bounded_parsing import features_of, open_parquet
 from vigc.processing.confined_paths import shown
+from vigc.processing.rows import Row
 
 from .dataset_files import OwnFiles, confined_builder, is_folder_of_pictures
 from .local_datasets import file_rows, is_saved, saved_rows
@@ -179,7 +180,7 @@ def _paths(values: pa.Array) -> Iterator[tuple[int, str | None]]:
         yield from enumerate(None if has else path for path, has in zip(paths, held, strict=True))
 
 
-def _absolute(row: dict[str, Any], columns: Sequence[str], own: OwnFiles) -> dict[str, Any]:
+def _absolute(row: Row, columns: Sequence[str], own: OwnFiles) -> Row:
     return {name: _with_paths(row[name], own) for name in columns}
 
 

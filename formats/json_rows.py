@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from vigc.errors import AnnotationError, cut
-from vigc.processing.bounded_parsing import parse_json
+from vigc.processing.bounded_parsing import JsonObject, parse_json
 
 from .file_forms import DAMAGED_GZIP, Form, form_of, opened
 from .json_stream import MAX_VALUE, JsonReader, is_text, naming_trouble
@@ -111,7 +111,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
         yield place, row
 
 
-def _only_row(path: Path) -> dict[str, Any] | None:
+def _only_row(path: Path) -> JsonObject | None:
     """The row of a file that holds one, on one line; None if it is an object of another sort."""
     ((_, row), *more) = [item for item, _ in zip(_read_lines(path), range(2), strict=False)]
     return row if isinstance(row, dict) and not more else None

@@ -1,16 +1,19 @@
-"""LLaVA's conversations to rows and back. An entry that is read and not changed is written again as it was."""
+"""LLaVA's conversations, read and written. An entry that is read and not changed is written again as it was."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from vigc.errors import LayoutError, short
-from vigc.processing.bounded_parsing import parse_json
+from vigc.processing.bounded_parsing import JsonObject, parse_json
 from vigc.processing.image_names import name_for_id
+from vigc.processing.rows import ImageCell, Row
 
+from .base import Format, Pair, Writing
+from .fields import as_object, text_field
 from .image_marks import IMAGE_MARK, around, filled_turns, marked, unmarked, without_marks
 
 ASKS, REPLIES = ("human", "user"), ("gpt", "assistant")
@@ -21,25 +24,25 @@ class LlavaPair(NamedTuple):
 
     question: str
     answer: str
-    extra: dict[str, Any]
+    extra: JsonObject
 
 
 def rows_from_llava(
-    entry: Any,
+    record: Any,
     *,
     conversation_id: str,
     type: str,
-    source: str,
+    source: str = "",
     license: str | None = None,
-    image: Mapping[str, Any] | None = None,
-) -> list[dict[str, Any]]:
+    image: ImageCell | None = None,
+) -> list[JsonObject]:
     """One entry of a LLaVA file, `{id, image, conversations: [{from, value}]}`, as rows of `TRAIN_FEATURES`.
 
     A row is a question with the answer that follows it. All else (fields, ids of whatever kind, turns outside a pair,
     the place of the image mark) goes into `extra`, from where [`llava_entry`] takes it.
 
     Args:
-        entry: The entry, as JSON was parsed.
+        record: The entry, as JSON was parsed.
         conversation_id: Names the entry among all; ids of published files repeat.
         type: The type of instruction.
         source: Name of the data set.
@@ -49,8 +52,8 @@ def rows_from_llava(
     Raises:
         LayoutError: The entry is of another layout, or holds no question with an answer.
     """
-    pairs = llava_pairs(entry)
-    name = entry.get("image")
+    pairs = llava_pairs(record)
+    name = record.get("image")
     return [
         {
             "image": image,
@@ -67,6 +70,30 @@ def rows_from_llava(
         }
         for turn, pair in enumerate(pairs)
     ]
+
+
+def read_llava(entry: Any, subset: str | None = None) -> Iterator[Pair]:
+    """LLaVA-150K: `{id, image, conversations: [{from, value}]}`, human and gpt in turns, one pair for each two.
+
+    Stricter than [`llava_pairs`], since a turn that is in no pair would not be trained on.
+    """
+    record = as_object(entry)
+    image = record.get("image")
+    if image is not None:
+        text_field(record, "image")
+    turns = record.get("conversations")
+    if not isinstance(turns, list) or not turns or len(turns) % 2:
+        count = f"has {len(turns)} entries" if isinstance(turns, list) else f"is {short(turns)}"
+        raise LayoutError(f"'conversations' {count}: questions and answers in turns are expected.")
+    for index, turn in enumerate(turns):
+        speaker = turn.get("from") if isinstance(turn, dict) else None
+        wanted, names = (("human", ASKS), ("gpt", REPLIES))[index % 2]
+        if speaker not in names:
+            raise LayoutError(f"'conversations[{index}].from' is {short(speaker)}: it is {wanted}'s turn.")
+        text_field(turn, "value", f"conversations[{index}].value")
+    pictures = () if image is None else (image,)
+    for number, (question, answer, extra) in enumerate(llava_pairs(record)):
+        yield Pair(pictures, image_id_of(image or ""), question, [answer], number, extra)
 
 
 def llava_pairs(entry: Any) -> list[LlavaPair]:
@@ -90,7 +117,7 @@ def llava_pairs(entry: Any) -> list[LlavaPair]:
         if not question or not answer:
             which, value = ("question", human["value"]) if not question else ("answer", gpt["value"])
             raise LayoutError(f"the {which} of pair {turn} in 'conversations' is {short(value)}, which says nothing")
-        extra: dict[str, Any] = {"layout": "llava", "record": record}
+        extra: JsonObject = {"layout": "llava", "record": record}
         extra["human"] = {**human, "value": around(human["value"], question, odd=human is not marks)}
         extra["gpt"] = {**gpt, "value": around(gpt["value"], answer, odd=True)}
         if marks is not None and marks is not found[0][1]:
@@ -103,7 +130,7 @@ def llava_pairs(entry: Any) -> list[LlavaPair]:
     return pairs
 
 
-def llava_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[str, Any]:
+def llava_entry(rows: Sequence[Row], image: str | None) -> JsonObject:
     """The entry of one conversation's rows: that which they were read from, with their texts, or a new one.
 
     Args:
@@ -113,7 +140,7 @@ def llava_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[st
     extras = [read_extra(row) for row in rows]
     if extras[0].get("layout") != "llava":
         return _new_entry(rows, image)
-    turns: list[tuple[dict[str, Any], str | None]] = []
+    turns: list[tuple[JsonObject, str | None]] = []
     for row, extra in zip(rows, extras, strict=True):
         turns += [(turn, None) for turn in extra.get("before", [])]
         turns += [(extra["human"], row["question"]), (extra["gpt"], answer_of(row))]
@@ -134,23 +161,23 @@ def llava_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[st
     }
 
 
-def llava_image(row: Mapping[str, Any]) -> str | None:
+def llava_image(row: Row) -> str | None:
     """The picture's name in the entry that a row was read from; None if it was not read from one."""
     extra = read_extra(row)
     return extra["record"].get("image") if extra.get("layout") == "llava" else None
 
 
-def read_extra(row: Mapping[str, Any]) -> dict[str, Any]:
+def read_extra(row: Row) -> JsonObject:
     """A row's `extra`, parsed; empty where there is none."""
     return parse_json(row["extra"]) if row.get("extra") else {}
 
 
-def answer_of(row: Mapping[str, Any]) -> str:
+def answer_of(row: Row) -> str:
     """What a row answers: the corrected answer, or of a row to train on the first one given."""
     return row["answer"] if row.get("answer") is not None else row["answers"][0]
 
 
-def _in_turns(turns: Any) -> tuple[list[tuple[list[Any], dict[str, Any], dict[str, Any]]], list[Any]]:
+def _in_turns(turns: Any) -> tuple[list[tuple[list[Any], JsonObject, JsonObject]], list[Any]]:
     """(what stands before it, question, answer) of each pair, and what stands after the last."""
     if not isinstance(turns, list):
         raise LayoutError(f"'conversations' is {short(turns)}, but a list of turns is expected")
@@ -160,7 +187,7 @@ def _in_turns(turns: Any) -> tuple[list[tuple[list[Any], dict[str, Any], dict[st
             raise LayoutError(f"'conversations[{index}].value' is {short(value)}, but text is expected")
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise LayoutError(f"'conversations[{index}].value' {short(value)} holds half a character: write it anew")
-    pairs: list[tuple[list[Any], dict[str, Any], dict[str, Any]]] = []
+    pairs: list[tuple[list[Any], JsonObject, JsonObject]] = []
     before: list[Any] = []
     index = 0
     while index < len(turns):
@@ -176,7 +203,7 @@ def _in_turns(turns: Any) -> tuple[list[tuple[list[Any], dict[str, Any], dict[st
     return pairs, before
 
 
-def _new_entry(rows: Sequence[Mapping[str, Any]], image: str | None) -> dict[str, Any]:
+def _new_entry(rows: Sequence[Row], image: str | None) -> JsonObject:
     first = rows[0]
     identity = first.get("conversation_id") or first.get("id") or first["image_id"]
     known = {name: first.get(name) for name in ("image_id", "type", "source", "license", "model")}
@@ -195,3 +222,21 @@ def image_id_of(name: str) -> str:
     stem = PurePosixPath(name_for_id(name)).stem
     last = stem.rsplit("_", 1)[-1]
     return last if last.isdigit() else stem
+
+
+def _write(rows: Sequence[Row], how: Writing) -> Iterator[JsonObject]:
+    yield llava_entry(rows, how.image)
+
+
+LLAVA = Format(
+    "llava",
+    "LLaVA's JSON",
+    _write,
+    pairs=read_llava,
+    rows=rows_from_llava,
+    file="conversations.json",
+    note=(
+        "`conversations.json` is a list of `{id, image, conversations: [{from, value}]}`; pictures are named relative "
+        "to `images/`."
+    ),
+)

@@ -10,14 +10,14 @@ import datasets
 from datasets import Dataset, load_dataset
 
 from vigc.errors import cut
-from vigc.processing.bounded_parsing import read_json
+from vigc.processing.bounded_parsing import JsonObject, read_json
 
 from .file_forms import JSON_FORMS, Form, suffix_of
 from .json_rows import json_form
 
 _STATE, _PARTS = "state.json", "dataset_dict.json"
 # What has no mark of its own in the content.
-_BY_SUFFIX: dict[str, tuple[str, dict[str, Any]]] = {
+_BY_SUFFIX: dict[str, tuple[str, dict[str, str]]] = {
     ".csv": ("csv", {}),
     ".tsv": ("csv", {"sep": "\t"}),
     ".tar": ("webdataset", {}),
@@ -38,7 +38,7 @@ def file_rows(path: Path, split: str, cache: Path) -> Dataset:
     if split != "train":
         raise ValueError(f"{str(path)!r} is one file, which has the split 'train' and no {split!r}.")
     form = json_form(path)
-    module: tuple[str, dict[str, Any]] | None = _BY_SUFFIX.get(suffix_of(path))
+    module: tuple[str, dict[str, str]] | None = _BY_SUFFIX.get(suffix_of(path))
     if form in (Form.PARQUET, Form.ARROW):
         module = form.value, {}
     elif form in JSON_FORMS:
@@ -111,7 +111,7 @@ def _is_plain(name: str) -> bool:
     return name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> JsonObject:
     try:
         value = read_json(path)
     except FileNotFoundError as error:
@@ -123,6 +123,6 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-def _listed(state: dict[str, Any], name: str) -> list[Any]:
+def _listed(state: JsonObject, name: str) -> list[Any]:
     value = state.get(name) or []
     return value if isinstance(value, list) else [value]

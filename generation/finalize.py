@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from vigc.errors import GenerationError, first_line
 from vigc.generation.report.page import write_report
-from vigc.generation.sources.base import printable
 from vigc.hub_cards import DatasetFacts, compares_drafts, write_dataset_card
 from vigc.jobs import Outcome, Plan, Totals, ledger
 from vigc.jobs.plan import Uncompared
@@ -22,6 +21,7 @@ from vigc.jobs.protocols import Record
 from vigc.jobs.verify import Inspection
 from vigc.processing import GENERATED_FEATURES
 from vigc.processing.bounded_parsing import open_parquet
+from vigc.processing.confined_paths import printable
 
 _LISTED = 1000
 # What the mark of the end records.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vigc.errors import PushError
-from vigc.processing.bounded_parsing import parse_json, read_json
+from vigc.processing.bounded_parsing import JsonObject, parse_json, read_json
 from vigc.processing.model_folder import is_model_type_of_transformers
 
 CONFIG = "config.json"
@@ -119,7 +119,7 @@ def _imported(source: str) -> Iterator[str]:
         yield f"{match[1] or match[2]}.py"
 
 
-def _read(files: Mapping[str, Path], name: str) -> dict[str, Any]:
+def _read(files: Mapping[str, Path], name: str) -> JsonObject:
     if name not in files:
         return {}
     try:
@@ -131,7 +131,7 @@ def _read(files: Mapping[str, Path], name: str) -> dict[str, Any]:
     return found
 
 
-def _map(config: Mapping[str, Any]) -> dict[str, Any]:
+def _map(config: Mapping[str, Any]) -> JsonObject:
     found = config.get("auto_map")
     return found if isinstance(found, dict) else {}
 

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vigc.errors import MAX_REASON, cut
 from vigc.processing import INSTRUCTION_TYPES
+from vigc.processing.bounded_parsing import JsonObject
 from vigc.processing.rows import is_edited
 
 from .licences import licence_metadata, licence_of
@@ -173,7 +174,7 @@ def write_dataset_card(
     return path
 
 
-def _configs(types: list[str]) -> list[dict[str, Any]]:
+def _configs(types: list[str]) -> list[JsonObject]:
     """A configuration for all types together, the default, and one for each."""
     everything = [{"split": "train", "path": [f"{kind}/train-*.parquet" for kind in types]}]
     each = [
@@ -182,7 +183,7 @@ def _configs(types: list[str]) -> list[dict[str, Any]]:
     return [{"config_name": "default", "data_files": everything, "default": True}, *each]
 
 
-def _dataset_infos(features: Features, types: Mapping[str, TypeFigures]) -> list[dict[str, Any]]:
+def _dataset_infos(features: Features, types: Mapping[str, TypeFigures]) -> list[JsonObject]:
     """Columns and sizes of each configuration; with them `load_dataset` notices that a cached copy is out of date."""
     figures = {"default": sum(types.values(), TypeFigures()), **types}
     infos = []

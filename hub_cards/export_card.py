@@ -13,13 +13,6 @@ from vigc.formats.preferences import PreferenceRule
 from .cards import render, size_category
 from .licences import licence_metadata, licence_of
 
-_TITLES = {
-    "trl-sft": "chats for TRL's `SFTTrainer`",
-    "trl-dpo": "preference pairs for TRL's `DPOTrainer`",
-    "llava": "LLaVA's JSON",
-    "finevision": "FineVision's columns",
-}
-
 
 def write_export_card(folder: Path, done: Exported, *, source: str, rule: PreferenceRule) -> Path:
     """Writes the card of an export, with the metadata that `load_dataset` reads, as `folder/README.md`.
@@ -37,11 +30,11 @@ def write_export_card(folder: Path, done: Exported, *, source: str, rule: Prefer
         size_categories=[size_category(done.records)],
         tags=["vigc", "synthetic", "visual-instruction-tuning"],
     )
-    if done.features is not None:
+    if done.format.features is not None:
         splits = SplitDict()
         splits.add(SplitInfo("train", num_bytes=done.num_bytes, num_examples=done.records))
         info = DatasetInfo(
-            features=done.features,
+            features=done.format.features,
             splits=splits,
             download_size=done.download_bytes,
             dataset_size=done.num_bytes,
@@ -54,7 +47,6 @@ def write_export_card(folder: Path, done: Exported, *, source: str, rule: Prefer
         metadata=data.to_yaml(),
         done=done,
         name=done.output.resolve().name,
-        title=_TITLES[done.format],
         source=source,
         rule=rule,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 # Of the Hub's identifiers those that pictures, texts and models usually have; any other is `other` with its name.
 _IDENTIFIERS = {
@@ -15,6 +15,13 @@ _IDENTIFIERS = {
     "cc-by-nc-nd-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "other", "unknown"
 }  # fmt: skip
 _CREATIVE_COMMONS = re.compile(r"creativecommons\.org/(?:licenses|publicdomain)/([a-z-]+)/(\d\.\d)")
+
+
+class LicenceMetadata(TypedDict, total=False):
+    """What a card's metadata says of a licence."""
+
+    license: str
+    license_name: str
 
 
 def licence_of(stated: str, counted: Mapping[str, int]) -> str:
@@ -29,7 +36,7 @@ def licence_of(stated: str, counted: Mapping[str, int]) -> str:
     return next(iter(counted), stated)
 
 
-def licence_metadata(licence: str) -> dict[str, Any]:
+def licence_metadata(licence: str) -> LicenceMetadata:
     """`license`, and `license_name` where the Hub has no identifier for it, for a card's metadata."""
     identifier = licence.strip().lower()
     if named := _CREATIVE_COMMONS.search(identifier):

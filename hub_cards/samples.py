@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from vigc.errors import ImageError
 from vigc.processing.bounded_parsing import open_parquet
 from vigc.processing.images import open_image
-from vigc.processing.rows import is_edited
+from vigc.processing.rows import Row, is_edited
 
 SAMPLES = "samples"
 _PER_TYPE = 2
@@ -24,8 +24,26 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _COLUMNS = ["image", "type", "question", "draft", "answer"]
 
 
-def read_scores(folder: Path, types: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Of each score that rows have: how many do (`count`), its `mean`, and its 5, 25, 50, 75 and 95 % `quantiles`."""
+class Distribution(TypedDict):
+    """How many rows have a score, its mean, and its 5, 25, 50, 75 and 95 % quantiles."""
+
+    count: int
+    mean: float
+    quantiles: list[float]
+
+
+class Sample(TypedDict):
+    """A row that a card shows; `picture` is a path in the folder, None where the row holds no readable image."""
+
+    type: str
+    question: str
+    draft: str | None
+    answer: str
+    picture: str | None
+
+
+def read_scores(folder: Path, types: Sequence[str]) -> dict[str, Distribution]:
+    """The distribution of each score that rows have."""
     found: dict[str, list[pa.Array]] = {}
     for path in _files(folder, types):
         with open_parquet(path) as file:
@@ -39,7 +57,7 @@ def read_scores(folder: Path, types: Sequence[str]) -> dict[str, dict[str, Any]]
     return {name: figures for name, parts in found.items() if (figures := _distribution(pa.chunked_array(parts)))}
 
 
-def _distribution(values: pa.ChunkedArray) -> dict[str, Any] | None:
+def _distribution(values: pa.ChunkedArray) -> Distribution | None:
     if not len(values):
         return None
     mean = math.fsum(values.to_numpy().astype("float64")) / len(values)  # the same in whatever order they were added
@@ -48,18 +66,15 @@ def _distribution(values: pa.ChunkedArray) -> dict[str, Any] | None:
 
 def write_samples(
     folder: Path, types: Sequence[str], write: Callable[[Path, bytes], Any] = Path.write_bytes
-) -> list[dict[str, Any]]:
+) -> list[Sample]:
     """Two rows of each type, edited ones if there are, with a small copy of their picture under `samples/`.
 
     Args:
         folder: The dataset folder.
         types: Which types it has rows of.
         write: How files are written.
-
-    Returns:
-        `type`, `question`, `draft`, `answer` and `picture`, a path in the folder or None.
     """
-    samples = []
+    samples: list[Sample] = []
     for kind in types:
         for number, row in enumerate(_chosen(folder, kind), start=1):
             small = _small_copy((row["image"] or {}).get("bytes"))
@@ -69,7 +84,15 @@ def write_samples(
                 name = f"{SAMPLES}/{kind}-{number}.{suffix}"
                 (folder / SAMPLES).mkdir(exist_ok=True)
                 write(folder / name, data)
-            samples.append({**row, "picture": name})
+            samples.append(
+                {
+                    "type": row["type"],
+                    "question": row["question"],
+                    "draft": row["draft"],
+                    "answer": row["answer"],
+                    "picture": name,
+                }
+            )
     return samples
 
 
@@ -78,7 +101,7 @@ def _files(folder: Path, types: Sequence[str]) -> Iterator[Path]:
         yield from sorted((folder / kind).glob("train-*.parquet"))
 
 
-def _chosen(folder: Path, kind: str) -> list[dict[str, Any]]:
+def _chosen(folder: Path, kind: str) -> list[Row]:
     for path in _files(folder, [kind]):
         with open_parquet(path) as file:
             if not set(_COLUMNS) <= set(file.schema_arrow.names):

@@ -1,5 +1,26 @@
 """Models that generate text: loading them, and one way to ask any of them."""
 
-from .loading import ModelFacts, WritingModel, describe_model, load_model
+from vigc.modeling_vigc.requests_vigc import Completion, Request, Rollout, SamplingParams
 
-__all__ = ["ModelFacts", "WritingModel", "describe_model", "load_model"]
+from .answers import load_generator
+from .chat import ChatGenerator, load_chat_model
+from .generator import ModelIdentity, TextGenerator
+from .loading import ModelFacts, WritingModel, describe_model, load_model
+from .openai import OpenAIGenerator
+
+__all__ = [
+    "ChatGenerator",
+    "Completion",
+    "ModelFacts",
+    "ModelIdentity",
+    "OpenAIGenerator",
+    "Request",
+    "Rollout",
+    "SamplingParams",
+    "TextGenerator",
+    "WritingModel",
+    "describe_model",
+    "load_chat_model",
+    "load_generator",
+    "load_model",
+]

@@ -65,6 +65,7 @@ class Request:
         stop: Where the text ends; None: where the model ends it.
         sampling: How it is decoded.
         schema: JSON schema of the answer, for generators that can follow one.
+        system: A system turn before the user's; None: there is none.
         to: Which of a job's generators is asked: "writer" or "checker".
         lookahead: A hint for speculative decoding.
         deferred: Whether it waits behind rollouts that have not begun yet, as another attempt does.
@@ -77,6 +78,7 @@ class Request:
     stop: StopRule | None = None
     sampling: SamplingParams = field(default_factory=SamplingParams)
     schema: Mapping[str, Any] | None = None
+    system: str | None = None
     to: str = "writer"
     lookahead: Lookahead | None = None
     deferred: bool = False
@@ -96,6 +98,7 @@ class Completion:
         accepted: Tokens of a draft that were accepted; None if no draft was verified.
         read: Tokens of the prompt.
         cached: Those of them that came from a cache.
+        served_by: What a server reports to be: model and version.
     """
 
     text: str
@@ -106,6 +109,7 @@ class Completion:
     accepted: int | None = None
     read: int = 0
     cached: int = 0
+    served_by: str | None = None
 
 
 # Yields requests, is sent completions, returns what came of it. Rollouts compose by `yield from`.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +29,9 @@ MAX_YAML_BYTES = 2 * 2**20
 MAX_YAML_VALUES = 200_000
 # Bytes of what `datasets` keeps in a parquet file's schema: 20,000 names of classes are 500 kB.
 MAX_FEATURES_BYTES = 16 * 2**20
+# A JSON object: one to be written, or one of a parsed file, of whose values nothing is known before they are checked.
+JsonObject: TypeAlias = dict[str, Any]
+
 _DECODER = json.JSONDecoder()
 # What parquet's own metadata may allocate, in bytes of text and in elements of its lists.
 _THRIFT_STRINGS, _THRIFT_ELEMENTS = 64 * 2**20, 1_000_000

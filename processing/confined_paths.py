@@ -142,3 +142,10 @@ def shown(name: str) -> str:
     """A name for messages, whatever it holds: of a long one the beginning."""
     text = name if len(name) <= _LONGEST else f"{name[:_SHOWN]}... ({len(name):,} characters)"
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def printable(name: str) -> str:
+    r"""A file name as valid Unicode: bytes that are not are written as `\xff`."""
+    if name.isascii():
+        return name
+    return os.fsencode(name).decode("utf-8", "backslashreplace") if is_file_name(name) else shown(name)

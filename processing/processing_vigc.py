@@ -14,6 +14,7 @@ from transformers.utils.hub import cached_file
 
 from .image_rows_vigc import image_rows
 from .instructions_vigc import ANSWER_MARK, QuestionAnswer, instruction_type, parse_pair
+from .text_rows_vigc import check_given, text_rows
 
 # An image and a user turn become the question as VIC knows it; an assistant turn becomes what is to be learnt. A text
 # in the middle of a chat is joined with a space, as the released loop joins the prompt and the answer so far.
@@ -246,29 +247,16 @@ class VigcProcessor(InstructBlipProcessor):
 
     def _rows(self, shown: list[bool] | None, text: Any, task: Any, target: Any) -> _Rows | None:
         """What is asked of each row (`shown`: whether it has a picture), or None if there is no text to speak of."""
-        if shown == [] or (shown is None and text is None and task is None):
-            raise ValueError("Nothing to process: give images with task= (VIG) or with text= (VIC).")
+        check_given(shown, text, task, target)
         if text is None and task is None:
-            if target is not None:
-                raise ValueError("target= needs text=: what is the model asked when it should write the target?")
             return None
-        if text is not None and task is not None and target is not None:
-            raise ValueError("With target=, give what the model is asked either as text= or as task=, not both.")
-        texts = None if text is None else _as_list("text", text)
-        targets = None if target is None else _as_list("target", target)
-        named = None if task is None or isinstance(task, str) else _as_list("task", task)
-        count = next(len(column) for column in (shown, texts, named, [task]) if column is not None)
-        tasks = [task] * count if isinstance(task, str) else named
-        for name, column in (("text", texts), ("task", tasks), ("target", targets)):
-            if column is not None and len(column) != count:
-                what = "images" if shown is not None else "texts"
-                raise ValueError(f"{count} {what} but {len(column)} of {name}=: give one for each.")
+        texts, tasks, targets = text_rows(shown, text, task, target)
         if texts is None:
             return _Rows([self.instruction(name) for name in tasks or []], "vig", tasks, targets=targets)
         if targets is not None or not any(shown or ()):
             return _Rows(texts, "vic", tasks, targets=targets)
         questions = [self._question(index, item) for index, item in enumerate(texts)]
-        kinds: list[str | None] = list(tasks) if tasks else [None] * count
+        kinds: list[str | None] = list(tasks) if tasks else [None] * len(texts)
         prompts = [self.vic_prompt(question, kind) for question, kind in zip(questions, kinds, strict=True)]
         return _Rows(prompts, "vic", tasks, questions)
 
@@ -364,14 +352,6 @@ class VigcProcessor(InstructBlipProcessor):
 def _without_places(text: str) -> str:
     """A text without `<image>`, LLaVA's mark of the picture's place: here the picture always comes first."""
     return text if IMAGE not in text else " ".join(part.strip() for part in text.split(IMAGE)).strip()
-
-
-def _as_list(name: str, value: str | Sequence[str]) -> list[str]:
-    values = [value] if isinstance(value, str) else list(value)
-    for index, item in enumerate(values):
-        if not isinstance(item, str):
-            raise ValueError(f"{name}= takes a string or a list of strings, but entry {index} is {item!r}.")
-    return values
 
 
 def _cut_left(ids: list[int], length: int) -> list[int]:

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any, TypeAlias, TypedDict
 
 from datasets import Features, Image, List, Value
+
+# A row of any of our datasets, by column.
+Row: TypeAlias = Mapping[str, Any]
+
+
+class ImageCell(TypedDict):
+    """An image as a row holds it undecoded: the bytes of its file, or the path of one."""
+
+    bytes: bytes | None
+    path: str | None
+
 
 _STRING = Value("string")
 _LOGPROB = Value("float32")

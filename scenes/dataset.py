@@ -7,9 +7,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from vigc.processing.bounded_parsing import parse_json
+from vigc.processing.bounded_parsing import JsonObject, parse_json
 
 from .language import TYPES, Pair, write_pair
 from .render import PICTURE_SIZE, Rendered, render
@@ -94,7 +93,7 @@ def png_bytes(scene: Scene) -> bytes:
     return _png(render(scene))
 
 
-def llava_entry(row: Row) -> dict[str, Any]:
+def llava_entry(row: Row) -> JsonObject:
     """A row in LLaVA's layout, the place of `<image>` drawn as in the released files: before or behind the question."""
     question = row.pair.question
     asked = f"<image>\n{question}" if row.scene.index % 2 else f"{question}\n<image>"
@@ -102,10 +101,10 @@ def llava_entry(row: Row) -> dict[str, Any]:
     return {"id": row.image_id, "image": row.file_name, "conversations": turns}
 
 
-def coco_instances(scenes: list[Scene]) -> dict[str, Any]:
+def coco_instances(scenes: list[Scene]) -> JsonObject:
     """COCO's file of instances for scenes: boxes are the frames of what is drawn."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    images: list[JsonObject] = []
+    annotations: list[JsonObject] = []
     for scene in scenes:
         number = scene.index
         size = {"width": PICTURE_SIZE, "height": PICTURE_SIZE}
@@ -171,7 +170,7 @@ def read_truth(path: str | Path) -> dict[str, Scene]:
 def _write_llava(folder: Path, rows: int, seed: int, unusual: float) -> None:
     pictures = folder / "images"
     pictures.mkdir()
-    entries: dict[str, list[dict[str, Any]]] = {name: [] for name in TYPES}
+    entries: dict[str, list[JsonObject]] = {name: [] for name in TYPES}
     for row in iterate_rows(rows, seed, unusual):
         entries[row.pair.type].append(llava_entry(row))
         path = pictures / row.file_name
@@ -188,7 +187,7 @@ def _write_dataset(folder: Path, rows: int, seed: int, unusual: float) -> None:
 
     shards: dict[str, int] = dict.fromkeys(TYPES, 0)
     sizes = {name: _Size() for name in TYPES}
-    waiting: dict[str, list[dict[str, Any]]] = {name: [] for name in TYPES}
+    waiting: dict[str, list[JsonObject]] = {name: [] for name in TYPES}
 
     def write(name: str) -> None:
         if not waiting[name]:
@@ -211,7 +210,7 @@ def _write_dataset(folder: Path, rows: int, seed: int, unusual: float) -> None:
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _train_row(row: Row) -> dict[str, Any]:
+def _train_row(row: Row) -> JsonObject:
     return {
         "image": {"bytes": png_bytes(row.scene), "path": row.file_name},
         "image_id": row.image_id,

@@ -26,12 +26,15 @@ from transformers import HfArgumentParser
 from transformers.trainer_utils import IntervalStrategy
 
 from vigc.errors import TrainingError, reason_of
-from vigc.formats.annotations import LAYOUTS
-from vigc.processing.bounded_parsing import MAX_YAML_BYTES, parse_yaml, read_text
+from vigc.formats.table import LAYOUTS
+from vigc.processing.bounded_parsing import MAX_YAML_BYTES, JsonObject, parse_yaml, read_text
 from vigc.processing.instructions_vigc import INSTRUCTION_TYPES
 from vigc.scenes import model_folder
 
 from .vigc_config import VigcTrainingArguments
+
+# What the types of fields are called in messages.
+_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list of texts"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class DataEntry:
     """One data set of a recipe: published annotations, or a dataset folder.
 
     Args:
-        layout: Of annotations: one of `vigc.formats.annotations.LAYOUTS`.
+        layout: Of annotations: one of `vigc.formats.table.LAYOUTS`.
         files: Its files.
         images: The folder of its pictures; for a dataset, of those that its rows name instead of holding them.
         type: Type of instruction, where layout and file name (or the rows of conversations) do not say it.
@@ -91,6 +94,18 @@ class Recipe:
     arguments: VigcTrainingArguments
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the file and the command line give for the recipe itself; the values are not checked yet."""
+
+    model: Any = None
+    revision: Any = None
+    data_root: Any = "."
+    data: Any = None
+    validation_data: Any = None
+    validation_rows: Any = 0
+
+
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise TrainingError(f"{message}; training arguments are those of VigcTrainingArguments.")
@@ -109,32 +124,19 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     values = _read_yaml(path)
-    own: dict[str, Any] = {"model": None, "revision": None, "data_root": ".", "data": None}
-    own |= {"validation_data": [], "validation_rows": 0}
+    own = [item.name for item in fields(_Given)]
     arguments = [item.name for item in fields(VigcTrainingArguments) if item.init]
     for name in values:
         if name not in own and name not in arguments:
             raise TrainingError(f"{path}: {name!r} is not known: {_meant(str(name), [*own, *arguments])}")
-    given, rest = _own_overrides(list(overrides))
-    settings = {**own, **{name: value for name, value in values.items() if name in own}, **given}
-    if not settings["model"]:
-        raise TrainingError(f"{path}: 'model' is missing: name the folder of the model that training starts from.")
-    if not values.get("output_dir") and not any(word.startswith(("--output_dir", "--output-dir")) for word in rest):
-        # HF's own default would be taken without a word.
-        raise TrainingError(f"{path}: 'output_dir' is missing: name the folder that the trained model is written to.")
-    for name in ("model", "revision", "data_root"):
-        if not isinstance(settings[name], str) and not (name == "revision" and settings[name] is None):
-            raise TrainingError(f"{path}: {name}={settings[name]!r} is not a text: write it in quotes.")
-    rows = _whole_number(path, "validation_rows", settings["validation_rows"])
-    data = _entries(path, "data", settings["data"], Path(settings["data_root"]))
-    if not data:
-        raise TrainingError(f"{path}: 'data' is missing: list at least one data set.")
-    weighted = [entry for entry in data if entry.weight is not None]
-    if weighted and len(weighted) < len(data):
-        raise TrainingError(
-            f"{path}: 'weight' is given for {len(weighted)} of {len(data)} data sets: give it for all or none."
-        )
-    validation = _entries(path, "validation_data", settings["validation_data"], Path(settings["data_root"]))
+    typed, rest = _own_overrides(list(overrides))
+    given = _Given(**{**{name: value for name, value in values.items() if name in own}, **typed})
+    _check_needed(path, given, has_output=bool(values.get("output_dir")) or _names_output(rest))
+    rows = _whole_number(path, "validation_rows", given.validation_rows)
+    root = Path(given.data_root)
+    data = _entries(path, "data", given.data, root)
+    _check_weights(path, data)
+    validation = _entries(path, "validation_data", given.validation_data, root)
     parsed = _arguments(path, {name: value for name, value in values.items() if name not in own}, rest)
     if parsed.eval_strategy != "no" and not validation and rows <= 0:
         when = IntervalStrategy(parsed.eval_strategy).value
@@ -142,10 +144,37 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             f"{path}: eval_strategy={when!r} without rows to evaluate on: give validation_data or "
             "validation_rows, or eval_strategy: 'no' with load_best_model_at_end: false."
         )
-    return Recipe(model_folder(settings["model"]), settings["revision"], data, validation, rows, parsed)
+    return Recipe(model_folder(given.model), given.revision, data, validation, rows, parsed)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _check_needed(path: Path, given: _Given, *, has_output: bool) -> None:
+    """Raises `TrainingError` where the model or the output folder is missing, or a name is no text."""
+    if not given.model:
+        raise TrainingError(f"{path}: 'model' is missing: name the folder of the model that training starts from.")
+    if not has_output:
+        # HF's own default would be taken without a word.
+        raise TrainingError(f"{path}: 'output_dir' is missing: name the folder that the trained model is written to.")
+    for name, value in (("model", given.model), ("revision", given.revision), ("data_root", given.data_root)):
+        if not isinstance(value, str) and not (name == "revision" and value is None):
+            raise TrainingError(f"{path}: {name}={value!r} is not a text: write it in quotes.")
+
+
+def _names_output(overrides: Iterable[str]) -> bool:
+    return any(word.startswith(("--output_dir", "--output-dir")) for word in overrides)
+
+
+def _check_weights(path: Path, data: Sequence[DataEntry]) -> None:
+    """Raises `TrainingError` where there are no data sets, or only some of them have a weight."""
+    if not data:
+        raise TrainingError(f"{path}: 'data' is missing: list at least one data set.")
+    weighted = [entry for entry in data if entry.weight is not None]
+    if weighted and len(weighted) < len(data):
+        raise TrainingError(
+            f"{path}: 'weight' is given for {len(weighted)} of {len(data)} data sets: give it for all or none."
+        )
+
+
+def _read_yaml(path: Path) -> JsonObject:
     try:
         values = parse_yaml(read_text(path, MAX_YAML_BYTES))
     except (OSError, ValueError) as error:
@@ -207,21 +236,19 @@ def _as_typed(place: str, value: Any, hint: Any) -> Any:
         return "no"  # which YAML reads as False
     if isinstance(value, str):
         return [value] if list in kinds and str not in kinds else value
-    fits = any(type(value) is kind for kind in kinds) or (type(value) is int and float in kinds)
-    fits = fits or any(value is one for option in options if get_origin(option) is Literal for one in get_args(option))
-    if isinstance(value, list) and list[str] in options:
-        fits = all(isinstance(one, str) for one in value)
-    if not fits:
-        names = {
-            bool: "true or false",
-            int: "a whole number",
-            float: "a number",
-            str: "a text",
-            list: "a list of texts",
-        }
-        wanted = " or ".join(dict.fromkeys(names[kind] for kind in kinds if kind in names)) or str(hint)
+    if not _fits(value, options, kinds):
+        wanted = " or ".join(dict.fromkeys(_NAMES[kind] for kind in kinds if kind in _NAMES)) or str(hint)
         raise TrainingError(f"{place}={value!r} should be {wanted}.")
     return value
+
+
+def _fits(value: Any, options: Sequence[Any], kinds: Sequence[Any]) -> bool:
+    """Whether a value that is no text is of one of a field's types (`options`; `kinds`: without their arguments)."""
+    if isinstance(value, list) and list[str] in options:
+        return all(isinstance(one, str) for one in value)
+    if any(type(value) is kind for kind in kinds) or (type(value) is int and float in kinds):
+        return True
+    return any(value is one for option in options if get_origin(option) is Literal for one in get_args(option))
 
 
 def _whole_number(path: Path, name: str, value: Any) -> int:
@@ -241,27 +268,15 @@ def _entries(path: Path, key: str, values: Any, root: Path) -> tuple[DataEntry, 
     return tuple(_entry(f"{path}: {key}[{index}]", value, root) for index, value in enumerate(values))
 
 
-def _entry(place: str, value: dict[str, Any], root: Path) -> DataEntry:
+def _entry(place: str, value: JsonObject, root: Path) -> DataEntry:
     names = [item.name for item in fields(DataEntry)]
     unknown = [name for name in value if name not in names]
     if unknown:
         raise TrainingError(f"{place}: {unknown[0]!r} is not known: a data set has {', '.join(names)}.")
     if (value.get("dataset") is None) == (value.get("layout") is None):
         raise TrainingError(f"{place}: give either 'dataset' (a folder of rows) or 'layout' with 'files' and 'images'.")
-    files = value.get("files") or ()
-    files = [files] if isinstance(files, str) else files
-    if not isinstance(files, (list, tuple)) or not all(isinstance(file, str) for file in files):
-        raise TrainingError(f"{place}: files={files!r} should be a text or a list of texts: the names of files.")
-    for name in (name for name in names if name not in ("files", "weight")):
-        if not isinstance(value.get(name), (str, type(None))):
-            raise TrainingError(f"{place}: {name}={value[name]!r} is not a text: write it in quotes.")
-    if value.get("type") is not None and value["type"] not in INSTRUCTION_TYPES:
-        raise TrainingError(f"{place}: type={value['type']!r} is not known: use one of {', '.join(INSTRUCTION_TYPES)}.")
-    if value.get("layout") is not None:
-        if value["layout"] not in LAYOUTS:
-            raise TrainingError(f"{place}: layout {value['layout']!r} is not known: use one of {', '.join(LAYOUTS)}.")
-        if not files or not value.get("images"):
-            raise TrainingError(f"{place}: a layout needs 'files' and 'images'.")
+    files = _files(place, value.get("files") or ())
+    _check_values(place, value, names, has_files=bool(files))
     kept = {name: entry for name, entry in value.items() if entry is not None}
     kept |= {"files": tuple(str(root / file) for file in files)}
     if "weight" in kept:
@@ -271,6 +286,27 @@ def _entry(place: str, value: dict[str, Any], root: Path) -> DataEntry:
     if "dataset" in kept and (root / kept["dataset"]).exists():
         kept["dataset"] = str(root / kept["dataset"])
     return DataEntry(**kept)
+
+
+def _files(place: str, given: Any) -> Sequence[str]:
+    files = [given] if isinstance(given, str) else given
+    if not isinstance(files, (list, tuple)) or not all(isinstance(file, str) for file in files):
+        raise TrainingError(f"{place}: files={files!r} should be a text or a list of texts: the names of files.")
+    return files
+
+
+def _check_values(place: str, value: JsonObject, names: Sequence[str], *, has_files: bool) -> None:
+    """Raises `TrainingError` where a text is none, or the task type or the layout is not known."""
+    for name in (name for name in names if name not in ("files", "weight")):
+        if not isinstance(value.get(name), (str, type(None))):
+            raise TrainingError(f"{place}: {name}={value[name]!r} is not a text: write it in quotes.")
+    if value.get("type") is not None and value["type"] not in INSTRUCTION_TYPES:
+        raise TrainingError(f"{place}: type={value['type']!r} is not known: use one of {', '.join(INSTRUCTION_TYPES)}.")
+    if value.get("layout") is not None:
+        if value["layout"] not in LAYOUTS:
+            raise TrainingError(f"{place}: layout {value['layout']!r} is not known: use one of {', '.join(LAYOUTS)}.")
+        if not has_files or not value.get("images"):
+            raise TrainingError(f"{place}: a layout needs 'files' and 'images'.")
 
 
 def _weight(place: str, value: Any) -> float:

@@ -131,12 +131,17 @@ def _weighted(row: Mapping[str, Any]) -> tuple[list[str], list[float] | None]:
     if weights is None:
         return answers, None
     numbers = [weights[place] for place in kept] if len(weights) == len(texts) else []
-    if not all(isinstance(one, (int, float)) and 0 <= one < math.inf for one in numbers) or not sum(numbers) > 0:
+    if not _can_be_drawn(numbers):
         raise TrainingError(
             f"the weights {weights} of {row_name(row)} do not fit its {len(texts)} answers: give one number, 0 or "
             "more, for each, at least one of them above 0, or none at all."
         )
     return answers, numbers
+
+
+def _can_be_drawn(weights: Sequence[Any]) -> bool:
+    """Whether these are finite numbers, none below 0 and not all of them 0."""
+    return all(isinstance(one, (int, float)) and 0 <= one < math.inf for one in weights) and sum(weights) > 0
 
 
 def row_name(row: Mapping[str, Any]) -> str:

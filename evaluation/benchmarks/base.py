@@ -12,7 +12,7 @@ from random import Random
 from typing import Any, ClassVar
 
 from vigc.errors import EvaluationError, ImagePathError
-from vigc.formats.annotation_layouts import coco_names
+from vigc.formats.coco import coco_names
 from vigc.processing.confined_paths import ListedFolder
 
 # A model's answers by question; None where a picture could not be opened, which counts as an empty answer.
@@ -59,6 +59,23 @@ class Unit:
     counts: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option that a benchmark has for itself: declared in its class, it is an option of its command too.
+
+    Args:
+        name: As in `DataSettings.options`; on the command line with hyphens.
+        help: What it is.
+        kind: What its value is: `Path`, `str`, `int`, `float` or `bool`.
+        default: What is taken without it, in words.
+    """
+
+    name: str
+    help: str
+    kind: type = str
+    default: str | None = None
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """Where a benchmark's files lie and what of them is used.
@@ -70,7 +87,8 @@ class DataSettings:
         prompt: What is asked instead of the benchmark's own words, with `{question}` in it.
         limit: Only the questions of so many pictures, drawn with `seed`.
         seed: Decides that, and which objects POPE asks for where it makes its questions.
-        synonyms: CHAIR's file of synonyms.
+        synonyms: CHAIR's file of synonyms, as `options` may have it.
+        options: Values of options of the benchmark's own, see [`Option`].
     """
 
     data: Path
@@ -80,6 +98,13 @@ class DataSettings:
     limit: int | None = None
     seed: int = 0
     synonyms: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The options of the benchmark's own that are given."""
+        given = {"synonyms": self.synonyms, **self.options}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass
@@ -101,10 +126,13 @@ class Benchmark(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    summary: ClassVar[str]  # what its command says of it
     source: ClassVar[str]  # where its files come from
     metric: ClassVar[str]  # the module under metrics/
     main: ClassVar[str]  # the figure that is quoted
     template: ClassVar[str] = "{question}"
+    asks: ClassVar[tuple[str, ...]] = ("{question}",)  # of these a prompt names one or more; none: any prompt will do
+    options: ClassVar[tuple[Option, ...]] = ()  # its own
     max_new_tokens: ClassVar[int] = 128
     image_folders: ClassVar[tuple[str, ...]] = ("images", "val2014", "")
 

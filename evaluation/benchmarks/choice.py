@@ -28,6 +28,7 @@ class MMBench(Benchmark):
     """MMBench, a TSV file; questions without rotations in the file are rotated here."""
 
     name, title, metric, main = "mmbench", "MMBench", "mmbench", "overall"
+    summary = "MMBench: options that are rotated, by ability; writes the server's Excel table."
     source = "https://github.com/open-compass/MMBench"
     template = "{question}\n{options}\nAnswer with the letter of the right option."
     max_new_tokens = 16

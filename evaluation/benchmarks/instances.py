@@ -11,6 +11,7 @@ from typing import Any
 
 from vigc.errors import AnnotationError, reason_of
 from vigc.evaluation.metrics.chair.chair import Vocabulary, coco_synonyms
+from vigc.formats.coco import read_categories
 from vigc.formats.json_rows import stream_entries
 
 from .entries import checked
@@ -32,26 +33,19 @@ class Instances:
 
     path: Path
     kinds: list[str]
-    images: dict[int | str, str]
-    objects: dict[int | str, set[str]] = field(repr=False)
+    images: dict[int, str]
+    objects: dict[int, set[str]] = field(repr=False)
 
     @classmethod
     def read(cls, path: Path) -> Instances:
-        """Reads `images`, `annotations` and `categories`, one entry at a time.
+        """Reads `images`, `annotations` and `categories`, as a stream.
 
         Raises:
             AnnotationError: A damaged file, or an annotation of an unknown picture or category.
+            GenerationError: It is not in COCO's form; the message names the entry.
         """
-        categories = {item["id"]: item["name"] for item in _entries(path, "categories", "id", "name")}
-        images = {item["id"]: item["file_name"] for item in _entries(path, "images", "id", "file_name")}
-        objects: dict[int | str, set[str]] = {image: set() for image in images}
-        for index, item in enumerate(_entries(path, "annotations", "image_id", "category_id")):
-            image, category = item["image_id"], item["category_id"]
-            if image not in images or category not in categories:
-                reason = f"belongs to picture {image!r} and category {category!r}, which the file does not list."
-                raise AnnotationError(path, reason, index)
-            objects[image].add(categories[category])
-        return cls(path, list(categories.values()), images, objects)
+        file = read_categories(path)
+        return cls(path, file.names, file.images, file.held)
 
     def vocabulary(self, synonyms: Path | None = None) -> Vocabulary:
         """The names of its kinds: those of the file of synonyms, else COCO's where a kind is one of COCO's.
@@ -97,8 +91,8 @@ def read_synonyms(path: Path) -> list[list[str]]:
 
 
 def polled_objects(
-    objects: Mapping[int | str, set[str]], kinds: Sequence[str], seed: int
-) -> dict[str, dict[int | str, list[tuple[str, str]]]]:
+    objects: Mapping[int, set[str]], kinds: Sequence[str], seed: int
+) -> dict[str, dict[int, list[tuple[str, str]]]]:
     """The objects that POPE asks for, as its paper draws them (https://arxiv.org/abs/2305.10355, section 5.1).
 
     For each picture up to three kinds that are there, and as many that are not: any ("random"), those that most
@@ -117,7 +111,7 @@ def polled_objects(
     for shown in objects.values():
         for kind in shown:
             together[kind].update(shown - {kind})
-    found: dict[str, dict[int | str, list[tuple[str, str]]]] = {"random": {}, "popular": {}, "adversarial": {}}
+    found: dict[str, dict[int, list[tuple[str, str]]]] = {"random": {}, "popular": {}, "adversarial": {}}
     for image, shown in objects.items():
         rng = Random(f"{seed}/{image}")
         absent = sorted(set(kinds) - shown)

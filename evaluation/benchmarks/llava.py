@@ -42,6 +42,7 @@ class LlavaBench(Benchmark):
     reviews: list[Mapping[str, Any]] = field(default_factory=list, repr=False)
 
     name, title, metric, main = "llava", "LLaVA-eval", "llava_relative_score", "all"
+    summary = "LLaVA-eval: 90 questions about 30 pictures of COCO; a judge's reviews make the figures."
     source = (
         "https://github.com/haotian-liu/LLaVA (playground/data/coco2014_val_qa_eval and llava/eval/table), and the "
         "pictures from https://cocodataset.org (val2014)"

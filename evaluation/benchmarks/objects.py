@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from vigc.errors import EvaluationError
 from vigc.evaluation.metrics.chair import chair
 from vigc.evaluation.metrics.pope import pope
-from vigc.formats.annotation_layouts import coco_names
+from vigc.formats.coco import coco_names
 from vigc.formats.llava import image_id_of
 
-from .base import Benchmark, Predictions, Question, Unit, picture_names
+from .base import Benchmark, Option, Predictions, Question, Unit, picture_names
 from .entries import json_lines, read_entries
 from .instances import Instances, polled_objects
 
@@ -28,11 +29,9 @@ def _instances(benchmark: Benchmark, split: str | None) -> Instances | None:
     return None if path is None else Instances.read(path)
 
 
-def _names(instances: Instances, image: int | str) -> tuple[str, ...]:
+def _names(instances: Instances, image: int) -> tuple[str, ...]:
     """What the file of a picture may be called."""
-    name = instances.images[image]
-    others = coco_names(image) if isinstance(image, int) else ()
-    return (name, *others)
+    return (instances.images[image], *coco_names(image))
 
 
 @dataclass
@@ -40,8 +39,18 @@ class Chair(Benchmark):
     """CHAIR over any pictures with instances: COCO's, Objects365's, `vigc scenes`'."""
 
     name, title, metric, main = "chair", "CHAIR", "chair", "CHAIR_i"
+    summary = "CHAIR: objects in descriptions that are not in the picture; COCO, or any file of instances."
     source = f"{_COCO}, or any file of that layout as instances.json"
     template = "Describe this image in detail."
+    asks = ()
+    options = (
+        Option(
+            "synonyms",
+            "A file with a kind of object and its synonyms on each line, such as the authors' synonyms.txt.",
+            Path,
+            "synonyms.txt in --data, or our own list",
+        ),
+    )
     max_new_tokens = 512
 
     vocabulary: chair.Vocabulary = field(init=False, repr=False)
@@ -56,7 +65,7 @@ class Chair(Benchmark):
                 f"{self.source}."
             )
         self.partial = True
-        synonyms = self.settings.synonyms or self.file_if_any("synonyms.txt")
+        synonyms = self.settings.own.get("synonyms") or self.file_if_any("synonyms.txt")
         self.vocabulary = instances.vocabulary(synonyms)
         captions = self.file_if_any(instances.path.name.replace("instances", "captions"))
         if captions is not None:
@@ -97,7 +106,9 @@ class Pope(Benchmark):
     """POPE as published, or over any pictures with instances, for which its questions are made here."""
 
     name, title, metric, main = "pope", "POPE", "pope", "f1"
+    summary = "POPE: yes or no to objects that are not there; as published, or made from any file of instances."
     source = "https://github.com/RUCAIBox/POPE (output/coco), and the pictures from https://cocodataset.org (val2014)"
+    asks = ("{question}", "{object}", "{an_object}")
     max_new_tokens = 32
 
     def read(self) -> list[Question]:
@@ -175,7 +186,7 @@ class Pope(Benchmark):
         return files
 
 
-def _polls(instances: Instances, polled: Mapping[int | str, list[tuple[str, str]]]) -> list[dict[str, Any]]:
+def _polls(instances: Instances, polled: Mapping[int, list[tuple[str, str]]]) -> list[dict[str, Any]]:
     """Questions in POPE's layout, of the objects that are asked for in each picture."""
     rows: list[dict[str, Any]] = []
     for image, pairs in polled.items():

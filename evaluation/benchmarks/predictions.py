@@ -23,6 +23,35 @@ _IDS = ("question_id", "index", "image_id", "id")
 _EXCEL = b"PK\x03\x04"
 
 
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A model's answer to a question, a line of a file of predictions.
+
+    Args:
+        question_id: The question's.
+        text: The answer; None where its image could not be opened.
+        reason: Why there is none.
+    """
+
+    question_id: str
+    text: str | None
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, str | None]:
+        """The entries of its line."""
+        line = {"question_id": self.question_id, "text": self.text}
+        return {**line, "reason": self.reason} if self.reason is not None else line
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Prediction:
+        """The prediction that a line holds.
+
+        Raises:
+            KeyError: It lacks an entry.
+        """
+        return cls(record["question_id"], record["text"], record.get("reason"))
+
+
 class Journal:
     """A file of answers, a line each, that survives being killed: what is in it is never asked again.
 
@@ -35,32 +64,32 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.known: dict[str, dict[str, Any]] = {}
+        self.known: dict[str, Prediction] = {}
         data = path.read_bytes() if path.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), 1):
             try:
-                record = parse_json(line)
-                self.known[record["question_id"]] = record
-            except (ValueError, KeyError, TypeError) as error:
+                prediction = Prediction.from_json(parse_json(line))
+                self.known[prediction.question_id] = prediction
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise EvaluationError(f"{path}, line {number} is no answer ({error}): remove the file.") from error
         if whole != data:
             os.truncate(path, len(whole))
 
-    def add(self, records: Sequence[Mapping[str, Any]]) -> None:
+    def add(self, predictions: Sequence[Prediction]) -> None:
         """Appends answers to questions that have none yet, and waits until they are on the disk."""
-        fresh = [dict(record) for record in records if record["question_id"] not in self.known]
+        fresh = [one for one in predictions if one.question_id not in self.known]
         if not fresh:
             return
         with self.path.open("ab") as file:
-            file.write(json_lines(fresh))
+            file.write(json_lines([one.to_json() for one in fresh]))
             file.flush()
             os.fsync(file.fileno())
-        self.known |= {record["question_id"]: record for record in fresh}
+        self.known |= {one.question_id: one for one in fresh}
 
     def predictions(self) -> Predictions:
         """The texts by question."""
-        return {key: record["text"] for key, record in self.known.items()}
+        return {key: prediction.text for key, prediction in self.known.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,23 +258,24 @@ def _aliases(questions: Sequence[Question]) -> dict[str, str]:
 
 def _answer(path: Path, entry: Any) -> Answer:
     """The answer of an entry."""
-    keys = [name for name in _IDS if isinstance(entry, dict) and name in entry]
-    texts = [name for name in _TEXTS if isinstance(entry, dict) and name in entry]
-    asked = entry["question"] if isinstance(entry, dict) and isinstance(entry.get("question"), str) else None
+    fields = entry if isinstance(entry, dict) else {}
+    keys, texts = ([name for name in names if name in fields] for names in (_IDS, _TEXTS))
+    asked, model = (_text_or_none(fields.get(name)) for name in ("question", "model_id"))
     if not texts or (not keys and asked is None):
         raise EvaluationError(
             f"{path}: {str(entry)[:80]!r} is no answer: an object with one of {', '.join(_IDS)} and one of "
             f"{', '.join(_TEXTS)} is expected."
         )
-    text, key = entry[texts[0]], entry[keys[0]] if keys else None
+    text, key = fields[texts[0]], fields[keys[0]] if keys else None
     if text is not None and not isinstance(text, str):
         raise EvaluationError(
             f"{path}: the answer to {asked if key is None else key!r} is {text!r:.60}, but text is expected."
         )
-    model = entry.get("model_id")
-    return Answer(
-        str(key) if keys else None, text, asked, entry.get("answer_id"), model if isinstance(model, str) else None
-    )
+    return Answer(str(key) if keys else None, text, asked, fields.get("answer_id"), model)
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _is_excel(path: Path) -> bool:

@@ -23,11 +23,12 @@ def open_benchmark(name: str, settings: DataSettings) -> Benchmark:
     """
     if name not in BENCHMARKS:
         raise EvaluationError(f"benchmark {name!r} is not known: use one of {', '.join(BENCHMARKS)}.")
-    if settings.synonyms is not None and name != "chair":
-        raise EvaluationError(f"Synonyms have no effect on {name}: they are CHAIR's.")
+    benchmark = BENCHMARKS[name]
+    if foreign := [given for given in settings.own if given not in [option.name for option in benchmark.options]]:
+        raise EvaluationError(f"The option {foreign[0]!r} has no effect on {name}: leave it out.")
     if settings.limit is not None and settings.limit < 1:
         raise EvaluationError(f"limit={settings.limit}: give the number of pictures, at least 1.")
-    asks = "{question}", *(("{object}", "{an_object}") if name == "pope" else ())
-    if settings.prompt is not None and name != "chair" and not any(part in settings.prompt for part in asks):
-        raise EvaluationError(f"The prompt {settings.prompt!r} asks no question: it needs {' or '.join(asks)} in it.")
-    return BENCHMARKS[name](settings)
+    prompt, asks = settings.prompt, benchmark.asks
+    if prompt is not None and asks and not any(part in prompt for part in asks):
+        raise EvaluationError(f"The prompt {prompt!r} asks no question: it needs {' or '.join(asks)} in it.")
+    return benchmark(settings)

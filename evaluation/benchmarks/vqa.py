@@ -9,7 +9,7 @@ from typing import Any
 from vigc.errors import AnnotationError, EvaluationError
 from vigc.evaluation.metrics.mmbench.mmbench import LETTERS, read_choice
 from vigc.evaluation.metrics.vqa_accuracy import vqa_accuracy
-from vigc.formats.annotation_layouts import coco_names
+from vigc.formats.coco import coco_names
 from vigc.formats.json_rows import stream_entries
 
 from .base import Benchmark, Predictions, Question, Unit
@@ -22,6 +22,7 @@ class OkVqa(Benchmark):
     """OK-VQA: questions that take outside knowledge, two files as VQA publishes them."""
 
     name, title, metric, main = "okvqa", "OK-VQA", "vqa_accuracy", "accuracy"
+    summary = "OK-VQA: short answers that take outside knowledge, by VQA accuracy."
     source = "https://okvqa.allenai.org/download.html, and the pictures from https://cocodataset.org (val2014)"
     template = _BRIEF
     max_new_tokens = 16
@@ -82,6 +83,7 @@ class AOkVqa(Benchmark):
     """A-OKVQA: each question is asked twice, for a direct answer and for one of four choices."""
 
     name, title, metric, main = "aokvqa", "A-OKVQA", "vqa_accuracy", "direct_answer"
+    summary = "A-OKVQA: direct answers and choices; writes the leaderboard's file."
     source = "https://allenai.org/project/a-okvqa, and the pictures from https://cocodataset.org (val2017)"
     image_folders = ("images", "val2017", "")
     template = _BRIEF

@@ -1,6 +1,6 @@
 """A judge model that reviews answers in pairs: prompts, models, review files."""
 
-from .models import EndpointJudge, LocalJudge
+from .judges import EndpointJudge, LocalJudge
 from .prompts import DEFAULT_RULES, Rule, read_rules
 from .reviews import judge_answers, order_agreement, published_review, relative_scores
 

@@ -89,19 +89,26 @@ def read_rules(path: str | os.PathLike[str]) -> dict[str, Rule]:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One request to a judge.
+class JudgePrompt:
+    """What a judge reads for one review.
 
     Args:
-        messages: A system and a user turn.
+        system: The system turn.
+        user: The user turn.
         withheld: Sentences that speak to the judge and were not shown to it, by where they stood: "context", "first"
             or "second".
         suspicious: The same sentences where the layout shows everything.
     """
 
-    messages: list[dict[str, str]]
+    system: str
+    user: str
     withheld: dict[str, list[str]] = field(default_factory=dict)
     suspicious: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """Both turns, as endpoints take them."""
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}]
 
 
 def build_request(
@@ -113,7 +120,7 @@ def build_request(
     *,
     layout: str = "fenced",
     system: str = SYSTEM,
-) -> Request:
+) -> JudgePrompt:
     """Puts together what the judge reads.
 
     Args:
@@ -129,8 +136,7 @@ def build_request(
     found = {name: suspicious_sentences(text) for name, text in parts.items()}
     found = {name: sentences for name, sentences in found.items() if sentences}
     if layout == "original":
-        content = _original(question, parts, rule)
-        return Request([_turn("system", system), _turn("user", content)], suspicious=found)
+        return JudgePrompt(_sendable(system), _sendable(_original(question, parts, rule)), suspicious=found)
     # Of the texts as they came: whoever writes a known code into one changes the code.
     code = hashlib.sha256(json.dumps([question, *parts.values()]).encode()).hexdigest()[:8]
     parts = {name: defused(_without(text, found.get(name, ())), rule.role) for name, text in parts.items()}
@@ -138,14 +144,14 @@ def build_request(
     blocks = [("Context", parts["context"]), ("Question", asked)]
     blocks += [(f"{rule.role} {number}", parts[name]) for number, name in enumerate(("first", "second"), 1)]
     fenced = [f"[{name} {code}]\n{text}\n[End of {name} {code}]\n\n" for name, text in blocks]
-    turns = [_turn("system", _FENCED_SYSTEM.format(system=system, code=code))]
-    turns.append(_turn("user", f"{''.join(fenced)}[System]\n{rule.prompt}\n\n"))
-    return Request(turns, withheld=found)
+    fenced_system = _FENCED_SYSTEM.format(system=system, code=code)
+    user = f"{''.join(fenced)}[System]\n{rule.prompt}\n\n"
+    return JudgePrompt(_sendable(fenced_system), _sendable(user), withheld=found)
 
 
-def _turn(role: str, content: str) -> dict[str, str]:
-    # Half a character, as a cut JSON escape leaves it, cannot be sent.
-    return {"role": role, "content": content.encode("utf-8", "replace").decode("utf-8")}
+def _sendable(text: str) -> str:
+    """The text without halves of characters, as a cut JSON escape leaves them."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _context_text(context: Mapping[str, Any] | None) -> str:

@@ -7,13 +7,14 @@ import os
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from vigc.errors import BusyError, JudgeError, LinkError
 from vigc.processing.atomic import refuse_link
 from vigc.processing.bounded_parsing import parse_json
+
+from .review import Review
 
 # With this begins every line of ours: a last line without end that begins otherwise is not ours to take away.
 _START = b'{"question_id": '
@@ -35,7 +36,7 @@ class ReviewFile:
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self.path = None if path is None else Path(path)
-        self.rows: dict[tuple[str, str], dict[str, Any]] = {}
+        self.reviews: dict[tuple[str, str], Review] = {}
         self._guard = threading.Lock()
         self._file: int | None = None
         self._broken: OSError | None = None
@@ -80,24 +81,25 @@ class ReviewFile:
         for number, line in enumerate(lines, 1):
             if not line.endswith(b"\n") and (line.startswith(_START) or _START.startswith(line)):
                 break
-            row = _row(line)
-            if row is None:
+            review = _review(line)
+            if review is None:
                 raise JudgeError(f"{str(path)!r}, line {number} is no review: mend the line, or name another file.")
-            key = _key(row)
-            if key in self.rows:
-                raise JudgeError(f"{str(path)!r}, line {number} reviews question {key[0]} a second time: remove one.")
-            self.rows[key] = row
+            if review.key in self.reviews:
+                raise JudgeError(
+                    f"{str(path)!r}, line {number} reviews question {review.key[0]} a second time: remove one."
+                )
+            self.reviews[review.key] = review
             whole += len(line)
         if whole < len(data) and self._file is not None:
             os.ftruncate(self._file, whole)
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, review: Review) -> None:
         """Keeps a review for good; callable from several threads.
 
         Raises:
             OSError: It cannot be written. Nothing is written after that.
         """
-        line = f"{json.dumps(row, ensure_ascii=True, allow_nan=False)}\n".encode()
+        line = f"{json.dumps(review.to_json(), ensure_ascii=True, allow_nan=False)}\n".encode()
         with self._guard:
             if self._broken is not None:
                 raise self._broken
@@ -107,7 +109,7 @@ class ReviewFile:
                 except OSError as error:
                     self._broken = error
                     raise
-            self.rows[_key(row)] = row
+            self.reviews[review.key] = review
 
     @staticmethod
     def _append(file: int, line: bytes) -> None:
@@ -121,14 +123,9 @@ class ReviewFile:
             raise
 
 
-def _key(row: dict[str, Any]) -> tuple[str, str]:
-    return json.dumps(row["question_id"]), row["order"]
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
+def _review(line: bytes) -> Review | None:
     """The review in a line; None if it holds none."""
     try:
-        row = parse_json(line)
-        return row if {"question_id", "order", "review", "request"} <= set(row) else None
-    except (ValueError, TypeError):
+        return Review.from_json(parse_json(line))
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None

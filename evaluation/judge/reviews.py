@@ -15,48 +15,38 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from itertools import islice
-from threading import Event
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypedDict
 
 from vigc.errors import ConflictError, JudgeError, RequestRefusedError
+from vigc.inference import Request, Rollout, SamplingParams
 
-from .models import Judge
-from .prompts import (
-    DEFAULT_RULES,
-    FAILED,
-    LAYOUTS,
-    SYSTEM,
-    Request,
-    Rule,
-    build_request,
-    parse_as_released,
-    parse_scores,
-)
+from .judges import Judge
+from .prompts import DEFAULT_RULES, LAYOUTS, SYSTEM, JudgePrompt, Rule, build_request
+from .review import Review
 from .review_file import ReviewFile
 
 # A judge that refuses so many and takes none will take none.
 _REFUSED_AT_FIRST = 5
 
 
+class CategoryScores(TypedDict):
+    """Scores of the questions of one category; see [`relative_scores`]."""
+
+    excluded: float | None
+    as_released: float | None
+    reviews: int
+    failed: int
+    refused: int
+    withheld: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A review to be had.
+    """A review to be had: what is known of it before, and what the judge reads."""
 
-    Args:
-        row: What is known of it before.
-        request: What the judge is asked.
-    """
-
-    row: dict[str, Any]
-    request: Request
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """How the file knows it."""
-        return json.dumps(self.row["question_id"]), self.row["order"]
+    review: Review
+    prompt: JudgePrompt
 
 
 def judge_answers(
@@ -80,7 +70,7 @@ def judge_answers(
             contexts.
         answers_a: `{question_id, text}`, in any order, and `answer_id` if there is one: the references.
         answers_b: The model's answers, likewise.
-        judge: An [`EndpointJudge`] or a [`LocalJudge`].
+        judge: What [`EndpointJudge`] or [`LocalJudge`] returns.
         contexts: `{image, captions, instances}`: what the judge is told about each picture.
         rules: By category, see [`read_rules`]; by default `DEFAULT_RULES`.
         output: File of reviews, JSON Lines. Each is on the disk before the next begins; nothing is asked twice.
@@ -101,57 +91,64 @@ def judge_answers(
         ConflictError: The file holds reviews of something else.
         TransientError: The judge is away; the same call goes on later.
     """
-    tasks = _tasks(questions, answers_a, answers_b, contexts, rules or DEFAULT_RULES, order_swap, layout, system)
+    pair = (answers_a, answers_b)
+    tasks = _tasks(questions, pair, contexts, rules or DEFAULT_RULES, "ab ba" if order_swap else "ab", layout, system)
     tasks = [_identified(task, judge, seed) for task in tasks]
     with ReviewFile(output) as file:
         for task in tasks:
-            known = file.rows.get(task.key)
-            if known is not None and known["request"] != task.row["request"]:
-                raise ConflictError(_conflict(file, task, known))
-        failures = _review(judge, [task for task in tasks if task.key not in file.rows], seed, file)
-        return [file.rows.get(task.key) or failures[task.key] for task in tasks]
+            known = file.reviews.get(task.review.key)
+            if known is not None and known.request != task.review.request:
+                raise ConflictError(_conflict(file, task.review, known))
+        failures = _review(judge, [task for task in tasks if task.review.key not in file.reviews], seed, file)
+        found = failures | file.reviews
+        return [found[task.review.key].to_json() for task in tasks]
 
 
 def _tasks(
     questions: Iterable[Mapping[str, Any]],
-    answers_a: Iterable[Mapping[str, Any]],
-    answers_b: Iterable[Mapping[str, Any]],
+    answers: tuple[Iterable[Mapping[str, Any]], Iterable[Mapping[str, Any]]],
     contexts: Iterable[Mapping[str, Any]] | None,
     rules: Mapping[str, Rule],
-    order_swap: bool,
+    orders: str,
     layout: str,
     system: str,
 ) -> list[_Task]:
     if layout not in LAYOUTS:
         raise JudgeError(f"layout {layout!r} is not known: use one of {', '.join(LAYOUTS)}.")
     asked = _by(questions, "question_id", ("text", "category"), "questions")
-    pair = [_by(given, "question_id", ("text",), which) for given, which in ((answers_a, "a"), (answers_b, "b"))]
+    pair = [_by(given, "question_id", ("text",), which) for given, which in zip(answers, "ab", strict=True)]
     pictures = None if contexts is None else _by(contexts, "image", (), "contexts")
-    for answers, which in zip(pair, ("the references (a)", "the answers (b)"), strict=True):
-        if missing := [question["question_id"] for key, question in asked.items() if key not in answers]:
+    for known, which in zip(pair, ("the references (a)", "the answers (b)"), strict=True):
+        if missing := [question["question_id"] for key, question in asked.items() if key not in known]:
             raise JudgeError(f"{which} lack {len(missing)} of {len(asked)} questions, the first {missing[0]!r}.")
     tasks = []
     for key, question in asked.items():
-        category, image = question["category"], question.get("image")
-        if category not in rules:
-            raise JudgeError(f"there is no rule for the category {category!r}: the rules are for {', '.join(rules)}.")
-        context = None
-        if pictures is not None:
-            context = pictures.get(str(image))
-            if context is None:
-                raise JudgeError(f"the contexts lack the picture {image!r} of question {question['question_id']!r}.")
-        for order in ("ab", "ba") if order_swap else ("ab",):
+        rule, context = _rule(question, rules), _context(question, pictures)
+        for order in orders.split():
             first, second = (pair["ab".index(which)][key]["text"] for which in order)
-            rule = rules[category]
-            request = build_request(question["text"], context, first, second, rule, layout=layout, system=system)
-            row = {"question_id": question["question_id"], "category": category, "order": order, "layout": layout}
-            for number, answers in enumerate(pair, 1):
-                row[f"answer{number}_id"] = answers[key].get("answer_id", question["question_id"])
-            row |= {"withheld": request.withheld, "suspicious": request.suspicious}
-            tasks.append(_Task(row, request))
+            prompt = build_request(question["text"], context, first, second, rule, layout=layout, system=system)
+            ids = [known[key].get("answer_id", question["question_id"]) for known in pair]
+            review = Review(question["question_id"], order, "", question["category"], layout, ids[0], ids[1])
+            review = replace(review, withheld=prompt.withheld, suspicious=prompt.suspicious)
+            tasks.append(_Task(review, prompt))
     if not tasks:
         raise JudgeError("there are no questions: give at least one.")
     return tasks
+
+
+def _rule(question: Mapping[str, Any], rules: Mapping[str, Rule]) -> Rule:
+    category = question["category"]
+    if category not in rules:
+        raise JudgeError(f"there is no rule for the category {category!r}: the rules are for {', '.join(rules)}.")
+    return rules[category]
+
+
+def _context(question: Mapping[str, Any], pictures: Mapping[str, Mapping[str, Any]] | None) -> Mapping[str, Any] | None:
+    """What the judge is told about a question's image; None where there are no contexts."""
+    image = question.get("image")
+    if pictures is not None and str(image) not in pictures:
+        raise JudgeError(f"the contexts lack the picture {image!r} of question {question['question_id']!r}.")
+    return None if pictures is None else pictures[str(image)]
 
 
 def _by(
@@ -171,69 +168,49 @@ def _by(
 
 
 def _identified(task: _Task, judge: Judge, seed: int) -> _Task:
-    asked = json.dumps([task.request.messages, _without_place(judge.identity), seed], sort_keys=True)
+    asked = json.dumps([task.prompt.messages, _without_place(judge.described), seed], sort_keys=True)
     request = hashlib.sha256(asked.encode()).hexdigest()[:16]
-    return _Task({**task.row, "judge": dict(judge.identity), "seed": seed, "request": request}, task.request)
+    return _Task(replace(task.review, judge=dict(judge.described), seed=seed, request=request), task.prompt)
 
 
-def _without_place(judge: Mapping[str, Any]) -> dict[str, Any]:
+def _without_place(judge: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a judge is, wherever it is served: a server of one's own moves from machine to machine."""
     return {name: value for name, value in judge.items() if name != "endpoint"}
 
 
-def _conflict(file: ReviewFile, task: _Task, known: Mapping[str, Any]) -> str:
-    then, now = ({**row, "judge": _without_place(row.get("judge") or {})} for row in (known, task.row))
-    names = [name for name in ("judge", "seed", "layout") if then.get(name) != now[name]]
-    differ = ", ".join(f"{name} {then.get(name)!r} instead of {now[name]!r}" for name in names)
+def _conflict(file: ReviewFile, review: Review, known: Review) -> str:
+    then, now = (
+        {"judge": _without_place(one.judge or {}), "seed": one.seed, "layout": one.layout} for one in (known, review)
+    )
+    differ = ", ".join(f"{name} {then[name]!r} instead of {now[name]!r}" for name in now if then[name] != now[name])
     what = differ or "a question, an answer, a context or a rule is another one"
     return (
-        f"{str(file.path)!r} holds a review of question {task.row['question_id']!r} that was asked otherwise ({what}): "
+        f"{str(file.path)!r} holds a review of question {review.question_id!r} that was asked otherwise ({what}): "
         "name another file."
     )
 
 
-def _review(judge: Judge, tasks: Sequence[_Task], seed: int, file: ReviewFile) -> dict[tuple[str, str], dict[str, Any]]:
-    """Reviews what is left; returns the rows of what the judge refused."""
-    stop, failures = Event(), {}
+def _review(judge: Judge, tasks: Sequence[_Task], seed: int, file: ReviewFile) -> dict[tuple[str, str], Review]:
+    """Reviews what is left; returns what the judge refused."""
+    failures: dict[tuple[str, str], Review] = {}
 
-    def work(task: _Task) -> dict[str, Any] | None:
+    def review(task: _Task) -> Rollout:
+        sampling = SamplingParams(judge.settings, seed=seed)
         try:
-            reply = judge.reply(task.request.messages, seed, stop)
+            completion = yield Request(task.prompt.user, system=task.prompt.system, sampling=sampling)
         except RequestRefusedError as error:
-            return {**task.row, "review": None, "scores": None, "tuple": None, "parsed": False, "failure": str(error)}
-        scores = parse_scores(reply.text)
-        released = parse_as_released(reply.text)
-        turn = 1 if task.row["order"] == "ab" else -1
-        row = {
-            **task.row,
-            "review": reply.text,
-            "scores": list((scores or FAILED)[::turn]),
-            "parsed": scores is not None,
-        }
-        file.add({**row, "tuple": list(released[::turn]), "finish": reply.finish, "served_by": reply.served_by})
-        return None
+            failures[task.review.key] = replace(task.review, failure=str(error))
+            if len(failures) >= min(_REFUSED_AT_FIRST, len(tasks)) and not file.reviews:
+                raise JudgeError(f"the judge refuses every request ({error}).") from error
+        else:
+            file.add(task.review.read(completion))
 
-    left = iter(tasks)
-    with ThreadPoolExecutor(judge.workers) as pool:
-        running: dict[Future[dict[str, Any] | None], _Task] = {}
-        try:
-            # No more are handed out than are at work, so that nothing waits in line when the work has to stop.
-            while running or (running := {pool.submit(work, task): task for task in islice(left, judge.workers)}):
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    task = running.pop(future)
-                    failure = future.result()
-                    if failure is not None:
-                        failures[task.key] = failure
-                    if len(failures) >= min(_REFUSED_AT_FIRST, len(tasks)) and not file.rows:
-                        raise JudgeError(f"the judge refuses every request ({failures[task.key]['failure']}).")
-                    running.update({pool.submit(work, task): task for task in islice(left, 1)})
-        except BaseException:
-            stop.set()
-            raise
+    for _ in judge.generator.run(review(task) for task in tasks):
+        pass
     return failures
 
 
-def relative_scores(reviews: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def relative_scores(reviews: Iterable[Mapping[str, Any]]) -> dict[str, CategoryScores]:
     """100 times the mean score of b over that of a, by category and over "all", failed parses counted both ways.
 
     Returns:
@@ -245,7 +222,7 @@ def relative_scores(reviews: Iterable[Mapping[str, Any]]) -> dict[str, dict[str,
     for row in reviews:
         groups.setdefault(str(row["category"]), []).append(row)
     groups["all"] = [row for rows in groups.values() for row in rows]
-    figures = {}
+    figures: dict[str, CategoryScores] = {}
     for name, rows in groups.items():
         heard = [row for row in rows if row["scores"] is not None]
         figures[name] = {

@@ -13,10 +13,11 @@ from vigc.errors import AnnotationError, GenerationError
 from vigc.formats.file_forms import JSON_FORMS, Form, opened
 from vigc.formats.json_rows import json_form, read_rows
 from vigc.formats.json_stream import JsonReader, naming_trouble
-from vigc.generation.sources.base import Source, printable
+from vigc.generation.sources.base import Source
 from vigc.generation.sources.errors import naming_files
 from vigc.jobs.protocols import Record
 from vigc.processing.bounded_parsing import parse_json
+from vigc.processing.confined_paths import printable
 from vigc.processing.image_names import spellings
 
 from .base import Exclusion, Filter

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vigc.errors import GenerationError, ImageError
-from vigc.generation.sources.base import Folder, Source, printable
+from vigc.generation.sources.base import Folder, Source
 from vigc.jobs.plan import Uncompared
+from vigc.processing.confined_paths import printable
 
 from .base import Exclusion, Filter, Needs
 from .hashing import hashed

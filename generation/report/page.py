@@ -18,12 +18,11 @@ from PIL import Image
 
 from vigc.errors import GenerationError, ImageError, machine_errors
 from vigc.formats.dataset_files import OwnFiles
-from vigc.generation.sources.base import printable
 from vigc.hub_cards import compares_drafts
 from vigc.jobs import ledger
 from vigc.jobs.protocols import Record
 from vigc.processing.bounded_parsing import open_parquet
-from vigc.processing.confined_paths import leads_into, shown
+from vigc.processing.confined_paths import leads_into, printable, shown
 from vigc.processing.images import open_image
 from vigc.processing.rows import is_edited
 from vigc.processing.word_diff import word_differences

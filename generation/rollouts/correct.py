@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vigc.generation.sources.base import DraftPair
 from vigc.generation.sources.prefetch import Item
 from vigc.inference.loading import WritingModel
 from vigc.jobs import Plan
@@ -39,7 +40,7 @@ class CorrectionWorker(Worker):
             for turn, pair in enumerate(item.source.pairs or [])
         ]
 
-    def _ask(self, item: Item, pair: dict[str, Any]) -> Asking:
+    def _ask(self, item: Item, pair: DraftPair) -> Asking:
         return [(yield from self.attempts(self._id(item, pair), pair["question"], pair["answer"]))]
 
     def collect(self, batch: Batch) -> Work:
@@ -76,13 +77,13 @@ class CorrectionWorker(Worker):
             place += len(kept)
         return compared
 
-    def _id(self, item: Item, pair: dict[str, Any]) -> str:
+    def _id(self, item: Item, pair: DraftPair) -> str:
         # Several conversations may be about one picture.
         kind = f"{self.kind}/{pair.get('conversation_id')}"
         digest = item.digest or hashlib.sha256(b"").hexdigest()
         return row_id(digest, kind, self.constants["config_hash"], pair.get("turn") or 0)
 
-    def _row(self, item: Item, pair: dict[str, Any], draft: Draft | None) -> dict[str, Any]:
+    def _row(self, item: Item, pair: DraftPair, draft: Draft | None) -> dict[str, Any]:
         turn = pair.get("turn") or 0
         answer = pair["answer"] if draft is None else str(draft.answer)
         return self.row(
@@ -99,7 +100,7 @@ class CorrectionWorker(Worker):
             **{name: pair[name] for name in ("source", "license") if pair.get(name)},
         )
 
-    def _reject(self, item: Item, pair: dict[str, Any], draft: Draft, reason: str) -> dict[str, Any]:
+    def _reject(self, item: Item, pair: DraftPair, draft: Draft, reason: str) -> dict[str, Any]:
         return self.reject(
             self._id(item, pair),
             self.kind,

@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from vigc.generation.sources.base import Source, printable
+from vigc.generation.sources.base import Source
 from vigc.generation.sources.prefetch import Item, Loader
 from vigc.inference.loading import WritingModel
 from vigc.jobs import Plan, ShardOutput
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS
 from vigc.processing.bounded_parsing import parse_json
+from vigc.processing.confined_paths import printable
 from vigc.processing.rows import to_messages
 
 from .checks import NOT_FINITE, Draft, Fitting

@@ -7,19 +7,36 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 from vigc.errors import GenerationError, ImageError, ImagePathError
-from vigc.processing.confined_paths import confined, is_file_name, located, shown
+from vigc.formats.boxes import Boxes, ObjectCell, PackedObjects, unpack_objects
+from vigc.processing.bounded_parsing import JsonObject
+from vigc.processing.confined_paths import confined, located, printable, shown
 from vigc.processing.images import HEIF_FIX, HEIF_SUFFIXES, Picture, load_picture, picture_suffixes
 
-from .boxes import Boxes, unpack_objects
 from .urls import Addresses, is_address
 
 # Counted among the endings of files, none of which is like it: a link to a folder.
 _LINKED = "/"
 # So many endings are named.
 _ENDINGS = 5
+
+
+class DraftPair(TypedDict, total=False):
+    """A question and its answer that are to be corrected, as the list of inputs holds them, less what is not known.
+
+    `extra` is what the record's layout keeps of it.
+    """
+
+    question: str
+    answer: str
+    conversation_id: str
+    turn: int
+    extra: str
+    source: str
+    license: str
+    type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +51,7 @@ class Source:
         boxes: What is annotated in it, packed (`generation/sources/boxes.py`) or still among that of other pictures.
         where: The number of the file and of the row in it, in a dataset of tables.
         same: Names of exact copies that are represented by this one.
-        pairs: What is to be corrected: rows as their reader makes them, less the picture.
+        pairs: What is to be corrected.
         size: Bytes of the file when it was listed, where listing looks at files.
         absent: Whether its folder held nothing when the job was begun, so that it is missing for good; not recorded.
     """
@@ -43,15 +60,15 @@ class Source:
     image_id: str
     refused: str | None = None
     license: str | None = None
-    boxes: Boxes | dict[str, Any] | None = None
+    boxes: Boxes | PackedObjects | None = None
     where: list[int] | None = None
     same: list[str] | None = None
-    pairs: list[dict[str, Any]] | None = None
+    pairs: list[DraftPair] | None = None
     size: int | None = None
     absent: bool = False
 
     @property
-    def objects(self) -> list[dict[str, Any]] | None:
+    def objects(self) -> list[ObjectCell] | None:
         """What is annotated in it: `{"category", "bbox"}` with the box as x, y, width, height in pixels."""
         packed = self.boxes.pack() if isinstance(self.boxes, Boxes) else self.boxes
         return unpack_objects(packed) if packed else None
@@ -61,9 +78,9 @@ class Source:
         """How many inputs it stands for: itself and its exact copies."""
         return 1 + len(self.same or ())
 
-    def to_record(self) -> dict[str, Any]:
+    def to_record(self) -> JsonObject:
         """As JSON holds it, without what is not known."""
-        record: dict[str, Any] = {"name": self.name, "image_id": self.image_id}
+        record: JsonObject = {"name": self.name, "image_id": self.image_id}
         for name in _KNOWN:
             if (value := getattr(self, name)) is not None:
                 record[name] = value.pack() if isinstance(value, Boxes) else value
@@ -81,7 +98,7 @@ class Collection(Protocol):
         """What the rows and the card call it; no path of one machine."""
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """What enters the plan beside the list of inputs."""
 
     def __iter__(self) -> Iterator[Source]:
@@ -122,7 +139,7 @@ class Files:
         return printable(Path(self._real_root).name) or "pictures"
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """The format."""
         return {"format": self.format}
 
@@ -290,10 +307,3 @@ def distinct(ids: Sequence[str], names: Sequence[str]) -> list[str]:
     """The ids, where two inputs would share one or it is another's name the name instead."""
     counts, taken = Counter(ids), set(names)
     return [id_ if counts[id_] == 1 and id_ not in taken else name for id_, name in zip(ids, names, strict=True)]
-
-
-def printable(name: str) -> str:
-    r"""A file name as valid Unicode: bytes that are not are written as `\xff`."""
-    if name.isascii():
-        return name
-    return os.fsencode(name).decode("utf-8", "backslashreplace") if is_file_name(name) else shown(name)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from vigc.errors import MAX_REASON, AnnotationError, GenerationError, ImageError, LayoutError, cut, reason_of, short
 from vigc.formats.chats import CHAT_COLUMNS, TEXT_COLUMNS, names_of_pictures, rows_of_chat
@@ -13,9 +13,12 @@ from vigc.formats.json_rows import read_rows
 from vigc.formats.json_stream import is_text
 from vigc.formats.llava import image_id_of
 from vigc.generation.sources.errors import naming_files
+from vigc.processing.bounded_parsing import JsonObject
+from vigc.processing.confined_paths import printable
 from vigc.processing.image_names import unusable
+from vigc.processing.rows import Row
 
-from .base import Files, Source, printable
+from .base import DraftPair, Files, Source
 from .dataset import DatasetRows
 
 
@@ -102,14 +105,15 @@ class DatasetConversations(DatasetRows):
         return super().chosen(pictures, name)
 
 
-def _pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _pairs(rows: list[JsonObject]) -> list[DraftPair]:
     return [_pair(row) for row in rows]
 
 
-def _pair(row: Mapping[str, Any]) -> dict[str, Any]:
+def _pair(row: Row) -> DraftPair:
     pair = {
         name: row.get(name) for name in ("question", "conversation_id", "turn", "extra", "source", "license", "type")
     }
     for name in ("source", "license", "type"):
         pair[name] = pair[name] and cut(str(pair[name]), MAX_REASON)
-    return {"answer": row["answers"][0], **{name: value for name, value in pair.items() if value not in (None, "")}}
+    known = {name: value for name, value in pair.items() if value not in (None, "")}
+    return cast(DraftPair, {"answer": row["answers"][0], **known})

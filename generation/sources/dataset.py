@@ -27,18 +27,20 @@ from vigc.errors import (
     reason_of,
     short,
 )
+from vigc.formats.boxes import NO_BOX, ObjectColumn
 from vigc.formats.dataset_files import OwnFiles, confined_builder, is_folder_of_pictures
 from vigc.formats.file_forms import Form
 from vigc.formats.hf_datasets import files_state, load_split
 from vigc.formats.json_rows import json_form
 from vigc.formats.local_datasets import is_saved, saved_files
 from vigc.hub.errors import asking_the_hub, is_hub_away
-from vigc.processing.bounded_parsing import features_of, open_parquet
+from vigc.processing.bounded_parsing import JsonObject, features_of, open_parquet
+from vigc.processing.confined_paths import printable
 from vigc.processing.image_names import unusable
 from vigc.processing.images import Picture, load_picture
+from vigc.processing.rows import Row
 
-from .base import Source, printable
-from .boxes import NO_BOX, ObjectColumn
+from .base import Source
 from .image_columns import class_names, image_column
 from .urls import Addresses, is_address
 
@@ -131,7 +133,7 @@ class DatasetRows:
         return printable(path.resolve().name) if path.exists() else self.path
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """The format, what was chosen of the dataset, and its state."""
         chosen = {"format": "dataset", "subset": self.subset, "split": self.split, "origin": self._origin}
         return {**chosen, "data_revision": self.revision} if self.revision else chosen
@@ -151,12 +153,9 @@ class DatasetRows:
             for offset, (id_, license) in enumerate(zip(ids, licenses, strict=True)):
                 place = [file, start + offset]
                 label = self.label(place)
-                own = (
-                    cut(str(label if id_ is None else id_)) if id_column else label.replace(" ", "-").replace(":", "-")
-                )
                 yield Source(
                     label,
-                    label if own in repeated or _LABEL.fullmatch(own) else own,
+                    _image_id(label, id_, repeated) if id_column else label.replace(" ", "-").replace(":", "-"),
                     damage,
                     license=cut(str(license), MAX_REASON) if license else None,
                     boxes=objects.of(offset) if objects else None,
@@ -179,7 +178,7 @@ class DatasetRows:
         file, index = place
         return f"row {file}:{index}" if self.table.files > 1 else f"row {index}"
 
-    def read(self, columns: list[str]) -> Iterator[tuple[list[int], dict[str, Any], str | None]]:
+    def read(self, columns: list[str]) -> Iterator[tuple[list[int], Row, str | None]]:
         """The rows in their order, each with its place and, if it lies in a damaged part of a file, that reason."""
         for file, start, rows, damage in self.table.batches(columns):
             for offset, row in enumerate(rows.to_pylist()):
@@ -223,6 +222,12 @@ class DatasetRows:
     def is_there(self, source: Source) -> bool:
         """Whether the dataset can still be seen; one on the Hub says so itself."""
         return not self.local or Path(self.path).exists()
+
+
+def _image_id(label: str, id_: Any, repeated: set[str]) -> str:
+    """The id of a row: that of its column, or its label where it has none, or one that names other rows as well."""
+    own = cut(str(label if id_ is None else id_))
+    return label if own in repeated or _LABEL.fullmatch(own) else own
 
 
 class _DamagedError(GenerationError):

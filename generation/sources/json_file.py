@@ -7,20 +7,20 @@ import posixpath
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from vigc.errors import MAX_SHOWN, AnnotationError, GenerationError, ImageError, ImagePathError, short
+from vigc.formats.boxes import NO_BOX, Boxes, PackedObjects, pack_objects, unpack_objects
 from vigc.formats.chats import names_of_pictures
+from vigc.formats.coco import CocoFile
 from vigc.formats.file_forms import stem_of
 from vigc.formats.json_rows import read_rows
 from vigc.generation.sources.errors import naming_files
-from vigc.processing.confined_paths import located
+from vigc.processing.bounded_parsing import JsonObject
+from vigc.processing.confined_paths import located, printable
 from vigc.processing.image_names import name_for_id, names_in_address, unusable
 from vigc.processing.images import Picture
 
-from .annotation_file import AnnotationFile
-from .base import Files, Source, distinct, printable
-from .boxes import NO_BOX, Boxes, pack_objects, unpack_objects
+from .base import Files, Source, distinct
 from .urls import is_address
 
 
@@ -50,7 +50,7 @@ class Annotated(Files):
     def __iter__(self) -> Iterator[Source]:
         """All pictures, sorted by their names; one that is listed again is a copy of itself, with the boxes of all."""
         with naming_files():
-            file = AnnotationFile(self.annotations)
+            file = CocoFile(self.annotations)
         self.unlisted = {NO_BOX: file.unusable} if file.unusable else {}
         order: list[int] = []
         again: dict[int, list[int]] = {}
@@ -108,7 +108,7 @@ class Annotated(Files):
         return last if self.format == "objects365" and last.isdigit() else stem
 
 
-def _joined(found: list[Boxes | None]) -> Boxes | dict[str, Any] | None:
+def _joined(found: list[Boxes | None]) -> Boxes | PackedObjects | None:
     """All that is annotated; entries of one id have the same objects, which count once."""
     different = [boxes for boxes in dict.fromkeys(found) if boxes is not None]
     if len(different) < 2:
@@ -158,7 +158,7 @@ class LlavaPictures(Files):
             yield Source(name, image_id, refused)
 
 
-def _named(entry: dict[str, Any], label: str, known: Collection[str]) -> dict[str, str | None]:
+def _named(entry: JsonObject, label: str, known: Collection[str]) -> dict[str, str | None]:
     """The names of an entry's pictures that are not known yet; its place, with the reason, for what is no name."""
     found: dict[str, str | None] = {}
     for name in names_of_pictures(entry):

@@ -16,11 +16,13 @@ from typing import Any, TypeVar
 import torch
 
 from vigc.errors import ImageDataError, ImageError, ImagePathError, NoImageError, TransientError, is_transient
+from vigc.processing.bounded_parsing import JsonObject
 from vigc.processing.confined_paths import is_file_name, shown
 from vigc.processing.digest import file_digest
 from vigc.processing.images import MAX_BYTES
+from vigc.processing.rows import ImageCell
 
-from .base import Collection, Source
+from .base import Collection, DraftPair, Source
 
 T = TypeVar("T")
 
@@ -42,7 +44,7 @@ class Item:
 
     source: Source
     digest: str
-    image: dict[str, Any] | None = None
+    image: ImageCell | None = None
     pixels: torch.Tensor | None = None
     same: list[str] = field(default_factory=list)
 
@@ -63,7 +65,7 @@ class Loader:
         self.collection, self.prepare, self.batch_size, self.embed = collection, prepare, batch_size, embed
         self._read: Source | None = None  # the last one that could be
 
-    def batches(self, sources: Sequence[Source], skipped: list[dict[str, Any]]) -> Iterator[list[Item]]:
+    def batches(self, sources: Sequence[Source], skipped: list[JsonObject]) -> Iterator[list[Item]]:
         """Batches of the inputs in their order, less those that cannot be opened and copies of earlier ones.
 
         Args:
@@ -72,7 +74,7 @@ class Loader:
         """
         return ahead(self._batches(sources, skipped), _BATCHES_AHEAD)
 
-    def _batches(self, sources: Sequence[Source], skipped: list[dict[str, Any]]) -> Iterator[list[Item]]:
+    def _batches(self, sources: Sequence[Source], skipped: list[JsonObject]) -> Iterator[list[Item]]:
         known: dict[str, Item] = {}
         batch: list[Item] = []
         for found in self._in_order(sources):
@@ -89,8 +91,8 @@ class Loader:
         if batch:
             yield batch
 
-    def _in_order(self, sources: Sequence[Source]) -> Iterator[Item | dict[str, Any]]:
-        window: deque[Future[Item | dict[str, Any]]] = deque()
+    def _in_order(self, sources: Sequence[Source]) -> Iterator[Item | JsonObject]:
+        window: deque[Future[Item | JsonObject]] = deque()
         with ThreadPoolExecutor(_THREADS) as threads:
             try:
                 for source in sources:
@@ -103,7 +105,7 @@ class Loader:
                 for waiting in window:
                     waiting.cancel()
 
-    def load(self, source: Source) -> Item | dict[str, Any]:
+    def load(self, source: Source) -> Item | JsonObject:
         """The input ready for the model, or the record of why it is set aside.
 
         Raises:
@@ -114,7 +116,7 @@ class Loader:
         try:
             picture = self.collection.open(source)
             self._read = source
-            image = {"bytes": picture.data, "path": None} if self.embed else self._path(source)
+            image: ImageCell = {"bytes": picture.data, "path": None} if self.embed else self._path(source)
             return Item(
                 source,
                 hashlib.sha256(picture.original).hexdigest(),
@@ -138,7 +140,7 @@ class Loader:
         except ValueError as error:  # a picture of a shape that the processor cannot resize
             raise ImageDataError(source.name, f"cannot be prepared for the model ({error})") from error
 
-    def _path(self, source: Source) -> dict[str, Any]:
+    def _path(self, source: Source) -> ImageCell:
         path = self.collection.locate(source)
         if path is None:
             raise ImagePathError(source.name, "is no file, so rows cannot hold its path: embed pictures")
@@ -146,7 +148,7 @@ class Loader:
             raise ImagePathError(source.name, "has a path that is no Unicode, which no row can hold: rename the file")
         return {"bytes": None, "path": path}
 
-    def _skipped(self, source: Source, error: ImageError) -> dict[str, Any]:
+    def _skipped(self, source: Source, error: ImageError) -> JsonObject:
         return {
             "kind": "image",
             "path": source.name,
@@ -166,7 +168,7 @@ class Loader:
         return file_digest(Path(path), MAX_BYTES) if path is not None else None
 
 
-def _of_conversation(pairs: list[dict[str, Any]]) -> dict[str, Any]:
+def _of_conversation(pairs: list[DraftPair]) -> JsonObject:
     """Which conversation is set aside with a picture, and how many texts with it."""
     return {"conversation_id": pairs[0].get("conversation_id"), "pairs": len(pairs)}
 

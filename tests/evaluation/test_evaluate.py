@@ -203,7 +203,7 @@ def test_a_run_can_stop_after_any_answer(stock, tmp_path):
 def test_a_finished_run_asks_nothing_again(stock, tmp_path, monkeypatch):
     files.okvqa(tmp_path)
     evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)
-    monkeypatch.setattr(type(stock), "answer", None)
+    monkeypatch.setattr(type(stock.generator), "run", None)
     evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)
 
 
@@ -478,9 +478,10 @@ def test_a_plain_answer_is_not_corrected(tmp_path):
     image = Image.new("RGB", (96, 96), "red")
     plain = load_answerer(VIGC_TINY, settings={"max_new_tokens": 20}, correct=False)
     (text,) = plain.answer([image], [question])
-    inputs = plain.processor(images=[image], text=[question.text], return_tensors="pt")
-    ids = plain.model.generate(**inputs, correct=False, max_new_tokens=20, do_sample=False)
-    assert text == plain.processor.decode_texts(ids[:, inputs["input_ids"].shape[1] :])[0]
+    model, processor = plain.generator.model, plain.generator.processor
+    inputs = processor(images=[image], text=[question.text], return_tensors="pt")
+    ids = model.generate(**inputs, correct=False, max_new_tokens=20, do_sample=False)
+    assert text == processor.decode_texts(ids[:, inputs["input_ids"].shape[1] :])[0]
 
 
 @pytest.mark.slow

@@ -102,7 +102,7 @@ def test_a_request_has_the_paper_s_settings_the_seed_and_the_key(monkeypatch, tm
         "model": "tester", "temperature": 0.2, "max_completion_tokens": 9, "endpoint": server.url,
     }  # fmt: skip
     assert (rows[0]["seed"], rows[0]["served_by"], rows[0]["finish"]) == (7, "tester-served", "stop")
-    assert "secret" not in file.read_text(encoding="utf-8") + repr(vars(judge)["_identity"])
+    assert "secret" not in file.read_text(encoding="utf-8") + repr(judge)
 
 
 def test_rules_are_read_in_the_published_layout(tmp_path):

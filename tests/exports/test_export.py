@@ -17,18 +17,12 @@ from typer.testing import CliRunner
 
 from vigc.cli.root import app
 from vigc.errors import ExportError, LayoutError
-from vigc.exports.export import FORMATS, export_dataset
-from vigc.formats.layouts import (
-    DPO_FEATURES,
-    FINEVISION_FEATURES,
-    SFT_FEATURES,
-    finevision_record,
-    rows_from_finevision,
-    rows_from_trl,
-    sft_record,
-)
+from vigc.exports.export import export_dataset
+from vigc.formats.finevision import FINEVISION_FEATURES, finevision_record, rows_from_finevision
 from vigc.formats.llava import llava_entry, rows_from_llava
 from vigc.formats.preferences import PreferenceRule
+from vigc.formats.table import EXPORTS
+from vigc.formats.trl import DPO_FEATURES, SFT_FEATURES, rows_from_trl, sft_record
 from vigc.processing import TRAIN_FEATURES
 
 
@@ -220,7 +214,7 @@ def test_sft_records_are_conversations(tmp_path):
     write(tmp_path / "rows", [generated(0), *conversation("detail"), generated(1)])
     done = export_dataset(tmp_path / "rows", tmp_path / "out", format="trl-sft")
     records = records_of(tmp_path / "out")
-    assert (done.rows, done.records, done.features) == (4, 3, SFT_FEATURES)
+    assert (done.rows, done.records, done.format.features) == (4, 3, SFT_FEATURES)
     assert [len(record["messages"]) for record in records] == [2, 4, 2]
     assert records[1] == {
         "images": [{"bytes": picture((9, 9, 9)), "path": None}],
@@ -244,7 +238,7 @@ def test_dpo_records_are_what_correction_changed(tmp_path):
     write(tmp_path / "rows", rows)
     done = export_dataset(tmp_path / "rows", tmp_path / "out", format="trl-dpo")
     first, second = records_of(tmp_path / "out")
-    assert done.features == DPO_FEATURES and first["prompt"] == [said("user", "What is it?")]
+    assert done.format.features == DPO_FEATURES and first["prompt"] == [said("user", "What is it?")]
     assert first["chosen"] == [said("assistant", "A cat.")] and first["rejected"] == [said("assistant", "A dog.")]
     assert second["chosen"][0]["content"] == "A grey cat sleeps." and second["id"] == f"{1:032x}"
     assert done.left_out == {
@@ -310,7 +304,7 @@ def test_finevision_has_its_columns(tmp_path):
     write(tmp_path / "rows", conversation("detail"))
     done = export_dataset(tmp_path / "rows", tmp_path / "out", format="finevision")
     (record,) = records_of(tmp_path / "out")
-    assert done.features == FINEVISION_FEATURES and list(record) == list(FINEVISION_FEATURES)
+    assert done.format.features == FINEVISION_FEATURES and list(record) == list(FINEVISION_FEATURES)
     assert record["texts"] == [
         {"user": "What is it?", "assistant": "A cat."},
         {"user": "Where?", "assistant": "On a mat."},
@@ -450,7 +444,7 @@ def test_pictures_that_rows_only_name(tmp_path):
         export_dataset(tmp_path / "rows", tmp_path / "up", format="trl-sft")
 
 
-@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("layout", EXPORTS)
 def test_a_picture_that_is_gone_sets_its_rows_aside(layout, tmp_path):
     """A conversation goes as a whole: without one of its turns it would be another."""
     talk = [row | {"image": {"bytes": None, "path": "gone.png"}} for row in conversation("detail")]
@@ -549,7 +543,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     )
 
 
-@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("layout", EXPORTS)
 def test_an_interrupted_export_leaves_nothing(layout, tmp_path, monkeypatch):
     from vigc.exports import export
 

@@ -8,8 +8,9 @@ from conftest import FIXTURES
 from PIL import Image
 
 from vigc.errors import AnnotationError
-from vigc.formats.annotation_layouts import coco_names, source_records
+from vigc.formats import source_records
 from vigc.formats.annotations import LAYOUTS, read_annotations, stream_annotations
+from vigc.formats.coco import coco_names
 from vigc.formats.json_rows import stream_entries
 from vigc.formats.llava import image_id_of
 from vigc.processing import TRAIN_FEATURES

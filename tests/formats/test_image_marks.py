@@ -11,11 +11,14 @@ from PIL import Image as Pictures
 from scripted import ScriptedModel, ScriptedProcessor
 
 from vigc.exports.export import export_dataset
-from vigc.formats.annotation_layouts import read_stable_llava, read_vigc, source_records
+from vigc.formats import source_records
+from vigc.formats.finevision import finevision_record, rows_from_finevision
 from vigc.formats.image_marks import around, filled, unmarked
-from vigc.formats.layouts import dpo_records, finevision_record, rows_from_finevision, rows_from_trl, sft_record
 from vigc.formats.llava import llava_entry, rows_from_llava
 from vigc.formats.preferences import PreferenceRule
+from vigc.formats.stable_llava import read_stable_llava
+from vigc.formats.trl import dpo_records, rows_from_trl, sft_record
+from vigc.formats.vqa import read_vigc
 from vigc.generation import correct_dataset
 from vigc.processing import GENERATED_FEATURES, TRAIN_FEATURES
 

@@ -19,12 +19,12 @@ from scripted import ScriptedModel, ScriptedProcessor
 
 from vigc.cli.summary import print_preview, print_summary
 from vigc.errors import ConflictError, GenerationError, ImageError, ImagePathError, TransientError
+from vigc.formats.coco import CocoFile
 from vigc.formats.json_rows import read_rows
 from vigc.formats.json_stream import JsonReader
 from vigc.generation import GenerateJob, correct_dataset, generate_dataset, preview_job
 from vigc.generation.filters.ids import ExcludedIds, keys_of
 from vigc.generation.generate import open_collection
-from vigc.generation.sources.annotation_file import AnnotationFile
 from vigc.generation.sources.base import Source
 from vigc.jobs import ledger
 
@@ -544,7 +544,7 @@ def test_blocks_of_annotations_equal_the_whole(tmp_path, monkeypatch, seed):
     names = draw.sample(sorted(content), 4)
     text = json.dumps({name: content[name] for name in names}, indent=draw.choice([None, 1]), ensure_ascii=seed % 2)
     (tmp_path / "x.json").write_text(text, encoding="utf-8")
-    file = AnnotationFile(tmp_path / "x.json")
+    file = CocoFile(tmp_path / "x.json")
     assert file.names == [image["file_name"] for image in images]
     for index in range(9):
         expected = [

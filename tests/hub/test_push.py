@@ -247,7 +247,7 @@ def test_pictures_with_a_place_or_time_are_refused(tmp_path, saved, found):
 
 
 def test_pictures_in_lists_and_beside_the_rows_are_read_too(tmp_path):
-    from vigc.formats.layouts import SFT_FEATURES
+    from vigc.formats.trl import SFT_FEATURES
 
     rows = [{"images": [{"bytes": picture()}, {"bytes": picture(exif=exif())}], "license": "cc0-1.0"}]
     assert "column images" in refusal(dataset(tmp_path / "one", rows, SFT_FEATURES))

@@ -12,8 +12,7 @@ from transformers import InstructBlipConfig, InstructBlipForConditionalGeneratio
 from typer.testing import CliRunner
 
 from vigc.cli.root import app
-from vigc.evaluation.benchmarks.base import Question
-from vigc.evaluation.models import load_answerer
+from vigc.evaluation import Question, load_answerer
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 from vigc.trainer.train import dry_run, train

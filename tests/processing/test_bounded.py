@@ -4,7 +4,6 @@ import ast
 import gzip
 import json
 import os
-import threading
 import time
 
 import pyarrow as pa
@@ -28,6 +27,7 @@ from vigc.generation import generate_dataset
 from vigc.generation.generate import open_collection
 from vigc.generation.rollouts.short_answers import read_first_words
 from vigc.hub.publication import read_publication
+from vigc.inference import Request
 from vigc.jobs import ledger, locks
 from vigc.processing import atomic
 from vigc.processing.bounded_parsing import (
@@ -199,8 +199,12 @@ def test_a_hostile_reply_of_a_judge_is_no_review(reply):
     }[reply]
     with JudgeServer(lambda body, number: said) as server:
         judge = EndpointJudge(server.url, "m", wait=0.01, retries=1, timeout=20)
+
+        def asking():
+            return (yield Request("?"))
+
         with pytest.raises(TransientError, match="is away") as caught:
-            judge.reply([{"role": "user", "content": "?"}], 0, threading.Event())
+            list(judge.generator.run([asking()]))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 

@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 import vigc
 from vigc.cli.root import app
 from vigc.errors import JudgeError
-from vigc.evaluation.judge.models import LocalJudge
-from vigc.evaluation.models import load_answerer
+from vigc.evaluation import LocalJudge, load_answerer
 from vigc.inference.loading import describe_model, load_model
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.processing import VigcProcessor

@@ -203,19 +203,27 @@ class Vocabulary:
     def _shield(self, groups: Iterable[Sequence[str]]) -> None:
         """Adds names of several words that hold a known name and mean another thing: a hot dog is no dog."""
         others = [[" ".join(_words(name)) for name in group] for group in groups if group]
-        known = {name: group for group in others for name in group}
+        found = self._meant_by_phrases({name: group for group in others for name in group})
+        for group in others:
+            if group[0] not in self.names:
+                found |= {name: None for name in group if not self._is_kind_of(name, group)}
+        self._add({name: meant for name, meant in found.items() if " " in name and name not in self.names})
+
+    def _meant_by_phrases(self, groups: Mapping[str, Sequence[str]]) -> dict[str, str | None]:
+        """The kind that each phrase of our list stands for, or None.
+
+        Args:
+            groups: By each of its names, a kind of object with all its names.
+        """
         phrases = {phrase: meant for phrase, meant in _PHRASES.items() if phrase not in self.names}
         for modifiers, nouns in ((("baby", "adult"), _ANIMALS), (("passenger",), _VEHICLES)):
             phrases |= {f"{word} {noun}": noun for noun in nouns for word in modifiers}
         found: dict[str, str | None] = {}
         for phrase, meant in phrases.items():
             own = None if meant is None else self._forms.get((meant,))
-            if own is not None or not self._is_kind_of(phrase, known.get(meant or "", ())):
+            if own is not None or not self._is_kind_of(phrase, groups.get(meant or "", ())):
                 found[phrase] = own
-        for group in others:
-            if group[0] not in self.names:
-                found |= {name: None for name in group if not self._is_kind_of(name, group)}
-        self._add({name: meant for name, meant in found.items() if " " in name and name not in self.names})
+        return found
 
     def _is_kind_of(self, name: str, group: Iterable[str]) -> bool:
         """Whether a name holds a shorter one of its own group that is known: a cell phone, where "phone" is a kind."""

@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import shlex
 import sys
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from . import options as opt
 from .command import COMPLETE, REJECTED, add_command
 from .terminal import count, line, option, say
 
 if TYPE_CHECKING:
-    from vigc.evaluation import Figure, Results
-    from vigc.evaluation.models import Answerer
+    from vigc.evaluation import Benchmark, Figure, Results
+    from vigc.evaluation.answering import AnsweringModel
+
+
+class _Benchmarks(TyperGroup):
+    """The benchmarks' commands beside the declared ones; made when they are first asked for, so that others are quick.
+
+    A benchmark declares its name, what its command says, and options of its own; nothing here has to know it.
+    """
+
+    _commands: MutableMapping[str, Any]
+    _complete: bool
+
+    @property
+    def commands(self) -> MutableMapping[str, Any]:
+        """All commands, by name."""
+        if not self._complete:
+            self._complete = True
+            self._commands = {**_benchmark_commands(), **self._commands}
+        return self._commands
+
+    @commands.setter
+    def commands(self, declared: MutableMapping[str, Any]) -> None:
+        self._commands, self._complete = dict(declared), False
+
 
 app = typer.Typer(
     name="vigc evaluate",
+    cls=_Benchmarks,
     help="Answer a benchmark's questions and score the answers, or compare two runs.",
     no_args_is_help=True,
 )
@@ -50,14 +78,6 @@ Limit = Annotated[
     option("Only the questions about so many pictures, drawn with --seed.", min=1, rich_help_panel=_DATA),
 ]
 Seed = Annotated[int, option("Decides which, and what POPE asks for in pictures of yours.", rich_help_panel=_DATA)]
-Synonyms = Annotated[
-    Path | None,
-    option(
-        "chair: a file with a kind of object and its synonyms on each line, such as the authors' synonyms.txt.",
-        rich_help_panel=_DATA,
-        show_default="synonyms.txt in --data, or our own list",
-    ),
-]
 Output = Annotated[
     Path, option("The file of results to write (JSON); answers and submissions lie beside it.", "--output", "-o")
 ]
@@ -80,8 +100,7 @@ NoCorrect = Annotated[
 ]
 
 
-def _benchmark(
-    context: typer.Context,
+def _declared(
     data: Data,
     output: Output,
     model: Model = None,
@@ -92,7 +111,6 @@ def _benchmark(
     prompt: Prompt = None,
     limit: Limit = None,
     seed: Seed = 0,
-    synonyms: Synonyms = None,
     overwrite: Overwrite = False,
     batch_size: BatchSize = 8,
     no_correct: NoCorrect = False,
@@ -105,19 +123,54 @@ def _benchmark(
     iqf_preset: opt.IqfPreset = None,
     iqf_steps: opt.IqfSteps = None,
 ) -> None:
-    given = dict(locals())
-    raise typer.Exit(_run(str(given.pop("context").info_name), given))
+    """The options that all benchmarks have."""
 
 
-def _run(name: str, given: dict[str, Any]) -> int:
+def _benchmark_commands() -> MutableMapping[str, Any]:
+    from vigc.evaluation import BENCHMARKS
+
+    benchmarks = typer.Typer(name="vigc evaluate")
+    for name, benchmark in BENCHMARKS.items():
+        add_command(benchmarks, _command(benchmark), name, help=f"{benchmark.summary}\n\n{_AFTER}")
+    commands: MutableMapping[str, Any] = vars(get_command(benchmarks))["commands"]
+    return commands
+
+
+def _command(benchmark: type[Benchmark]) -> Callable[..., None]:
+    """The command of a benchmark: the options of all, and its own."""
+
+    def run(**given: Any) -> None:
+        raise typer.Exit(_run(benchmark, given))
+
+    declared = inspect.signature(_declared, eval_str=True)
+    own = [
+        inspect.Parameter(
+            one.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                one.kind | None, option(one.help, rich_help_panel=_DATA, show_default=one.default or False)
+            ],
+        )
+        for one in benchmark.options
+    ]
+    run.__signature__ = declared.replace(  # type: ignore[attr-defined]
+        parameters=[*declared.parameters.values(), *own]
+    )
+    return run
+
+
+def _run(benchmark: type[Benchmark], given: dict[str, Any]) -> int:
     """Runs the benchmark with the command's options; returns the exit code."""
     from vigc.evaluation import DataSettings, evaluate, read_reviews
 
     _quiet()
-    parts = ("data", "images", "split", "prompt", "limit", "seed", "synonyms")
+    name = benchmark.name
+    parts = ("data", "images", "split", "prompt", "limit", "seed")
+    own = {one.name: given[one.name] for one in benchmark.options}
     results = evaluate(
         name,
-        DataSettings(**{part: given[part] for part in parts}),
+        DataSettings(**{part: given[part] for part in parts}, options=own),
         given["output"],
         model=None if given["model"] is None else _answerer(given),
         predictions=given["predictions"],
@@ -131,7 +184,7 @@ def _run(name: str, given: dict[str, Any]) -> int:
     return REJECTED if results.set_aside else COMPLETE
 
 
-def _answerer(given: dict[str, Any]) -> Answerer:
+def _answerer(given: dict[str, Any]) -> AnsweringModel:
     from vigc.evaluation import load_answerer
 
     settings = {part: given[part] for part in ("num_beams", "max_new_tokens", "iqf_preset", "iqf_steps")}
@@ -144,23 +197,11 @@ def _answerer(given: dict[str, Any]) -> Answerer:
     )
 
 
-_HELP = {
-    "llava": "LLaVA-eval: 90 questions about 30 pictures of COCO; a judge's reviews make the figures.",
-    "mmbench": "MMBench: options that are rotated, by ability; writes the server's Excel table.",
-    "okvqa": "OK-VQA: short answers that take outside knowledge, by VQA accuracy.",
-    "aokvqa": "A-OKVQA: direct answers and choices; writes the leaderboard's file.",
-    "chair": "CHAIR: objects in descriptions that are not in the picture; COCO, or any file of instances.",
-    "pope": "POPE: yes or no to objects that are not there; as published, or made from any file of instances.",
-}
-
 _AFTER = (
     "The same command goes on where a killed one was. Exit code 0: complete. 3: complete, but some pictures could not "
     "be opened. 2: what was given cannot be worked with. 4: beside the output lie answers of another run. 5: another "
     "process is writing it. 75: the machine is in the way. 130: interrupted."
 )
-
-for _name, _help in _HELP.items():
-    add_command(app, _benchmark, _name, help=f"{_help}\n\n{_AFTER}")
 
 
 def compare(

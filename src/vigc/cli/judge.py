@@ -13,7 +13,7 @@ from .command import COMPLETE, REJECTED
 from .terminal import count, line, option, say
 
 if TYPE_CHECKING:
-    from vigc.evaluation.judge.models import Judge
+    from vigc.evaluation.judge.judges import Judge
 
 _JUDGE = "Judge"
 
@@ -149,8 +149,8 @@ def _print(reviews: list[dict[str, Any]]) -> None:
     say(f"{'':<12}{'readable':>10}{'as released':>13}{'reviews':>9}{'failed':>8}{'refused':>9}{'withheld':>10}")
     for name, row in figures.items():
         ratios = "".join(
-            f"{'-' if row[which] is None else format(row[which], '.1f'):>{width}}"
-            for which, width in (("excluded", 10), ("as_released", 13))
+            f"{'-' if ratio is None else format(ratio, '.1f'):>{width}}"
+            for ratio, width in ((row["excluded"], 10), (row["as_released"], 13))
         )
         say(f"{name:<12}{ratios}{row['reviews']:>9}{row['failed']:>8}{row['refused']:>9}{row['withheld']:>10}")
     failed = figures["all"]["failed"]

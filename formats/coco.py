@@ -1,10 +1,11 @@
-"""Annotations in COCO's form, as columns: Objects365 has 25 million boxes, and memory holds them as numbers."""
+"""Instances in COCO's form (COCO, Objects365, LVIS), read into columns: Objects365 has 25 million boxes."""
 
 from __future__ import annotations
 
 import math
 from array import array
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,22 +13,34 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vigc.errors import MAX_REASON, GenerationError, LayoutError, cut, reason_of, short
-from vigc.formats.json_stream import JsonReader, is_text
+from vigc.errors import MAX_REASON, AnnotationError, GenerationError, LayoutError, cut, reason_of, short
+from vigc.processing.bounded_parsing import JsonObject
+from vigc.processing.confined_paths import printable
 
-from .base import printable
-from .boxes import EDGES, Boxes, as_float32, packed, usable_boxes
+from .boxes import EDGES, Boxes, PackedObjects, as_float32, packed, usable_boxes
+from .json_stream import JsonReader, is_text
 
 # LVIS gives no file_name, but the address that COCO publishes a picture at.
 _IMAGE = pa.struct({"id": pa.int64(), "file_name": pa.string(), "license": pa.int64(), "coco_url": pa.string()})
 # Boxes pass through float64, as they do when Python reads them.
 _OBJECT = pa.struct({"image_id": pa.int64(), "category_id": pa.int64(), "bbox": pa.list_(pa.float64())})
-
+_CATEGORY = pa.struct({"image_id": pa.int64(), "category_id": pa.int64()})
 
 _SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 
-class AnnotationFile:
+def coco_names(image_id: int, subset: str | None = None) -> tuple[str, ...]:
+    """Names of a COCO picture, bare and in its subset's folder, those of `subset` ("train2014", ...) first."""
+    subsets = ("train2014", "val2014", "test2015", "train2017", "val2017", "test2017")
+    ordered = sorted(subsets, key=lambda name: name != subset)
+    names = {
+        name: f"COCO_{name}_{image_id:012d}.jpg" if name.endswith(("14", "15")) else f"{image_id:012d}.jpg"
+        for name in ordered
+    }
+    return tuple(dict.fromkeys(path for name in ordered for path in (names[name], f"{name}/{names[name]}")))
+
+
+class CocoFile:
     """What is needed of a file in COCO's form.
 
     Args:
@@ -72,14 +85,51 @@ class AnnotationFile:
         start, end = self._starts[index], self._ends[index]
         return Boxes(self, start, end) if start < end else None
 
-    def pack(self, start: int, end: int) -> dict[str, Any]:
+    def pack(self, start: int, end: int) -> PackedObjects:
         """Some of the objects, as the list of inputs holds them."""
         names = [self._categories[code] for code in self._kinds[start:end].tolist()]
         return packed(names, b"".join([column[4 * start : 4 * end] for column in self._edges]))
 
 
+@dataclass(frozen=True, slots=True)
+class ImageCategories:
+    """Which categories each image of a file in COCO's form holds, by annotations with a box and without.
+
+    Args:
+        names: Of the file's categories, in its order.
+        images: The file name of each image, by id.
+        held: The names of the categories in each image, by id.
+    """
+
+    names: list[str]
+    images: dict[int, str]
+    held: dict[int, set[str]]
+
+
+def read_categories(path: Path) -> ImageCategories:
+    """Reads which categories the images of a file hold, as a stream.
+
+    Raises:
+        AnnotationError: It is no JSON, or an annotation is of an image or a category that the file does not list.
+        GenerationError: It is not in COCO's form; the message names the entry.
+    """
+    read = _CategoryReading(path)
+    images = dict(zip(read.ids, read.names, strict=True))
+    held: dict[int, set[str]] = {image: set() for image in images}
+    ids = list(read.codes)  # in the order of their codes
+    for index, (image, code) in enumerate(zip(read.images, read.kinds, strict=True)):
+        category = ids[code]
+        if image not in held or category not in read.categories:
+            reason = f"belongs to picture {image!r} and category {category!r}, which the file does not list."
+            raise AnnotationError(path, reason, index)
+        held[image].add(read.categories[category])
+    return ImageCategories(list(read.categories.values()), images, held)
+
+
 class _Reading:
     """A file, read as a stream: what follows each other in it into columns, the rest passed by."""
+
+    annotation = _OBJECT  # what is read of each
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -107,7 +157,7 @@ class _Reading:
         elif member == "images":
             self._read_blocks(reader, member, _IMAGE, self._take_images, self._add_image)
         elif member == "annotations":
-            self._read_blocks(reader, member, _OBJECT, self._take_objects, self._add_object)
+            self._read_blocks(reader, member, self.annotation, self._take_objects, self._add_object)
         elif member in ("licenses", "categories"):
             add = self._add_license if member == "licenses" else self._add_category
             for entry in reader.elements():
@@ -121,7 +171,7 @@ class _Reading:
         member: str,
         kind: pa.StructType,
         take: Callable[[pa.StructArray], bool],
-        add: Callable[[dict[str, Any]], None],
+        add: Callable[[JsonObject], None],
     ) -> None:
         for block in reader.blocks(kind):
             if isinstance(block, pa.StructArray):
@@ -131,7 +181,7 @@ class _Reading:
             for index, entry in enumerate(block, reader.index or 0):
                 self._try(add, entry, member, index)
 
-    def _try(self, add: Callable[[dict[str, Any]], None], entry: Any, member: str, index: int | None) -> None:
+    def _try(self, add: Callable[[JsonObject], None], entry: Any, member: str, index: int | None) -> None:
         try:
             if not isinstance(entry, dict):
                 raise LayoutError(f"it is {short(entry)}, but an object with named fields is expected")
@@ -142,15 +192,15 @@ class _Reading:
                 "correct it."
             ) from error
 
-    def _add_license(self, entry: dict[str, Any]) -> None:
+    def _add_license(self, entry: JsonObject) -> None:
         text = entry.get("name") or entry.get("url")
         if text and is_text(text):
             self.licenses[entry["id"]] = cut(str(text), MAX_REASON)
 
-    def _add_category(self, entry: dict[str, Any]) -> None:
+    def _add_category(self, entry: JsonObject) -> None:
         self.categories[_whole(entry, "id")] = printable(cut(str(_given(entry, "name")), MAX_REASON))
 
-    def _add_image(self, entry: dict[str, Any]) -> None:
+    def _add_image(self, entry: JsonObject) -> None:
         name = entry.get("file_name")
         name = entry.get("coco_url") if name is None else name
         if name is None:
@@ -172,7 +222,7 @@ class _Reading:
         self.license_ids += licenses.to_pylist()
         return True
 
-    def _add_object(self, entry: dict[str, Any]) -> None:
+    def _add_object(self, entry: JsonObject) -> None:
         if entry.get("bbox") is None or entry.get("category_id") is None:  # a caption, say
             return
         kind, image, edges = _whole(entry, "category_id"), _whole(entry, "image_id"), _edges(entry["bbox"])
@@ -199,23 +249,45 @@ class _Reading:
         self.unusable += len(kept) - int(kept.sum())
         for column, ours in zip(self.edges, values[:, kept], strict=True):
             column.frombytes(ours.tobytes())
-        self.images.frombytes(images.to_numpy()[kept].tobytes())
+        self._take_categories(images.filter(kept), kinds.filter(kept))
+        return True
+
+    def _take_categories(self, images: pa.Array, kinds: pa.Array) -> None:
+        """Adds the images and categories of a block of annotations, none of them null."""
+        self.images.frombytes(images.to_numpy().tobytes())
         encoded = kinds.dictionary_encode()
         codes = np.array([self._code(kind) for kind in encoded.dictionary.to_pylist()], dtype=np.int32)
-        self.kinds.frombytes(codes[encoded.indices.to_numpy()][kept].tobytes())
-        return True
+        self.kinds.frombytes(codes[encoded.indices.to_numpy()].tobytes())
 
     def _code(self, kind: int) -> int:
         return self.codes.setdefault(kind, len(self.codes))
 
 
-def _given(entry: dict[str, Any], name: str) -> Any:
+class _CategoryReading(_Reading):
+    """As [`_Reading`], of all annotations, without their boxes."""
+
+    annotation = _CATEGORY
+
+    def _add_object(self, entry: JsonObject) -> None:
+        image, kind = _whole(entry, "image_id"), _whole(entry, "category_id")
+        self.images.append(image)
+        self.kinds.append(self._code(kind))
+
+    def _take_objects(self, block: pa.StructArray) -> bool:
+        images, kinds = block.flatten()
+        if images.null_count or kinds.null_count:
+            return False
+        self._take_categories(images, kinds)
+        return True
+
+
+def _given(entry: JsonObject, name: str) -> Any:
     if entry.get(name) is None:
         raise LayoutError(f"it has no {name!r}, only {short(list(entry))}")
     return entry[name]
 
 
-def _whole(entry: dict[str, Any], name: str) -> int:
+def _whole(entry: JsonObject, name: str) -> int:
     value = _given(entry, name)
     try:
         return int(value)
@@ -233,7 +305,7 @@ def _edges(box: Any) -> np.ndarray:
         raise LayoutError(f"'bbox' is {short(box)}, but numbers are expected") from None
 
 
-def _without_none(entry: dict[str, Any]) -> dict[str, Any]:
+def _without_none(entry: JsonObject) -> JsonObject:
     return {name: value for name, value in entry.items() if value is not None}
 
 

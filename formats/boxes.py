@@ -6,7 +6,7 @@ import math
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +16,24 @@ EDGES = 4  # x, y, width, height
 NO_BOX = "boxes left out: a number is missing or not finite, or a side is not above 0"
 
 
+class ObjectCell(TypedDict):
+    """One object as a row holds it: its category, and its box as x, y, width, height in pixels."""
+
+    category: str
+    bbox: list[float]
+
+
+class PackedObjects(TypedDict):
+    """Objects as the list of inputs holds them: categories, and all boxes as one text."""
+
+    category: list[str]
+    bbox: str
+
+
 class Columns(Protocol):
     """The objects of many pictures."""
 
-    def pack(self, start: int, end: int) -> dict[str, Any]:
+    def pack(self, start: int, end: int) -> PackedObjects:
         """Some of them, as [`pack_objects`] has them."""
 
 
@@ -37,7 +51,7 @@ class Boxes:
     start: int
     end: int
 
-    def pack(self) -> dict[str, Any]:
+    def pack(self) -> PackedObjects:
         """What [`pack_objects`] makes of them."""
         return self.columns.pack(self.start, self.end)
 
@@ -79,7 +93,7 @@ class ObjectColumn:
         kept_before = np.concatenate([[0], np.cumsum(kept)])
         self._ends = kept_before[np.concatenate([[0], np.cumsum(lengths)])]
 
-    def of(self, row: int) -> Boxes | dict[str, Any] | None:
+    def of(self, row: int) -> Boxes | PackedObjects | None:
         """What is annotated in one of the rows; None if nothing is, or it is in another form."""
         if self._rows is not None:
             found = _pairs(self._rows[row], self._names)
@@ -90,7 +104,7 @@ class ObjectColumn:
         start, end = self._ends[row : row + 2].tolist()
         return Boxes(self, start, end) if start < end else None
 
-    def pack(self, start: int, end: int) -> dict[str, Any]:
+    def pack(self, start: int, end: int) -> PackedObjects:
         """Some of them, as [`pack_objects`] has them."""
         return packed(
             [self._kinds[code] for code in self._codes[start:end].tolist()], self._edges[:, start:end].tobytes()
@@ -115,7 +129,7 @@ def _category(kind: Any, names: Sequence[str] | None) -> str:
     return names[kind] if names is not None and isinstance(kind, int) and 0 <= kind < len(names) else str(kind)
 
 
-def pack_objects(objects: Any, names: Sequence[str] | None = None) -> dict[str, Any] | None:
+def pack_objects(objects: Any, names: Sequence[str] | None = None) -> PackedObjects | None:
     """Objects as the list of inputs holds them: names, and all boxes as one text, 21 characters each, quick to read.
 
     Args:
@@ -146,7 +160,7 @@ def _pairs(objects: Any, names: Sequence[str] | None) -> tuple[list[str], np.nda
     return kinds, edges, usable_boxes(edges.T)
 
 
-def _packed_pairs(kinds: list[str], edges: np.ndarray, kept: np.ndarray) -> dict[str, Any] | None:
+def _packed_pairs(kinds: list[str], edges: np.ndarray, kept: np.ndarray) -> PackedObjects | None:
     names = [kind for kind, good in zip(kinds, kept, strict=True) if good]
     return packed(names, edges[kept].T.tobytes()) if names else None
 
@@ -166,12 +180,12 @@ def usable_boxes(edges: np.ndarray) -> np.ndarray:
     return np.isfinite(edges).all(axis=0) & (edges[2:] > 0).all(axis=0)
 
 
-def packed(names: list[str], edges: bytes) -> dict[str, Any]:
+def packed(names: list[str], edges: bytes) -> PackedObjects:
     """Objects by their names and the bytes of their boxes, little-endian float32 (4, objects)."""
     return {"category": names, "bbox": b2a_base64(edges, newline=False).decode("ascii")}
 
 
-def unpack_objects(packed: Mapping[str, Any]) -> list[dict[str, Any]]:
+def unpack_objects(packed: PackedObjects) -> list[ObjectCell]:
     """What was packed, with boxes as float32 holds them."""
     edges = np.frombuffer(a2b_base64(packed["bbox"]), dtype="<f4").reshape(EDGES, -1)
     return [{"category": name, "bbox": box} for name, box in zip(packed["category"], edges.T.tolist(), strict=True)]
