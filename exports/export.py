@@ -23,10 +23,10 @@ from vigc.formats.llava import llava_image
 from vigc.formats.preferences import PreferenceRule
 from vigc.formats.table import EXPORTS
 from vigc.processing.atomic import atomic_folder
-from vigc.processing.bounded_parsing import JsonObject, open_parquet
+from vigc.processing.bounded_parsing import open_parquet
 from vigc.processing.confined_paths import leads_into, shown
 from vigc.processing.images import load_picture
-from vigc.processing.rows import ImageCell, Row
+from vigc.processing.rows import ImageCell, Record, Row
 
 # What is read at a time, and the rows of a group that is written: pictures weigh a lot.
 _BATCH = 64
@@ -151,7 +151,7 @@ def _is_hidden(path: Path) -> bool:
 
 def _conversations(
     files: Sequence[Path], types: Sequence[str] | None, root: OwnFiles, done: Exported, *, embed: bool
-) -> Iterator[list[JsonObject]]:
+) -> Iterator[list[Record]]:
     """The rows of each conversation; a row of none is one by itself."""
     grouped = groupby(enumerate(_rows(files, types)), lambda item: item[1].get("conversation_id") or item[0])
     for name, items in grouped:
@@ -171,7 +171,7 @@ def _rise(turns: Sequence[int | None]) -> bool:
     return len(known) == len(turns) and known == sorted(set(known))
 
 
-def _rows(files: Sequence[Path], types: Sequence[str] | None) -> Iterator[JsonObject]:
+def _rows(files: Sequence[Path], types: Sequence[str] | None) -> Iterator[Record]:
     for path in files:
         file = open_parquet(path)
         for batch in file.iter_batches(batch_size=_BATCH):
@@ -180,7 +180,7 @@ def _rows(files: Sequence[Path], types: Sequence[str] | None) -> Iterator[JsonOb
                     yield row
 
 
-def _embed(rows: list[JsonObject], root: OwnFiles, done: Exported) -> bool:
+def _embed(rows: list[Record], root: OwnFiles, done: Exported) -> bool:
     """Puts pictures that a conversation only names into its rows; False, and counted, if one cannot be read."""
     try:
         for row in rows:
@@ -202,7 +202,7 @@ def _read_picture(name: str | None, root: OwnFiles) -> ImageCell:
     return {"bytes": load_picture(root.confined(name, shown(name)), name=shown(name)).data, "path": None}
 
 
-def _records(conversations: Iterable[Sequence[Row]], done: Exported, how: Writing) -> Iterator[JsonObject]:
+def _records(conversations: Iterable[Sequence[Row]], done: Exported, how: Writing) -> Iterator[Record]:
     """The records of all conversations; reasons that stand in place of records are counted."""
     for rows in conversations:
         for record in done.format.write(rows, how):
@@ -212,7 +212,7 @@ def _records(conversations: Iterable[Sequence[Row]], done: Exported, how: Writin
                 yield record
 
 
-def _write_parquet(folder: Path, records: Iterator[JsonObject], done: Exported) -> None:
+def _write_parquet(folder: Path, records: Iterator[Record], done: Exported) -> None:
     """Records as `data/train-*.parquet`, a new file whenever one is large."""
     schema = cast(Features, done.format.features).arrow_schema
     (folder / "data").mkdir()
@@ -234,13 +234,11 @@ def _write_parquet(folder: Path, records: Iterator[JsonObject], done: Exported) 
         number += 1
 
 
-def _take(records: Iterator[JsonObject]) -> list[JsonObject]:
+def _take(records: Iterator[Record]) -> list[Record]:
     return list(islice(records, _BATCH))
 
 
-def _write_json(
-    folder: Path, name: str, conversations: Iterator[list[JsonObject]], done: Exported, pictures: bool
-) -> None:
+def _write_json(folder: Path, name: str, conversations: Iterator[list[Record]], done: Exported, pictures: bool) -> None:
     """Records as a JSON list, one a line, with the files of their images under `images/`."""
     path = folder / name
     with path.open("w", encoding="utf-8") as file:

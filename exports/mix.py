@@ -26,7 +26,7 @@ from vigc.formats.table import LAYOUTS
 from vigc.processing.atomic import atomic_folder, atomic_write
 from vigc.processing.bounded_parsing import JsonObject, read_json
 from vigc.processing.images import load_picture
-from vigc.processing.rows import TRAIN_FEATURES
+from vigc.processing.rows import TRAIN_FEATURES, Record
 
 from .mixing import MIX_FEATURES, add_rows, content_fingerprint, replace_rows, training_rows
 
@@ -255,7 +255,7 @@ def _write_rows(folder: Path, mixture: Mixture) -> None:
         number += 1
 
 
-def _with_pictures(batch: pa.Table) -> list[JsonObject]:
+def _with_pictures(batch: pa.Table) -> list[Record]:
     rows = batch.to_pylist()
     for row in rows:
         picture = row["image"]

@@ -22,11 +22,10 @@ from typing import Any, NamedTuple, TypeGuard
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from vigc.errors import AnnotationError, ImagePathError, LayoutError, short
-from vigc.processing.bounded_parsing import JsonObject
 from vigc.processing.confined_paths import ListedFolder
 from vigc.processing.image_names import spellings, unusable
 from vigc.processing.instructions_vigc import instruction_type
-from vigc.processing.rows import TRAIN_FEATURES
+from vigc.processing.rows import TRAIN_FEATURES, Record
 
 from .base import Format, Pair, PairReader
 from .file_forms import stem_of
@@ -114,7 +113,7 @@ def stream_annotations(
     return IterableDataset.from_generator(_stream, features=TRAIN_FEATURES, gen_kwargs={"reading": reading})
 
 
-def _stream(reading: Callable[[], _Reading]) -> Iterator[JsonObject]:
+def _stream(reading: Callable[[], _Reading]) -> Iterator[Record]:
     yield from reading().rows()
 
 
@@ -156,7 +155,7 @@ class _Reading:
         kind = type or format.task or _type_of(paths[0])
         return cls(paths, Path(images), format, instruction_type(kind).name, source or stem_of(paths[0]), license)
 
-    def rows(self) -> Iterator[JsonObject]:
+    def rows(self) -> Iterator[Record]:
         """Training rows, pictures as paths."""
         path, found = self.files[0], 0
         for index, pairs in self._pairs():
@@ -227,7 +226,7 @@ class _Reading:
                 return found
         return None
 
-    def _row(self, index: int, pair: Pair, picture: Path) -> JsonObject:
+    def _row(self, index: int, pair: Pair, picture: Path) -> Record:
         return {
             "image": {"bytes": None, "path": str(picture)},
             "image_id": pair.image_id,

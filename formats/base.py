@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from datasets import Features
 
 from vigc.processing.bounded_parsing import JsonObject
-from vigc.processing.rows import Row
+from vigc.processing.rows import Record, Row
 
 from .preferences import PreferenceRule
 
@@ -40,7 +40,7 @@ class Pair:
 class RowReader(Protocol):
     """Makes rows of one record: a conversation whose image is in the record."""
 
-    def __call__(self, record: Any, *, conversation_id: str, type: str) -> list[JsonObject]:
+    def __call__(self, record: Any, *, conversation_id: str, type: str) -> list[Record]:
         """The rows, in the order of their turns.
 
         Args:
@@ -102,7 +102,7 @@ class Format:
 
     name: str
     title: str
-    write: Callable[[Sequence[Row], Writing], Iterable[JsonObject | str]]
+    write: Callable[[Sequence[Row], Writing], Iterable[Record | str]]
     pairs: PairReader | None = None
     lists: tuple[str, ...] = ()
     task: str | None = None

@@ -11,10 +11,10 @@ from typing import Any
 from datasets import Dataset, Features, Image, List
 
 from vigc.errors import LayoutError, short
-from vigc.processing.bounded_parsing import JsonObject, parse_json
+from vigc.processing.bounded_parsing import parse_json
 from vigc.processing.image_names import spellings
 from vigc.processing.instructions_vigc import instruction_type
-from vigc.processing.rows import TRAIN_FEATURES, ImageCell, Row
+from vigc.processing.rows import TRAIN_FEATURES, ImageCell, Record, Row
 
 from .finevision import RATINGS, rows_from_finevision
 from .llava import rows_from_llava
@@ -40,7 +40,7 @@ def is_chat(columns: Collection[str]) -> bool:
     return bool(set(TEXT_COLUMNS) & set(columns)) and "question" not in columns
 
 
-def rows_of_chat(record: Any, *, conversation_id: str, type: str | None = None) -> list[JsonObject]:
+def rows_of_chat(record: Any, *, conversation_id: str, type: str | None = None) -> list[Record]:
     """The rows of a conversation in LLaVA's form (`conversations`), FineVision's (`texts`) or TRL's (`messages`, ...).
 
     Args:
@@ -123,7 +123,7 @@ def training_chats(rows: Dataset, *, type: str | None = None, name: str = "", ro
 def _training_rows(
     batch: dict[str, list[Any]], places: list[int], *, column: str, type: str | None, name: str, root: Path | None
 ) -> dict[str, list[Any]]:
-    made: list[JsonObject] = []
+    made: list[Record] = []
     for index, place in enumerate(places):
         record = {key: values[index] for key, values in batch.items()}
         picture = _picture(record.pop(column), root)

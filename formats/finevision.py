@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datasets import Features, Image, List, Value
 
 from vigc.errors import LayoutError
-from vigc.processing.bounded_parsing import JsonObject
-from vigc.processing.rows import Row
+from vigc.processing.rows import Record, Row
 
 from .base import Format, Writing
 from .llava import read_extra
@@ -30,14 +29,14 @@ FINEVISION_FEATURES = Features(
 )
 
 
-def finevision_record(rows: Sequence[Row]) -> JsonObject:
+def finevision_record(rows: Sequence[Row]) -> Record:
     """A conversation in FineVision's columns.
 
     Ratings are those that it was read with, where its texts are still the same; of other texts nobody gave any.
     """
     texts = [{"user": asked, "assistant": said} for asked, said in texts_of(rows, "finevision")]
     rated = [_kept_ratings(row, text) for row, text in zip(rows, texts, strict=True)]
-    record: JsonObject = {"images": images_of(rows), "texts": texts, "source": rows[0]["source"]}
+    record: Record = {"images": images_of(rows), "texts": texts, "source": rows[0]["source"]}
     for name in RATINGS:
         ratings = [given.get(name) for given in rated]
         known = [rating for rating in ratings if rating is not None]
@@ -46,9 +45,7 @@ def finevision_record(rows: Sequence[Row]) -> JsonObject:
     return record
 
 
-def rows_from_finevision(
-    record: Row, *, conversation_id: str, type: str, license: str | None = None
-) -> list[JsonObject]:
+def rows_from_finevision(record: Row, *, conversation_id: str, type: str, license: str | None = None) -> list[Record]:
     """Rows of a FineVision record, a row for each of its `texts`; ratings go into `extra`.
 
     Raises:
@@ -81,7 +78,7 @@ def _digest(text: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps([text["user"], text["assistant"]]).encode()).hexdigest()[:16]
 
 
-def _write(rows: Sequence[Row], how: Writing) -> Iterator[JsonObject]:
+def _write(rows: Sequence[Row], how: Writing) -> Iterator[Record]:
     yield finevision_record(rows)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from vigc.errors import LayoutError, short
 from vigc.processing.bounded_parsing import JsonObject, parse_json
 from vigc.processing.image_names import name_for_id
-from vigc.processing.rows import ImageCell, Row
+from vigc.processing.rows import ImageCell, Record, Row
 
 from .base import Format, Pair, Writing
 from .fields import as_object, text_field
@@ -35,7 +35,7 @@ def rows_from_llava(
     source: str = "",
     license: str | None = None,
     image: ImageCell | None = None,
-) -> list[JsonObject]:
+) -> list[Record]:
     """One entry of a LLaVA file, `{id, image, conversations: [{from, value}]}`, as rows of `TRAIN_FEATURES`.
 
     A row is a question with the answer that follows it. All else (fields, ids of whatever kind, turns outside a pair,

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vigc.errors import LayoutError, short
-from vigc.processing.bounded_parsing import JsonObject
-from vigc.processing.rows import Row
+from vigc.processing.rows import Record, Row
 
 from .image_marks import IMAGE_MARK, filled_turns, unmarked, without_marks
 from .llava import answer_of, read_extra
@@ -16,7 +15,7 @@ from .llava import answer_of, read_extra
 
 def rows_of_texts(
     record: Row, texts: Sequence[Mapping[str, str]], conversation_id: str, origin: Mapping[str, Any]
-) -> list[JsonObject]:
+) -> list[Record]:
     """A row for each question with its answer.
 
     Raises:

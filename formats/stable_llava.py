@@ -7,9 +7,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from vigc.errors import LayoutError, short
-from vigc.processing.bounded_parsing import JsonObject, parse_json
+from vigc.processing.bounded_parsing import parse_json
 from vigc.processing.image_names import name_for_id
-from vigc.processing.rows import Row
+from vigc.processing.rows import Record, Row
 
 from .base import Format, Pair, Writing
 from .fields import as_object, text_field
@@ -32,7 +32,7 @@ def read_stable_llava(entry: Any, subset: str | None = None) -> Iterator[Pair]:
     yield Pair((image,), identity, question, [answer], 0, extra)
 
 
-def _write(rows: Sequence[Row], how: Writing) -> Iterator[JsonObject]:
+def _write(rows: Sequence[Row], how: Writing) -> Iterator[Record]:
     (row, *_), extra = rows, parse_json(rows[0]["extra"])
     texts = [(extra["human"]["value"], row["question"]), (extra["gpt"]["value"], row["answers"][0])]
     question, answer = filled_turns(texts, image=True)

@@ -8,8 +8,7 @@ from typing import Any
 from datasets import Features, Image, List, Value
 
 from vigc.errors import LayoutError, cut, short
-from vigc.processing.bounded_parsing import JsonObject
-from vigc.processing.rows import Row, to_messages
+from vigc.processing.rows import Record, Row, to_messages
 
 from .base import Format, Writing
 from .image_marks import without_marks
@@ -26,7 +25,7 @@ SFT_FEATURES = Features({"images": List(Image()), "messages": _CHAT, **_ORIGIN})
 DPO_FEATURES = Features({"images": List(Image()), "prompt": _CHAT, "chosen": _CHAT, "rejected": _CHAT, **_ORIGIN})
 
 
-def sft_record(rows: Sequence[Row]) -> JsonObject:
+def sft_record(rows: Sequence[Row]) -> Record:
     """A conversation as TRL's `SFTTrainer` takes it: its picture in `images`, all its turns in `messages`.
 
     One that was read from TRL's columns has its id, its type and its system message again.
@@ -34,7 +33,7 @@ def sft_record(rows: Sequence[Row]) -> JsonObject:
     return {"images": images_of(rows), "messages": [*_system(rows[0]), *_chat(rows)], **_origin(rows[0])}
 
 
-def dpo_records(rows: Sequence[Row], rule: PreferenceRule) -> Iterator[JsonObject | str]:
+def dpo_records(rows: Sequence[Row], rule: PreferenceRule) -> Iterator[Record | str]:
     """Of each row of a conversation the preference pair, or the reason why there is none.
 
     The prompt of a later turn holds the turns before it as they were corrected.
@@ -55,7 +54,7 @@ def dpo_records(rows: Sequence[Row], rule: PreferenceRule) -> Iterator[JsonObjec
         }
 
 
-def rows_from_trl(record: Row, *, conversation_id: str, type: str | None = None) -> list[JsonObject]:
+def rows_from_trl(record: Row, *, conversation_id: str, type: str | None = None) -> list[Record]:
     """Rows of a record for TRL: `messages`, `prompt` and `completion`, or `prompt`, `chosen` and `rejected`.
 
     What was rejected becomes the `draft` of a conversation's last row. Id, type, system message and rejected answer are
@@ -145,24 +144,24 @@ def _system(row: Row) -> list[dict[str, str]]:
     return [] if said is None else [{"role": "system", "content": said}]
 
 
-def _origin(row: Row) -> JsonObject:
+def _origin(row: Row) -> Record:
     kept, origin = _of_trl(row), {name: row.get(name) for name in _ORIGIN}
     origin["type"] = kept.get("type") or origin["type"]
     origin["id"] = kept.get("id") or origin["id"] or row.get("conversation_id")
     return origin
 
 
-def _of_trl(row: Row) -> JsonObject:
+def _of_trl(row: Row) -> Record:
     """What [`rows_from_trl`] kept of the record."""
     extra = read_extra(row)
     return extra if extra.get("layout") == "trl" else {}
 
 
-def _write_chat(rows: Sequence[Row], how: Writing) -> Iterator[JsonObject]:
+def _write_chat(rows: Sequence[Row], how: Writing) -> Iterator[Record]:
     yield sft_record(rows)
 
 
-def _write_pairs(rows: Sequence[Row], how: Writing) -> Iterator[JsonObject | str]:
+def _write_pairs(rows: Sequence[Row], how: Writing) -> Iterator[Record | str]:
     return dpo_records(rows, how.rule)
 
 

@@ -7,29 +7,31 @@ from pathlib import Path
 from datasets import DatasetInfo, SplitDict, SplitInfo
 from huggingface_hub import DatasetCardData
 
-from vigc.exports.mix import Mixture
+from vigc.processing.bounded_parsing import JsonObject
 from vigc.processing.rows import TRAIN_FEATURES
 
 from .cards import render, size_category
 
 
-def write_mix_card(folder: Path, mixture: Mixture, *, name: str) -> Path:
+def write_mix_card(folder: Path, manifest: JsonObject, *, name: str, num_bytes: int, download_bytes: int) -> Path:
     """Writes the card of a mixture, with the metadata that `load_dataset` reads, as `folder/README.md`.
 
     Args:
         folder: Where the mixture lies.
-        mixture: What was written.
+        manifest: What was taken from where.
         name: Its title.
+        num_bytes: Size of the rows in memory.
+        download_bytes: Size of the files.
     """
-    result = mixture.manifest["result"]
+    result = manifest["result"]
     (license,) = result["licenses"] if len(result["licenses"]) == 1 else ("other",)
     splits = SplitDict()
-    splits.add(SplitInfo("train", num_bytes=mixture.num_bytes, num_examples=result["rows"]))
+    splits.add(SplitInfo("train", num_bytes=num_bytes, num_examples=result["rows"]))
     info = DatasetInfo(
         features=TRAIN_FEATURES,
         splits=splits,
-        download_size=mixture.download_bytes,
-        dataset_size=mixture.num_bytes,
+        download_size=download_bytes,
+        dataset_size=num_bytes,
     )
     data = DatasetCardData(
         license=license,
@@ -46,7 +48,7 @@ def write_mix_card(folder: Path, mixture: Mixture, *, name: str) -> Path:
         ],
         dataset_info=[{"config_name": "default", **info._to_yaml_dict()}],
     )
-    text = render("mix_card.md", metadata=data.to_yaml(), name=name, manifest=mixture.manifest)
+    text = render("mix_card.md", metadata=data.to_yaml(), name=name, manifest=manifest)
     path = folder / "README.md"
     path.write_text(text, encoding="utf-8")
     return path

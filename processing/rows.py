@@ -11,6 +11,8 @@ from datasets import Features, Image, List, Value
 
 # A row of any of our datasets, by column.
 Row: TypeAlias = Mapping[str, Any]
+# A row, or a record of another layout, that is being made.
+Record: TypeAlias = dict[str, Any]
 
 
 class ImageCell(TypedDict):

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vigc.processing.bounded_parsing import JsonObject, parse_json
+from vigc.processing.rows import Record
 
 from .language import TYPES, Pair, write_pair
 from .render import PICTURE_SIZE, Rendered, render
@@ -187,7 +188,7 @@ def _write_dataset(folder: Path, rows: int, seed: int, unusual: float) -> None:
 
     shards: dict[str, int] = dict.fromkeys(TYPES, 0)
     sizes = {name: _Size() for name in TYPES}
-    waiting: dict[str, list[JsonObject]] = {name: [] for name in TYPES}
+    waiting: dict[str, list[Record]] = {name: [] for name in TYPES}
 
     def write(name: str) -> None:
         if not waiting[name]:
@@ -210,7 +211,7 @@ def _write_dataset(folder: Path, rows: int, seed: int, unusual: float) -> None:
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _train_row(row: Row) -> JsonObject:
+def _train_row(row: Row) -> Record:
     return {
         "image": {"bytes": png_bytes(row.scene), "path": row.file_name},
         "image_id": row.image_id,

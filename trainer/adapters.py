@@ -7,12 +7,12 @@ beside them, `query_tokens` included, which a PEFT wrapper's `modules_to_save` p
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 
 from vigc.errors import TrainingError
 from vigc.modeling_vigc import VigcForConditionalGeneration
+from vigc.processing.bounded_parsing import JsonObject
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class LoraSettings:
     dropout: float
     targets: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """As JSON holds it; `LoraSettings.from_dict` reads it."""
         return {**asdict(self), "targets": list(self.targets)}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> LoraSettings:
+    def from_dict(cls, values: JsonObject) -> LoraSettings:
         """The settings that `to_dict` wrote."""
         return cls(**{**values, "targets": tuple(values["targets"])})
 

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from vigc.errors import TrainingError, reason_of
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
-from vigc.processing.bounded_parsing import read_json
+from vigc.processing.bounded_parsing import JsonObject, read_json
 from vigc.processing.model_folder import folder_fingerprint
 from vigc.scenes import model_folder
 
@@ -188,7 +188,7 @@ def merge_trained(folder: str | Path, output: str | Path, *, base: str | Path | 
     processor.save_pretrained(output)
 
 
-def _check_base(folder: Path, where: str, description: dict[str, Any], *, chosen: bool) -> None:
+def _check_base(folder: Path, where: str, description: JsonObject, *, chosen: bool) -> None:
     then, now = description["base_weights"], weights_fingerprint(where)
     if then is None or now is None or then == now:
         return
@@ -209,7 +209,7 @@ def _folder_of(name: str | Path) -> Path:
         ) from error
 
 
-def _description(folder: str | Path) -> dict[str, Any]:
+def _description(folder: str | Path) -> JsonObject:
     path = Path(folder) / DESCRIPTION
     try:
         return read_json(path)

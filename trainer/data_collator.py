@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 
 from vigc.processing import VigcProcessor
 
 from .mixture import Sample
+
+# What a model is called with: tensors by name, and what tells rows apart.
+Batch: TypeAlias = dict[str, Any]
 
 
 @dataclass

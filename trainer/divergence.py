@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from vigc.errors import DivergenceError
 
 from .checkpoints import last_complete
+from .data_collator import Batch
 from .mixture import Sample, VigcMixture
 from .rows import row_name
 
@@ -30,7 +31,7 @@ class PlacedCollator:
 
     collate: Callable[[list[Any]], Any]
 
-    def __call__(self, samples: list[Any]) -> dict[str, Any]:
+    def __call__(self, samples: list[Any]) -> Batch:
         """The batch of `collate`, with `places` if all samples know theirs."""
         batch = dict(self.collate(samples))
         places = [sample.place for sample in samples if isinstance(sample, Sample) and sample.place is not None]

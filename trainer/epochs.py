@@ -11,6 +11,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from vigc.errors import TrainingError
+from vigc.processing.bounded_parsing import JsonObject
 
 from .mixture import VigcMixture
 from .run_fingerprint import recorded
@@ -92,7 +93,7 @@ class EpochCallback(TrainerCallback):
             record.go_on({"image_use": {}, "unreadable": []})
             self._trainer.note_image_use("before")
             return
-        states = cast("dict[str, Any]", state.stateful_callbacks)
+        states = cast("JsonObject", state.stateful_callbacks)
         if saved := recorded(states):
             record.go_on(saved)
         else:

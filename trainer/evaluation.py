@@ -18,6 +18,7 @@ from vigc.errors import TrainingError
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor, pair_text
 
+from .data_collator import Batch
 from .mixture import EvaluationPairs
 from .rows import likeliest_answer, open_row_image, references_of
 
@@ -242,7 +243,7 @@ def _mean_loss(sums: np.ndarray) -> float:
     return float(losses / tokens) if tokens else 0.0
 
 
-def _to(model: VigcForConditionalGeneration, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def _to(model: VigcForConditionalGeneration, inputs: Mapping[str, Any]) -> Batch:
     return {
         name: value.to(model.device) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()
     }

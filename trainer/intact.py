@@ -8,7 +8,7 @@ import pickle  # nosec B403: an error of it is named, nothing is read by it
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -24,7 +24,14 @@ _BLOCK = 1 << 22
 _UNREADABLE = (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError)
 
 
-def file_hashes(folder: Path) -> dict[str, dict[str, Any]]:
+class FileHash(TypedDict):
+    """The size of a file, and its SHA-256 in hexadecimal digits."""
+
+    bytes: int
+    sha256: str
+
+
+def file_hashes(folder: Path) -> dict[str, FileHash]:
     """Size and SHA-256 of every file of a checkpoint but its state, by relative name."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != STATE)
     return {

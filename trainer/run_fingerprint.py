@@ -17,7 +17,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.training_args import OptimizerNames
 
 from vigc.errors import CheckpointError, TrainingError
-from vigc.processing.bounded_parsing import parse_json, read_json
+from vigc.processing.bounded_parsing import JsonObject, parse_json, read_json
 
 from .intact import FILES, STATE_HASH, damage, earlier_than, file_hashes, state_hash
 from .mixture import VigcMixture
@@ -48,8 +48,8 @@ class RunRecord(TrainerCallback, ExportableState):
     """
 
     def __init__(self) -> None:
-        self.run: dict[str, Any] = {}
-        self.image_use: dict[str, dict[str, Any]] = {}
+        self.run: JsonObject = {}
+        self.image_use: dict[str, JsonObject] = {}
         self.unreadable: list[list[int]] = []
         self._checkpoint: tuple[Path, TrainerState] | None = None
 
@@ -62,9 +62,9 @@ class RunRecord(TrainerCallback, ExportableState):
         finally:
             self._checkpoint = None
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JsonObject:
         """As HF's Trainer writes and restores it."""
-        attributes: dict[str, Any] = {"run": self.run, "image_use": self.image_use, "unreadable": self.unreadable}
+        attributes: JsonObject = {"run": self.run, "image_use": self.image_use, "unreadable": self.unreadable}
         if self._checkpoint is not None:
             folder, state = self._checkpoint
             attributes[FILES] = file_hashes(folder)
@@ -76,7 +76,7 @@ class RunRecord(TrainerCallback, ExportableState):
         self.image_use, self.unreadable = saved["image_use"], saved["unreadable"]
 
 
-def recorded(state: Mapping[str, Any]) -> dict[str, Any] | None:
+def recorded(state: Mapping[str, Any]) -> JsonObject | None:
     """The attributes of a checkpoint's [`RunRecord`], by the checkpoint's callback states; None without one."""
     found = state.get(RunRecord.__name__)
     return found["attributes"] if found else None
@@ -103,7 +103,7 @@ def check_intact(checkpoint: str | Path, names: str = "*") -> None:
     raise CheckpointError(f"The checkpoint {folder} is damaged: {said}. Bring the file back, or {fix}.")
 
 
-def describe_run(args: VigcTrainingArguments, samples: Any, base: str | None) -> dict[str, Any]:
+def describe_run(args: VigcTrainingArguments, samples: Any, base: str | None) -> JsonObject:
     """What decides the steps of a run: settings, samples, and the model it started from.
 
     Args:

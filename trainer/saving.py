@@ -17,6 +17,7 @@ from vigc.hub import push_folder
 from vigc.hub_cards import write_trained_model_card
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
+from vigc.processing.bounded_parsing import JsonObject
 
 from .adapters import LoraSettings, merge_lora
 from .checkpoints import discard_trained, is_trained_only, lay_over, load_trained, save_trained
@@ -113,7 +114,7 @@ class SavingTrainer(Trainer):
 
     def save_state(self) -> None:
         """As every Trainer's; the hashes of the last checkpoint, which are not of this folder's files, stay there."""
-        record = recorded(cast("dict[str, Any]", self.state.stateful_callbacks))
+        record = recorded(cast("JsonObject", self.state.stateful_callbacks))
         for name in (FILES, STATE_HASH):
             (record or {}).pop(name, None)
         super().save_state()
@@ -242,7 +243,7 @@ class SavingTrainer(Trainer):
             image_use=asdict(measured) if measured else None,
         )
 
-    def _figures(self) -> dict[str, Any]:
+    def _figures(self) -> JsonObject:
         """Of the evaluation at the step that the weights are of: the best checkpoint's, if it was loaded, or the last.
 
         Steps between two evaluations have none, and those of the evaluation before would be another model's.

@@ -79,7 +79,7 @@ def train(
     if problem := _model_problem(plan.model):
         raise TrainingError(problem)
     training, validation = load_data(plan)
-    pinned: dict[str, Any] = {"revision": commit_of(plan.model, plan.revision)}
+    pinned: dict[str, str | None] = {"revision": commit_of(plan.model, plan.revision)}
     with loading_model(plan.model, TrainingError):
         processor = VigcProcessor.from_pretrained(plan.model, **pinned)
         model = load_model(plan.model, args, **pinned)

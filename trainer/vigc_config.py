@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from vigc.errors import TrainingError
+from vigc.processing.bounded_parsing import JsonObject
 
 FREEZE_POLICIES = ("paper", "none", "all")
 FINAL_WEIGHTS = ("whole", "trained")
@@ -239,7 +240,7 @@ def learning_rate_factor(step: int, *, total: int, warmup: int, start: float, en
     return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def settings_said(args: VigcTrainingArguments) -> dict[str, Any]:
+def settings_said(args: VigcTrainingArguments) -> JsonObject:
     """The settings that a model card tells."""
     names = (
         "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",

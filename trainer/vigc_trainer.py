@@ -24,7 +24,7 @@ from vigc.scenes import model_name
 
 from .adapters import LoraSettings, choose_trained, hold_frozen_in, quantized
 from .checkpoints import last_complete, weights_fingerprint
-from .data_collator import VigcDataCollator
+from .data_collator import Batch, VigcDataCollator
 from .divergence import PLACES, FiniteCheck, PlacedCollator
 from .epochs import EpochCallback, epoch_sampler
 from .evaluation import (
@@ -217,7 +217,7 @@ class VigcTrainer(SavingTrainer):
             return
         super()._run_epoch(*args, **kwargs)
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
         """As every Trainer's; what dropout draws depends on seed, step and process alone, so that resuming is exact."""
         step, micro = self._micro_step
         micro = micro + 1 if step == self.state.global_step else 0
@@ -230,7 +230,7 @@ class VigcTrainer(SavingTrainer):
         return loss
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """As every Trainer's, without dropout in parts that are not trained, and logits only where labels are."""
         core = self.accelerator.unwrap_model(self.model)
@@ -268,7 +268,7 @@ class VigcTrainer(SavingTrainer):
     def prediction_step(
         self,
         model: nn.Module,
-        inputs: dict[str, Any],
+        inputs: Batch,
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -278,7 +278,7 @@ class VigcTrainer(SavingTrainer):
         sums = self._row_losses(model, inputs)
         return sums[:, 0].sum() / sums[:, 1].sum(), sums, groups
 
-    def _row_losses(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+    def _row_losses(self, model: nn.Module, inputs: Batch) -> torch.Tensor:
         labels = inputs["labels"]
         with torch.no_grad(), self.compute_loss_context_manager():
             logits = model(**{name: value for name, value in inputs.items() if name != "labels"}).logits

@@ -48,7 +48,7 @@ class Source:
         image_id: Its id in the rows.
         refused: Why it must not be opened, if so.
         license: Its own licence, where the source states one.
-        boxes: What is annotated in it, packed (`generation/sources/boxes.py`) or still among that of other pictures.
+        boxes: What is annotated in it, packed (`formats/boxes.py`) or still among that of other pictures.
         where: The number of the file and of the row in it, in a dataset of tables.
         same: Names of exact copies that are represented by this one.
         pairs: What is to be corrected.

@@ -13,10 +13,9 @@ from vigc.formats.json_rows import read_rows
 from vigc.formats.json_stream import is_text
 from vigc.formats.llava import image_id_of
 from vigc.generation.sources.errors import naming_files
-from vigc.processing.bounded_parsing import JsonObject
 from vigc.processing.confined_paths import printable
 from vigc.processing.image_names import unusable
-from vigc.processing.rows import Row
+from vigc.processing.rows import Record, Row
 
 from .base import DraftPair, Files, Source
 from .dataset import DatasetRows
@@ -105,7 +104,7 @@ class DatasetConversations(DatasetRows):
         return super().chosen(pictures, name)
 
 
-def _pairs(rows: list[JsonObject]) -> list[DraftPair]:
+def _pairs(rows: list[Record]) -> list[DraftPair]:
     return [_pair(row) for row in rows]
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .command import REJECTED
 from .terminal import count, option, say
+
+if TYPE_CHECKING:
+    from vigc.exports.export import Exported
+    from vigc.formats.preferences import PreferenceRule
+    from vigc.hub_cards import ExportFacts
 
 _PAIRS = "Preference pairs (trl-dpo)"
 _PICTURES = "Pictures"
@@ -63,14 +69,14 @@ def export(
     trl-dpo: a preference pair per correction, for TRL's DPOTrainer, with the answer chosen and the draft rejected. A
     correction counts only if it is material (words differ, and not by a cut alone) and its score agrees.
     """
-    from vigc.exports.export import Exported, export_dataset
+    from vigc.exports.export import export_dataset
     from vigc.formats.preferences import PreferenceRule
     from vigc.hub_cards import write_export_card
 
     rule = PreferenceRule(min_words=min_words, score=score, min_gain=min_gain, keep_cuts=keep_cuts)
 
     def card(folder: Path, done: Exported) -> None:
-        write_export_card(folder, done, source=dataset.resolve().name, rule=rule)
+        write_export_card(folder, _facts(done, dataset.resolve().name, rule))
 
     done = export_dataset(
         dataset,
@@ -91,3 +97,24 @@ def export(
     if done.first_unreadable:
         say(f"The first that could not be read: {done.first_unreadable}", err=True)
         raise typer.Exit(REJECTED)
+
+
+def _facts(done: Exported, source: str, rule: PreferenceRule) -> ExportFacts:
+    """What the card says of an export."""
+    from vigc.hub_cards import ExportFacts
+
+    return ExportFacts(
+        name=done.output.resolve().name,
+        source=source,
+        layout=done.format.title,
+        note=done.format.note,
+        features=done.format.features,
+        rule=asdict(rule) if done.format.prefers else None,
+        rows=done.rows,
+        records=done.records,
+        left_out=done.left_out,
+        unreadable=done.unreadable,
+        licenses=done.licenses,
+        num_bytes=done.num_bytes,
+        download_bytes=done.download_bytes,
+    )

@@ -79,7 +79,13 @@ def mix(
     from vigc.hub_cards import write_mix_card
 
     def card(folder: Path, mixture: Mixture) -> None:
-        write_mix_card(folder, mixture, name=output.resolve().name)
+        write_mix_card(
+            folder,
+            mixture.manifest,
+            name=output.resolve().name,
+            num_bytes=mixture.num_bytes,
+            download_bytes=mixture.download_bytes,
+        )
 
     _without_bars()
     request = MixRequest(
