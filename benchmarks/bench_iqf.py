@@ -36,7 +36,7 @@ from models import SIZES, build, pictures
 
 from vigc.modeling_vigc import VigcRequest
 from vigc.modeling_vigc import packed_weights_vigc as blocked_vigc
-from vigc.modeling_vigc.engine_vigc import AHEAD_LANES
+from vigc.modeling_vigc.speculative_vigc import AHEAD_LANES
 
 # Beams and repetition penalty.
 DECODINGS = {"greedy": (1, 1.0), "beam5": (5, 1.5)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 
@@ -69,6 +69,21 @@ class Summary(Totals):
     idle: bool = False
     inspection: Inspection = field(default_factory=Inspection)
     seconds: float = 0.0
+
+    def to_json(self) -> Record:
+        """As JSON holds it, without sample rows and what was skipped and rejected one by one."""
+        left = ("excluded", "uncompared", "unlisted", "missing", "held", "notice", "resumed", "idle", "seconds")
+        return {
+            "output": str(self.output),
+            "config_hash": self.config_hash,
+            **self.counts_by_name(),
+            "rows": self.rows,
+            "set_aside": self.set_aside,
+            "types": {kind: asdict(figures) for kind, figures in self.types.items()},
+            "licenses": dict(self.licenses),
+            "reasons": [[reason.rule, reason.detail, count] for reason, count in self.reasons.items()],
+            **{name: getattr(self, name) for name in left},
+        }
 
 
 @contextmanager

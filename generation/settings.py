@@ -33,8 +33,6 @@ from vigc.processing.devices import find_device
 from .finalize import write_ending
 from .notices import notice_of
 
-ENGINES = tuple(EXECUTORS)
-
 
 @dataclass(frozen=True, kw_only=True)
 class JobSettings(ABC):
@@ -119,8 +117,8 @@ class JobSettings(ABC):
             raise GenerationError(
                 "store='path' is for pictures in files, but a dataset has them in its rows: use 'embed'."
             )
-        if self.engine not in ENGINES:
-            raise GenerationError(f"Engine {self.engine!r} is not known: use one of {', '.join(ENGINES)}.")
+        if self.engine not in EXECUTORS:
+            raise GenerationError(f"Engine {self.engine!r} is not known: use one of {', '.join(EXECUTORS)}.")
         if self.workers is not None and self.engine != "ray":
             raise GenerationError(f"workers={self.workers} is for --engine ray; here one process does all.")
         if not 0 <= self.rank < self.world_size:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vigc.errors import BusyError, GenerationError
 from vigc.hub_cards import SAMPLES
-from vigc.processing import INSTRUCTION_TYPES
+from vigc.processing.instructions_vigc import INSTRUCTION_TYPES
 
 from . import ledger, locks
 

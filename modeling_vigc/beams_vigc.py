@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from .decoding_vigc import Decoding, Text, Written
-from .sentences_vigc import Rule
+from .decoding_vigc import Decoding, Text
+from .requests_vigc import Completion, StopRule
 
 _NEVER = -1e9
 
@@ -48,10 +48,11 @@ class BeamSearch:
         decoding: The settings; `decoding.beams` hypotheses are kept.
         until: By which rule texts have a first unit.
         whole: Whether more is wanted than that.
+        n: How many texts are wanted; those behind the best become `alternatives`.
     """
 
-    def __init__(self, decoding: Decoding, until: Rule | None, whole: bool) -> None:
-        self.decoding, self.until = decoding, None if whole else until
+    def __init__(self, decoding: Decoding, until: StopRule | None, whole: bool, n: int = 1) -> None:
+        self.decoding, self.until, self.n = decoding, None if whole else until, n
         beams = decoding.beams
         self.keep = max(2, 1 + len(decoding.stop_ids)) * beams
         self.running = [_Hypothesis(Text(until, whole)) for _ in range(beams)]
@@ -59,7 +60,7 @@ class BeamSearch:
         self.scores[0] = 0.0
         self.finished = _Finished(torch.full((beams,), _NEVER), [None] * beams)
         self.improvable = True
-        self.outcome: Written | None = None
+        self.outcome: Completion | None = None
 
     def advance(self, logits: torch.Tensor) -> list[int]:
         """Adds a token to each running beam.
@@ -83,7 +84,7 @@ class BeamSearch:
         if not self.improvable or full or bool(hit.all()):
             self.outcome = self._best()
         elif self.until is not None and self._agreed(self.until):
-            self.outcome = self._written(self.running[0].text, "unit")
+            self.outcome = self._completion(self.running[0].text, "unit")
         return [item.parent for item in self.running]
 
     @property
@@ -136,24 +137,31 @@ class BeamSearch:
         worst = self.finished.scores.min() if all(self.finished.texts) else torch.tensor(_NEVER)
         return bool(best > worst)
 
-    def _agreed(self, rule: Rule) -> bool:
+    def _agreed(self, rule: StopRule) -> bool:
         units = {item.text.unit for item in self.running}
         if len(units) > 1 or None in units:
             return False
         best = self.finished.texts[0]
         if best is None:
             return True
-        text = self._written(best.text, "").text
+        text = self._completion(best.text, "").text
         end = rule.end(text, complete=True)
         return end is not None and text[:end].strip() in units
 
-    def _best(self) -> Written:
-        best = self.finished.texts[0]
-        if best is None:  # no continuation was possible at all
-            return self._written(self.running[0].text, "length")
-        return self._written(best.text, "eos" if best.text.ids[-1] in self.decoding.stop_ids else "length")
+    def _best(self) -> Completion:
+        pairs = zip(self.finished.texts, self.finished.scores.tolist(), strict=True)
+        found = [self._complete(item.text, score) for item, score in pairs if item is not None]
+        if not found:  # no continuation was possible at all
+            return self._completion(self.running[0].text, "length")
+        found[0].alternatives = tuple(found[1 : self.n])
+        return found[0]
 
-    def _written(self, text: Text, stop: str) -> Written:
+    def _complete(self, text: Text, score: float) -> Completion:
+        completion = self._completion(text, "eos" if text.ids[-1] in self.decoding.stop_ids else "length")
+        completion.score = score
+        return completion
+
+    def _completion(self, text: Text, reason: str) -> Completion:
         count = len(text.ids) - (text.ids[-1] in self.decoding.stop_ids)
         ids = text.ids[:count]
-        return Written(ids, text.logprobs[:count], self.decoding.decode(ids).strip(), stop)
+        return Completion(self.decoding.decode(ids).strip(), reason, ids, text.logprobs[:count])

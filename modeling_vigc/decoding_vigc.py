@@ -1,4 +1,4 @@
-"""How the next word is chosen and when a text is over: decoding settings, applied to rows of any lengths together."""
+"""How the next token is chosen and when a text is over: decoding settings, applied to texts of any lengths together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from .placement_vigc import execution_device, loaded
-from .sentences_vigc import Rule
+from .requests_vigc import Completion, StopRule
 
 # These ask which ids there are, or nothing, but not how many: rows of different lengths can go together, the shorter
 # ones filled up with an id that they hold already.
@@ -34,25 +34,6 @@ _ANY_LENGTH = (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
-
-
-@dataclass
-class Written:
-    """What one row wrote in one step.
-
-    Args:
-        ids: The generated ids, up to the end of sequence (not included) or the row's stop.
-        logprobs: Log-probability of each id under the model (before penalties and temperature), natural logarithm.
-        text: The decoded text, stripped.
-        stop: "unit" (the sentence or paragraph is complete), "eos" or "length".
-        accepted: How many ids of a draft were found right; None if none was looked at.
-    """
-
-    ids: list[int]
-    logprobs: list[float]
-    text: str
-    stop: str
-    accepted: int | None = None
 
 
 @dataclass(slots=True)
@@ -66,7 +47,7 @@ class Text:
         unit: The first unit, once that is decided whatever follows.
     """
 
-    until: Rule | None = None
+    until: StopRule | None = None
     whole: bool = False
     seed: int = 0
     unit: str | None = None
@@ -195,27 +176,18 @@ class Decoding:
         end = text.until.end(decoded, complete=False)
         text.unit = None if end is None else decoded[:end].strip()
 
-    def written(self, text: Text) -> Written:
-        """A text that is over."""
-        return Written(text.ids, text.logprobs, self.decode(text.ids).strip(), text.stop, text.accepted)
+    def completion(self, text: Text) -> Completion:
+        """A text that is over or, without a finish reason, its beginning."""
+        decoded = self.decode(text.ids).strip()
+        return Completion(decoded, text.stop, text.ids, text.logprobs, accepted=text.accepted)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids."""
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def kept_tokens(self, written: Written, kept: str) -> int:
-        """How many of the ids make up `kept`, the beginning of the text, white space aside."""
-        bare = "".join(kept.split())
-        if bare == "".join(written.text.split()):
-            return len(written.ids)
-        for count in range(len(written.ids) - 1, 0, -1):
-            if not "".join(self.decode(written.ids[:count]).split()).startswith(bare):
-                return count + 1
-        return min(1, len(written.ids))
-
 
 @lru_cache(maxsize=16)
-def _enders(tokenizer: Any, rule: Rule) -> frozenset[int]:
+def _enders(tokenizer: Any, rule: StopRule) -> frozenset[int]:
     """The ids that can bring the end of a unit, by their pieces and by what those are as text."""
     pieces = enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
     known = [(index, piece) for index, piece in pieces if piece]

@@ -16,21 +16,20 @@ from transformers.models.instructblip.modeling_instructblip import (
 from .backbone_vigc import Backbone, forbid_image, image_outputs, language_kwargs, loss_alone, rows_with_image
 from .configuration_vigc import VigcConfig
 from .decoding_vigc import Decoding
-from .engine_vigc import AHEAD_LANES, Engine
+from .engine_vigc import Engine
 from .generation_vigc import (
     IQF_SETTINGS,
-    ORIGINAL_DECODING,
-    IqfSettings,
-    Pair,
     VigcRequest,
     decoding_mode,
     given_settings,
     requests_of,
+    split_settings,
 )
 from .outputs_vigc import VigcGenerateOutput, to_output
 from .placement_vigc import Placed, loaded
-from .rollout_vigc import Dialogue
-from .slots_vigc import Row
+from .requests_vigc import Rollout, Sample
+from .rollout_vigc import RolloutSettings, iqf, vig_alone, vig_then_iqf
+from .speculative_vigc import AHEAD_LANES
 from .storing_vigc import Stored
 
 # The tensors that a correction makes anew at every step.
@@ -205,22 +204,24 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
         mode = decoding_mode(mode, correct, processor)
         if generation_config is not None:
             kwargs = {**given_settings(generation_config), **kwargs}
-        iqf = {name: kwargs.pop(name) for name in IQF_SETTINGS if name in kwargs}
         if mode == "plain":
+            kwargs = {name: value for name, value in kwargs.items() if name not in IQF_SETTINGS}
             return self._decode_plainly(pixel_values, input_ids, logits_processor, kwargs)
         stretch = kwargs.pop("interpolate_pos_encoding", False)
-        decoding, settings = self._correction(processor, {**iqf, **kwargs}, logits_processor)
+        engine = self.engine(processor, AHEAD_LANES, logits_processor)
+        settings = self._rollout_settings(engine, processor, kwargs)
         if image_embeds is None:
             if pixel_values is None:
                 raise ValueError("There are no pictures: pass pixel_values (or image_embeds) to generate.")
             image_embeds = self.get_image_embeds(pixel_values, stretch)
         seeds: Any = torch.randint(2**31, (image_embeds.shape[0],)) if row_seeds is None else row_seeds
         requests = requests_of(mode, image_embeds, task, questions, seeds)
-        calls = (Dialogue(request, processor, decoding, settings).run() for request in requests)
-        rows = dict(Engine(self, processor, max(len(requests), AHEAD_LANES)).run(calls))
+        engine.max_slots = max(len(requests), AHEAD_LANES)
+        rows = dict(engine.run(_rollout(request, settings) for request in requests))
         ids = torch.empty(len(requests), 0, dtype=torch.long, device=self.device) if input_ids is None else input_ids
-        output = to_output([rows[request] for request in requests], processor, settings, mode, ids)
-        return output if decoding.config.return_dict_in_generate else cast(torch.Tensor, output.sequences)
+        output = to_output([rows[request] for request in requests], processor, settings.iqf, mode, ids)
+        as_dict = engine.decoding(settings.decoding).config.return_dict_in_generate
+        return output if as_dict else cast(torch.Tensor, output.sequences)
 
     def _decode_plainly(
         self,
@@ -243,7 +244,7 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
         generation_config: GenerationConfig | None = None,
         logits_processor: list[LogitsProcessor] | None = None,
         **kwargs: Any,
-    ) -> Iterator[tuple[VigcRequest, Pair]]:
+    ) -> Iterator[tuple[VigcRequest, Sample]]:
         """Writes any number of rows, `max_slots` at a time; a row that ends makes room for the next one at once.
 
         What is written together depends on the order of the requests alone, not on when they come.
@@ -266,9 +267,10 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
         """
         if generation_config is not None:
             kwargs = {**given_settings(generation_config), **kwargs}
-        known: dict[str, tuple[Decoding, IqfSettings]] = {}
+        engine = self.engine(processor, max_slots, logits_processor)
+        known: dict[str, RolloutSettings] = {}
 
-        def rows() -> Iterator[Row[tuple[VigcRequest, Pair]] | None]:
+        def rollouts() -> Iterator[Rollout[tuple[VigcRequest, Sample]] | None]:
             for request in requests:
                 if request is None:
                     yield None
@@ -278,27 +280,35 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
                 given = {**kwargs, **request.settings}
                 name = repr(sorted(given.items()))
                 if name not in known:
-                    known[name] = self._correction(processor, given, logits_processor)
-                yield Dialogue(request, processor, *known[name]).run()
+                    known[name] = self._rollout_settings(engine, processor, given)
+                yield _rollout(request, known[name])
+                yield None  # each request is a batch of its own
 
-        return Engine(self, processor, max_slots).run(rows())
+        return engine.run(rollouts())
 
-    def _correction(
-        self, processor: Any, given: dict[str, Any], logits_processor: list[LogitsProcessor] | None
-    ) -> tuple[Decoding, IqfSettings]:
-        """What `given` settings say about steps and decoding; all of them must be known."""
-        iqf = {name: given[name] for name in IQF_SETTINGS if name in given}
-        settings = IqfSettings.resolve(self.generation_config, iqf)
-        rest = {name: value for name, value in given.items() if name not in iqf}
-        config = self._correcting_config(settings, rest)
-        return Decoding(self, processor, config, logits_processor or ()), settings
+    def engine(self, processor: Any, max_slots: int, logits_processor: list[LogitsProcessor] | None = None) -> Engine:
+        """What runs rollouts with this model, `max_slots` requests at a time.
 
-    def _correcting_config(self, settings: IqfSettings, kwargs: dict[str, Any]) -> GenerationConfig:
+        Args:
+            processor: The model's processor.
+            max_slots: Requests decoded at a time.
+            logits_processor: Own processors, called on texts that have the same number of ids.
+        """
+
+        def decoding(given: Mapping[str, Any]) -> Decoding:
+            return Decoding(self, processor, self._rollout_config(given), logits_processor or ())
+
+        return Engine(self, processor, max_slots, decoding)
+
+    def _rollout_settings(self, engine: Engine, processor: Any, given: Mapping[str, Any]) -> RolloutSettings:
+        """What `given` settings say about IQF and decoding; all of them must be known."""
+        iqf, decoding = split_settings(self.generation_config, given)
+        return RolloutSettings(processor, iqf, decoding, engine.decoding(decoding).max_new_tokens)
+
+    def _rollout_config(self, kwargs: Mapping[str, Any]) -> GenerationConfig:
         """The decoding settings of a correction. All of `kwargs` must be known and have an effect."""
         given = {name: value for name, value in kwargs.items() if name not in _PLAIN_INPUTS}
         refused = [name for name in _NOT_CORRECTING if given.get(name)]
-        if settings.iqf_preset == "original":
-            given = {**ORIGINAL_DECODING, **given}
         config = self._decoding_config(given)
         refused += list(given)
         if (config.num_return_sequences or 1) > 1:
@@ -332,6 +342,19 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
             if getattr(config, name) is None:
                 setattr(config, name, getattr(inner, name))
         return config
+
+
+def _rollout(request: VigcRequest, settings: RolloutSettings) -> Rollout[tuple[VigcRequest, Sample]]:
+    """A request's rollout, which returns the request beside its sample."""
+    image, seed = request.image_embeds, request.seed
+    if request.mode not in ("vig", "vic"):
+        raise ValueError(f"mode={request.mode!r} is not known: use 'vig' or 'vic'.")
+    if request.mode == "vic":
+        sample = yield from iqf(image, cast(str, request.question), request.draft, settings, request.task, seed)
+    else:
+        rollout = vig_then_iqf if request.correct else vig_alone
+        sample = yield from rollout(image, cast(str, request.task), settings, seed)
+    return request, sample
 
 
 __all__ = ["VigcForConditionalGeneration"]

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from transformers.utils.generic import ModelOutput
 
-from .generation_vigc import IqfSettings, Pair
+from .generation_vigc import IqfSettings
+from .requests_vigc import Sample
 
 
 @dataclass
@@ -53,36 +54,40 @@ class VigcGenerateOutput(ModelOutput):
 
 
 def to_output(
-    rows: list[Pair], processor: Any, settings: IqfSettings, mode: str, input_ids: torch.Tensor
+    rows: list[Sample], processor: Any, settings: IqfSettings, mode: str, input_ids: torch.Tensor
 ) -> VigcGenerateOutput:
-    """The rows as `generate` returns them."""
-    valid = [row.reason is None for row in rows]
-    if mode == "vig":
-        texts = [
-            f"Question: {row.question} Answer: {row.answer}" if row.reason is None else row.vig_text or ""
-            for row in rows
-        ]
-    else:
-        texts = [row.answer or "" for row in rows]
+    """The samples as `generate` returns them."""
+
+    def column(name: str) -> list[Any]:
+        return [getattr(row, name) for row in rows]
+
+    reasons = column("reason")
     return VigcGenerateOutput(
-        sequences=_sequences(processor.tokenizer, texts, input_ids),
-        questions=[row.question for row in rows],
-        drafts=[row.draft for row in rows],
-        answers=[row.answer for row in rows],
-        trace=[row.trace for row in rows],
-        valid=valid,
-        reasons=[row.reason for row in rows],
-        instructions=[row.instruction for row in rows],
-        vig_texts=[row.vig_text for row in rows],
-        whole_texts=[row.prompt for row in rows],
+        sequences=_sequences(processor.tokenizer, [_final_text(row, mode) for row in rows], input_ids),
+        questions=column("question"),
+        drafts=column("draft"),
+        answers=column("answer"),
+        trace=column("trace"),
+        valid=[reason is None for reason in reasons],
+        reasons=reasons,
+        instructions=column("instruction"),
+        vig_texts=column("vig_text"),
+        whole_texts=column("prompt"),
         answer_lists=[_answer_list(row, settings) for row in rows],
-        answers_given_question=[row.full_answer for row in rows],
-        draft_logprobs=[row.draft_logprob for row in rows],
-        answer_logprobs=[row.answer_logprob for row in rows],
+        answers_given_question=column("full_answer"),
+        draft_logprobs=column("draft_logprob"),
+        answer_logprobs=column("answer_logprob"),
     )
 
 
-def _answer_list(row: Pair, settings: IqfSettings) -> list[str]:
+def _final_text(row: Sample, mode: str) -> str:
+    """The pair where the question was generated too, else the answer."""
+    if mode == "vig":
+        return f"Question: {row.question} Answer: {row.answer}" if row.reason is None else row.vig_text or ""
+    return row.answer or ""
+
+
+def _answer_list(row: Sample, settings: IqfSettings) -> list[str]:
     if settings.iqf_unit == "sentence":
         return []
     kept = [step["sentence"] for step in row.trace]

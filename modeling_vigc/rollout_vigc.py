@@ -1,188 +1,289 @@
-"""VIG, then VIC with the Iterative Q-Former: write a sentence, look again in the light of it, write the next.
+"""The rollouts of the paper: VIG, and VIC with the Iterative Q-Former (IQF).
 
-Of the model this and the engine need only what InstructBLIP has (`qformer`, `query_tokens`, `language_projection`,
-`language_model`), so that a stock checkpoint can be served as well.
+VIG is asked for a question and a draft of its answer. IQF answers the question one sentence at a time: each request
+continues the sentences kept so far, so that the Q-Former reads the image again in the light of them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
-from .decoding_vigc import Decoding, Written
-from .generation_vigc import IqfSettings, Pair, VigcRequest, mean
+from .generation_vigc import IqfSettings
+from .requests_vigc import Completion, Lookahead, Request, Rollout, Sample, SamplingParams, mean
 from .sentences_vigc import MarkRule
-from .slots_vigc import Call, Row
+
+
+class Prompts(Protocol):
+    """What rollouts need of a processor: prompts, and how a pair is read."""
+
+    def instruction(self, task: str) -> str:
+        """VIG's prompt for a pair of a type."""
+
+    def vic_prompt(self, question: str, task: str | None = None, style: str = "question") -> str:
+        """VIC's prompt for a question."""
+
+    def parse_pair(self, text: str) -> Any:
+        """`question` and `answer`, or the `reason` why the text is not a pair."""
 
 
 @dataclass(frozen=True)
-class Dialogue:
-    """What a row's calls and texts follow from.
+class RolloutSettings:
+    """Everything but the image and the question that determines what a rollout asks.
 
     Args:
-        request: The row.
-        processor: Makes prompts, and reads pairs.
-        decoding: How texts are written.
-        settings: How VIC iterates.
+        processor: Makes prompts, and reads pairs. With a `tokenizer` it also tells which tokens a kept sentence has.
+        iqf: How VIC iterates.
+        decoding: How texts are decoded, as `SamplingParams.settings`.
+        max_new_tokens: With `iqf_steps=-1`: an answer of so many tokens is not continued.
     """
 
-    request: VigcRequest
     processor: Any
-    decoding: Decoding
-    settings: IqfSettings
+    iqf: IqfSettings = field(default_factory=IqfSettings)
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+    max_new_tokens: int = 249
 
-    def run(self) -> Row[tuple[VigcRequest, Pair]]:
-        """One row: VIG (for mode "vig") and VIC, call by call.
-
-        Returns:
-            The request and what came of it.
-
-        Raises:
-            ValueError: Another mode.
-        """
-        row = self._start()
-        while not row.done:
-            self._take(row, (yield self._call(row)))
-        return self.request, row
-
-    def _start(self) -> Pair:
-        request = self.request
-        if request.mode not in ("vig", "vic"):
-            raise ValueError(f"mode={request.mode!r} is not known: use 'vig' or 'vic'.")
-        row = Pair(request.task, request.question)
-        if request.mode == "vig":
-            row.prompt = row.instruction = self.processor.instruction(request.task)
-            return row
-        if request.draft is not None:
-            row.draft, row.draft_units = request.draft, self.settings.rule.split_all(request.draft)
-        row.prompt = self.processor.vic_prompt(row.question, row.task, self.settings.iqf_prompt)
-        return row
-
-    def _call(self, row: Pair) -> Call:
-        """What is to be written next."""
-        settings, seed = self.settings, self.request.seed
-        follow = partial(self._follow, row) if settings.iqf_ahead else None
-        given = (row.prompt, self.request.image_embeds, self.decoding)
-        if self._is_vig(row):
-            mark = self._question_ends if self.request.correct else None
-            return Call(*given, mark, mark is None or settings.iqf_draft, _step_seed(seed, 0), follow=follow)
-        whole = _whole(row, settings)
-        draft = _expected(row, not whole, settings)
-        return Call(*given, settings.rule, whole, _step_seed(seed, row.step + 1), draft, follow)
-
-    def _follow(self, row: Pair, written: Written) -> Call | None:
-        """What is to be written next if the text that is being written begins so."""
-        ahead = replace(row, trace=[*row.trace], logprobs=[*row.logprobs])
-        self._take(ahead, written)
-        return None if ahead.done else self._call(ahead)
-
-    @property
-    def _question_ends(self) -> MarkRule:
-        return MarkRule(self.processor.answer_mark)
-
-    def _is_vig(self, row: Pair) -> bool:
-        """Whether VIG is still to write."""
-        return self.request.mode == "vig" and row.vig_text is None
-
-    def _take(self, row: Pair, written: Written) -> None:
-        """Takes a call's text into the row, or the beginning of one that has not stopped yet."""
-        if not self._is_vig(row):
-            row.follows = written.accepted != 0
-            _advance(row, written, self.decoding, self.settings)
-            row.follows |= row.step == 1 and self.settings.iqf_full_record  # from now on there is a better draft
-            return
-        correct = self.request.correct
-        with_draft = bool(written.stop) and (self.settings.iqf_draft or not correct)
-        if not with_draft:
-            written = _cut(written, self._question_ends, self.decoding)
-        _read_pair(row, written, self.processor, self.settings, with_draft)
-        if row.reason is not None or not correct:
-            row.answer = row.draft if row.reason is None else None
-            row.done = True
-        else:
-            row.prompt = self.processor.vic_prompt(row.question, row.task, self.settings.iqf_prompt)
+    def sampling(self, seed: int, step: int) -> SamplingParams:
+        """How a rollout's request is decoded; each step of each rollout draws with its own seed."""
+        digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
+        return SamplingParams(self.decoding, seed=int.from_bytes(digest[:8], "big") >> 1)
 
 
-def _cut(written: Written, rule: MarkRule, decoding: Decoding) -> Written:
-    """Without what stands behind the unit: a beam search goes on until its beams agree on that, and on no more."""
-    end = rule.end(written.text, complete=True)
-    if end is None:
-        return written
-    text = written.text[:end]
-    count = decoding.kept_tokens(written, text)
-    return replace(written, text=text, ids=written.ids[:count], logprobs=written.logprobs[:count])
+def vig(
+    image: Any,
+    task: str,
+    settings: RolloutSettings,
+    seed: int = 0,
+    *,
+    with_draft: bool = True,
+    until_question: bool = False,
+    then: Callable[[Sample], Request | None] | None = None,
+) -> Rollout[Sample]:
+    """VIG: one request for a question and its answer.
 
+    Args:
+        image: What `Request.images` takes.
+        task: The type of instruction.
+        settings: See [`RolloutSettings`].
+        seed: For sampling.
+        with_draft: Whether the answer is wanted too. Without it the text ends with the question.
+        until_question: Whether `then` can be asked as soon as the question is complete.
+        then: The request that follows a sample, for speculation.
 
-def _read_pair(row: Pair, written: Written, processor: Any, settings: IqfSettings, with_draft: bool) -> None:
-    """VIG's text: a question and, if asked for, a draft, or the reason why there is none."""
-    pair = processor.parse_pair(written.text)
-    row.vig_text, row.draft_logprob = written.text, mean(written.logprobs)
-    row.question, row.draft, row.reason = pair.question, pair.answer if with_draft else None, pair.reason
-    if pair.question == "" and settings.iqf_prompt == "question":
-        row.reason = "the question is empty"
-    if row.draft is not None:
-        row.draft_units = settings.rule.split_all(row.draft)
-
-
-def _expected(row: Pair, until_unit: bool, settings: IqfSettings) -> str | None:
-    """What the next call will write if VIC goes on as the draft does, or as its own first call did.
-
-    None where that is not to be verified, or where it was wrong from the first word on.
+    Returns:
+        The sample, with `draft`, and `reason` where the text is not a pair; `answer` is empty.
     """
-    if not (settings.iqf_verify_drafts and row.follows):
-        return None
-    units = row.draft_units if row.full_answer is None else settings.rule.split_all(row.full_answer)
-    rest = (units or [])[row.step :]
-    return settings.rule.separator.join(rest[:1] if until_unit else rest) or None
+    sample = Sample(task, instruction=settings.processor.instruction(task))
+    sample.prompt = str(sample.instruction)
+    mark = MarkRule(settings.processor.answer_mark) if until_question or not with_draft else None
+    lookahead = None
 
+    def follow(completion: Completion) -> Request | None:
+        begun = replace(sample)
+        _read_pair(begun, completion, settings, mark, with_draft and bool(completion.finish_reason))
+        return None if begun.reason is not None or then is None else then(begun)
 
-def _whole(row: Pair, settings: IqfSettings) -> bool:
-    """Whether the row's next call has to be written to its end, not just to the end of its first unit."""
-    return (row.step == 0 and settings.iqf_full_record) or _keeps_all(row.step + 1, settings)
-
-
-def _keeps_all(step: int, settings: IqfSettings) -> bool:
-    return settings.iqf_steps == 0 or (step == settings.iqf_steps and settings.iqf_keep_tail)
-
-
-def _advance(row: Pair, written: Written, decoding: Decoding, settings: IqfSettings) -> None:
-    """Takes one call's text into the row: keeps its unit, and decides whether the row goes on."""
-    row.step += 1
-    if row.step == 1 and settings.iqf_full_record and written.stop:
-        row.full_answer = written.text
-    whole = _keeps_all(row.step, settings)
-    kept = written.text if whole else settings.rule.first(written.text)
-    last = whole or row.step == settings.iqf_steps
-    # Nothing kept leaves the prompt as it was: all further calls would write the same text again, and the last of them
-    # would keep it whole or not at all.
-    repeats = not kept
-    if repeats and not last and settings.iqf_keep_tail:
-        kept = written.text
-    draft_rest = (row.draft_units or [])[len(row.trace) :]
-    tail = draft_rest if whole or repeats else draft_rest[:1]
-    # Of no text at all, what is left to know is whether it is one because logits were no numbers.
-    unknown = [value for value in written.logprobs if not math.isfinite(value)]
-    logprobs = written.logprobs[: decoding.kept_tokens(written, kept)] if kept else unknown
-    row.trace.append(
-        {
-            "sentence": kept,
-            "changed": None if row.draft_units is None else settings.rule.split_all(kept) != tail,
-            "logprob": mean(logprobs),
-            "stop": written.stop,
-        }
+    if then is not None and settings.iqf.iqf_ahead:
+        lookahead = Lookahead(until=mark, follow=follow)
+    stop = None if with_draft else mark
+    completion = yield Request(
+        sample.prompt, (image,), stop=stop, sampling=settings.sampling(seed, 0), lookahead=lookahead
     )
-    row.logprobs += logprobs
-    row.tokens += len(logprobs)
-    separator = settings.rule.separator
-    row.prompt = f"{row.prompt}{' ' if row.step == 1 else separator}{kept}".strip()
-    row.answer = f"{row.answer}{separator}{kept}".strip()
-    endless = settings.iqf_steps == -1 and row.tokens >= decoding.max_new_tokens
-    row.done = last or repeats or endless
+    _read_pair(sample, completion, settings, mark, with_draft and bool(completion.finish_reason))
+    return sample
 
 
-def _step_seed(seed: int, step: int) -> int:
-    """A stream of its own for each row and step, whatever the seeds of other rows."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:8], "big") >> 1
+def iqf(
+    image: Any, question: str, draft: str | None, settings: RolloutSettings, task: str | None = None, seed: int = 0
+) -> Rollout[Sample]:
+    """VIC with the Iterative Q-Former, as a corrector: answers a question that there is.
+
+    Args:
+        image: What `Request.images` takes.
+        question: To be answered.
+        draft: An answer that there is already, to compare with.
+        settings: See [`RolloutSettings`].
+        task: The question's type.
+        seed: For sampling.
+    """
+    sample = Sample(task, question, draft)
+    return (yield from Iqf(image, sample, settings, seed).run())
+
+
+def vig_then_iqf(image: Any, task: str, settings: RolloutSettings, seed: int = 0) -> Rollout[Sample]:
+    """VIG, then IQF on its question: the paper. Arguments are those of [`iqf`]."""
+
+    def then(sample: Sample) -> Request | None:
+        return Iqf(image, sample, settings, seed).request()
+
+    sample = yield from vig(
+        image, task, settings, seed, with_draft=settings.iqf.iqf_draft, until_question=True, then=then
+    )
+    if sample.reason is not None:
+        sample.answer = None
+        return sample
+    return (yield from Iqf(image, sample, settings, seed).run())
+
+
+def vig_alone(image: Any, task: str, settings: RolloutSettings, seed: int = 0) -> Rollout[Sample]:
+    """VIG, whose draft is the answer. Arguments are those of [`iqf`]."""
+    sample = yield from vig(image, task, settings, seed)
+    sample.answer = sample.draft if sample.reason is None else None
+    return sample
+
+
+def _read_pair(
+    sample: Sample, completion: Completion, settings: RolloutSettings, mark: MarkRule | None, with_draft: bool
+) -> None:
+    """Reads VIG's text into the sample: a question and, if wanted, a draft, or the reason why there is none."""
+    text, logprobs = completion.text, completion.token_logprobs or []
+    if not with_draft and mark is not None:
+        # A beam search goes on until its beams agree on the question, and then may have a few words more.
+        end = mark.end(text, complete=True)
+        if end is not None:
+            text = text[:end]
+            logprobs = logprobs[: kept_tokens(settings.processor, completion, text)]
+    pair = settings.processor.parse_pair(text)
+    sample.vig_text, sample.draft_logprob = text, mean(logprobs)
+    sample.question, sample.draft, sample.reason = pair.question, pair.answer if with_draft else None, pair.reason
+    if pair.question == "" and settings.iqf.iqf_prompt == "question":
+        sample.reason = "the question is empty"
+
+
+@dataclass
+class Iqf:
+    """The state of one IQF rollout.
+
+    Args:
+        image: What `Request.images` takes.
+        sample: Has the question, and the draft if there is one; the answer is built in it.
+        settings: See [`RolloutSettings`].
+        seed: For sampling.
+        draft_units: The draft's sentences or paragraphs.
+        done: Whether there is no further request.
+        follows: Whether the last completion began as was expected, which decides whether a draft is verified.
+        asked: VIC's prompt.
+    """
+
+    image: Any
+    sample: Sample
+    settings: RolloutSettings
+    seed: int = 0
+    draft_units: list[str] | None = None
+    done: bool = False
+    follows: bool = True
+    asked: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        sample, iqf = self.sample, self.settings.iqf
+        if self.draft_units is None and sample.draft is not None:
+            self.draft_units = iqf.rule.split_all(sample.draft)
+        self.asked = self.settings.processor.vic_prompt(sample.question, sample.task, iqf.iqf_prompt)
+        if not sample.trace:
+            sample.prompt = self.asked
+
+    def run(self) -> Rollout[Sample]:
+        """Asks until the answer is complete."""
+        while not self.done:
+            self.take((yield self.request()))
+        return self.sample
+
+    def request(self) -> Request:
+        """The next request: it continues what was kept so far."""
+        iqf, sample = self.settings.iqf, self.sample
+        # 1. How far it is generated: to its end, or to that of its first sentence.
+        whole = (sample.step == 0 and iqf.iqf_full_record) or self._keeps_all(sample.step + 1)
+        # 2. What speculation may know: the text that is expected, and the request that will follow.
+        draft = self._expected(until_unit=not whole)
+        follow = self._follow if iqf.iqf_ahead else None
+        lookahead = Lookahead(draft, iqf.rule, follow) if draft is not None or follow is not None else None
+        return Request(
+            self.asked,
+            (self.image,),
+            prefix=sample.answer or "",
+            stop=None if whole else iqf.rule,
+            sampling=self.settings.sampling(self.seed, sample.step + 1),
+            lookahead=lookahead,
+        )
+
+    def take(self, completion: Completion) -> None:
+        """Keeps the completion's first sentence, or all of it, and decides whether the rollout goes on."""
+        iqf, sample, step = self.settings.iqf, self.sample, self.sample.step + 1
+        # 1. The record of the first completion, and whether the text that was expected came.
+        if step == 1 and iqf.iqf_full_record and completion.finish_reason:
+            sample.full_answer = completion.text
+        self.follows = completion.accepted != 0 or (step == 1 and iqf.iqf_full_record)
+        # 2. What is kept. Nothing kept leaves the prompt as it was: all further requests would have the same
+        # completion, and the last of them would keep it whole or not at all.
+        whole = self._keeps_all(step)
+        kept = completion.text if whole else iqf.rule.first(completion.text)
+        last = whole or step == iqf.iqf_steps
+        repeats = not kept
+        if repeats and not last and iqf.iqf_keep_tail:
+            kept = completion.text
+        # 3. The trace: whether it differs from the draft at this place, and how likely it is.
+        changed = self._changed(kept, to_the_end=whole or repeats)
+        logprobs = self._logprobs(completion, kept)
+        sample.trace.append(
+            {"sentence": kept, "changed": changed, "logprob": mean(logprobs), "stop": completion.finish_reason}
+        )
+        sample.logprobs += logprobs
+        # 4. The answer, which the next prompt ends with.
+        separator = iqf.rule.separator
+        sample.prompt = f"{sample.prompt}{' ' if step == 1 else separator}{kept}".strip()
+        sample.answer = f"{sample.answer}{separator}{kept}".strip()
+        endless = iqf.iqf_steps == -1 and sample.tokens >= self.settings.max_new_tokens
+        self.done = last or repeats or endless
+
+    def _follow(self, completion: Completion) -> Request | None:
+        """The request that follows if the completion that is being generated goes on as it begins."""
+        sample = replace(self.sample, trace=[*self.sample.trace], logprobs=[*self.sample.logprobs])
+        ahead = replace(self, sample=sample)
+        ahead.take(completion)
+        return None if ahead.done else ahead.request()
+
+    def _keeps_all(self, step: int) -> bool:
+        iqf = self.settings.iqf
+        return iqf.iqf_steps == 0 or (step == iqf.iqf_steps and iqf.iqf_keep_tail)
+
+    def _expected(self, until_unit: bool) -> str | None:
+        """The next completion if VIC goes on as the draft does, or as its own first completion did.
+
+        None where that is not to be verified, or where it was wrong from the first word on.
+        """
+        iqf, sample = self.settings.iqf, self.sample
+        if not (iqf.iqf_verify_drafts and self.follows):
+            return None
+        units = self.draft_units if sample.full_answer is None else iqf.rule.split_all(sample.full_answer)
+        rest = (units or [])[sample.step :]
+        return iqf.rule.separator.join(rest[:1] if until_unit else rest) or None
+
+    def _changed(self, kept: str, to_the_end: bool) -> bool | None:
+        """Whether what is kept differs from the draft's next sentence, or from all that is left of the draft."""
+        if self.draft_units is None:
+            return None
+        rest = self.draft_units[self.sample.step :]
+        return self.settings.iqf.rule.split_all(kept) != (rest if to_the_end else rest[:1])
+
+    def _logprobs(self, completion: Completion, kept: str) -> list[float]:
+        """Those of the kept tokens. Of no text at all only what is not finite, which tells why there is none."""
+        logprobs = completion.token_logprobs or []
+        if kept:
+            return logprobs[: kept_tokens(self.settings.processor, completion, kept)]
+        return [value for value in logprobs if not math.isfinite(value)]
+
+
+def kept_tokens(processor: Any, completion: Completion, kept: str) -> int:
+    """How many of the completion's tokens make up `kept`, the beginning of its text, white space aside."""
+    bare, ids = "".join(kept.split()), completion.ids
+    tokenizer = getattr(processor, "tokenizer", None)
+    if bare == "".join(completion.text.split()) or tokenizer is None:
+        return len(ids)
+    for count in range(len(ids) - 1, 0, -1):
+        text = tokenizer.decode(ids[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if not "".join(text.split()).startswith(bare):
+            return count + 1
+    return min(1, len(ids))

@@ -1,113 +1,144 @@
-"""Calls for texts, and the slots in which they are written."""
+"""The slots in which requests are decoded, and the schedule that says which request takes the next free one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
-
-import torch
+from typing import Any, Generic, TypeVar
 
 from .beams_vigc import BeamSearch
-from .decoding_vigc import Decoding, Text, Written
-from .sentences_vigc import Rule
+from .decoding_vigc import Decoding, Text
+from .requests_vigc import Completion, Request, Rollout
 
 T = TypeVar("T")
 
-
-@dataclass(slots=True)
-class Call:
-    """One text to be written.
-
-    Args:
-        prompt: For the Q-Former and the language model alike.
-        image_embeds: float (patches + 1, vision width), the ViT's output.
-        decoding: How.
-        until: By which rule it has a first unit.
-        whole: Whether it is written to its end, not just to that of its first unit.
-        seed: For sampling.
-        draft: What is expected to be written, to be read first where that pays; None if nothing is.
-        follow: Says which call follows a text that begins so, if one does; None if nothing is to be written ahead.
-    """
-
-    prompt: str
-    image_embeds: torch.Tensor
-    decoding: Decoding
-    until: Rule | None = None
-    whole: bool = True
-    seed: int = 0
-    draft: str | None = None
-    follow: Callable[[Written], Call | None] | None = None
-
-    def writes_as(self, other: Call) -> bool:
-        """Whether the other's text is this one's."""
-        alike = self.image_embeds is other.image_embeds and self.decoding is other.decoding
-        mine = (self.prompt, self.until, self.whole, self.seed)
-        return alike and mine == (other.prompt, other.until, other.whole, other.seed)
-
-
-Row = Generator[Call, Written, T]
+_END: Any = object()
 
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """A call being written.
+    """A request that is being decoded.
 
     Args:
-        call: What is written.
-        row: Whose call it is; None while it is written ahead, before its row has asked for it.
-        lanes: Its places in the batch: one, or one for each beam; none when it is over.
-        text: What it has written; of a beam search, the search has it.
+        request: The request.
+        decoding: Its decoding settings.
+        rollout: Waits for its completion; None while it is decoded ahead, before its rollout has asked for it.
+        lanes: Its sequences in the batch: one, or one for each beam; none when it is over.
+        text: Its tokens; of a beam search, the search has them.
         search: The beam search, if it is one.
         prompt_length: Tokens of its prompt, visual ones included.
-        draft: Ids that are read behind the prompt, to be compared with what would be written.
-        written: What was written, once it is over.
-        ahead: Calls that may follow it.
-        units: The beginnings for which such a call was asked for.
+        completion: Its completion, once it is over.
+        draft: Speculation: token ids that are read behind the prompt, to be verified.
+        ahead: Speculation: requests that may follow it.
+        begun: Speculation: the first segments for which such a request was asked for.
     """
 
-    call: Call
-    row: Row[Any] | None
+    request: Request
+    decoding: Decoding
+    rollout: Rollout[Any] | None
     lanes: list[int] = field(default_factory=list)
     text: Text = field(init=False)
     search: BeamSearch | None = None
     prompt_length: int = 0
+    completion: Completion | None = None
     draft: list[int] = field(default_factory=list)
-    written: Written | None = None
     ahead: list[Slot] = field(default_factory=list)
-    units: set[str] = field(default_factory=set)
+    begun: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.text = Text(self.call.until, self.call.whole, self.call.seed)
+        stop, lookahead = self.request.stop, self.request.lookahead
+        rule = lookahead.until if stop is None and lookahead is not None else stop
+        self.text = Text(rule, stop is None, self.request.sampling.seed)
+
+
+class Schedule(Generic[T]):
+    """Which rollout takes the next free slot.
+
+    First those that were interrupted, then the rest of the batch, then deferred requests, then the next batch. A
+    rollout that goes on keeps its slot and never comes here.
+
+    Args:
+        rollouts: Taken one by one, and never before a slot is free: the order alone decides which requests are
+            decoded together. None ends a batch. None without a rollout before it, an empty batch, says that none is
+            ready: the engine decodes a token and asks again.
+    """
+
+    def __init__(self, rollouts: Iterable[Rollout[T] | None]) -> None:
+        self._coming = iter(rollouts)
+        self._interrupted: deque[tuple[Rollout[T], Request]] = deque()
+        self._deferred: deque[tuple[Rollout[T], Request]] = deque()
+        self._running: dict[Rollout[T], Request] = {}  # in the order in which they began
+        self._ended: deque[T] = deque()
+        self._batch_ended = True
+        self._exhausted = False
+        self.calling = False  # whether the caller's code runs, whose errors are not the engine's
+
+    def take(self) -> tuple[Rollout[T], Request] | None:
+        """The rollout that begins or resumes next, with its request; None if none is ready."""
+        while True:
+            if self._interrupted:
+                return self._begun(*self._interrupted.popleft())
+            if self._batch_ended and self._deferred:
+                return self._begun(*self._deferred.popleft())
+            if self._exhausted:
+                return None
+            self.calling = True
+            rollout = next(self._coming, _END)
+            self.calling = False
+            if rollout is _END:
+                self._exhausted = self._batch_ended = True
+            elif rollout is not None:
+                self._batch_ended = False
+                request = self.send(rollout, None)
+                if request is not None:
+                    return self._begun(rollout, request)
+            elif self._batch_ended:
+                return None
+            else:
+                self._batch_ended = True
+
+    def _begun(self, rollout: Rollout[T], request: Request) -> tuple[Rollout[T], Request]:
+        self._running[rollout] = request
+        return rollout, request
+
+    def send(self, rollout: Rollout[T], completion: Completion | None) -> Request | None:
+        """Sends a rollout its completion; returns its next request, or None if it ended or waits.
+
+        Args:
+            rollout: The rollout.
+            completion: None to begin.
+        """
+        self.calling = True
+        try:
+            request = next(rollout) if completion is None else rollout.send(completion)
+        except StopIteration as end:
+            self.calling = False
+            self._running.pop(rollout, None)
+            self._ended.append(end.value)
+            return None
+        self.calling = False
+        if completion is not None and request.deferred:
+            del self._running[rollout]
+            self._deferred.append((rollout, request))
+            return None
+        if completion is not None:
+            self._running[rollout] = request
+        return request
+
+    def results(self) -> Iterator[T]:
+        """What rollouts returned since this was asked last."""
+        while self._ended:
+            yield self._ended.popleft()
+
+    def interrupt(self) -> int:
+        """Has the requests that are being decoded asked again, before all others; returns how many."""
+        count = len(self._running)
+        self._interrupted.extendleft(reversed(self._running.items()))
+        self._running.clear()
+        return count
 
     @property
-    def alive(self) -> bool:
-        """Whether it is being written or is over; not if it was given up."""
-        return bool(self.lanes) or self.written is not None
-
-    def tree(self) -> Iterator[Slot]:
-        """This slot and all that are written ahead of it."""
-        coming = [self]
-        while coming:
-            slot = coming.pop()
-            if slot.alive:
-                yield slot
-                coming += reversed(slot.ahead)
-
-    def next_call(self) -> Call | None:
-        """The call that follows if the text goes on as it looks; None if that is not to be seen, or was said before.
-
-        Texts that are wanted for their first unit only are not asked before they are over: beams that do not agree on
-        it yet would be guessed wrongly too often.
-        """
-        text = self.text if self.search is None else self.search.leader
-        unit = self.written.text if self.written is not None else text.unit if self.call.whole else None
-        if self.call.follow is None or unit is None or unit in self.units:
-            return None
-        self.units.add(unit)
-        call = self.call.follow(self.written or self.call.decoding.written(text))
-        return None if call is None or self.found(call) else call
-
-    def found(self, call: Call) -> Slot | None:
-        """Where such a call is written ahead or was, if it is."""
-        return next((slot for slot in self.ahead if slot.alive and slot.call.writes_as(call)), None)
+    def finished(self) -> bool:
+        """Whether nothing is left to begin."""
+        return self._exhausted and not self._deferred and not self._interrupted

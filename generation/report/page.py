@@ -9,6 +9,7 @@ import io
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,71 @@ _EXAMPLES = 20  # for each reason why something was skipped or rejected
 # Longer side in pixels by the number of images on the page: few are sharp on dense screens, many open quickly.
 _THUMBNAILS = ((60, 512), (400, 384), (1_000_000, 256))
 _SMALL = 160  # images below this are shown enlarged, pixel by pixel
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A small copy of an image.
+
+    Args:
+        uri: Its bytes, as a `data:` URI.
+        width: In pixels of the page.
+        height: The same.
+        small: Whether the image itself is small, and is shown enlarged.
+    """
+
+    uri: str
+    width: int
+    height: int
+    small: bool
+
+
+# A text in pieces, each with whether the other text lacks it.
+Marked = list[tuple[str, bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRow:
+    """A row as the page shows it.
+
+    Args:
+        type: Its task type.
+        question: The question.
+        changed: Whether correction changed a word.
+        draft: The draft, with what the answer lacks marked.
+        answer: The answer, with what the draft lacks marked.
+        trace: The steps that stand for a sentence.
+        sentences_changed: How many of them changed the sentence.
+        logprob: The mean log-probability of the answer's tokens.
+        scores: The scores that rows can be filtered by.
+    """
+
+    type: str
+    question: str
+    changed: bool
+    draft: Marked
+    answer: Marked
+    trace: list[Record]
+    sentences_changed: int
+    logprob: float | None
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """An image with its rows.
+
+    Args:
+        id: The image's id, or that of a row without image.
+        named: Whether the row names or holds an image.
+        picture: The image; None if it cannot be shown.
+        rows: The rows.
+    """
+
+    id: str
+    named: bool
+    picture: Thumbnail | None
+    rows: list[ShownRow] = field(default_factory=list)
 
 
 @machine_errors()
@@ -131,7 +197,7 @@ def _picture_of(row: Record) -> str:
     return row["image_id"] or row["id"]
 
 
-def _cards(dataset: Path, types: list[str], drawn: set[str], own: OwnFiles) -> list[Record]:
+def _cards(dataset: Path, types: list[str], drawn: set[str], own: OwnFiles) -> list[Card]:
     """The images to show, in the dataset's order, each with its rows.
 
     Args:
@@ -141,14 +207,14 @@ def _cards(dataset: Path, types: list[str], drawn: set[str], own: OwnFiles) -> l
         own: Which files rows may name.
     """
     size = next(pixels for limit, pixels in _THUMBNAILS if len(drawn) <= limit)
-    cards: dict[str, Record] = {}
+    cards: dict[str, Card] = {}
     for kind in types:
         for row in _chosen_rows(dataset, kind, drawn):
             key = _picture_of(row)
             if key not in cards:
                 picture = _thumbnail(row["image"] or {}, own, size)
-                cards[key] = {"id": key, "rows": [], "named": row["image"] is not None, "picture": picture}
-            cards[key]["rows"].append(_shown(row))
+                cards[key] = Card(key, row["image"] is not None, picture)
+            cards[key].rows.append(_shown(row))
     return [cards[key] for key in sorted(cards)]
 
 
@@ -163,22 +229,22 @@ def _chosen_rows(dataset: Path, kind: str, drawn: set[str]) -> Iterator[Record]:
                 yield from file.read_row_group(group).take(where).to_pylist()
 
 
-def _shown(row: Record) -> Record:
+def _shown(row: Record) -> ShownRow:
     draft, answer = row["draft"], row["answer"]
     before, after = word_differences(answer if draft is None else draft, answer)
     trace = shown_steps(row)
     scores = row["scores"] or {}
-    return {
-        "type": row["type"],
-        "question": row["question"],
-        "changed": is_edited(draft, answer),
-        "draft": before,
-        "answer": after,
-        "trace": trace,
-        "sentences_changed": sum(bool(step["changed"]) for step in trace),
-        "logprob": scores.get("answer_logprob"),
-        "scores": {name: value for name, value in _filters(scores).items() if _is_number(value)},
-    }
+    return ShownRow(
+        type=row["type"],
+        question=row["question"],
+        changed=is_edited(draft, answer),
+        draft=before,
+        answer=after,
+        trace=trace,
+        sentences_changed=sum(bool(step["changed"]) for step in trace),
+        logprob=scores.get("answer_logprob"),
+        scores={name: value for name, value in _filters(scores).items() if value is not None and math.isfinite(value)},
+    )
 
 
 def _filters(scores: dict[str, float | None]) -> dict[str, float | None]:
@@ -191,11 +257,7 @@ def _filters(scores: dict[str, float | None]) -> dict[str, float | None]:
     }
 
 
-def _is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
-def _thumbnail(picture: Record, own: OwnFiles, size: int) -> Record | None:
+def _thumbnail(picture: Record, own: OwnFiles, size: int) -> Thumbnail | None:
     """A small copy as a `data:` URI with its size on the page, or None if the image cannot be shown."""
     try:
         if (data := picture.get("bytes")) is not None:
@@ -215,7 +277,7 @@ def _thumbnail(picture: Record, own: OwnFiles, size: int) -> Record | None:
         image.save(buffer, "JPEG", quality=78, optimize=True)
     kind = "png" if small else "jpeg"
     uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return {"uri": uri, "width": image.width, "height": image.height, "small": small}
+    return Thumbnail(uri, image.width, image.height, small)
 
 
 def _render(**values: Any) -> str:

@@ -23,6 +23,40 @@ _OTHER_REASONS = "for other reasons, each of them rare"
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart of the page.
+
+    Args:
+        title: Its heading.
+        note: What it shows.
+        legend: "draft" where it has lines of drafts and answers, which need a key.
+        svg: The drawing; empty where there is nothing to draw.
+    """
+
+    title: str
+    note: str
+    legend: str
+    svg: str
+
+
+@dataclass(slots=True)
+class Group:
+    """What was skipped or rejected for one reason.
+
+    Args:
+        reason: The reason.
+        count: How many inputs or samples there are.
+        more: How many of them are not among the records.
+        records: Some of them.
+    """
+
+    reason: str
+    count: int = 0
+    more: int = 0
+    records: list[Record] = field(default_factory=list)
+
+
 @dataclass
 class Figures:
     """Sums over rows; those of several types can be added.
@@ -91,8 +125,8 @@ class Figures:
             "answer_logprob": _mean(self.scores["answer_logprob"]),
         }
 
-    def charts(self, corrected: bool) -> list[Record]:
-        """Title, note, kind and SVG of each chart for which there are figures."""
+    def charts(self, corrected: bool) -> list[Chart]:
+        """The charts for which there are figures."""
         names = {"draft": "draft", "answer": "answer"} if corrected else {"answer": "answer"}
         lengths = {name: self.words[name] for name in names}
         logprobs = {name: self.scores[f"{name}_logprob"] for name in names}
@@ -103,15 +137,15 @@ class Figures:
         ]
         legend = "draft" if corrected else ""
         charts = [
-            ("Answer length", "Words per text", legend, histogram(lengths, step=1, label="words", low=0)),
-            ("Edits by sentence", "Share of sentences that correction changed", "", bars(rates, label="sentence")),
-            (
+            Chart("Answer length", "Words per text", legend, histogram(lengths, step=1, label="words", low=0)),
+            Chart("Edits by sentence", "Share of sentences that correction changed", "", bars(rates, label="sentence")),
+            Chart(
                 "Log-probability",
                 "Mean over a text’s tokens: how sure the model was",
                 legend,
                 histogram(logprobs, step=0.01, label="mean log-probability"),
             ),
-            (
+            Chart(
                 "Visual dependency",
                 "Log-probability with the picture less without: near 0, the text did not need it",
                 "",
@@ -120,7 +154,7 @@ class Figures:
                 ),
             ),
         ]
-        return [{"title": title, "note": note, "legend": key, "svg": svg} for title, note, key, svg in charts if svg]
+        return [chart for chart in charts if chart.svg]
 
     def questions_chart(self) -> str:
         """What questions begin with, as a sunburst."""
@@ -149,7 +183,7 @@ class SetAside:
 
     def __init__(self, examples: int) -> None:
         self.examples, self.count = examples, 0
-        self._groups: dict[str, Record] = {}
+        self._groups: dict[str, Group] = {}
 
     def add(self, record: Record) -> None:
         """Counts a record of the quarantine."""
@@ -157,18 +191,18 @@ class SetAside:
         if key not in self._groups and len(self._groups) >= _MOST_REASONS:  # memory and page stay bounded
             key = _OTHER_REASONS
         named = _OTHER_REASONS if key == _OTHER_REASONS else record["reason"]
-        group = self._groups.setdefault(key, {"reason": named, "count": 0, "more": 0, "records": []})
+        group = self._groups.setdefault(key, Group(named))
         inputs = inputs_of(record)
         self.count += inputs
-        group["count"] += inputs
-        if len(group["records"]) < self.examples:
-            group["records"].append({**record, "copies": inputs - 1})
+        group.count += inputs
+        if len(group.records) < self.examples:
+            group.records.append({**record, "copies": inputs - 1})
         else:
-            group["more"] += inputs
+            group.more += inputs
 
-    def groups(self) -> list[Record]:
-        """The groups, the most frequent reason first, each with its count and some of its records."""
-        return sorted(self._groups.values(), key=lambda group: -group["count"])
+    def groups(self) -> list[Group]:
+        """The groups, the most frequent reason first."""
+        return sorted(self._groups.values(), key=lambda group: -group.count)
 
 
 def _mean(counts: Counter[float]) -> float | None:

@@ -1,4 +1,4 @@
-"""What is asked of a model that corrects itself, and what comes of it: settings, requests, and their rows."""
+"""The settings of IQF, the requests of `generate_stream`, and what the arguments of `generate` mean."""
 
 from __future__ import annotations
 
@@ -95,9 +95,16 @@ class IqfSettings:
 IQF_SETTINGS = tuple(item.name for item in fields(IqfSettings))
 
 
+def split_settings(config: GenerationConfig, given: Mapping[str, Any]) -> tuple[IqfSettings, dict[str, Any]]:
+    """The IQF settings of a call, and its decoding settings over those of `config`, a preset's included."""
+    iqf = IqfSettings.resolve(config, {name: given[name] for name in IQF_SETTINGS if name in given})
+    decoding = {name: value for name, value in given.items() if name not in IQF_SETTINGS}
+    return iqf, {**ORIGINAL_DECODING, **decoding} if iqf.iqf_preset == "original" else decoding
+
+
 @dataclass(eq=False, slots=True)
 class VigcRequest:
-    """One row to be written by `generate_stream`: a pair about a picture, or the answer to a question about it.
+    """One sample to be made by `generate_stream`: a pair about an image, or the answer to a question about it.
 
     Args:
         image_embeds: float (patches + 1, vision width), a row of what `get_image_embeds` returns; requests about the
@@ -121,54 +128,6 @@ class VigcRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     key: Any = None
     draft: str | None = None
-
-
-@dataclass(slots=True)
-class Pair:
-    """One picture's question and answer.
-
-    Args:
-        task: The type of instruction, if one was named.
-        question: Written or given; None where VIG's text is not a pair.
-        prompt: The last prompt with what was written to it.
-        draft: VIG's answer (None without `iqf_draft`), or a given one.
-        draft_units: Its sentences or paragraphs.
-        answer: The answer after VIC; None where VIG's text is not a pair.
-        step: How many VIC calls there were.
-        tokens: How many tokens the answer has.
-        done: Whether there is no further VIC call.
-        follows: Whether the last call began as was expected.
-        reason: Why VIG's text is not a pair.
-        instruction: What VIG was asked.
-        vig_text: What VIG wrote.
-        full_answer: The first VIC call's whole text, with `iqf_full_record`.
-        draft_logprob: Mean log-probability of the tokens of VIG's text.
-        logprobs: Log-probability of each token of the answer, under the call that wrote it.
-        trace: What each VIC call did.
-    """
-
-    task: str | None = None
-    question: str | None = None
-    prompt: str = ""
-    draft: str | None = None
-    draft_units: list[str] | None = None
-    answer: str | None = ""
-    step: int = 0
-    tokens: int = 0
-    done: bool = False
-    follows: bool = True
-    reason: str | None = None
-    instruction: str | None = None
-    vig_text: str | None = None
-    full_answer: str | None = None
-    draft_logprob: float | None = None
-    logprobs: list[float] = field(default_factory=list)
-    trace: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def answer_logprob(self) -> float | None:
-        """Mean log-probability of the tokens of the answer."""
-        return mean(self.logprobs)
 
 
 def decoding_mode(mode: Any, correct: bool | None, processor: Any) -> str:
@@ -243,8 +202,3 @@ def _flat(values: Any) -> list[Any]:
     if not isinstance(values, (list, tuple)):
         return [values]
     return [item for value in values for item in _flat(value)]
-
-
-def mean(values: list[float]) -> float | None:
-    """The mean; None of nothing."""
-    return sum(values) / len(values) if values else None

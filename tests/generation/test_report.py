@@ -311,7 +311,7 @@ def test_figures_of_types_add_up():
 
 def test_charts_are_true():
     rows = [row(0, question="What is it?"), row(1, question="What's that?"), row(2, question="Where is <it>?")]
-    charts = {chart["title"]: chart["svg"] for chart in figures(rows).charts(corrected=True)}
+    charts = {chart.title: chart.svg for chart in figures(rows).charts(corrected=True)}
     assert list(charts) == ["Answer length", "Edits by sentence", "Log-probability"], "no empty chart"
     assert "sentence 1: 3 of 3 (100.0%)" in charts["Edits by sentence"]
     assert "sentence 2: 0 of 3 (0.0%)" in charts["Edits by sentence"]
@@ -326,8 +326,8 @@ def test_charts_are_true():
     ]
     assert figures(rows).first_words() == [("what", 1), ("what's", 1), ("where", 1)]
     only = figures(rows).charts(corrected=False)
-    assert [chart["title"] for chart in only] == ["Answer length", "Log-probability"]
-    assert not any("line-draft" in chart["svg"] for chart in only)
+    assert [chart.title for chart in only] == ["Answer length", "Log-probability"]
+    assert not any("line-draft" in chart.svg for chart in only)
 
 
 def test_histograms_hold_every_value():

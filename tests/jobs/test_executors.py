@@ -1,5 +1,6 @@
 """Where shards are made must not matter: a Ray cluster writes the folder that one process does, kills and all."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,11 +13,12 @@ import forks
 import psutil
 import pytest
 from dataset_rows import content
+from faults import make_inputs
 from scripted import ScriptedModel, ScriptedProcessor
 
 from vigc.errors import GenerationError
 from vigc.generation import correct_dataset, generate_dataset
-from vigc.jobs import ledger, locks
+from vigc.jobs import executors, ledger, locks
 
 try:
     import ray
@@ -123,6 +125,23 @@ def test_without_ray_it_is_said_how_to_get_it(pictures, tmp_path, monkeypatch):
     with pytest.raises(GenerationError, match=r"not installed: pip install 'vigc\[ray\]'"):
         generate_dataset(pictures, tmp_path / "out", model="any", engine="ray")
     assert not (tmp_path / "out").exists()
+
+
+def test_another_executor_is_a_class_and_a_line(tmp_path, monkeypatch):
+    class Backwards(executors.LocalExecutor):
+        """Makes the last shard first."""
+
+        def run(self, folder, plan, shards, say):
+            yield from super().run(folder, plan, reversed(list(shards)), say)
+
+    monkeypatch.setitem(executors.EXECUTORS, "backwards", Backwards)
+    make_inputs(tmp_path)
+    job = {"model": ScriptedModel(), "processor": ScriptedProcessor(), "types": ["detail"], "shard_size": 4}
+    summary = generate_dataset(tmp_path / "pictures", tmp_path / "one" / "data", engine="backwards", **job)
+    generate_dataset(tmp_path / "pictures", tmp_path / "other" / "data", **job)
+    assert content(tmp_path / "one" / "data") == content(tmp_path / "other" / "data")
+    told = json.loads(json.dumps(summary.to_json()))
+    assert (told["rows"], told["skipped"], told["types"]["detail"]["rows"]) == (summary.rows, 2, summary.rows)
 
 
 @pytest.mark.parametrize(

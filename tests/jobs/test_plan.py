@@ -6,7 +6,8 @@ from dataclasses import fields, replace
 
 import pytest
 from conftest import ROOT
-from faults import content, make_inputs
+from dataset_rows import content
+from faults import make_inputs
 from scripted import ScriptedModel, ScriptedProcessor
 
 from vigc.errors import ConflictError, GenerationError

@@ -15,7 +15,8 @@ from transformers import GenerationConfig
 from vigc.convert.keys import to_transformers
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.modeling_vigc.decoding_vigc import Decoding, image_features
-from vigc.modeling_vigc.engine_vigc import Call, Engine
+from vigc.modeling_vigc.engine_vigc import Engine
+from vigc.modeling_vigc.requests_vigc import Request, SamplingParams
 
 TASKS = {"conv": "conversation", "desc": "detail", "comp": "complex"}
 DECODINGS = {
@@ -205,18 +206,20 @@ def test_gradients(vigc_folder, processor, images, meta, expected):
 
 def write(model, processor, prompts, embeds, **decoding):
     """What the engine writes to each prompt, all of them at once."""
-    config, _ = model._prepare_generation_config(GenerationConfig(**decoding))
-    settings = Decoding(model, processor, config)
+
+    def prepared(given):
+        config, _ = model._prepare_generation_config(GenerationConfig(**given))
+        return Decoding(model, processor, config)
 
     def row(place):
-        return place, (yield Call(prompts[place], embeds[place], settings))
+        return place, (yield Request(prompts[place], (embeds[place],), sampling=SamplingParams(decoding)))
 
-    rows = dict(Engine(model, processor, len(prompts)).run(map(row, range(len(prompts)))))
+    rows = dict(Engine(model, processor, len(prompts), prepared).run(map(row, range(len(prompts)))))
     return [rows[place] for place in range(len(prompts))]
 
 
 def ids_of(written):
-    return written.ids + ([2] if written.stop == "eos" else [])
+    return written.ids + ([2] if written.finish_reason == "eos" else [])
 
 
 def recorded(parity_dir, decode):

@@ -5,67 +5,69 @@ from itertools import cycle, islice
 import pytest
 import torch
 
-from vigc.modeling_vigc import IqfSettings, VigcRequest
-from vigc.modeling_vigc.decoding_vigc import Written
-from vigc.modeling_vigc.rollout_vigc import Dialogue
+from vigc.modeling_vigc import IqfSettings
+from vigc.modeling_vigc.requests_vigc import Completion
+from vigc.modeling_vigc.rollout_vigc import RolloutSettings, iqf, vig_then_iqf
 
 PAIR = "Question: What is there? Answer: There is a red circle."
 MOST_CALLS = 40
 
 
-def dialogue(model, processor, request=None, max_new_tokens=24, **settings):
-    request = request or VigcRequest(torch.zeros(1, 1), mode="vic", question="What is there?")
-    decoding, _ = model._correction(processor, {"max_new_tokens": max_new_tokens}, None)
-    return Dialogue(request, processor, decoding, IqfSettings(**settings))
+def rollout(processor, seed=None, max_new_tokens=24, **settings):
+    """IQF on a question or, with a seed, VIG first."""
+    asked = RolloutSettings(processor, IqfSettings(**settings), {"max_new_tokens": max_new_tokens}, max_new_tokens)
+    if seed is not None:
+        return vig_then_iqf(torch.zeros(1, 1), "detail", asked, seed)
+    return iqf(torch.zeros(1, 1), "What is there?", None, asked)
 
 
-def played(row, texts, tokenizer):
-    """The row's calls if they write these texts, and its result; None if it asks for more than `MOST_CALLS`."""
-    calls, running = [], row.run()
+def completion(processor, text, reason):
+    ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return Completion(text, reason, ids, [-1.0] * len(ids))
+
+
+def played(running, texts, processor):
+    """The rollout's requests if these are the completions, and its result; None if there are more than `MOST_CALLS`."""
+    requests = []
     try:
-        call = next(running)
+        request = next(running)
         for text in islice(cycle(texts), MOST_CALLS):
-            calls.append(call)
-            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-            call = running.send(Written(ids, [-1.0] * len(ids), text, "unit"))
+            requests.append(request)
+            request = running.send(completion(processor, text, "unit"))
     except StopIteration as end:
-        return calls, end.value[1]
-    return calls, None
+        return requests, end.value
+    return requests, None
 
 
 @pytest.mark.parametrize("limit", [1, 10, 24, 25])
-def test_without_a_number_of_steps_an_answer_ends_at_the_limit(limit, model, processor):
+def test_without_a_number_of_steps_an_answer_ends_at_the_limit(limit, processor):
     sentence = "There is a red circle."  # written again and again, with no end of sequence
     length = len(processor.tokenizer(sentence, add_special_tokens=False)["input_ids"])
-    row = dialogue(model, processor, max_new_tokens=limit, iqf_steps=-1)
-    calls, pair = played(row, [sentence], processor.tokenizer)
+    calls, pair = played(rollout(processor, max_new_tokens=limit, iqf_steps=-1), [sentence], processor)
     assert pair is not None, f"more than {MOST_CALLS} calls"
     assert len(calls) == len(pair.trace) == -(-limit // length)
     assert pair.tokens == len(calls) * length >= limit > pair.tokens - length
 
 
-def test_with_a_number_of_steps_the_limit_is_each_call_s(model, processor):
-    row = dialogue(model, processor, max_new_tokens=2, iqf_steps=4)
-    calls, pair = played(row, ["There is a red circle."], processor.tokenizer)
+def test_with_a_number_of_steps_the_limit_is_each_call_s(processor):
+    running = rollout(processor, max_new_tokens=2, iqf_steps=4)
+    calls, pair = played(running, ["There is a red circle."], processor)
     assert pair is not None and len(calls) == 4
 
 
-def test_each_step_of_each_row_draws_with_its_own_seed(model, processor):
+def test_each_step_of_each_row_draws_with_its_own_seed(processor):
     seeds = {}
     for seed in (0, 1, 2**31):
-        request = VigcRequest(torch.zeros(1, 1), task="detail", seed=seed)
         texts = [PAIR, *["There is a red circle."] * 5]
-        calls, _ = played(dialogue(model, processor, request, iqf_steps=5), texts, processor.tokenizer)
-        seeds[seed] = [call.seed for call in calls]
-        again, _ = played(dialogue(model, processor, request, iqf_steps=5), texts, processor.tokenizer)
-        assert [call.seed for call in again] == seeds[seed]
+        calls, _ = played(rollout(processor, seed, iqf_steps=5), texts, processor)
+        seeds[seed] = [call.sampling.seed for call in calls]
+        again, _ = played(rollout(processor, seed, iqf_steps=5), texts, processor)
+        assert [call.sampling.seed for call in again] == seeds[seed]
     assert [len(row) for row in seeds.values()] == [6, 6, 6]
     assert len({seed for row in seeds.values() for seed in row}) == 18
 
 
-def test_a_call_that_is_begun_ahead_has_the_seed_of_the_one_it_becomes(model, processor):
-    request = VigcRequest(torch.zeros(1, 1), task="detail", seed=3)
-    ids = processor.tokenizer(PAIR, add_special_tokens=False)["input_ids"]
-    running = dialogue(model, processor, request).run()
-    ahead = next(running).follow(Written(ids, [-1.0] * len(ids), PAIR, ""))
-    assert ahead.writes_as(running.send(Written(ids, [-1.0] * len(ids), PAIR, "eos")))
+def test_a_call_that_is_begun_ahead_has_the_seed_of_the_one_it_becomes(processor):
+    running = rollout(processor, 3)
+    ahead = next(running).lookahead.follow(completion(processor, PAIR, ""))
+    assert ahead.same_as(running.send(completion(processor, PAIR, "eos")))

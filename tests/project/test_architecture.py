@@ -57,6 +57,14 @@ LIBRARIES = {
     "hub_cards": {"huggingface_hub", "jinja2", "datasets", "pyarrow", "PIL"},
     "jobs": {"pyarrow", "tqdm", "filelock", "ray"},
 }
+
+# Packages that know nothing of others, though their level would let them: a job is the same whatever is made.
+STRANGERS = {
+    "jobs": {
+        *("vigc.modeling_vigc", "vigc.inference", "vigc.scenes", "vigc.formats", "vigc.exports", "vigc.hub"),
+        *("vigc.processing.images", "vigc.processing.processing_vigc", "vigc.processing.devices"),
+    },
+}
 MOST_PACKAGES, MOST_ARROWS = 16, 45
 MOST_PATHS = 20  # a function has fewer
 
@@ -194,6 +202,17 @@ def test_a_package_imports_lower_levels_only(name):
         for file in python_files(ROOT / name)
         for found in imports_of(file)
         if room_of(found.module) not in allowed  # the front door has no level
+    ]
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_a_package_knows_nothing_of_its_strangers(name):
+    wrong = [
+        f"{name_of(file)}:{found.line} imports {found.module}"
+        for file in python_files(ROOT / name)
+        for found in imports_of(file)
+        if any(f"{found.module}.".startswith(f"{stranger}.") for stranger in STRANGERS[name])
     ]
     assert not wrong, wrong
 

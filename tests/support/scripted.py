@@ -10,7 +10,7 @@ import torch
 from transformers import GenerationConfig
 
 from vigc.modeling_vigc import VigcGenerateOutput
-from vigc.modeling_vigc.generation_vigc import Pair
+from vigc.modeling_vigc.requests_vigc import Sample
 from vigc.processing import parse_pair
 
 WORDS = ("red", "green", "blue", "cat", "dog", "tree", "house", "river", "small", "large", "bright", "dark", "under")
@@ -76,7 +76,7 @@ class ScriptedModel:
             **group[0].settings,
         )
         for row, request in enumerate(group):
-            yield Pair(
+            yield Sample(
                 request.task,
                 out.questions[row],
                 draft=out.drafts[row],

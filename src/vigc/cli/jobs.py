@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vigc.errors import BusyError
 
 from .command import COMPLETE, REJECTED
-from .options import CorrectOptions, GenerateOptions, JobOptions
+from .options import CorrectOptions, GenerateOptions
 from .summary import print_preview, print_summary
 from .terminal import count, say
 
@@ -22,20 +22,8 @@ def run_generate(options: GenerateOptions) -> int:
     """`vigc generate`; returns the exit code."""
     from vigc.generation import GenerateJob
 
-    job = GenerateJob(
-        **_shared(options),
-        images=options.images,
-        format=options.format,
-        types=[kind.strip() for kind in options.types.split(",")],
-        correct=not options.no_correct,
-        questions=options.questions,
-        answers=options.answers,
-        answer_threshold=options.answer_threshold,
-        first_words=options.first_words,
-        exclude_ids=options.exclude_ids or (),
-        exclude_images=options.exclude_images or (),
-        dedup=options.dedup,
-    )
+    types = [kind.strip() for kind in options.types.split(",")]
+    job = GenerateJob(**_settings(options, GenerateJob), types=types, correct=not options.no_correct)
     return do_job(job, options.output, dry_run=options.dry_run)
 
 
@@ -43,16 +31,15 @@ def run_correct(options: CorrectOptions) -> int:
     """`vigc correct`; returns the exit code."""
     from vigc.generation import CorrectJob
 
-    job = CorrectJob(**_shared(options), dataset=options.dataset, type=options.type)
+    job = CorrectJob(**_settings(options, CorrectJob))
     return do_job(job, options.output, dry_run=options.dry_run)
 
 
-def _shared(options: GenerateOptions | CorrectOptions) -> dict[str, Any]:
-    """The settings of any job."""
-    given = {item.name: getattr(options, item.name) for item in fields(JobOptions)}
-    del given["output"], given["dry_run"]
-    given |= {"allow_urls": given["allow_urls"] or (), "model": given["model"] or default_model()}
-    return {**given, "settings": options.settings()}
+def _settings(options: GenerateOptions | CorrectOptions, job: type[JobSettings]) -> dict[str, Any]:
+    """The settings of a job: the options of the same names, as far as they are given."""
+    names = {item.name for item in fields(job)} - {"types", "settings"}
+    given = {name: value for name in names if (value := getattr(options, name, None)) is not None}
+    return {**given, "model": options.model or default_model(), "settings": options.settings()}
 
 
 def do_job(job: JobSettings, output: Path, *, dry_run: bool = False) -> int:
