@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from vigc.errors import EvaluationError
-from vigc.evaluation.benchmarks.base import Unit
+from vigc.evaluation.benchmarks.base import Numbers, Unit
 
-Figures = Callable[[Mapping[str, Any]], dict[str, Any]]
+Figures = Callable[[Numbers], Numbers]
 
 RESAMPLES = 2000
 CONFIDENCE = 95
@@ -136,7 +135,7 @@ def _table(units: Sequence[Unit], images: Sequence[str] | None = None) -> tuple[
     return order, columns, np.stack([sums[image] for image in order])
 
 
-def _resampled(table: np.ndarray, columns: Sequence[str], figures: Figures, seed: int) -> dict[str, np.ndarray]:
+def _resampled(table: np.ndarray, columns: Sequence[str], figures: Figures, seed: int) -> Numbers:
     """Every figure of every resample, float64 (RESAMPLES,). The same seed draws the same pictures."""
     rng = np.random.default_rng(seed)
     count = len(table)

@@ -126,7 +126,7 @@ def compare_results(a: str | Path, b: str | Path, seed: int = 0) -> dict[str, Di
     return differences(_units(Path(a)), _units(Path(b)), benchmark.figures, seed)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Mapping[str, Any]:
     try:
         content = read_json(path)
     except (OSError, ValueError) as error:

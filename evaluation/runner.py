@@ -206,7 +206,7 @@ def _claim(run_file: Path, journal_file: Path, run: Run, overwrite: bool) -> Non
     atomic_write(run_file, f"{json.dumps(run.to_json(), indent=2)}\n".encode())
 
 
-def _data(settings: DataSettings) -> dict[str, Any]:
+def _data(settings: DataSettings) -> Mapping[str, Any]:
     """The settings that decide what is asked; folders may move."""
     kept = {name: getattr(settings, name) for name in ("split", "prompt", "limit", "seed")}
     own = {name: value.name if isinstance(value, Path) else value for name, value in settings.own.items()}

@@ -19,7 +19,7 @@ from vigc.processing.devices import find_device
 from vigc.processing.model_folder import folder_fingerprint, loading_model
 from vigc.scenes import model_folder, model_name
 
-from .generator import ModelIdentity
+from .generator import ModelIdentity, unsupported
 from .scheduling import Outcome, run_in_batches
 
 Turn = Mapping[str, str]
@@ -72,11 +72,8 @@ class ChatGenerator:
         return [outcomes[place] for place in range(len(requests))]
 
     def _check(self, request: Request) -> None:
-        asked = {"continue a prefix": request.prefix, "score a text": request.target is not None}
-        asked |= {"follow a schema": request.schema is not None, "give several completions": request.sampling.n > 1}
-        asked["take images"] = request.images and not self.identity.images
-        if wrong := [what for what, wanted in asked.items() if wanted]:
-            raise GenerationError(f"The chat model {self.identity.name!r} cannot {wrong[0]}: ask another generator.")
+        if what := unsupported(self.identity, request):
+            raise GenerationError(f"The chat model {self.identity.name!r} cannot {what}: ask another generator.")
 
     def _generate(self, requests: Sequence[Request]) -> list[Completion]:
         """The completions of requests that are decoded together."""
@@ -186,17 +183,22 @@ def load_chat_model(
         else:
             processor = AutoTokenizer.from_pretrained(name, **origin)  # nosec B615: by `revision`
             loaded = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **origin)  # nosec B615: by `revision`
-    here = Path(name).is_dir()
-    known = model_name(name)
-    public = Path(name).resolve().name if here and known == name else known
+    identity = _identity(name, loaded, images, revision)
     if not getattr(processor, "chat_template", None):
         raise error(
-            f"{public!r} has no chat template, so how it is asked is not known: add chat_template.jinja to its folder."
+            f"{identity.name!r} has no chat template, so how it is asked is not known: add chat_template.jinja to its "
+            "folder."
             if images
             else f"the {role} {given!r} has no chat template: give a chat model."
         )
-    identity = ModelIdentity(
-        public,
+    return ChatGenerator(loaded.to(place).eval(), processor, identity, batch_size)
+
+
+def _identity(name: str, loaded: Any, images: bool, revision: str | None) -> ModelIdentity:
+    """Which model a folder or Hub name stands for."""
+    here, known = Path(name).is_dir(), model_name(name)
+    return ModelIdentity(
+        Path(name).resolve().name if here and known == name else known,
         folder_fingerprint(Path(name)) if here else revision,
         str(loaded.dtype).removeprefix("torch."),
         kind="chat",
@@ -204,7 +206,6 @@ def load_chat_model(
         prefix=False,
         logprobs=False,
     )
-    return ChatGenerator(loaded.to(place).eval(), processor, identity, batch_size)
 
 
 def placed(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:

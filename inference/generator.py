@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from vigc.modeling_vigc.requests_vigc import Rollout
+from vigc.modeling_vigc.requests_vigc import Request, Rollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +52,15 @@ class TextGenerator(Protocol):
         Args:
             rollouts: Taken one by one as there is room. None: no rollout is ready, deferred requests come first.
         """
+
+
+def unsupported(identity: ModelIdentity, request: Request) -> str | None:
+    """What a request asks of a model that gives one completion and cannot do this; None if it can do all."""
+    asked = {
+        "continue a prefix": bool(request.prefix) and not identity.prefix,
+        "score a text": request.target is not None and not identity.logprobs,
+        "follow a schema": request.schema is not None and not identity.schema,
+        "take images": bool(request.images) and not identity.images,
+        "give several completions": request.sampling.n > 1,
+    }
+    return next((what for what, wanted in asked.items() if wanted), None)

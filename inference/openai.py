@@ -18,7 +18,7 @@ from vigc.errors import GenerationError, RequestRefusedError, TransientError, Vi
 from vigc.modeling_vigc.requests_vigc import Completion, Request, Rollout, SamplingParams
 from vigc.processing.bounded_parsing import parse_json
 
-from .generator import ModelIdentity
+from .generator import ModelIdentity, unsupported
 from .scheduling import run_concurrently
 
 _LONGEST_REPLY = 8 * 2**20  # bytes; a text has a few thousand
@@ -154,10 +154,8 @@ class OpenAIGenerator:
         raise TransientError(f"the {self._role} at {self.endpoint} is away ({reason}): try again later.")
 
     def _messages(self, request: Request) -> list[dict[str, Any]]:
-        asked = {"continue a prefix": request.prefix, "score a text": request.target is not None}
-        asked |= {"follow a schema": request.schema is not None, "give several completions": request.sampling.n > 1}
-        if wrong := [what for what, wanted in asked.items() if wanted]:
-            raise self._error(f"the {self._role} at {self.endpoint} is not asked to {wrong[0]}: ask another generator.")
+        if what := unsupported(self.identity, request):
+            raise self._error(f"the {self._role} at {self.endpoint} is not asked to {what}: ask another generator.")
         system = [] if request.system is None else [{"role": "system", "content": request.system}]
         content: Any = request.prompt
         if request.images:

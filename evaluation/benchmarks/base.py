@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from vigc.errors import EvaluationError, ImagePathError
 from vigc.formats.coco import coco_names
@@ -17,6 +17,8 @@ from vigc.processing.confined_paths import ListedFolder
 
 # A model's answers by question; None where a picture could not be opened, which counts as an empty answer.
 Predictions = Mapping[str, str | None]
+# Sums and figures by name: numbers, or arrays with a number for each resample.
+Numbers = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,15 @@ class Question:
     text: str
     prompt: str
     task: str | None
-    reference: dict[str, Any]
+    reference: Mapping[str, Any]
+
+
+class Wording(NamedTuple):
+    """How a question is put, in the order of [`Question`]: `text`, `prompt`, `task`."""
+
+    text: str
+    prompt: str
+    task: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +111,7 @@ class DataSettings:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def own(self) -> dict[str, Any]:
+    def own(self) -> Mapping[str, Any]:
         """The options of the benchmark's own that are given."""
         given = {"synonyms": self.synonyms, **self.options}
         return {name: value for name, value in given.items() if value is not None}
@@ -145,7 +155,7 @@ class Benchmark(ABC):
         """What each question adds to the sums; none where the answers are not published."""
 
     @abstractmethod
-    def figures(self, sums: Mapping[str, Any]) -> dict[str, Any]:
+    def figures(self, sums: Numbers) -> Numbers:
         """The figures of sums over units: numbers give numbers, arrays give arrays of their shape."""
 
     @abstractmethod
@@ -172,8 +182,8 @@ class Benchmark(ABC):
         drawn = set(images)
         return [question for question in found if question.image_id in drawn]
 
-    def asked(self, text: str, task: str | None = None, **words: str) -> dict[str, Any]:
-        """The entries `text`, `prompt` and `task` of a question.
+    def asked(self, text: str, task: str | None = None, **words: str) -> Wording:
+        """How a question is put.
 
         Args:
             text: The bare question.
@@ -190,7 +200,7 @@ class Benchmark(ABC):
             names = ", ".join(f"{{{name}}}" for name in ("question", *words))
             raise EvaluationError(f"The prompt {own!r} cannot be filled ({error!r}): it may name {names}.") from error
         # VIC has its own words for a type's questions; a prompt that was given is meant to be asked as it is.
-        return {"text": text if own is None else prompt, "prompt": prompt, "task": task if own is None else None}
+        return Wording(text, prompt, task) if own is None else Wording(prompt, prompt, None)
 
     def file(self, *names: str, folders: Sequence[str] = ("", "annotations")) -> Path:
         """The first of these files that is there.

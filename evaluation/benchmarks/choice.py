@@ -14,8 +14,8 @@ from typing import Any
 from vigc.errors import AnnotationError, EvaluationError, reason_of
 from vigc.evaluation.metrics.mmbench import mmbench
 
-from .base import Benchmark, Predictions, Question, Unit
-from .entries import checked
+from .base import Benchmark, Numbers, Predictions, Question, Unit
+from .entries import Entry, checked
 
 # A picture in base64; the csv module refuses longer fields than it was told of.
 _LONGEST_FIELD = 2**28
@@ -55,11 +55,11 @@ class MMBench(Benchmark):
             text = "\n".join(part for part in (row.get("hint") or "", row["question"]) if part)
             options = "\n".join(f"{letter}. {option}" for letter, option in mmbench.options_of(row).items())
             asked = self.asked(text, options=options)
-            asked["text"] = asked["prompt"]  # without its options the question cannot be answered
+            asked = asked._replace(text=asked.prompt)  # without its options the question cannot be answered
             reference = {name: value for name, value in row.items() if name != "image"}
             group = str(row["index"] % mmbench.ROTATION)
             place = (str(row["index"]), group, decoded[image], f"of row {row['index']}")
-            found.append(Question(*place, **asked, reference=reference))
+            found.append(Question(*place, *asked, reference))
         return found
 
     def _table(self) -> Path:
@@ -97,7 +97,7 @@ class MMBench(Benchmark):
             units.append(Unit(group[0].id, group[0].image_id, mmbench.counts(said, rows)))
         return units
 
-    def figures(self, sums: Mapping[str, Any]) -> dict[str, Any]:
+    def figures(self, sums: Numbers) -> Numbers:
         """Those of the metric."""
         return mmbench.figures(sums)
 
@@ -125,11 +125,11 @@ def find_openpyxl() -> Any:
     return openpyxl
 
 
-def rotations(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+def rotations(row: Mapping[str, Any]) -> list[Entry]:
     """The row, and each rotation of its options, the last one moving to the front, with the answer along."""
     options = mmbench.options_of(row)
     letters, texts = list(options), list(options.values())
-    found = []
+    found: list[Entry] = []
     for turn in range(len(texts)):
         moved = texts[len(texts) - turn :] + texts[: len(texts) - turn]
         turned = {**row, "index": row["index"] + turn * mmbench.ROTATION, **dict(zip(letters, moved, strict=True))}
@@ -139,25 +139,27 @@ def rotations(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _read_table(path: Path) -> list[dict[str, Any]]:
+def _read_table(path: Path) -> list[Entry]:
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
-    rows = []
+    rows: list[Entry] = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             for number, entry in enumerate(csv.DictReader(file, delimiter="\t")):
                 row = checked(path, number, entry, ("index", "question", "A", "B", "l2-category", "image"))
                 if not str(row["index"]).isdigit() or row["image"] is None:
                     raise AnnotationError(path, f"'index' is {row['index']!r}: the table is damaged.", number)
-                rows.append({**row, "index": int(row["index"])})
+                options = {letter: _option(row.get(letter)) for letter in mmbench.LETTERS}
+                rows.append({**row, "index": int(row["index"]), **options})
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise AnnotationError(path, f"cannot be read ({reason_of(error, path=False)}): get the file again.") from error
     for number, row in enumerate(rows):
-        for letter in mmbench.LETTERS:
-            row.setdefault(letter, None)
-            row[letter] = None if row[letter] in ("", "nan") else row[letter]
         if not mmbench.options_of(row):
             raise AnnotationError(path, f"row {row['index']} has no options.", number)
     return rows
+
+
+def _option(text: str | None) -> str | None:
+    return None if text in ("", "nan") else text
 
 
 def _picture(path: Path, index: int, text: str) -> bytes:

@@ -11,6 +11,9 @@ from typing import Any
 from vigc.errors import AnnotationError, reason_of
 from vigc.processing.bounded_parsing import MAX_JSON_BYTES, decode_json, read_text
 
+# An entry of a published file, an object with named fields; whoever reads one checks the fields.
+Entry = Mapping[str, Any]
+
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -28,7 +31,7 @@ def read_json(path: Path) -> Any:
     return values[0] if len(values) == 1 else values
 
 
-def read_entries(path: Path, *fields: str) -> list[dict[str, Any]]:
+def read_entries(path: Path, *fields: str) -> list[Entry]:
     """The entries of a JSON list or of a JSON Lines file.
 
     Args:
@@ -43,7 +46,7 @@ def read_entries(path: Path, *fields: str) -> list[dict[str, Any]]:
     return [checked(path, index, entry, fields) for index, entry in enumerate(entries)]
 
 
-def checked(path: Path, index: int, entry: Any, fields: Sequence[str]) -> dict[str, Any]:
+def checked(path: Path, index: int, entry: Any, fields: Sequence[str]) -> Entry:
     """The entry, if it is an object with these fields.
 
     Raises:

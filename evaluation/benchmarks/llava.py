@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,25 +12,25 @@ from typing import Any
 from vigc.errors import EvaluationError
 from vigc.evaluation.metrics.llava_relative_score import llava_relative_score as relative
 
-from .base import Benchmark, DataSettings, Predictions, Question, Unit, picture_names
-from .entries import json_lines, read_entries
+from .base import Benchmark, DataSettings, Numbers, Predictions, Question, Unit, picture_names
+from .entries import Entry, json_lines, read_entries
 from .predictions import read_answers
 
 # Takes questions, references, the model's answers and contexts, each as LLaVA's files have them; returns reviews with
 # `question_id`, `category` and `scores` (the reference's first).
-Judging = Callable[..., Sequence[Mapping[str, Any]]]
+Judging = Callable[..., Sequence[Entry]]
 
 
 def read_reviews(path: Path) -> Judging:
     """A judge that has spoken already: its reviews, as LLaVA publishes them, with `scores` or `tuple`."""
 
-    def judging(*_: Any) -> list[dict[str, Any]]:
+    def judging(*_: Any) -> list[Entry]:
         return read_entries(path, "question_id")
 
     return judging
 
 
-def _refused(review: Mapping[str, Any]) -> bool:
+def _refused(review: Entry) -> bool:
     """Whether the judge would not review; there is nothing to count then."""
     return review.get("scores", ()) is None
 
@@ -39,7 +39,7 @@ def _refused(review: Mapping[str, Any]) -> bool:
 class LlavaBench(Benchmark):
     """LLaVA-Bench (COCO). Its figures need reviews; without them only the file of answers is written."""
 
-    reviews: list[Mapping[str, Any]] = field(default_factory=list, repr=False)
+    reviews: list[Entry] = field(default_factory=list, repr=False)
 
     name, title, metric, main = "llava", "LLaVA-eval", "llava_relative_score", "all"
     summary = "LLaVA-eval: 90 questions about 30 pictures of COCO; a judge's reviews make the figures."
@@ -62,19 +62,19 @@ class LlavaBench(Benchmark):
             reference = {"question": entry, "answer": answers.get(entry["question_id"])}
             asked = self.asked(entry["text"])
             key = str(entry["question_id"])
-            found.append(Question(key, entry["image"], picture, entry["image"], **asked, reference=reference))
+            found.append(Question(key, entry["image"], picture, entry["image"], *asked, reference))
         return found
 
-    def references(self) -> list[dict[str, Any]]:
+    def references(self) -> list[Entry]:
         """The answers that the model's are compared with, as published; none if the file is not there."""
         path = self.file_if_any("qa90_gpt4_answer.jsonl")
         return [] if path is None else read_entries(path, "question_id", "text")
 
-    def contexts(self) -> list[dict[str, Any]]:
+    def contexts(self) -> list[Entry]:
         """What a judge is told about each picture, as published: captions and boxes."""
         return read_entries(self.file("caps_boxes_coco2014_val_80.jsonl"), "image", "captions", "instances")
 
-    def answers(self, questions: Sequence[Question], predictions: Predictions, model: str) -> list[dict[str, Any]]:
+    def answers(self, questions: Sequence[Question], predictions: Predictions, model: str) -> list[Entry]:
         """The model's answers in LLaVA's layout; ids depend on model and question alone."""
         return [
             {
@@ -107,7 +107,7 @@ class LlavaBench(Benchmark):
         """A unit per question, of all its reviews; none where the judge refused, or has not spoken."""
         if not self.reviews:
             return []
-        found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        found: dict[str, list[Entry]] = defaultdict(list)
         for review in self.reviews:
             found[str(review["question_id"])].append(review)
         units = []
@@ -120,7 +120,7 @@ class LlavaBench(Benchmark):
                 units.append(Unit(question.id, question.image_id, counts))
         return units
 
-    def _counts(self, question: Question, review: Mapping[str, Any]) -> dict[str, float]:
+    def _counts(self, question: Question, review: Entry) -> dict[str, float]:
         category = question.reference["question"]["category"]
         # Published reviews hold only "tuple", as the released script reads a review; ours also how we read it.
         released, scores = review.get("tuple", review.get("scores")), review.get("scores", review.get("tuple"))
@@ -133,7 +133,7 @@ class LlavaBench(Benchmark):
         own = {name: value for name, value in counted[1].items() if name.endswith("_parsed") or name == "failed"}
         return {**counted[0], **own}
 
-    def figures(self, sums: Mapping[str, Any]) -> dict[str, Any]:
+    def figures(self, sums: Numbers) -> Numbers:
         """Those of the metric."""
         return relative.figures(sums)
 
@@ -155,10 +155,10 @@ class JudgeInputs:
         unanswered: How many questions have no answer.
     """
 
-    questions: list[dict[str, Any]]
-    references: list[dict[str, Any]]
-    answers: list[dict[str, Any]]
-    contexts: list[dict[str, Any]]
+    questions: list[Entry]
+    references: list[Entry]
+    answers: list[Entry]
+    contexts: list[Entry]
     rules: Path | None
     unanswered: int
 
@@ -184,7 +184,7 @@ def read_judge_inputs(data: Path, answers: Path) -> JudgeInputs:
             "llava` wrote."
         )
     # A text is missing where its picture could not be opened: as in the file of answers, an empty one.
-    rows: list[dict[str, Any]] = []
+    rows: list[Entry] = []
     for answer in given:
         own = {} if answer.answer_id is None else {"answer_id": answer.answer_id}
         rows.append({"question_id": answer.question_id, "text": answer.text or "", **own})

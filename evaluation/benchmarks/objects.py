@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from vigc.errors import EvaluationError
 from vigc.evaluation.metrics.chair import chair
@@ -14,8 +13,8 @@ from vigc.evaluation.metrics.pope import pope
 from vigc.formats.coco import coco_names
 from vigc.formats.llava import image_id_of
 
-from .base import Benchmark, Option, Predictions, Question, Unit, picture_names
-from .entries import json_lines, read_entries
+from .base import Benchmark, Numbers, Option, Predictions, Question, Unit, picture_names
+from .entries import Entry, json_lines, read_entries
 from .instances import Instances, polled_objects
 
 _COCO = "https://cocodataset.org (annotations_trainval2014, val2014)"
@@ -75,7 +74,7 @@ class Chair(Benchmark):
             names = _names(instances, image)
             reference = {"image_id": image, "objects": sorted(instances.objects[image])}
             asked = self.asked(self.template)
-            found.append(Question(str(image), str(image), self.picture(*names), names[0], **asked, reference=reference))
+            found.append(Question(str(image), str(image), self.picture(*names), names[0], *asked, reference))
         return found
 
     def units(self, questions: Sequence[Question], predictions: Predictions) -> list[Unit]:
@@ -89,7 +88,7 @@ class Chair(Benchmark):
         names = [name.split("/")[0] for name in question.reference["objects"]]
         return chair.counts(text or "", names, self.vocabulary)
 
-    def figures(self, sums: Mapping[str, Any]) -> dict[str, Any]:
+    def figures(self, sums: Numbers) -> Numbers:
         """Those of the metric."""
         return chair.figures(sums)
 
@@ -133,7 +132,7 @@ class Pope(Benchmark):
             )
         return [self._question(name, row) for name, listed in rows.items() for row in listed]
 
-    def _question(self, setting: str, row: dict[str, Any]) -> Question:
+    def _question(self, setting: str, row: Entry) -> Question:
         if row["label"] not in pope.LABELS:
             raise EvaluationError(f"POPE, question {row['question_id']}: 'label' is {row['label']!r}, not yes or no.")
         kind = row.get("object")
@@ -143,7 +142,7 @@ class Pope(Benchmark):
         names = row.get("names") or picture_names(row["image"])
         reference = {name: row[name] for name in ("question_id", "image", "label")} | {"setting": setting}
         place = (key, image_id_of(row["image"]), self.picture(*names), row["image"])
-        return Question(*place, **asked, reference={**reference, "object": kind})
+        return Question(*place, *asked, {**reference, "object": kind})
 
     def units(self, questions: Sequence[Question], predictions: Predictions) -> list[Unit]:
         """A unit per question, counted for all and for its setting."""
@@ -158,7 +157,7 @@ class Pope(Benchmark):
             units.append(Unit(question.id, question.image_id, row))
         return units
 
-    def figures(self, sums: Mapping[str, Any]) -> dict[str, Any]:
+    def figures(self, sums: Numbers) -> Numbers:
         """Those of the metric, over all questions and, behind its name, for each setting."""
         found = dict(pope.figures(sums))
         for setting in SETTINGS:
@@ -186,9 +185,9 @@ class Pope(Benchmark):
         return files
 
 
-def _polls(instances: Instances, polled: Mapping[int, list[tuple[str, str]]]) -> list[dict[str, Any]]:
+def _polls(instances: Instances, polled: Mapping[int, list[tuple[str, str]]]) -> list[Entry]:
     """Questions in POPE's layout, of the objects that are asked for in each picture."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Entry] = []
     for image, pairs in polled.items():
         names = _names(instances, image)
         for kind, label in pairs:

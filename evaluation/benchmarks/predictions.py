@@ -15,7 +15,7 @@ from vigc.errors import AnnotationError, EvaluationError, reason_of
 from vigc.processing.bounded_parsing import parse_json
 
 from .base import Predictions, Question
-from .entries import json_lines, read_json
+from .entries import Entry, json_lines, read_json
 
 # What the answer and its question are called in the files of the field.
 _TEXTS = ("text", "prediction", "answer", "caption", "response")
@@ -286,7 +286,7 @@ def _is_excel(path: Path) -> bool:
         raise EvaluationError(f"The predictions {path} cannot be read ({error.strerror}): check the path.") from error
 
 
-def _excel_rows(path: Path) -> Iterable[dict[str, Any]]:
+def _excel_rows(path: Path) -> Iterable[Entry]:
     from .choice import find_openpyxl
 
     openpyxl = find_openpyxl()

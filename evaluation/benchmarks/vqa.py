@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from vigc.errors import AnnotationError, EvaluationError
@@ -12,7 +12,7 @@ from vigc.evaluation.metrics.vqa_accuracy import vqa_accuracy
 from vigc.formats.coco import coco_names
 from vigc.formats.json_rows import stream_entries
 
-from .base import Benchmark, Predictions, Question, Unit
+from .base import Benchmark, Numbers, Predictions, Question, Unit
 from .entries import checked, read_entries
 
 _BRIEF = "{question}\nAnswer with a single word or a short phrase."
@@ -42,7 +42,7 @@ class OkVqa(Benchmark):
             names = coco_names(image, part)
             reference = {"question_id": key, "answers": answers[key]}
             asked = self.asked(entry["question"], "okvqa")
-            found.append(Question(str(key), str(image), self.picture(*names), names[0], reference=reference, **asked))
+            found.append(Question(str(key), str(image), self.picture(*names), names[0], *asked, reference))
         return found
 
     def _answers(self, path: Any) -> dict[Any, list[str]]:
@@ -66,7 +66,7 @@ class OkVqa(Benchmark):
             for question in questions
         ]
 
-    def figures(self, sums: Mapping[str, Any]) -> dict[str, Any]:
+    def figures(self, sums: Numbers) -> Numbers:
         """`accuracy`, as published."""
         return {"accuracy": vqa_accuracy.figures(sums)["accuracy"]}
 
@@ -112,7 +112,7 @@ class AOkVqa(Benchmark):
             chosen = self._CHOICES.format(question=entry["question"], choices=choices)
             direct = self.asked(entry["question"], "aokvqa")
             key = str(entry["question_id"])
-            found.append(Question(key, *place, reference={**reference, "kind": "direct_answer"}, **direct))
+            found.append(Question(key, *place, *direct, {**reference, "kind": "direct_answer"}))
             found.append(
                 Question(f"{key}:choice", *place, chosen, chosen, None, {**reference, "kind": "multiple_choice"})
             )
@@ -134,7 +134,7 @@ class AOkVqa(Benchmark):
             units.append(Unit(question.id, question.image_id, counts))
         return units
 
-    def figures(self, sums: Mapping[str, Any]) -> dict[str, Any]:
+    def figures(self, sums: Numbers) -> Numbers:
         """`direct_answer` by VQA accuracy, `direct_answer_exact` as A-OKVQA's own script counts, `multiple_choice`."""
         direct = vqa_accuracy.figures(sums)
         chosen = vqa_accuracy.figures({"questions": sums["choices"], "accuracy": sums["chosen"], "exact": 0})

@@ -96,11 +96,11 @@ def judge_answers(
     tasks = [_identified(task, judge, seed) for task in tasks]
     with ReviewFile(output) as file:
         for task in tasks:
-            known = file.reviews.get(task.review.key)
+            known = file.known.get(task.review.key)
             if known is not None and known.request != task.review.request:
                 raise ConflictError(_conflict(file, task.review, known))
-        failures = _review(judge, [task for task in tasks if task.review.key not in file.reviews], seed, file)
-        found = failures | file.reviews
+        failures = _review(judge, [task for task in tasks if task.review.key not in file.known], seed, file)
+        found = failures | file.known
         return [found[task.review.key].to_json() for task in tasks]
 
 
@@ -200,10 +200,10 @@ def _review(judge: Judge, tasks: Sequence[_Task], seed: int, file: ReviewFile) -
             completion = yield Request(task.prompt.user, system=task.prompt.system, sampling=sampling)
         except RequestRefusedError as error:
             failures[task.review.key] = replace(task.review, failure=str(error))
-            if len(failures) >= min(_REFUSED_AT_FIRST, len(tasks)) and not file.reviews:
+            if len(failures) >= min(_REFUSED_AT_FIRST, len(tasks)) and not file.known:
                 raise JudgeError(f"the judge refuses every request ({error}).") from error
         else:
-            file.add(task.review.read(completion))
+            file.add([task.review.read(completion)])
 
     for _ in judge.generator.run(review(task) for task in tasks):
         pass

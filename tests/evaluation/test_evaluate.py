@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import time
+from dataclasses import replace
 
 import benchmark_files as files
 import forks
@@ -28,6 +29,7 @@ from vigc.evaluation import (
     open_benchmark,
     read_eval_results,
 )
+from vigc.evaluation.benchmarks.base import Option
 from vigc.evaluation.intervals import differences, with_intervals
 from vigc.scenes import VIGC_TINY, read_truth, write_pair, write_scenes
 from vigc.scenes.checker import check, read_answer
@@ -258,6 +260,33 @@ def test_every_benchmark_is_a_command():
     from typer.main import get_command
 
     assert set(get_command(app).commands["evaluate"].commands) == {*BENCHMARKS, "compare"}
+
+
+def test_an_option_of_its_own_is_declared_by_the_benchmark_alone(stock_folder, tmp_path, monkeypatch):
+    """A benchmark of one file and a line in the table: its command, its help, its option, and what runs record."""
+
+    class Shouting(BENCHMARKS["okvqa"]):
+        name, title, summary = "shouting", "Shouting", "OK-VQA, loudly."
+        options = (Option("loudness", "How loud.", int, "3"),)
+
+        def read(self):
+            marks = "!" * self.settings.own.get("loudness", 3)
+            return [replace(question, prompt=question.text + marks) for question in super().read()]
+
+    monkeypatch.setitem(BENCHMARKS, "shouting", Shouting)
+    files.okvqa(tmp_path)
+    shown = call("evaluate", "shouting", "--help").output
+    assert "OK-VQA, loudly." in shown and "--loudness" in shown and "How loud." in shown
+    assert "--loudness" not in call("evaluate", "okvqa", "--help").output
+    options = ["-d", tmp_path, "-m", stock_folder, "--max-new-tokens", 2, "--limit", 1]
+    result = call("evaluate", "shouting", *options, "-o", tmp_path / "r.json", "--loudness", 5)
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "r.json").read_text())["run"]["data"]["loudness"] == 5
+    other = call("evaluate", "shouting", *options, "-o", tmp_path / "r.json", "--loudness", 4)
+    assert other.exit_code == 4 and "data was" in other.output
+    assert call("evaluate", "okvqa", *options, "-o", tmp_path / "s.json", "--loudness", 5).exit_code == 2
+    with pytest.raises(EvaluationError, match="The option 'loudness' has no effect on okvqa"):
+        open_benchmark("okvqa", DataSettings(tmp_path, options={"loudness": 5}))
 
 
 def test_answers_are_as_long_as_the_benchmark_wants_unless_told(tmp_path, stock_folder):

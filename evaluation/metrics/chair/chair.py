@@ -315,7 +315,7 @@ def counts(prediction: str, reference: Iterable[str], vocabulary: Vocabulary) ->
     }
 
 
-def figures(sums: Mapping[str, Any]) -> dict[str, Any]:
+def figures(sums: Mapping[str, Any]) -> dict[str, float | np.ndarray]:
     """The figures of summed [`counts`]: numbers give numbers, arrays (of many sums) give arrays of their shape."""
     return {
         "CHAIR_s": _percent(sums["texts_hallucinated"], sums["texts"]),

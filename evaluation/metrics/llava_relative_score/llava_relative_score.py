@@ -75,7 +75,7 @@ def counts(prediction: float, reference: float, category: str) -> dict[str, floa
     return row
 
 
-def figures(sums: Mapping[str, Any]) -> dict[str, Any]:
+def figures(sums: Mapping[str, Any]) -> dict[str, float | np.ndarray]:
     """The figures of summed [`counts`]: numbers give numbers, arrays (of many sums) give arrays of their shape."""
     names = ("all", *CATEGORIES)
     found = {name: _percent(sums[f"model_{name}"], sums[f"reference_{name}"]) for name in names}

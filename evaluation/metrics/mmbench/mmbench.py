@@ -127,7 +127,7 @@ def counts(predictions: Sequence[str], references: Sequence[Mapping[str, Any]]) 
     return found
 
 
-def figures(sums: Mapping[str, Any]) -> dict[str, Any]:
+def figures(sums: Mapping[str, Any]) -> dict[str, float | np.ndarray]:
     """The figures of summed [`counts`]: numbers give numbers, arrays (of many sums) give arrays of their shape."""
     found = {"overall": _percent(sums["overall"], sums["questions"])}
     found |= {name: _percent(sums[name], sums[f"questions_{name}"]) for name in ABILITIES.values()}

@@ -79,7 +79,7 @@ def counts(prediction: str, reference: str) -> dict[str, float]:
     }
 
 
-def figures(sums: Mapping[str, Any]) -> dict[str, Any]:
+def figures(sums: Mapping[str, Any]) -> dict[str, float | np.ndarray]:
     """The figures of summed [`counts`]: numbers give numbers, arrays (of many sums) give arrays of their shape."""
     right, yes = sums["true_yes"], sums["true_yes"] + sums["false_yes"]
     there = sums["true_yes"] + sums["false_no"]

@@ -105,7 +105,7 @@ def counts(prediction: str, reference: Sequence[str]) -> dict[str, float]:
     return {"questions": 1, "accuracy": accuracy, "exact": exact}
 
 
-def figures(sums: Mapping[str, Any]) -> dict[str, Any]:
+def figures(sums: Mapping[str, Any]) -> dict[str, float | np.ndarray]:
     """The figures of summed [`counts`]: numbers give numbers, arrays (of many sums) give arrays of their shape."""
     return {name: _percent(sums[name], sums["questions"]) for name in ("accuracy", "exact")}
 
