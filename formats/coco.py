@@ -29,6 +29,37 @@ _CATEGORY = pa.struct({"image_id": pa.int64(), "category_id": pa.int64()})
 _SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 
+@dataclass(frozen=True, slots=True)
+class InstanceFormat:
+    """A data set with files in COCO's form, and how it names its images.
+
+    Args:
+        name: What `--format` calls it.
+        title: What it is called in texts.
+        is_numbered: Whether an image's id is the digits after the last "_" of its file's name, and not the whole stem.
+        is_repacked: Whether names hold folders that its archives do not make, so that files may also lie without them.
+    """
+
+    name: str
+    title: str
+    is_numbered: bool = False
+    is_repacked: bool = False
+
+    def image_id(self, stem: str) -> str:
+        """The id of an image by its file's name without suffix."""
+        last = stem.rsplit("_", 1)[-1]
+        return last if self.is_numbered and last.isdigit() else stem
+
+
+INSTANCES = {
+    one.name: one
+    for one in (
+        InstanceFormat("coco", "COCO and LVIS"),
+        InstanceFormat("objects365", "Objects365", is_numbered=True, is_repacked=True),
+    )
+}
+
+
 def coco_names(image_id: int, subset: str | None = None) -> tuple[str, ...]:
     """Names of a COCO picture, bare and in its subset's folder, those of `subset` ("train2014", ...) first."""
     subsets = ("train2014", "val2014", "test2015", "train2017", "val2017", "test2017")

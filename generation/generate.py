@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vigc.errors import GenerationError
+from vigc.formats.coco import INSTANCES
 from vigc.generation.filters import FILTERS, Selection
 from vigc.generation.rollouts.generate import PairWorker
 from vigc.generation.rollouts.short_answers import read_first_words, takes_short_answers
@@ -178,7 +179,7 @@ def open_collection(
     root = Path(image_root) if image_root is not None else images.parent
     if format == "folder":
         return Folder(images)
-    if format in ("coco", "objects365"):
+    if format in INSTANCES:
         return Annotated(images, root, format, urls)
     if format == "llava":
         return LlavaPictures(images, root, urls)

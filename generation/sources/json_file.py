@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from vigc.errors import MAX_SHOWN, AnnotationError, GenerationError, ImageError, ImagePathError, short
 from vigc.formats.boxes import NO_BOX, Boxes, PackedObjects, pack_objects, unpack_objects
 from vigc.formats.chats import names_of_pictures
-from vigc.formats.coco import CocoFile
+from vigc.formats.coco import INSTANCES, CocoFile
 from vigc.formats.file_forms import stem_of
 from vigc.formats.json_rows import read_rows
 from vigc.generation.sources.errors import naming_files
@@ -32,7 +32,7 @@ class Annotated(Files):
             address, under the root, its train2017 or its val2017; only with `urls` are others fetched.
         root: The folder that its `file_name`s are relative to. Objects365's name folders that its archives do not make
             (`images/v1/patch8/x.jpg`): those files may also lie as `patch8/x.jpg` or `x.jpg`.
-        format: "coco", where the id is the file's name, or "objects365", where it is the digits after the last "_".
+        format: The name of one of `INSTANCES`.
         urls: As of [`Files`].
     """
 
@@ -40,7 +40,7 @@ class Annotated(Files):
         if not root.is_dir():
             raise GenerationError(f"{str(root)!r} is no folder: give the folder of the pictures as --image-root.")
         super().__init__(root, urls)
-        self.annotations, self.format = annotations, format
+        self.annotations, self.format, self.naming = annotations, format, INSTANCES[format]
 
     @property
     def name(self) -> str:
@@ -76,7 +76,7 @@ class Annotated(Files):
         path = super().locate(source)
         if path is None:
             return self._unpacked(source.name)
-        if self.format != "objects365" or os.path.lexists(path):
+        if not self.naming.is_repacked or os.path.lexists(path):
             return path
         parts = source.name.replace("\\", "/").split("/")
         unpacked = (super(Annotated, self).locate(replace(source, name="/".join(parts[-count:]))) for count in (2, 1))
@@ -103,9 +103,7 @@ class Annotated(Files):
             raise
 
     def _id(self, name: str) -> str:
-        stem = posixpath.splitext(posixpath.basename(name_for_id(name)))[0]
-        last = stem.rsplit("_", 1)[-1]
-        return last if self.format == "objects365" and last.isdigit() else stem
+        return self.naming.image_id(posixpath.splitext(posixpath.basename(name_for_id(name)))[0])
 
 
 def _joined(found: list[Boxes | None]) -> Boxes | PackedObjects | None:

@@ -20,7 +20,7 @@ from vigc.errors import GenerationError
 from vigc.generation import correct_dataset, generate_dataset, write_report
 from vigc.generation.report.charts import histogram
 from vigc.generation.report.statistics import Figures
-from vigc.jobs import ledger
+from vigc.jobs import Configuration, Plan, ledger
 from vigc.processing import row_id
 from vigc.processing.rows import to_messages
 from vigc.processing.word_diff import word_differences
@@ -59,7 +59,7 @@ def row(index, kind="detail", draft="A red cat sleeps. It is small.", answer="A 
 
 def make(folder, rows, types=("detail", "complex"), records=(), correct=True, max_rows=1500):
     configuration = {"model": "vigc-7b", "types": list(types), "correct": correct, "seed": 7, "dtype": "bfloat16"}
-    plan = {"configuration": configuration, "config_hash": "0123456789abcdef", "source": "photos", "license": "cc0-1.0"}
+    plan = Plan("generate", Configuration(configuration), {}, "photos", "cc0-1.0", {}, config_hash="0123456789abcdef")
     ledger.write_plan(folder, plan)
     for kind in types:
         chosen = [item for item in rows if item["type"] == kind]
