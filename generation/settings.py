@@ -19,12 +19,12 @@ from vigc.generation.sources.urls import check_hosts
 from vigc.inference.loading import (
     SPEED_SETTINGS,
     ModelFacts,
-    WritingModel,
     check_settings,
     describe_model,
     effective_settings,
     load_model,
 )
+from vigc.inference.vigc import VigcGenerator
 
 from .notices import notice_of
 from .plan import Selection, make_plan
@@ -167,7 +167,7 @@ class JobSettings(ABC):
     def configuration(self) -> dict[str, Any]:
         """What decides what is written about a picture, beside the model, its decoding and the seed."""
 
-    def maker(self, loaded: WritingModel, plan: dict[str, Any]) -> MakeShard:
+    def maker(self, loaded: VigcGenerator, plan: dict[str, Any]) -> MakeShard:
         """Makes the output of a shard with a model."""
         worker = self.worker_class(loaded, plan, self.given, self.batch_size)
         loader = Loader(self.collection(), worker.prepare, self.batch_size, embed=self.store == "embed")
@@ -177,7 +177,7 @@ class JobSettings(ABC):
         """What the plan says of the model, without loading it."""
         return describe_model(self.model, self.processor, device=device, **self._loading)
 
-    def load_model(self, device: str) -> WritingModel:
+    def load_model(self, device: str) -> VigcGenerator:
         """The model, ready to write."""
         return load_model(self.model, self.processor, device=device, **self._loading)
 
