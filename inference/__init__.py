@@ -4,9 +4,10 @@ from vigc.modeling_vigc.requests_vigc import Completion, Request, Rollout, Sampl
 
 from .answers import load_generator
 from .chat import ChatGenerator, load_chat_model
-from .generator import ModelIdentity, TextGenerator
-from .loading import ModelFacts, WritingModel, describe_model, load_model
+from .generator import ModelFacts, ModelIdentity, TextGenerator
+from .loading import describe_model, load_model
 from .openai import OpenAIGenerator
+from .vigc import VigcGenerator
 
 __all__ = [
     "ChatGenerator",
@@ -18,7 +19,7 @@ __all__ = [
     "Rollout",
     "SamplingParams",
     "TextGenerator",
-    "WritingModel",
+    "VigcGenerator",
     "describe_model",
     "load_chat_model",
     "load_generator",

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
+from transformers import GenerationConfig
+
 from vigc.modeling_vigc.requests_vigc import Request, Rollout
 
 
@@ -36,6 +39,29 @@ class ModelIdentity:
     schema: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a plan says of a model; known without its weights.
+
+    Args:
+        name: Its Hub name, or its folder's name (a path says more about a machine than about a model).
+        revision: The Hub's commit, or a fingerprint: of the folder's files, or of the weights of a model object.
+        dtype: What its weights are loaded in: "float32", "bfloat16" or "float16".
+        device: Where it is to run.
+        generation_config: The decoding settings that are saved with it.
+        remote_code: Whether it runs the code that came with its weights, of the same revision.
+        trained_on: The only data that it was trained on, where its configuration says so.
+    """
+
+    name: str
+    revision: str | None
+    dtype: str
+    device: torch.device
+    generation_config: GenerationConfig
+    remote_code: bool = False
+    trained_on: str | None = None
+
+
 class TextGenerator(Protocol):
     """A model that runs rollouts."""
 
@@ -50,7 +76,8 @@ class TextGenerator(Protocol):
         """Yields what rollouts return, in the order in which they end.
 
         Args:
-            rollouts: Taken one by one as there is room. None: no rollout is ready, deferred requests come first.
+            rollouts: Taken one by one as there is room. None ends a batch, so that deferred requests come next; None
+                without a rollout before it says that none is ready now.
         """
 
 

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,50 +25,15 @@ from vigc.processing.devices import find_device
 from vigc.processing.model_folder import folder_fingerprint
 from vigc.scenes import model_folder, model_name
 
+from .generator import ModelFacts as ModelFacts
+from .vigc import VigcGenerator
+
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # Settings that in float32 change how fast texts are written, and not which: a job may go on with others.
 SPEED_SETTINGS = ("iqf_verify_drafts", "iqf_ahead")
 # What is recorded of the decoding; anything else a caller gives is recorded too.
 _DECODING = ("num_beams", "repetition_penalty", "max_new_tokens", "do_sample")
 _SAMPLING = ("temperature", "top_p", "top_k")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """What a plan says of a model; known without its weights.
-
-    Args:
-        name: Its Hub name, or its folder's name (a path says more about a machine than about a model).
-        revision: The Hub's commit, or a fingerprint: of the folder's files, or of the weights of a model object.
-        dtype: What its weights are loaded in: "float32", "bfloat16" or "float16".
-        device: Where it is to run.
-        generation_config: The decoding settings that are saved with it.
-        remote_code: Whether it runs the code that came with its weights, of the same revision.
-        trained_on: The only data that it was trained on, where its configuration says so.
-    """
-
-    name: str
-    revision: str | None
-    dtype: str
-    device: torch.device
-    generation_config: GenerationConfig
-    remote_code: bool = False
-    trained_on: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class WritingModel:
-    """A model ready to write.
-
-    Args:
-        model: In evaluation mode, on its device.
-        processor: Belongs to it.
-        facts: What is known of it.
-    """
-
-    model: Any
-    processor: Any
-    facts: ModelFacts
 
 
 def describe_model(
@@ -144,7 +109,7 @@ def load_model(
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
-) -> WritingModel:
+) -> VigcGenerator:
     """Takes a model as it is, or loads it from a folder or the Hub. See [`describe_model`].
 
     Args:
@@ -163,7 +128,7 @@ def load_model(
         model, processor, device=place, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
     )
     if not isinstance(model, (str, os.PathLike)):
-        return WritingModel(model.eval(), processor, facts)
+        return VigcGenerator(model.eval(), processor, facts)
     name = model_folder(model)
     # The very commit that was described: a branch may have moved on.
     commit = None if Path(name).is_dir() else facts.revision
@@ -174,7 +139,7 @@ def load_model(
         loaded = model_class.from_pretrained(name, dtype=facts.dtype, **hub)
         processor = processor or processor_class.from_pretrained(name, **hub)
         loaded = loaded.to(place).eval()
-    return WritingModel(loaded, processor, replace(facts, generation_config=loaded.generation_config))
+    return VigcGenerator(loaded, processor, replace(facts, generation_config=loaded.generation_config))
 
 
 @contextmanager

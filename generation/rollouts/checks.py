@@ -1,18 +1,14 @@
-"""When a text is tried again, and when a batch is cut: what is wrong with a text, what fits into memory."""
+"""Validity checks for generated text."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import torch
 from transformers import LogitsProcessor
 
-from vigc.errors import TransientError, is_out_of_memory
-
-T = TypeVar("T")
+from vigc.modeling_vigc.requests_vigc import Sample
 
 # A text that ends in this many copies of its last words, this long in all, would have gone on for ever; so would one
 # of its last characters, where it has no words or was cut in one.
@@ -25,39 +21,20 @@ _LONGEST_PERIOD = 40
 _SAME_QUESTION = 0.8
 
 
-@dataclass(slots=True)
-class Draft:
-    """What was written about one picture, before it is known to be a pair."""
-
-    question: str | None
-    draft: str | None
-    answer: str | None
-    reason: str | None
-    text: str
-    trace: list[dict[str, Any]] = field(default_factory=list)
-    draft_logprob: float | None = None
-    answer_logprob: float | None = None
-    full_answer: str | None = None
-    answers: list[str] | None = None
-    weights: list[float] | None = None
-    attempt: int = 0
-    dependency: float | None = None
-    repeats: bool = False
-
-    def fault(self) -> str | None:
-        """Why this is no pair to train on; None if it is one."""
-        if not is_finite(self.draft_logprob) or not is_finite(self.answer_logprob):
-            return NOT_FINITE  # first: it is why the text is what it is
-        if self.reason is not None:
-            return self.reason
-        if not self.question:
-            return "the question is empty"
-        if not self.answer:
-            return "the answer is empty"
-        for name, text in (("question", self.question), ("answer", self.answer)):
-            if is_endless(text):
-                return f"the {name} repeats itself without end"
-        return None
+def fault_of(sample: Sample) -> str | None:
+    """Why a sample is rejected; None if it is a pair to train on."""
+    if not is_finite(sample.draft_logprob) or not is_finite(sample.answer_logprob):
+        return NOT_FINITE  # first: it is why the text is what it is
+    if sample.reason is not None:
+        return sample.reason
+    if not sample.question:
+        return "the question is empty"
+    if not sample.answer:
+        return "the answer is empty"
+    for name, text in (("question", sample.question), ("answer", sample.answer)):
+        if is_endless(text):
+            return f"the {name} repeats itself without end"
+    return None
 
 
 NOT_FINITE = "the model's probabilities are not finite numbers: load it with --dtype float32"
@@ -123,54 +100,3 @@ def is_same_question(question: str, others: list[str]) -> bool:
 
 def _words(text: str) -> set[str]:
     return set("".join(char if char.isalnum() else " " for char in text.lower()).split())
-
-
-class Fitting:
-    """Runs work on as many rows at a time as memory allows; what did not fit once is not tried again.
-
-    `halved` counts how often a batch was cut. `most` is what fitted since; None forgets it.
-    """
-
-    def __init__(self) -> None:
-        self.most: int | None = None
-        self.halved = 0
-
-    def run(self, count: int, work: Callable[[slice], T]) -> list[T]:
-        """Calls `work` with slices that cover `count` rows.
-
-        Raises:
-            TransientError: Not even one row fits.
-        """
-        results: list[T] = []
-        start = 0
-        while start < count:
-            size = min(self.most or count, count - start)
-            result = _unless_full(work, slice(start, start + size))
-            if result is not None:
-                results.append(result)
-                start += size
-            else:  # outside of the handler, where the error no longer holds on to the memory
-                self.most = self.halve(size)
-        return results
-
-    def halve(self, size: int) -> int:
-        """Half of a number of rows that did not fit.
-
-        Raises:
-            TransientError: It was one.
-        """
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if size == 1:
-            raise TransientError("Memory does not suffice for one picture: free some, or take a smaller --dtype.")
-        self.halved += 1
-        return size // 2
-
-
-def _unless_full(work: Callable[[slice], T], rows: slice) -> T | None:
-    try:
-        return work(rows)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return None

@@ -9,15 +9,15 @@ import torch
 
 from vigc.generation.sources.base import DraftPair
 from vigc.generation.sources.prefetch import Item
-from vigc.inference.loading import WritingModel
+from vigc.inference.vigc import VigcGenerator
 from vigc.jobs import Plan
 from vigc.modeling_vigc import IqfSettings
+from vigc.modeling_vigc.requests_vigc import Rollout, Sample
 from vigc.processing import INSTRUCTION_TYPES
 from vigc.processing.rows import row_id
 
-from .checks import Draft
+from .checks import fault_of
 from .worker import Batch, Work, Worker
-from .writing import Asking, Conversation
 
 
 class CorrectionWorker(Worker):
@@ -25,23 +25,26 @@ class CorrectionWorker(Worker):
 
     inputs = "entries"
 
-    def __init__(self, loaded: WritingModel, plan: Plan, settings: dict[str, Any], slots: int) -> None:
+    def __init__(self, loaded: VigcGenerator, plan: Plan, settings: dict[str, Any], slots: int) -> None:
         super().__init__(loaded, plan, settings, slots)
         (self.kind,) = plan.configuration["types"]
         self.task = self.kind if self.kind in INSTRUCTION_TYPES else None
         self.rule = IqfSettings(**plan.configuration["iqf"]).rule
 
-    def conversations(self, batch: Batch, pixels: torch.Tensor) -> list[Conversation]:
-        """One for each question; the ViT looks once at each picture, whatever their number."""
-        batch.embeds = self.embed(pixels)
+    def rollouts(self, batch: Batch, pixels: torch.Tensor) -> list[tuple[Any, Rollout[list[Sample]]]]:
+        """One for each question; the ViT runs once for each image, whatever their number."""
+        batch.embeds = self.generator.encode_pixels(pixels)
         return [
-            Conversation(self._ask(item, pair), batch.embeds[place], self.task, (place, turn))
+            ((place, turn), self._answer(item, pair, batch.embeds[place]))
             for place, item in enumerate(batch.seen)
             for turn, pair in enumerate(item.source.pairs or [])
         ]
 
-    def _ask(self, item: Item, pair: DraftPair) -> Asking:
-        return [(yield from self.attempts(self._id(item, pair), pair["question"], pair["answer"]))]
+    def _answer(self, item: Item, pair: DraftPair, image: torch.Tensor) -> Rollout[list[Sample]]:
+        def sample(seed: int, settings: dict[str, Any]) -> Rollout[Sample]:
+            return self.sample(image, self.task, seed, settings, pair["question"], pair["answer"])
+
+        return [(yield from self.attempts(self._id(item, pair), sample))]
 
     def collect(self, batch: Batch) -> Work:
         """Rows and records in the order of the entries; those without picture are passed on as they are."""
@@ -51,7 +54,7 @@ class CorrectionWorker(Worker):
             place = seen.get(id(item))
             for turn, pair in enumerate(item.source.pairs or []):
                 draft = None if place is None else batch.drafts[place, turn][0]
-                fault = None if draft is None else draft.fault()
+                fault = None if draft is None else fault_of(draft)
                 if draft is not None and fault is not None:
                     work.rejects.append((item, self._reject(item, pair, draft, fault)))
                     continue
@@ -83,7 +86,7 @@ class CorrectionWorker(Worker):
         digest = item.digest or hashlib.sha256(b"").hexdigest()
         return row_id(digest, kind, self.constants["config_hash"], pair.get("turn") or 0)
 
-    def _row(self, item: Item, pair: DraftPair, draft: Draft | None) -> dict[str, Any]:
+    def _row(self, item: Item, pair: DraftPair, draft: Sample | None) -> dict[str, Any]:
         turn = pair.get("turn") or 0
         answer = pair["answer"] if draft is None else str(draft.answer)
         return self.row(
@@ -100,7 +103,7 @@ class CorrectionWorker(Worker):
             **{name: pair[name] for name in ("source", "license") if pair.get(name)},
         )
 
-    def _reject(self, item: Item, pair: DraftPair, draft: Draft, reason: str) -> dict[str, Any]:
+    def _reject(self, item: Item, pair: DraftPair, draft: Sample, reason: str) -> dict[str, Any]:
         return self.reject(
             self._id(item, pair),
             self.kind,

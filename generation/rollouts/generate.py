@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from vigc.generation.sources.prefetch import Item
-from vigc.inference.loading import WritingModel
+from vigc.inference.vigc import VigcGenerator
 from vigc.jobs import Plan
+from vigc.modeling_vigc.requests_vigc import Rollout, Sample
 from vigc.processing.rows import row_id
 
-from .checks import Draft, is_same_question
+from .checks import fault_of, is_same_question
 from .short_answers import ShortAnswers, takes_short_answers
 from .worker import Batch, Work, Worker
-from .writing import Asking, Conversation
 
 
 class PairWorker(Worker):
@@ -24,7 +26,7 @@ class PairWorker(Worker):
 
     inputs = "pictures"
 
-    def __init__(self, loaded: WritingModel, plan: Plan, settings: dict[str, Any], slots: int) -> None:
+    def __init__(self, loaded: VigcGenerator, plan: Plan, settings: dict[str, Any], slots: int) -> None:
         super().__init__(loaded, plan, settings, slots)
         configuration = plan.configuration
         self.kinds, self.questions = tuple(configuration["types"]), configuration["questions"]
@@ -33,45 +35,49 @@ class PairWorker(Worker):
         self.with_drafts = configuration["iqf"].get("iqf_draft", True)
         self.short = ShortAnswers(self.model, self.processor, configuration["decoding"], **given) if given else None
 
-    def conversations(self, batch: Batch, pixels: torch.Tensor) -> list[Conversation]:
-        """One for each type and picture; several short answers are written at once, and need no slot."""
+    def rollouts(self, batch: Batch, pixels: torch.Tensor) -> list[tuple[Any, Rollout[list[Sample]]]]:
+        """One for each type and image; several short answers are generated at once, and need no slot."""
         short = [kind for kind in self.kinds if self.short is not None and takes_short_answers(kind)]
         if self.scores or len(short) < len(self.kinds):
-            batch.embeds = self.embed(pixels)
-        conversations = []
+            batch.embeds = self.generator.encode_pixels(pixels)
+        rollouts: list[tuple[Any, Rollout[list[Sample]]]] = []
         for kind in self.kinds:
-            written = self._write_short(kind, batch.items, pixels) if kind in short else None
-            for place, item in enumerate(batch.items):
-                asking = self._ask(item, kind) if written is None else _known(written[place])
-                embeds = pixels[place] if batch.embeds is None else batch.embeds[place]
-                conversations.append(Conversation(asking, embeds, kind, (kind, place)))
-        return conversations
+            if kind in short:
+                known = self._write_short(kind, batch.items, pixels)
+                rollouts += [((kind, place), _known(known[place])) for place in range(len(batch.items))]
+                continue
+            assert batch.embeds is not None
+            for place, (item, image) in enumerate(zip(batch.items, batch.embeds, strict=True)):
+                rollouts.append(((kind, place), self._questions(item, kind, partial(self.sample, image, kind))))
+        return rollouts
 
     def _id(self, item: Item, kind: str, index: int) -> str:
         return row_id(item.digest, kind, self.constants["config_hash"], index)
 
-    def _ask(self, item: Item, kind: str) -> Asking:
-        """Questions of one type about a picture: of each the first attempt that is a pair and asks something new."""
+    def _questions(
+        self, item: Item, kind: str, sample: Callable[[int, dict[str, Any]], Generator[Any, Any, Sample]]
+    ) -> Generator[Any, Any, list[Sample]]:
+        """Questions of one type about an image: of each the first attempt that is a pair and asks something new."""
         asked: list[str] = []
-        drafts: list[Draft] = []
+        drafts: list[Sample] = []
 
-        def is_new(draft: Draft) -> bool:
-            return draft.fault() is None and not is_same_question(str(draft.question), asked)
+        def is_new(draft: Sample) -> bool:
+            return fault_of(draft) is None and not is_same_question(str(draft.question), asked)
 
         for index in range(self.questions):
-            draft = yield from self.attempts(self._id(item, kind, index), good=is_new, another=index > 0)
-            if draft.fault() is None:
+            draft = yield from self.attempts(self._id(item, kind, index), sample, good=is_new, another=index > 0)
+            if fault_of(draft) is None:
                 draft.repeats = not is_new(draft)
                 if not draft.repeats:
                     asked.append(str(draft.question))
             drafts.append(draft)
         return drafts
 
-    def _write_short(self, kind: str, items: Sequence[Item], pixels: torch.Tensor) -> dict[int, list[Draft]]:
-        """Questions with several short answers, the same one of every picture at a time; the drafts by picture."""
-        asking = {place: self._ask(item, kind) for place, item in enumerate(items)}
+    def _write_short(self, kind: str, items: Sequence[Item], pixels: torch.Tensor) -> dict[int, list[Sample]]:
+        """Questions with several short answers, the same one of every image at a time; the samples by image."""
+        asking = {place: self._questions(item, kind, _short_sample) for place, item in enumerate(items)}
         wanted = {place: next(row) for place, row in asking.items()}
-        found: dict[int, list[Draft]] = {}
+        found: dict[int, list[Sample]] = {}
         while wanted:
             settings = next(iter(wanted.values())).settings
             places = [place for place, ask in wanted.items() if ask.settings == settings]
@@ -84,7 +90,7 @@ class PairWorker(Worker):
         return found
 
     @torch.no_grad()
-    def _short(self, kind: str, pixels: torch.Tensor, seeds: list[int], settings: dict[str, Any]) -> list[Draft]:
+    def _short(self, kind: str, pixels: torch.Tensor, seeds: list[int], settings: dict[str, Any]) -> list[Sample]:
         assert self.short is not None
         write, to = self.short.write, (self.model.device, self.model.dtype)
         parts = self.fitting.run(len(seeds), lambda rows: write(kind, pixels[rows].to(*to), seeds[rows], settings))
@@ -99,7 +105,7 @@ class PairWorker(Worker):
                 for place, item in enumerate(batch.items):
                     draft = batch.drafts[kind, place][index]
                     id_, instruction = self._id(item, kind, index), self.processor.instruction(kind)
-                    fault = draft.fault()
+                    fault = fault_of(draft)
                     if fault is not None:
                         work.rejects.append((item, self.reject(id_, kind, item, instruction, draft, fault)))
                     elif draft.repeats:
@@ -113,7 +119,7 @@ class PairWorker(Worker):
                 work.rows += zip([batch.items[place] for place in good], rows, strict=True)
         return work
 
-    def _row(self, id_: str, kind: str, index: int, item: Item, draft: Draft) -> dict[str, Any]:
+    def _row(self, id_: str, kind: str, index: int, item: Item, draft: Sample) -> dict[str, Any]:
         extra: dict[str, Any] = {}
         if draft.full_answer is not None:
             extra["answer_given_question"] = draft.full_answer
@@ -136,7 +142,21 @@ class PairWorker(Worker):
         )
 
 
-def _known(drafts: list[Draft]) -> Asking:
-    """Nothing is to be asked: the drafts are there."""
-    return drafts
+@dataclass(frozen=True)
+class _Short:
+    """A question with short answers that is wanted; `deferred` is set by `deferred` alone."""
+
+    seed: int
+    settings: dict[str, Any]
+    deferred: bool = False
+
+
+def _short_sample(seed: int, settings: dict[str, Any]) -> Generator[_Short, Sample, Sample]:
+    """An attempt at a question with short answers."""
+    return (yield _Short(seed, settings))
+
+
+def _known(samples: list[Sample]) -> Rollout[list[Sample]]:
+    """A rollout without requests: the samples are there."""
+    return samples
     yield

@@ -15,10 +15,11 @@ import torch
 
 from vigc.errors import GenerationError, reason_of
 from vigc.formats.json_stream import is_text
+from vigc.modeling_vigc.requests_vigc import Sample
 from vigc.processing import INSTRUCTION_TYPES
 from vigc.processing.bounded_parsing import read_json
 
-from .checks import Draft, NumbersOnly
+from .checks import NumbersOnly, fault_of
 
 
 def takes_short_answers(kind: str) -> bool:
@@ -53,7 +54,7 @@ class ShortAnswers:
         self.decoding = {name: value for name, value in decoding.items() if value is not None}
         self.count, self.threshold, self.first_words = count, threshold, first_words
 
-    def write(self, kind: str, pixels: torch.Tensor, seeds: list[int], settings: dict[str, Any]) -> list[Draft]:
+    def write(self, kind: str, pixels: torch.Tensor, seeds: list[int], settings: dict[str, Any]) -> list[Sample]:
         """A draft for each picture; `reason` says where there is no question, or no answer of enough weight.
 
         Args:
@@ -63,7 +64,7 @@ class ShortAnswers:
             settings: What is set otherwise for the question.
         """
         drafts = self._questions(kind, pixels, seeds, settings)
-        asked = [place for place, draft in enumerate(drafts) if draft.fault() is None]
+        asked = [place for place, draft in enumerate(drafts) if fault_of(draft) is None]
         if asked:
             where = torch.tensor(asked, device=pixels.device)
             questions = [str(drafts[place].question) for place in asked]
@@ -71,7 +72,7 @@ class ShortAnswers:
                 self._choose(drafts[place], answers)
         return drafts
 
-    def _questions(self, kind: str, pixels: torch.Tensor, seeds: list[int], settings: dict[str, Any]) -> list[Draft]:
+    def _questions(self, kind: str, pixels: torch.Tensor, seeds: list[int], settings: dict[str, Any]) -> list[Sample]:
         begun = [self._first_word(seed) for seed in seeds]
         instruction = self.processor.instruction(kind)
         decoding = self.decoding | {name: value for name, value in settings.items() if not name.startswith("iqf_")}
@@ -89,7 +90,17 @@ class ShortAnswers:
         for word, text, logprob in zip(begun, texts, logprobs, strict=True):
             whole = f"Question: {word} {text}" if word else text
             pair = self.processor.parse_pair(whole)
-            drafts.append(Draft(pair.question, pair.answer, pair.answer, pair.reason, whole, draft_logprob=logprob))
+            drafts.append(
+                Sample(
+                    kind,
+                    pair.question,
+                    pair.answer,
+                    pair.answer,
+                    pair.reason,
+                    vig_text=whole,
+                    draft_logprob=logprob,
+                )
+            )
         return drafts
 
     def _first_word(self, seed: int) -> str:
@@ -127,7 +138,7 @@ class ShortAnswers:
         scores = output.get("sequences_scores")
         return texts, [] if scores is None else scores.tolist()
 
-    def _choose(self, draft: Draft, answers: list[tuple[str, float]]) -> None:
+    def _choose(self, draft: Sample, answers: list[tuple[str, float]]) -> None:
         """Keeps the heaviest answers that differ by more than capitals and a full stop."""
         kept: dict[str, tuple[str, float]] = {}
         for answer, weight in sorted(answers, key=lambda pair: -pair[1]):

@@ -7,23 +7,25 @@ import json
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 
+from vigc.generation.correctors import CORRECTORS
 from vigc.generation.sources.base import Source
 from vigc.generation.sources.prefetch import Item, Loader
-from vigc.inference.loading import WritingModel
+from vigc.inference.vigc import VigcGenerator
 from vigc.jobs import Plan, ShardOutput
-from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS
+from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, split_settings
+from vigc.modeling_vigc.requests_vigc import Rollout, Sample, deferred
+from vigc.modeling_vigc.rollout_vigc import RolloutSettings, vig_alone, vig_then_iqf
 from vigc.processing.bounded_parsing import parse_json
 from vigc.processing.confined_paths import printable
 from vigc.processing.rows import to_messages
 
-from .checks import NOT_FINITE, Draft, Fitting
+from .checks import NOT_FINITE, fault_of
 from .logprobs import mean_logprobs, visual_dependencies
-from .writing import Ask, Conversation, Writing
 
 # How a text is drawn where the settings themselves draw nothing: a second attempt stays close to the first, a second
 # question does not.
@@ -57,15 +59,15 @@ class Batch:
         items: The inputs.
         seen: Those of them that have a picture.
         embeds: float (pictures, patches + 1, vision width), what the ViT saw in them, where it is needed.
-        asked: How many conversations there are about them.
-        drafts: What was written, by the conversation's name.
+        asked: How many rollouts there are about them.
+        drafts: What they returned, by the rollout's key.
     """
 
     items: list[Item]
     seen: list[Item]
     embeds: torch.Tensor | None = None
     asked: int = 0
-    drafts: dict[Any, list[Draft]] = field(default_factory=dict)
+    drafts: dict[Any, list[Sample]] = field(default_factory=dict)
 
 
 class Worker(ABC):
@@ -80,7 +82,7 @@ class Worker(ABC):
 
     inputs: ClassVar[str]  # what they are called while they are counted
 
-    def __init__(self, loaded: WritingModel, plan: Plan, settings: dict[str, Any], slots: int) -> None:
+    def __init__(self, loaded: VigcGenerator, plan: Plan, settings: dict[str, Any], slots: int) -> None:
         self.model, self.processor = loaded.model, loaded.processor
         configuration = plan.configuration
         self.seed, self.retries, self.scores = (configuration[name] for name in ("seed", "retries", "score"))
@@ -90,12 +92,15 @@ class Worker(ABC):
         # Columns that are the same in every row.
         self.constants = {name: getattr(plan, name) for name in ("source", "license", "config_hash")}
         self.constants["model"] = configuration["model"]
-        self.fitting = Fitting()
-        self.writing = Writing(self.model, self.processor, slots=slots, correct=correct, fitting=self.fitting)
+        self.corrector = corrector_of(configuration)
+        self.max_new_tokens = configuration["decoding"].get("max_new_tokens") or 249
+        self.generator = replace(loaded, slots=slots)
+        self.fitting = self.generator.fitting
+        self._rollout_settings: dict[str, RolloutSettings] = {}
 
     @abstractmethod
-    def conversations(self, batch: Batch, pixels: torch.Tensor) -> list[Conversation]:
-        """What is to be asked about a batch, each under a key that is unique in it.
+    def rollouts(self, batch: Batch, pixels: torch.Tensor) -> list[tuple[Any, Rollout[list[Sample]]]]:
+        """The rollouts of a batch, each with a key that is unique in it.
 
         Args:
             batch: The inputs.
@@ -136,64 +141,93 @@ class Worker(ABC):
         are yielded in it.
         """
         begun: deque[Batch] = deque()
-        for conversation, drafts in self.writing.run(self._begin(batches, begun)):
-            batch, key = conversation.key
-            batch.drafts[key] = drafts
+        for batch, key, samples in self.generator.run(self._begin(batches, begun)):
+            batch.drafts[key] = samples
             yield from self._ended(begun)
         yield from self._ended(begun)
 
-    def _begin(self, batches: Iterable[list[Item]], begun: deque[Batch]) -> Iterator[list[Conversation]]:
+    def _begin(self, batches: Iterable[list[Item]], begun: deque[Batch]) -> Iterator[Rollout[Any] | None]:
+        """The rollouts of all batches, as a generator's `run` takes them."""
         for items in batches:
             batch = Batch(items, [item for item in items if item.pixels is not None])
             pixels = [item.pixels for item in batch.seen if item.pixels is not None]
             for item in items:
                 item.pixels = None
-            conversations = self.conversations(batch, torch.cat(pixels)) if pixels else []
-            for conversation in conversations:
-                conversation.key = batch, conversation.key
-            batch.asked = len(conversations)
+            rollouts = self.rollouts(batch, torch.cat(pixels)) if pixels else []
+            batch.asked = len(rollouts)
             begun.append(batch)
-            yield conversations
+            for key, rollout in rollouts:
+                yield _named(batch, key, rollout)
+            # The batch ends; or it was empty, and the generator goes on with what it has.
+            if rollouts or any(len(other.drafts) < other.asked for other in begun):
+                yield None
 
     def _ended(self, begun: deque[Batch]) -> Iterator[tuple[list[Item], Work]]:
         while begun and len(begun[0].drafts) == begun[0].asked:
             batch = begun.popleft()
             yield batch.items, self.collect(batch)
 
-    @torch.no_grad()
-    def embed(self, pixels: torch.Tensor) -> torch.Tensor:
-        """All that depends on the pictures alone, float (pictures, patches + 1, vision width)."""
-        embed, to = self.model.get_image_embeds, (self.model.device, self.model.dtype)
-        return torch.cat(self.fitting.run(len(pixels), lambda rows: embed(pixels[rows].to(*to))))
+    def settings_of(self, attempt: int, another: bool) -> dict[str, Any]:
+        """Decoding and `iqf_*` settings of an attempt, over the model's own."""
+        if self.samples or not (attempt or another):
+            return dict(self.settings)
+        return self.settings | (ANOTHER if another else AGAIN)
+
+    def sample(
+        self,
+        image: torch.Tensor,
+        task: str | None,
+        seed: int,
+        given: dict[str, Any],
+        question: str | None = None,
+        answer: str | None = None,
+    ) -> Rollout[Sample]:
+        """One attempt at a sample.
+
+        Args:
+            image: float (patches + 1, vision width).
+            task: The type of instruction; needed without a question.
+            seed: Of what is drawn.
+            given: Decoding and `iqf_*` settings.
+            question: To be answered; None has one generated.
+            answer: The answer to that question that there is already.
+        """
+        name = repr(sorted(given.items()))
+        if name not in self._rollout_settings:
+            iqf, decoding = split_settings(self.model.generation_config, given)
+            self._rollout_settings[name] = RolloutSettings(self.processor, iqf, decoding, self.max_new_tokens)
+        settings = self._rollout_settings[name]
+        if question is not None:
+            return CORRECTORS[self.corrector](image, question, answer, settings, task, seed)
+        rollout = vig_alone if self.corrector == "none" else vig_then_iqf
+        return rollout(image, str(task), settings, seed)
 
     def attempts(
         self,
         id_: str,
-        question: str | None = None,
-        given: str | None = None,
-        good: Callable[[Draft], bool] = lambda draft: draft.fault() is None,
+        sample: Callable[[int, dict[str, Any]], Generator[Any, Any, Sample]],
+        good: Callable[[Sample], bool] = lambda sample: fault_of(sample) is None,
         another: bool = False,
-    ) -> Generator[Ask, Draft, Draft]:
-        """Has a draft written, and again while it is not good; where none is, the first one stands for all.
+    ) -> Generator[Any, Any, Sample]:
+        """Makes a sample, and again while it is not good; where none is, the first one stands for all.
 
         Args:
             id_: The row's, which decides with the job's seed what is drawn.
-            question: To be answered; None has one written.
-            given: The answer to that question that there is already.
-            good: Whether a draft will do.
-            another: Whether it must not be what greedy search would write.
+            sample: Makes an attempt from a seed and settings.
+            good: Whether a sample will do.
+            another: Whether it must not be what greedy search would generate.
         """
-        chosen: Draft | None = None
+        chosen: Sample | None = None
         for attempt in range(self.retries + 1):
-            settings = dict(self.settings)
-            if not self.samples and (attempt or another):
-                settings |= ANOTHER if another else AGAIN
-            draft = yield Ask(row_seed(self.seed, f"{id_}/{attempt}" if attempt else id_), settings, question, given)
-            draft.attempt = attempt
-            will_do = good(draft)
+            seed = row_seed(self.seed, f"{id_}/{attempt}" if attempt else id_)
+            rollout = sample(seed, self.settings_of(attempt, another))
+            # Further attempts wait behind the first ones of their batch.
+            found = yield from (deferred(rollout) if attempt or another else rollout)
+            found.attempt = attempt
+            will_do = good(found)
             if chosen is None or will_do:
-                chosen = draft
-            if will_do or chosen.fault() == NOT_FINITE:  # which no other draw puts right
+                chosen = found
+            if will_do or fault_of(chosen) == NOT_FINITE:  # which no other draw puts right
                 break
         assert chosen is not None
         return chosen
@@ -220,7 +254,13 @@ class Worker(ABC):
             row["scores"][name] = score
 
     def row(
-        self, id_: str, kind: str, item: Item, texts: tuple[str, str | None, str], written: Draft | None, **columns: Any
+        self,
+        id_: str,
+        kind: str,
+        item: Item,
+        texts: tuple[str, str | None, str],
+        written: Sample | None,
+        **columns: Any,
     ) -> dict[str, Any]:
         """A row of `GENERATED_FEATURES`.
 
@@ -257,7 +297,7 @@ class Worker(ABC):
         }
 
     def reject(
-        self, id_: str, kind: str, item: Item, instruction: str, written: Draft, reason: str, **columns: Any
+        self, id_: str, kind: str, item: Item, instruction: str, written: Sample, reason: str, **columns: Any
     ) -> dict[str, Any]:
         """The record of a text that is no pair; arguments as of `row`."""
         return {
@@ -275,6 +315,19 @@ class Worker(ABC):
             "reason": reason,
             "attempts": 1 if reason == NOT_FINITE else self.retries + 1,
         }
+
+
+def _named(batch: Batch, key: Any, rollout: Rollout[list[Sample]]) -> Rollout[tuple[Batch, Any, list[Sample]]]:
+    """A rollout that returns whose samples it has, too."""
+    samples = yield from rollout
+    return batch, key, samples
+
+
+def corrector_of(configuration: dict[str, Any]) -> str:
+    """The name of a job's corrector in `CORRECTORS`: what its flags say."""
+    if not configuration["correct"]:
+        return "none"
+    return "one_shot" if configuration["iqf"].get("iqf_steps") == 0 else "iqf"
 
 
 def finish_row(item: Item, row: dict[str, Any]) -> dict[str, Any]:

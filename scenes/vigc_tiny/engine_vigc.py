@@ -65,17 +65,18 @@ class Engine:
         waiting: list[Slot] = []
         while True:
             # 1. Fill the free slots. Rollouts that go on are waiting already, in front.
-            while len(waiting) < self._room() and (task := schedule.take()) is not None:
-                rollout, request = task
-                waiting.append(self.slot_of(request, rollout))
-            results = list(schedule.results())  # of rollouts without a request
-            yield from results
+            while len(waiting) < self._room():
+                if task := schedule.take():
+                    rollout, request = task
+                    waiting.append(self.slot_of(request, rollout))
+                elif results := list(schedule.results()):  # of rollouts without a request
+                    yield from results
+                else:
+                    break
             if not waiting and not self.slots:
                 if schedule.finished:
                     return
-                if not results:
-                    raise ValueError("No rollout is ready, but nothing is being written to wait for.")
-                continue
+                raise ValueError("No rollout is ready, but nothing is being written to wait for.")
             # 2. Read their prompts, or decode a token of each sequence.
             done = self._step(waiting)
             # 3. Hand out completions, from the last slot to the first. What goes on keeps its slot: it comes before

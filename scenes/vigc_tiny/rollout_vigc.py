@@ -77,7 +77,7 @@ def vig(
         The sample, with `draft`, and `reason` where the text is not a pair; `answer` is empty.
     """
     sample = Sample(task, instruction=settings.processor.instruction(task))
-    sample.prompt = str(sample.instruction)
+    sample.prompt = sample.instruction or ""
     mark = MarkRule(settings.processor.answer_mark) if until_question or not with_draft else None
     lookahead = None
 

@@ -97,6 +97,8 @@ class Schedule(Generic[T]):
                 return None
             else:
                 self._batch_ended = True
+                if self._ended:  # results are handed out before another batch is loaded
+                    return None
 
     def _begun(self, rollout: Rollout[T], request: Request) -> tuple[Rollout[T], Request]:
         self._running[rollout] = request

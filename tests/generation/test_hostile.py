@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from vigc.cli.root import app
 from vigc.hub_cards import write_model_card, write_trained_model_card
-from vigc.inference.loading import ModelFacts, WritingModel
+from vigc.inference import ModelFacts, VigcGenerator
 from vigc.jobs import ledger
 
 # What cards say of their own accord; other links and other HTML would be somebody else's.
@@ -44,14 +44,20 @@ class HostileModel(ScriptedModel):
         output = super().generate(image_embeds, *given, **settings)
         for row, picture in enumerate(image_embeds):
             index = int(picture.flatten()[0])
-            text = PAYLOADS[index % len(PAYLOADS)]
-            for name in ("drafts", "answers"):
-                output[name][row] = f"{name} {text}"
-            output["questions"][row] = f"{text}?"
-            output["vig_texts"][row] = text
-            output["trace"][row] = [{"sentence": text, "changed": True, "logprob": -0.5, "stop": "unit"}]
-            output["reasons"][row] = f"is wrong: {text}" if index % 8 == 0 else None
+            output["vig_texts"][row], output["answers"][row] = f"Question: {index} Answer: a payload.", "It is one."
         return output
+
+    def finish(self, sample):
+        index = int(sample.question)
+        text = PAYLOADS[index % len(PAYLOADS)]
+        sample.draft, sample.answer, sample.question, sample.vig_text = (
+            f"drafts {text}",
+            f"answers {text}",
+            f"{text}?",
+            text,
+        )
+        sample.trace = [{"sentence": text, "changed": True, "logprob": -0.5, "stop": "unit"}]
+        sample.reason = f"is wrong: {text}" if index % 8 == 0 else None
 
 
 def a_picture(index):
@@ -86,7 +92,7 @@ def made(coco, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / file_name(FOLDER)
     hostile = HostileModel()
     facts = ModelFacts(MODEL, "0" * 40, "float32", hostile.device, hostile.generation_config)
-    loaded = WritingModel(hostile, ScriptedProcessor(), facts)
+    loaded = VigcGenerator(hostile, ScriptedProcessor(), facts)
     said = []
 
     def run(code, *arguments):

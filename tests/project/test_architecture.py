@@ -39,7 +39,7 @@ PACKAGES = [name for names in LEVELS for name in names]
 
 # The same inside of a package: its sub-packages, lower levels first. Modules beside them may import all of them.
 SUB_LEVELS = {
-    "generation": [("sources",), ("filters",), ("rollouts",), ("report",)],
+    "generation": [("sources",), ("filters",), ("correctors",), ("rollouts",), ("report",)],
     "evaluation": [("metrics",), ("benchmarks", "judge")],
     "vigc": [("convert", "custom_generate"), ("cli",)],
 }

@@ -10,7 +10,7 @@ import torch
 from transformers import GenerationConfig
 
 from vigc.modeling_vigc import VigcGenerateOutput
-from vigc.modeling_vigc.requests_vigc import Sample
+from vigc.modeling_vigc.requests_vigc import Completion
 from vigc.processing import parse_pair
 
 WORDS = ("red", "green", "blue", "cat", "dog", "tree", "house", "river", "small", "large", "bright", "dark", "under")
@@ -49,44 +49,12 @@ class ScriptedModel:
     def get_image_embeds(self, pixels):
         return pixels.flatten(1)[:, None]
 
-    def generate_stream(self, requests, processor, max_slots):
-        """As many at a time as there are slots; a call of `generate` for those that are alike."""
-        requests = iter(requests)
-        while True:
-            groups = {}
-            for count, request in enumerate(requests, 1):
-                if request is None:
-                    break
-                groups.setdefault((request.mode, repr(request.settings)), []).append(request)
-                if count == max_slots:
-                    break
-            if not groups:
-                return
-            for group in groups.values():
-                yield from zip(group, self._rows(group, processor), strict=True)
+    def engine(self, processor, max_slots):
+        return ScriptedEngine(self, processor, max_slots)
 
-    def _rows(self, group, processor):
-        out = self.generate(
-            torch.stack([request.image_embeds for request in group]),
-            processor,
-            group[0].mode,
-            task=[request.task for request in group],
-            questions=[request.question for request in group],
-            row_seeds=[request.seed for request in group],
-            **group[0].settings,
-        )
-        for row, request in enumerate(group):
-            yield Sample(
-                request.task,
-                out.questions[row],
-                draft=out.drafts[row],
-                answer=out.answers[row],
-                reason=out.reasons[row],
-                vig_text=out.vig_texts[row],
-                draft_logprob=out.draft_logprobs[row],
-                logprobs=[out.answer_logprobs[row]],
-                trace=out.trace[row],
-            )
+    def finish(self, sample):
+        """A scripted answer has one step, without the empty one that says there is no more."""
+        del sample.trace[1:]
 
     def _wait(self):
         self.free -= 1
@@ -134,6 +102,72 @@ class ScriptedModel:
         return VigcGenerateOutput(**{name: column for name, column in columns.items() if column})
 
 
+class ScriptedEngine:
+    """Runs rollouts, as many at a time as there are slots; a call of `generate` for those that are alike.
+
+    A sample is made at once: VIG's text, then VIC's answer in one completion, and nothing behind it.
+    """
+
+    def __init__(self, model, processor, max_slots):
+        self.model, self.processor, self.max_slots = model, processor, max_slots
+
+    def run_schedule(self, schedule):
+        while True:
+            tasks = []
+            while len(tasks) < self.max_slots and (task := schedule.take()):
+                tasks.append(task)
+            yield from self._results(schedule)
+            if not tasks and schedule.finished:
+                return
+            groups = {}
+            for task in tasks:
+                mode = "vig" if task[1].prompt.kind else "vic"
+                groups.setdefault((mode, repr(task[1].sampling.settings)), []).append(task)
+            waiting = []
+            for (mode, _), group in groups.items():
+                waiting += zip(group, self._made(mode, [request for _, request in group]), strict=True)
+            for (rollout, request), texts in waiting:
+                for text, logprob, reason in texts:
+                    request = schedule.send(rollout, completion(text, logprob, reason))
+                    if request is None:
+                        break
+                    if request.prompt.kind:
+                        raise AssertionError("a further attempt is deferred")
+                yield from self._results(schedule)
+
+    def _results(self, schedule):
+        for batch, key, samples in schedule.results():
+            for sample in samples:
+                self.model.finish(sample)
+            yield batch, key, samples
+
+    def _made(self, mode, requests):
+        """The completions of each sample, in their order."""
+        out = self.model.generate(
+            torch.stack([request.images[0] for request in requests]),
+            self.processor,
+            mode,
+            task=[request.prompt.kind or request.prompt.task for request in requests],
+            questions=[None if mode == "vig" else str(request.prompt) for request in requests],
+            row_seeds=[request.sampling.seed for request in requests],
+            **requests[0].sampling.settings,
+        )
+        for row in range(len(requests)):
+            vig = [(out.vig_texts[row], out.draft_logprobs[row], "eos")] if mode == "vig" else []
+            vic = [(out.answers[row], out.answer_logprobs[row], "eos"), ("", -0.5, "eos")]
+            yield vig if out.answers[row] is None else vig + vic
+
+
+def completion(text, logprob, reason):
+    return Completion(text, reason, [0], [logprob])
+
+
+class Prompt(str):
+    """A prompt that knows what it asks for: a pair of a kind, or the answer to a question of a type."""
+
+    kind = task = None
+
+
 class ScriptedProcessor:
     """Pictures as four by four pixels, and prompts as they are."""
 
@@ -141,5 +175,17 @@ class ScriptedProcessor:
         arrays = [np.asarray(image.resize((4, 4)), dtype=np.float32) for image in images]
         return {"pixel_values": torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)}
 
+    answer_mark = "Answer:"
+
     def instruction(self, kind):
-        return f"write {kind}"
+        prompt = Prompt(f"write {kind}")
+        prompt.kind = kind
+        return prompt
+
+    def vic_prompt(self, question, task=None, style="question"):
+        prompt = Prompt(question)
+        prompt.task = task
+        return prompt
+
+    def parse_pair(self, text):
+        return parse_pair(text)
