@@ -7,6 +7,8 @@ from .chat import ChatGenerator, load_chat_model
 from .generator import ModelFacts, ModelIdentity, TextGenerator
 from .loading import describe_model, load_model
 from .openai import OpenAIGenerator
+from .routing import RoutedGenerator
+from .scripted import ScriptedGenerator
 from .vigc import VigcGenerator
 
 __all__ = [
@@ -17,7 +19,9 @@ __all__ = [
     "OpenAIGenerator",
     "Request",
     "Rollout",
+    "RoutedGenerator",
     "SamplingParams",
+    "ScriptedGenerator",
     "TextGenerator",
     "VigcGenerator",
     "describe_model",

@@ -134,7 +134,7 @@ def test_refusals_say_what_to_do(result):
 def test_the_folder_is_made_of_the_package_s_files(iqf_folder):
     home = iqf_folder / "custom_generate"
     travelling = {path.name: path.read_bytes() for path in ROOT.glob("*/*_vigc.py")}
-    source = (ROOT / "src" / "vigc" / "custom_generate.py").read_text(encoding="utf-8")
+    source = (ROOT / "src" / "vigc" / "custom_generate" / "generate.py").read_text(encoding="utf-8")
     written = {path.name: path.read_bytes() for path in home.glob("*.py")}
     assert written == {**travelling, "generate.py": sibling_imports(source).encode()}
     assert "from vigc" not in written["generate.py"].decode()
