@@ -17,7 +17,7 @@ from vigc.processing import INSTRUCTION_TYPES
 from vigc.processing.rows import row_id
 
 from .checks import fault_of
-from .worker import Batch, Work, Worker
+from .worker import Batch, Worker
 
 
 class CorrectionWorker(Worker):
@@ -46,28 +46,27 @@ class CorrectionWorker(Worker):
 
         return [(yield from self.attempts(self._id(item, pair), sample))]
 
-    def collect(self, batch: Batch) -> Work:
+    def collect(self, batch: Batch) -> None:
         """Rows and records in the order of the entries; those without picture are passed on as they are."""
-        work, places, rows = Work(), [], []
+        places, rows = [], []
         seen = {id(item): place for place, item in enumerate(batch.seen)}
         for item in batch.items:
             place = seen.get(id(item))
             for turn, pair in enumerate(item.source.pairs or []):
-                draft = None if place is None else batch.drafts[place, turn][0]
+                draft = None if place is None else batch.samples[place, turn][0]
                 fault = None if draft is None else fault_of(draft)
                 if draft is not None and fault is not None:
-                    work.rejects.append((item, self._reject(item, pair, draft, fault)))
+                    batch.rejects.append((item, self._reject(item, pair, draft, fault)))
                     continue
-                work.rows.append((item, self._row(item, pair, draft)))
+                batch.rows.append((item, self._row(item, pair, draft)))
                 if place is not None:
                     places.append(place)
-                    rows.append(work.rows[-1][1])
+                    rows.append(batch.rows[-1][1])
         if self.scores and rows:
             assert batch.embeds is not None
             # Others wrote the drafts, so that they have no score yet.
             for name in ("visual_dependency", "draft_logprob"):
                 self.score(name, rows, batch.embeds[places], self.task)
-        return work
 
     def _compared(self, trace: list[dict[str, Any]], given: str) -> list[dict[str, Any]]:
         """The trace, with whether each step's text differs from the given answer's at its place."""

@@ -18,7 +18,7 @@ from vigc.processing.rows import row_id
 
 from .checks import fault_of, is_same_question
 from .short_answers import ShortAnswers, takes_short_answers
-from .worker import Batch, Work, Worker
+from .worker import Batch, Worker
 
 
 class PairWorker(Worker):
@@ -96,28 +96,26 @@ class PairWorker(Worker):
         parts = self.fitting.run(len(seeds), lambda rows: write(kind, pixels[rows].to(*to), seeds[rows], settings))
         return [draft for part in parts for draft in part]
 
-    def collect(self, batch: Batch) -> Work:
+    def collect(self, batch: Batch) -> None:
         """Rows, records and counts, by type and question."""
-        work = Work()
         for kind in self.kinds:
             for index in range(self.questions):
                 good, rows = [], []
                 for place, item in enumerate(batch.items):
-                    draft = batch.drafts[kind, place][index]
+                    draft = batch.samples[kind, place][index]
                     id_, instruction = self._id(item, kind, index), self.processor.instruction(kind)
                     fault = fault_of(draft)
                     if fault is not None:
-                        work.rejects.append((item, self.reject(id_, kind, item, instruction, draft, fault)))
+                        batch.rejects.append((item, self.reject(id_, kind, item, instruction, draft, fault)))
                     elif draft.repeats:
-                        work.dropped += 1
+                        batch.dropped += 1
                     else:
                         good.append(place)
                         rows.append(self._row(id_, kind, index, item, draft))
                 if self.scores and rows:
                     assert batch.embeds is not None
                     self.score("visual_dependency", rows, batch.embeds[good], kind)
-                work.rows += zip([batch.items[place] for place in good], rows, strict=True)
-        return work
+                batch.rows += zip([batch.items[place] for place in good], rows, strict=True)
 
     def _row(self, id_: str, kind: str, index: int, item: Item, draft: Sample) -> dict[str, Any]:
         extra: dict[str, Any] = {}

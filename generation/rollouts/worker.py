@@ -36,38 +36,31 @@ ANOTHER = {"do_sample": True, "num_beams": 1, "temperature": 1.0, "top_p": 0.95}
 _MEASURES = {"visual_dependency": (visual_dependencies, "answer"), "draft_logprob": (mean_logprobs, "draft")}
 
 
-@dataclass
-class Work:
-    """What came of a batch of inputs, by input and not by row: copies of a picture may still turn up.
-
-    Args:
-        rows: (input, row of `GENERATED_FEATURES`).
-        rejects: (input, record of a text that is no pair).
-        dropped: How many questions were left out because the picture had the same one already.
-    """
-
-    rows: list[tuple[Item, dict[str, Any]]] = field(default_factory=list)
-    rejects: list[tuple[Item, dict[str, Any]]] = field(default_factory=list)
-    dropped: int = 0
-
-
 @dataclass(eq=False)
 class Batch:
-    """Inputs that were opened together.
+    """Inputs that were opened together, and what comes of them.
+
+    Rows and records are kept by input: exact copies of its image may still turn up.
 
     Args:
         items: The inputs.
-        seen: Those of them that have a picture.
-        embeds: float (pictures, patches + 1, vision width), what the ViT saw in them, where it is needed.
+        seen: Those of them that have an image.
+        embeds: float (images, patches + 1, vision width), the ViT's output, where it is needed.
         asked: How many rollouts there are about them.
-        drafts: What they returned, by the rollout's key.
+        samples: What they returned, by the rollout's key.
+        rows: (input, row of `GENERATED_FEATURES`).
+        rejects: (input, record of a rejected sample).
+        dropped: How many questions were left out because the image had the same one already.
     """
 
     items: list[Item]
     seen: list[Item]
     embeds: torch.Tensor | None = None
     asked: int = 0
-    drafts: dict[Any, list[Sample]] = field(default_factory=dict)
+    samples: dict[Any, list[Sample]] = field(default_factory=dict)
+    rows: list[tuple[Item, dict[str, Any]]] = field(default_factory=list)
+    rejects: list[tuple[Item, dict[str, Any]]] = field(default_factory=list)
+    dropped: int = 0
 
 
 class Worker(ABC):
@@ -108,8 +101,8 @@ class Worker(ABC):
         """
 
     @abstractmethod
-    def collect(self, batch: Batch) -> Work:
-        """Rows, records and counts from the drafts of a batch."""
+    def collect(self, batch: Batch) -> None:
+        """Makes rows, records and counts of the samples of a batch."""
 
     def prepare(self, image: Any) -> torch.Tensor:
         """A picture's pixels, float (1, 3, H, W)."""
@@ -120,11 +113,11 @@ class Worker(ABC):
         output, halved = ShardOutput(), self.fitting.halved
         items: list[Item] = []
         rows, rejects = [], []
-        for batch, work in self.write(loader.batches(sources, output.skipped)):
-            rows += work.rows
-            rejects += work.rejects
-            output.dropped += work.dropped
-            items += batch
+        for batch in self.write(loader.batches(sources, output.skipped)):
+            rows += batch.rows
+            rejects += batch.rejects
+            output.dropped += batch.dropped
+            items += batch.items
             say(f"{len(items)} of {len(sources)} {self.inputs}")
         # Only now is it known which pictures have copies.
         output.rows = [finish_row(item, row) for item, row in rows]
@@ -134,15 +127,15 @@ class Worker(ABC):
         output.halved = self.fitting.halved - halved
         return output
 
-    def write(self, batches: Iterable[list[Item]]) -> Iterator[tuple[list[Item], Work]]:
-        """What comes of each batch.
+    def write(self, batches: Iterable[list[Item]]) -> Iterator[Batch]:
+        """Runs the rollouts of each batch, and makes its rows.
 
         The engine goes on from one batch to the next without a break, so that batches may end out of their order; they
         are yielded in it.
         """
         begun: deque[Batch] = deque()
         for batch, key, samples in self.generator.run(self._begin(batches, begun)):
-            batch.drafts[key] = samples
+            batch.samples[key] = samples
             yield from self._ended(begun)
         yield from self._ended(begun)
 
@@ -159,13 +152,13 @@ class Worker(ABC):
             for key, rollout in rollouts:
                 yield _named(batch, key, rollout)
             # The batch ends; or it was empty, and the generator goes on with what it has.
-            if rollouts or any(len(other.drafts) < other.asked for other in begun):
+            if rollouts or any(len(other.samples) < other.asked for other in begun):
                 yield None
 
-    def _ended(self, begun: deque[Batch]) -> Iterator[tuple[list[Item], Work]]:
-        while begun and len(begun[0].drafts) == begun[0].asked:
-            batch = begun.popleft()
-            yield batch.items, self.collect(batch)
+    def _ended(self, begun: deque[Batch]) -> Iterator[Batch]:
+        while begun and len(begun[0].samples) == begun[0].asked:
+            self.collect(begun[0])
+            yield begun.popleft()
 
     def settings_of(self, attempt: int, another: bool) -> dict[str, Any]:
         """Decoding and `iqf_*` settings of an attempt, over the model's own."""
