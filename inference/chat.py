@@ -178,7 +178,7 @@ def load_chat_model(
     processor: Any
     with loading_model(name if images else given, error, "" if images else " as a causal language model"):
         if images:
-            loaded = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **origin)
+            loaded = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **origin)  # nosec B615: by `revision`
             processor = AutoProcessor.from_pretrained(name, **origin)  # nosec B615: by `revision`
         else:
             processor = AutoTokenizer.from_pretrained(name, **origin)  # nosec B615: by `revision`

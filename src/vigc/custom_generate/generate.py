@@ -57,13 +57,8 @@ def generate(
         raise ValueError(f"IQF writes with a decoder-only language model, but this InstructBLIP has {kind!r}.")
     unset = [name for name in inspect.signature(GenerationMixin.generate).parameters if kwargs.get(name) is None]
     kwargs = {name: value for name, value in kwargs.items() if name not in (*_LOADING, *unset)}
-    if correct is not False and mode is None and not (task is None and questions is None):
-        mode, correct = "vig" if questions is None else "vic", True
-    elif correct is not False and mode is None and processor is not None:
-        raise ValueError(
-            "What is to be written? Give task='detail' (or another type) for a pair of question and answer, questions= "
-            "to have them answered, or correct=False to decode plainly."
-        )
+    if correct is not False and mode is None:
+        mode, correct = _mode_of(task, questions, correct, processor)
     if processor is not None:
         processor = _vigc_processor(processor, model.config.num_query_tokens)
     if isinstance(task, str):
@@ -74,6 +69,22 @@ def generate(
     return _vigc_model(model).generate(
         processor=processor, mode=mode, task=task, questions=questions, correct=correct, **kwargs
     )
+
+
+def _mode_of(task: Any, questions: Any, correct: bool | None, processor: Any) -> tuple[str | None, bool | None]:
+    """The mode, and whether answers are corrected, where the caller gives no mode.
+
+    Raises:
+        ValueError: There is a processor, but neither a task nor questions.
+    """
+    if task is not None or questions is not None:
+        return "vig" if questions is None else "vic", True
+    if processor is not None:
+        raise ValueError(
+            "What is to be written? Give task='detail' (or another type) for a pair of question and answer, questions= "
+            "to have them answered, or correct=False to decode plainly."
+        )
+    return None, correct
 
 
 def _instructblip_of(language_model: Any) -> tuple[Any, dict[str, Any]]:
