@@ -162,8 +162,8 @@ PAGES = [str(path.relative_to(ROOT)) for path in doc_blocks.pages() if "```" in 
 NO_CODE = {"bibtex": "a citation", "": "a tree of files"}
 # Cards whose blocks another test runs, as they are rendered and from a process without vigc.
 RUN_BY = {
-    "hub_cards/custom_generate_card.md": "custom_generate_runs.py",
-    **{f"evaluation/metrics/{path.name}/README.md": "test_metrics.py" for path in METRICS},
+    "hub_cards/custom_generate_card.md": "support/custom_generate_runs.py",
+    **{f"evaluation/metrics/{path.name}/README.md": "evaluation/test_metrics.py" for path in METRICS},
 }
 # Cards that README's commands and a training run leave in the newcomer's folder, their templates, and whether vigc is
 # needed.
