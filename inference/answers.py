@@ -13,15 +13,16 @@ from transformers import AutoConfig, InstructBlipConfig
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from vigc.errors import GenerationError, VigcError
-from vigc.modeling_vigc import VigcConfig
+from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.modeling_vigc.requests_vigc import Completion, Request, Rollout
+from vigc.processing import VigcProcessor
 from vigc.processing.devices import find_device
-from vigc.processing.model_folder import loading_model
-from vigc.scenes import model_folder
+from vigc.processing.model_folder import folder_fingerprint, loading_model
+from vigc.scenes import model_folder, model_name
 
 from .chat import ChatGenerator, load_chat_model, placed
-from .generator import ModelIdentity
-from .loading import DTYPES, load_model
+from .generator import ModelIdentity, unsupported
+from .loading import DTYPES
 from .scheduling import run_in_batches
 
 
@@ -67,6 +68,8 @@ class VigcAnswers:
         """Questions of a type and bare ones are answered apart: the processor takes a type for all rows or for none."""
         groups: dict[tuple[bool, bool, str], list[int]] = {}
         for place, request in enumerate(requests):
+            if what := unsupported(self.identity, request):
+                raise GenerationError(f"VIC answers whole questions and cannot {what}: ask another generator.")
             task, correct = getattr(request, "task", None), getattr(request, "correct", True)
             key = (task is None, correct, repr(sorted(request.sampling.settings.items())))
             groups.setdefault(key, []).append(place)
@@ -123,12 +126,21 @@ def load_generator(
         commit = extract_commit_hash(config_file, None) or revision
         hub: dict[str, Any] = {"revision": commit, "trust_remote_code": trust_remote_code}
         config = AutoConfig.from_pretrained(name, **hub)  # nosec B615: by `revision`
+    kind = torch.float32 if dtype == "auto" and place.type == "cpu" else dtype
     if not isinstance(config, VigcConfig) and type(config) is not InstructBlipConfig:
-        kind = torch.float32 if dtype == "auto" and place.type == "cpu" else dtype
         return load_chat_model(model, dtype=kind, device=device, batch_size=batch_size, error=error, **hub)
-    try:
-        loaded = load_model(name, device=device, dtype=dtype, revision=commit)
-    except GenerationError as reason:
-        raise error(str(reason)) from reason
-    identity = ModelIdentity(loaded.facts.name, loaded.facts.revision, loaded.facts.dtype)
-    return VigcAnswers(loaded.model, loaded.processor, identity, batch_size)
+    # Not by `load_model`: plain decoding also takes language models with an encoder.
+    with loading_model(name, error):
+        loaded: Any = VigcForConditionalGeneration.from_pretrained(name, dtype=kind, **hub)
+        processor = VigcProcessor.from_pretrained(name, **hub)
+    loaded = loaded.to(place).eval()
+    known = model_name(name)
+    identity = ModelIdentity(
+        Path(name).resolve().name if Path(name).is_dir() and known == name else known,
+        folder_fingerprint(Path(name)) if Path(name).is_dir() else commit,
+        str(loaded.dtype).removeprefix("torch."),
+        prefix=False,
+        logprobs=False,
+        system=False,
+    )
+    return VigcAnswers(loaded, processor, identity, batch_size)

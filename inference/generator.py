@@ -25,6 +25,9 @@ class ModelIdentity:
         images: Whether it takes images.
         prefix: Whether it continues a given beginning of the answer.
         logprobs: Whether completions have log-probabilities.
+        scores: Whether it scores a target.
+        several: Whether it gives several completions of a request.
+        system: Whether it takes a system turn.
         schema: Whether it can follow a JSON schema.
     """
 
@@ -36,6 +39,9 @@ class ModelIdentity:
     images: bool = True
     prefix: bool = True
     logprobs: bool = True
+    scores: bool = False
+    several: bool = False
+    system: bool = True
     schema: bool = False
 
 
@@ -82,12 +88,13 @@ class TextGenerator(Protocol):
 
 
 def unsupported(identity: ModelIdentity, request: Request) -> str | None:
-    """What a request asks of a model that gives one completion and cannot do this; None if it can do all."""
+    """What a request asks that a model cannot do; None if it can do all."""
     asked = {
         "continue a prefix": bool(request.prefix) and not identity.prefix,
-        "score a text": request.target is not None and not identity.logprobs,
+        "score a text": request.target is not None and not identity.scores,
         "follow a schema": request.schema is not None and not identity.schema,
         "take images": bool(request.images) and not identity.images,
-        "give several completions": request.sampling.n > 1,
+        "give several completions": request.sampling.n > 1 and not identity.several,
+        "take a system turn": request.system is not None and not identity.system,
     }
     return next((what for what, wanted in asked.items() if wanted), None)

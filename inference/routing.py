@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vigc.errors import GenerationError
-from vigc.modeling_vigc.requests_vigc import Completion, Request, Rollout
+from vigc.errors import GenerationError, RequestRefusedError
+from vigc.modeling_vigc.requests_vigc import Request, Rollout
 
 from .generator import ModelIdentity, TextGenerator
-from .scheduling import run_in_batches
+from .scheduling import Outcome, run_in_batches
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,23 @@ class RoutedGenerator:
         """
         return run_in_batches(rollouts, self._complete, self.batch_size)
 
-    def _complete(self, requests: Sequence[Request]) -> list[Completion]:
+    def _complete(self, requests: Sequence[Request]) -> list[Outcome]:
         """The requests of a round, those of each generator together."""
-        completions: dict[int, Completion] = {}
+        outcomes: dict[int, Outcome] = {}
         for name in sorted({request.to for request in requests}):
             if name not in self.generators:
                 known = ", ".join(sorted(self.generators))
                 raise GenerationError(f"A request is for the generator {name!r}, but there are only {known}.")
             mine = [_one(place, request) for place, request in enumerate(requests) if request.to == name]
-            completions |= dict(self.generators[name].run(mine))
-        return [completions[place] for place in range(len(requests))]
+            outcomes |= dict(self.generators[name].run(mine))
+        return [outcomes[place] for place in range(len(requests))]
 
 
-def _one(place: int, request: Request) -> Rollout[tuple[int, Completion]]:
+def _one(place: int, request: Request) -> Rollout[tuple[int, Outcome]]:
     """A rollout of one request, whose images are those of its own generator."""
     images = tuple(image[request.to] if isinstance(image, dict) else image for image in request.images)
-    completion = yield replace(request, images=images)
+    try:
+        completion = yield replace(request, images=images)
+    except RequestRefusedError as error:
+        return place, error
     return place, completion

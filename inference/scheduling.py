@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from threading import Event
 from typing import Any
 
@@ -57,21 +57,24 @@ def run_in_batches(
     """Runs rollouts in rounds: one request of each is completed together with those of the others.
 
     Args:
-        rollouts: Taken as there is room. None: no rollout is ready, the running ones come first; there must be some.
+        rollouts: Taken as there is room. None: no rollout is ready, those that run come first.
         complete: Completes a batch of requests; an outcome for each, in their order.
         batch_size: How many rollouts run at a time; None: all that are given.
 
     Yields:
         What rollouts return, in the order in which they end.
     """
-    waiting, running = iter(rollouts), list[ActiveRollout]()
+    waiting, running = _Waiting(rollouts), list[ActiveRollout]()
     while True:
-        room = None if batch_size is None else batch_size - len(running)
-        running += [begin(rollout) for rollout in _ready(waiting, room)]
+        # 1. Begin rollouts while there is room.
+        while (batch_size is None or len(running) < batch_size) and (ready := waiting.next(bool(running))):
+            running.append(begin(ready))
         if not running:
             return
+        # 2. Complete one request of each.
         asking = [(one, one.request) for one in running if one.request is not None]
         outcomes = complete([request for _, request in asking]) if asking else ()
+        # 3. Run each to its next request, or to its end.
         for (one, _), outcome in zip(asking, outcomes, strict=True):
             one.resume(outcome)
         yield from (one.result for one in running if one.request is None)
@@ -94,9 +97,10 @@ def run_concurrently(
         What rollouts return, in the order in which they end.
 
     Raises:
-        Exception: What `complete` raises, except for a `RequestRefusedError`, which its rollout gets.
+        Exception: What `complete` raises, except for a `RequestRefusedError`, which its rollout gets. Before that the
+            requests in flight come to their end, and rollouts get the completions: no reply is lost that was paid for.
     """
-    stop, waiting = Event(), iter(rollouts)
+    stop, waiting = Event(), _Waiting(rollouts)
     running: dict[Future[Completion], ActiveRollout] = {}
 
     def submit(one: ActiveRollout) -> None:
@@ -104,8 +108,8 @@ def run_concurrently(
             running[pool.submit(complete, one.request, stop)] = one
 
     def begun() -> Iterator[ActiveRollout]:
-        while len(running) < workers and (ready := [*_ready(waiting, 1)]):
-            one = begin(ready[0])
+        while len(running) < workers and (ready := waiting.next(bool(running))):
+            one = begin(ready)
             submit(one)
             yield one
 
@@ -114,23 +118,44 @@ def run_concurrently(
             yield from (one.result for one in begun() if one.request is None)
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    outcome = _outcome(future)  # its error ends the run, while the rollout is still among the running
                     one = running.pop(future)
-                    one.resume(_outcome(future))
+                    one.resume(outcome)
                     submit(one)
                     if one.request is None:
                         yield one.result
                     yield from (one.result for one in begun() if one.request is None)
         except BaseException:
             stop.set()
+            _hand_over(running)
             raise
 
 
-def _ready(waiting: Iterator[Rollout | None], room: int | None) -> Iterator[Rollout]:
-    """The next rollouts, as many as there is room for, up to the end or a None."""
-    for rollout in islice(waiting, room):
-        if rollout is None:
-            return
-        yield rollout
+def _hand_over(running: dict[Future[Completion], ActiveRollout]) -> None:
+    """Waits for the requests in flight and gives rollouts their completions; what they ask next is not asked."""
+    for future in wait(running).done:
+        if future.exception() is None:
+            # The error that ended the run is the one to be told.
+            with suppress(Exception):
+                running[future].resume(future.result())
+
+
+class _Waiting:
+    """Rollouts that have not begun.
+
+    Args:
+        rollouts: As a generator's `run` takes them.
+    """
+
+    def __init__(self, rollouts: Iterable[Rollout | None]) -> None:
+        self._rollouts = iter(rollouts)
+
+    def next(self, others: bool) -> Rollout | None:
+        """The next rollout; None at the end or, while there are `others` that run, where the iterable has None."""
+        for rollout in self._rollouts:
+            if rollout is not None or others:
+                return rollout
+        return None
 
 
 def _outcome(future: Future[Completion]) -> Outcome:

@@ -90,7 +90,7 @@ class VigcGenerator:
     @property
     def identity(self) -> ModelIdentity:
         """Which model this is, and what it can do."""
-        return ModelIdentity(self.facts.name, self.facts.revision, self.facts.dtype)
+        return ModelIdentity(self.facts.name, self.facts.revision, self.facts.dtype, several=True, system=False)
 
     def encode(self, image: Any) -> torch.Tensor:
         """The ViT's output for one PIL image, float (patches + 1, vision width)."""

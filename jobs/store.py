@@ -40,6 +40,7 @@ class LineStore(Generic[K, T]):
         from_json: Makes an object of a record; where it is none, it raises `ValueError`, `TypeError`, `KeyError` or
             `AttributeError`.
         what: What a line holds, for messages.
+        says: What a line says that holds an object, for messages: "reviews question 7".
         error: Which error is raised for a file that holds something else.
         start: What every line begins with: a cut-off last line that begins otherwise is not ours, and is an error.
 
@@ -57,6 +58,7 @@ class LineStore(Generic[K, T]):
         to_json: Callable[[T], Record],
         from_json: Callable[[Record], T],
         what: str = "record",
+        says: Callable[[T], str] | None = None,
         error: type[VigcError] = VigcError,
         start: bytes = b"{",
     ) -> None:
@@ -64,6 +66,7 @@ class LineStore(Generic[K, T]):
         self.known: dict[K, T] = {}
         self._key, self._to_json, self._from_json = key, to_json, from_json
         self._what, self._error, self._start = what, error, start
+        self._says = says or (lambda found: f"has the {what} {key(found)!r}")
         self._guard = threading.Lock()
         self._file: int | None = None
         self._broken: OSError | None = None
@@ -113,9 +116,7 @@ class LineStore(Generic[K, T]):
                 raise self._error(f"{place} is no {self._what}: mend the line, or name another file.") from None
             key = self._key(found)
             if key in self.known:
-                raise self._error(
-                    f"{str(path)!r}, line {number} has the {self._what} {key!r} a second time: remove one."
-                )
+                raise self._error(f"{str(path)!r}, line {number} {self._says(found)} a second time: remove one.")
             self.known[key] = found
             whole += len(line)
         # 3. What was cut short is removed.

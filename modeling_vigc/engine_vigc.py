@@ -89,8 +89,9 @@ class Engine:
 
     def slot_of(self, request: Request, rollout: Rollout[Any] | None) -> Slot:
         """A slot for a request, with its decoding settings."""
-        if request.target is not None:
-            raise ValueError("The engine generates; it does not score a target: use `model(...)` with labels for that.")
+        for name in ("target", "schema", "system"):
+            if getattr(request, name, None) is not None:
+                raise ValueError(f"The engine knows no Request.{name}: ask another generator, or leave it out.")
         decoding, n = self.decoding(request.sampling.settings), request.sampling.n
         if n > decoding.beams:
             raise ValueError(f"n={n} completions need as many beams, but num_beams is {decoding.beams}: raise it.")

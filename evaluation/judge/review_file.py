@@ -31,6 +31,7 @@ class ReviewFile(LineStore[tuple[str, str], Review]):
             to_json=Review.to_json,
             from_json=Review.from_json,
             what="review",
+            says=lambda review: f"reviews question {review.question_id}",
             error=JudgeError,
             start=_START,
         )

@@ -98,7 +98,8 @@ class Request:
         """Whether the other request has the same completion."""
         images = len(self.images) == len(other.images)
         images = images and all(one is two for one, two in zip(self.images, other.images, strict=True))
-        mine, theirs = ((one.prompt, one.prefix, one.target, one.stop, one.sampling) for one in (self, other))
+        names = ("prompt", "prefix", "target", "stop", "sampling", "schema", "system", "to")
+        mine, theirs = ([getattr(one, name) for name in names] for one in (self, other))
         return images and mine == theirs
 
 

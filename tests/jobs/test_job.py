@@ -852,7 +852,8 @@ def test_an_answer_without_end_is_set_aside_with_what_it_says(place):
     assert summary.rows == 0 and len(records) == summary.images * 2
     for record in records:
         assert record["reason"] == "the answer repeats itself without end"
-        assert record["text"].startswith("Question: What is ") and record["answer"] == ("It is " + "the cat " * 30).strip()
+        assert record["text"].startswith("Question: What is ")
+        assert record["answer"] == ("It is " + "the cat " * 30).strip()
     assert "the cat the cat the cat" in (place / "out" / ledger.REPORT).read_text()
 
 
