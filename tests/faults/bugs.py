@@ -115,8 +115,9 @@ def says_finished_first():
     def first(out, plan, write):
         if not resume.missing_shards(out, plan) and not ledger.is_finished(out, plan.fingerprint):
             totals = Totals.of(ledger.shard_records(out), plan.configuration.types)
-            names = ("inputs", "images", "duplicates", "skipped_inputs", "rows", "set_aside")
-            ledger.write_finished(out, plan, {name: getattr(totals, name) for name in names})
+            names = ("inputs", "images", "duplicates", "skipped")
+            counts = {name: count for name, count in totals.counts_by_name().items() if name in names}
+            ledger.write_finished(out, plan, {**counts, "rows": totals.rows, "set_aside": totals.set_aside})
             write()
             folder.sweep(out)
             return True
