@@ -6,8 +6,11 @@ of YAML make a list of billions, and a name of 50 MB becomes a message of 50 MB.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -45,7 +48,8 @@ def parse_json(text: str | bytes) -> Any:
     """
     decoded = text.decode(json.detect_encoding(text), "surrogatepass") if isinstance(text, bytes) else text
     try:
-        value = json.loads(decoded)
+        with _no_garbage_collection():
+            value = json.loads(decoded)
     except RecursionError:
         raise NestingError(MAX_DEPTH) from None
     _check_depth(value, decoded, 0, len(decoded))
@@ -60,11 +64,25 @@ def decode_json(text: str, at: int) -> tuple[Any, int]:
         ValueError: As of [`parse_json`].
     """
     try:
-        value, end = _DECODER.raw_decode(text, at)
+        with _no_garbage_collection():
+            value, end = _DECODER.raw_decode(text, at)
     except RecursionError:
         raise NestingError(MAX_DEPTH) from None
     _check_depth(value, text, at, end)
     return value, end
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Keeps finalizers from being run at the bottom of a deep recursion, where each would fail for lack of stack."""
+    # A second thread that finds it off leaves it so: only who turned it off turns it on.
+    if enabled := gc.isenabled():
+        gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _check_depth(value: Any, text: str, start: int, end: int) -> None:

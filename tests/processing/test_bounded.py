@@ -1,9 +1,11 @@
 """What a hostile file costs: bounded, and one line to read, whether it is JSON, YAML, parquet, a reply or a link."""
 
 import ast
+import gc
 import gzip
 import json
 import os
+import sys
 import time
 
 import pyarrow as pa
@@ -61,6 +63,33 @@ def test_levels_are_counted():
     for text in (DEEP, "[" * 20_000, "- " * 101 + "1", "{a: " * 5000, "? " * 2000):
         with pytest.raises(ValueError, match="nested more than 100 levels deep"):
             parse_yaml(text)
+
+
+def test_no_finalizer_runs_at_the_bottom_of_a_deep_text(monkeypatch):
+    """Where the garbage collector ran it there, it failed, and its words appeared in the middle of a run."""
+
+    class Closing:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            (lambda: (lambda: None)())()
+
+    failed = []
+    monkeypatch.setattr(sys, "unraisablehook", failed.append)
+    thresholds = gc.get_threshold()
+    gc.freeze()  # what is there already is not looked through again and again
+    try:
+        for count in range(900, 1020):
+            gc.collect()
+            gc.set_threshold(count, 1, 1)  # a collection begins about so many lists deep
+            Closing()
+            with pytest.raises(ValueError, match="levels deep"):
+                parse_json(DEEP)
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+    assert not failed and gc.isenabled()
 
 
 def test_yaml_is_plain_and_small():
