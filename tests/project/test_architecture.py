@@ -435,11 +435,11 @@ def test_every_command_is_named_in_the_readme():
     assert not missing, missing
 
 
-def readme_tree() -> list[str]:
-    """The paths of README's file tree: the fenced block drawn with branches that holds pyproject.toml."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = [block for block in re.findall(r"```\w*\n(.*?)```", readme, flags=re.DOTALL) if "── pyproject" in block]
-    assert len(blocks) == 1, "README.md needs one file tree, in a fenced block, with the branches ├── and └──"
+def drawn_tree() -> list[str]:
+    """The paths of CONTRIBUTING's file tree: the fenced block drawn with branches that holds pyproject.toml."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    blocks = [block for block in re.findall(r"```\w*\n(.*?)```", page, flags=re.DOTALL) if "── pyproject" in block]
+    assert len(blocks) == 1, "CONTRIBUTING.md needs one file tree, in a fenced block, with the branches ├── and └──"
     paths, parents = [], []
     for line in blocks[0].splitlines():
         if branch := re.match(r"(?P<indent>[│ \u00a0]*)(?:├|└)──\s+(?P<name>\S+)", line):
@@ -449,13 +449,20 @@ def readme_tree() -> list[str]:
     return paths
 
 
-def test_the_readme_tree_is_the_tree():
-    listed, tracked = readme_tree(), tracked_files()
+def test_the_drawn_tree_is_the_tree():
+    listed, tracked = drawn_tree(), tracked_files()
     absent = [path for path in listed if not (ROOT / path).exists()]
-    assert not absent, f"README.md names what does not exist: {absent}"
+    assert not absent, f"CONTRIBUTING.md names what does not exist: {absent}"
     top = {path.split("/")[0] for path in tracked}
     unlisted = top - {path.split("/")[0] for path in listed}
-    assert not unlisted, f"README.md's tree lacks {sorted(unlisted)}"
+    assert not unlisted, f"CONTRIBUTING.md's tree lacks {sorted(unlisted)}"
+
+
+def test_the_drawn_levels_are_the_levels():
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawn = {int(number): names for number, names in re.findall(r"(?m)^(\d)  (\S.*)$", page)}
+    for number, names in enumerate(LEVELS, start=1):
+        assert {name for name in PACKAGES if re.search(rf"\b{name}\b", drawn[number][:40])} == set(names), drawn[number]
 
 
 def test_the_demo_configuration_is_the_fixture_s():

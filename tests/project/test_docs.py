@@ -1,4 +1,4 @@
-"""Every fenced block of README, of the other pages and of the cards, run as it is written where a newcomer would be.
+"""Every fenced block of README, the docs and the cards, run as it is written where a newcomer would be; and their links.
 
 A block is run unless `NOT_HERE` says why it cannot be; then at least its commands are read by their own parsers. What
 the text leaves to the reader (an address, a commit, pictures) is in `STANDS_FOR` and `GIVEN`, and nowhere else.
@@ -20,6 +20,7 @@ from doc_blocks import Block, blocks_of, commands_of
 from forks import WITHOUT_VIGC, Starter, write_program
 from hub_server import WRITE, Hub
 from judge_server import JudgeServer, by_length
+from markdown_it import MarkdownIt
 from test_architecture import PYPROJECT
 from torch.distributed.run import get_args_parser
 from typer.main import get_command
@@ -52,7 +53,6 @@ _PICTURES = (
     "images = [Image.open(path) for path in sorted(Path('photos').iterdir())]\n"
     "questions = ['What can you see?'] * len(images)\n"
 )
-_STOCK = "llava-hf/llava-1.5-7b-hf"
 GIVEN = {
     "from transformers import AutoModel, AutoProcessor": _PICTURES,
     'pinned = {"revision": "<40 hexadecimal digits>", "trust_remote_code": True}':
@@ -63,8 +63,6 @@ GIVEN = {
         "from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor\n"
         "model = InstructBlipForConditionalGeneration.from_pretrained('Salesforce/instructblip-vicuna-7b')\n"
         "processor = InstructBlipProcessor.from_pretrained('Salesforce/instructblip-vicuna-7b')",
-    "vigc evaluate pope --data coco/ --model vigc-7b --output pope.json":
-        f"vigc evaluate pope --data coco/ --model {_STOCK} --output pope-other.json",
     "from vigc.evaluation import EndpointJudge, judge_answers, order_agreement, read_rules, relative_scores":
         "import json\nfrom pathlib import Path\n"
         "questions, references, contexts, answers = (\n"
@@ -159,13 +157,15 @@ NOT_HERE = [
 METRICS = sorted(path.parent for path in (ROOT / "evaluation" / "metrics").glob("*/README.md"))
 PAGES = [str(path.relative_to(ROOT)) for path in doc_blocks.pages() if "```" in path.read_text(encoding="utf-8")]
 # What is no code, by language.
-NO_CODE = {"bibtex": "a citation", "": "a tree of files"}
+NO_CODE = {"bibtex": "a citation", "": "a tree of files", "text": "what a command prints, or a drawing"}
 # Cards whose blocks another test runs, as they are rendered and from a process without vigc.
 RUN_BY = {
     "hub_cards/custom_generate_card.md": "support/custom_generate_runs.py",
     **{f"evaluation/metrics/{path.name}/README.md": "evaluation/test_metrics.py" for path in METRICS},
 }
-# Cards that README's commands and a training run leave in the newcomer's folder, their templates, and whether vigc is
+# The pages that make the dataset, the model and the export whose cards are run below; read in this order.
+FIRST = ["README.md", "docs/data-formats.md"]
+# Cards that their commands and a training run leave in the newcomer's folder, their templates, and whether vigc is
 # needed.
 RENDERED = [
     ("vigc-7b/README.md", "hub_cards/model_card.md", False),
@@ -301,18 +301,59 @@ def newcomers(folder, starter, hub, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def readme(newcomers):
-    """README's blocks are run; what they made lies in the newcomer's folder."""
+    """The blocks of the first pages are run; what they made lies in the newcomer's folder."""
     newcomer = newcomers()
-    newcomer.types(blocks_of(ROOT / "README.md"))
+    for page in FIRST:
+        newcomer.types(blocks_of(ROOT / page))
     return newcomer
 
 
-def test_readme(readme):
+def test_first_pages(readme):
     assert (readme.place / "vigc-photos" / "report" / "index.html").is_file()
     assert ("datasets", "ada/vigc-photos") in readme.hub.repos and ("models", "ada/vigc-7b") in readme.hub.repos
 
 
-@pytest.mark.parametrize("page", [page for page in TYPED if page != "README.md"])
+def test_the_demo_prints_what_readme_shows(newcomers):
+    """Of its first picture, which is the same however many there are; "..." stands for what is left out."""
+    (shown,) = [block for block in blocks_of(ROOT / "README.md") if block.language == "text"]
+    done = newcomers().run("vigc demo --pictures 1 --output demo")
+    assert done.returncode in (0, 3), done.stderr
+    printed = done.stdout + done.stderr
+    wanted = [line.strip().removesuffix(" ...") for line in shown.code.splitlines()]
+    fixed = [line for line in wanted if line and not re.search(r"\d+ rows|build/demo", line)]
+    assert len(fixed) == 9 and [line for line in fixed if line not in printed] == [], printed
+
+
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+PROSE = ["README.md", "CONTRIBUTING.md", "SECURITY.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
+
+
+def anchors_of(path: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    tokens = MarkdownIt().parse(path.read_text(encoding="utf-8"))
+    titles = [tokens[place + 1].content for place, token in enumerate(tokens) if token.type == "heading_open"]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PROSE)
+def test_links_lead_to_a_file_and_a_heading(page):
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in filter(None, (one or other for one, other in LINK.findall(text))):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (ROOT / page).parent / name if name else ROOT / page
+        assert path.exists(), f"{page}: {target}"
+        assert not anchor or anchor in anchors_of(path), f"{page}: {target}"
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = [*(path.name for path in ROOT.glob("docs/*.md")), *(path.name for path in (ROOT / "examples").iterdir())]
+    assert [name for name in pages if name != "README.md" and f"{name})" not in index] == []
+
+
+@pytest.mark.parametrize("page", [page for page in TYPED if page not in FIRST])
 def test_other_pages(page, newcomers):
     newcomers().types(blocks_of(ROOT / page))
 

@@ -114,14 +114,14 @@ def test_the_card_s_code_runs_as_it_is_written(capsys):
     assert capsys.readouterr().out.count("picture") > 1
 
 
-def test_readme_s_python_runs_as_it_is_written():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme.split("\n## In Python\n")[1].split("\nCode that comes with weights")[0]
+def test_the_python_of_the_docs_runs_as_it_is_written():
+    page = (ROOT / "docs" / "corrections.md").read_text(encoding="utf-8")
+    section = page.split("\n## In Python\n")[1].split("\n## ")[0]
     names: dict = {}
     blocks = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     assert len(blocks) == 2
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
+        exec(compile(block, "corrections.md", "exec"), names)
     assert "orange" in names["out"].answers[0]  # the clock's colour in that scene
     assert names["row"].answer and names["ids"].shape[0] == 1
 
