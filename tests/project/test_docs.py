@@ -1,4 +1,4 @@
-"""Every fenced block of README, the docs and the cards, run as it is written where a newcomer would be; and their links.
+"""Every fenced block of README, the docs and the cards, run as it is written where a newcomer would be; and links.
 
 A block is run unless `NOT_HERE` says why it cannot be; then at least its commands are read by their own parsers. What
 the text leaves to the reader (an address, a commit, pictures) is in `STANDS_FOR` and `GIVEN`, and nowhere else.
