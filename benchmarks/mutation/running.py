@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> None:
         killer = Killer(warm, found, args.budget)
         for number, mutant in enumerate(waiting, 1):
             if time.monotonic() - begun > 60 * args.minutes:
-                print(f"{len(waiting) - number + 1} mutants are left: the same command resumes")
+                print(f"left for the next call: {len(waiting) - number + 1}")
                 return
             result = killer.run(mutant)
             with RESULTS.open("a", encoding="utf-8") as file:
