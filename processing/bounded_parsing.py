@@ -74,8 +74,8 @@ def decode_json(text: str, at: int) -> tuple[Any, int]:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Keeps finalizers from being run at the bottom of a deep recursion, where each would fail for lack of stack."""
-    # A second thread that finds it off leaves it so: only who turned it off turns it on.
+    """Turns garbage collection off: finalizers run in a deep recursion would exceed the recursion limit themselves."""
+    # Only the thread that turned it off turns it on again.
     if enabled := gc.isenabled():
         gc.disable()
     try:
@@ -166,6 +166,7 @@ class _BoundedLoader(yaml.SafeLoader):
         self._sizes: dict[int, int] = {}  # values in each node, by its identity
 
     def compose_node(self, parent: Any, index: Any) -> Any:
+        """Composes a node as PyYAML does, and counts its levels and values."""
         self._level += 1
         if self._level > MAX_DEPTH:
             raise NestingError(MAX_DEPTH)

@@ -22,6 +22,14 @@ from pathlib import Path
 from mutants import ROOT, install_tools
 
 
+def part(text: str) -> tuple[int, int]:
+    """`K/N` as two numbers, 1 <= K <= N."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a part: give K/N, such as 1/2")
+    return int(number), int(count)
+
+
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -34,8 +42,14 @@ def parse() -> argparse.Namespace:
     run.add_argument("--slowest", type=float, default=10, help="seconds that a test may take to be used (10)")
     run.add_argument("--budget", type=float, default=120, help="seconds that the tests of a mutant may take (120)")
     run.add_argument("--minutes", type=float, default=float("inf"), help="start no mutant after that long")
-    run.add_argument("--part", default="1/1", help="of the mutants, such as 1/2: for processes side by side")
-    run.add_argument("--again", nargs="*", default=[], metavar="STATUS", help="outcomes to try anew, such as survived")
+    run.add_argument(
+        "--part",
+        type=part,
+        default=(1, 1),
+        metavar="K/N",
+        help="share of the mutants, for parallel processes",
+    )
+    run.add_argument("--again", nargs="*", default=[], metavar="STATUS", help="outcomes to run again, such as survived")
     report = commands.add_parser("report", help="print results as Markdown")
     report.add_argument("--reasons", type=Path, help='JSON: {"<mutant>": {"equivalent": true, "reason": "..."}}')
     return parser.parse_args()
@@ -50,7 +64,7 @@ def main() -> None:
 
         measure_all(args.tests)
     elif args.command == "run":
-        from running import run
+        from runner import run
 
         run(args)
     else:

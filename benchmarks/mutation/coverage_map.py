@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mutants import ROOT, WORK, Mutant, digest, executed_lines, targets
+from mutants import ROOT, WORK, Mutant, digest, executed_lines, targets, write_json
 from warm import WarmTests
 
 PARTS = WORK / "map"
@@ -85,7 +85,7 @@ def measure_all(places: list[Path]) -> None:
         for name in wanted:
             begun = time.perf_counter()
             part = measure(warm, name)
-            part_of(name).write_text(json.dumps(part), encoding="utf-8")
+            write_json(part_of(name), part)
             good = sum(test["outcome"] == "passed" for test in part["tests"].values())
             seconds, failed = time.perf_counter() - begun, part["failure"] or {}
             print(f"{name:<50}{seconds:>6.0f} s  {good:>4} of {len(part['tests'])} tests pass", flush=True)

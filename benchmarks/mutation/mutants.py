@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import itertools
+import json
+import os
 import random
 import subprocess
 import sys
@@ -52,6 +54,13 @@ def digest(*paths: str) -> str:
     for path in paths:
         whole.update(f"{path}\0".encode() + hashlib.sha256((ROOT / path).read_bytes()).digest())
     return whole.hexdigest()[:16]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file that is complete whenever it is there."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(value), encoding="utf-8")
+    os.replace(unfinished, path)
 
 
 @dataclass(frozen=True)

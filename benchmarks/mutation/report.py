@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from running import KILLED, NO_COVERAGE, STATUSES, SURVIVED, TIMEOUT, Result, read_results, read_sample
+from runner import KILLED, NO_COVERAGE, STATUSES, SURVIVED, TIMEOUT, Result, read_results, read_sample
 
 
 def interval(hits: int, count: int) -> tuple[float, float]:
@@ -28,9 +28,26 @@ def row(name: str, counts: Counter[str]) -> str:
     return f"| {name} | {count} | {' | '.join(str(counts[status]) for status in STATUSES)} | {share} |"
 
 
+def read_reasons(path: Path) -> dict[str, dict]:
+    """Why mutants survived.
+
+    Raises:
+        SystemExit: The file cannot be read, or has another form.
+    """
+    try:
+        reasons = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{path} cannot be read: {error}") from error
+    if not isinstance(reasons, dict) or not all(
+        isinstance(one, dict) and isinstance(one.get("reason"), str) for one in reasons.values()
+    ):
+        raise SystemExit(f'{path} has another form: give {{"<mutant>": {{"equivalent": true, "reason": "..."}}}}')
+    return reasons
+
+
 def print_report(reasons_file: Path | None) -> None:
     """Prints the table, and each survivor with its diff and, where one is given, the reason."""
-    reasons = json.loads(reasons_file.read_text(encoding="utf-8")) if reasons_file else {}
+    reasons = read_reasons(reasons_file) if reasons_file else {}
     mutants, results = {mutant.id: mutant for mutant in read_sample()}, read_results()
     done = {name: results[name] for name in mutants if name in results}
     unknown = sorted(set(reasons) - set(done))

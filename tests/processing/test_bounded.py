@@ -66,7 +66,7 @@ def test_levels_are_counted():
 
 
 def test_no_finalizer_runs_at_the_bottom_of_a_deep_text(monkeypatch):
-    """Where the garbage collector ran it there, it failed, and its words appeared in the middle of a run."""
+    """A finalizer that the garbage collector ran there would exceed the recursion limit."""
 
     class Closing:
         def __init__(self):
@@ -78,11 +78,11 @@ def test_no_finalizer_runs_at_the_bottom_of_a_deep_text(monkeypatch):
     failed = []
     monkeypatch.setattr(sys, "unraisablehook", failed.append)
     thresholds = gc.get_threshold()
-    gc.freeze()  # what is there already is not looked through again and again
+    gc.freeze()  # the collector skips objects that exist already
     try:
         for count in range(900, 1020):
             gc.collect()
-            gc.set_threshold(count, 1, 1)  # a collection begins about so many lists deep
+            gc.set_threshold(count, 1, 1)  # a collection begins about `count` lists deep
             Closing()
             with pytest.raises(ValueError, match="levels deep"):
                 parse_json(DEEP)

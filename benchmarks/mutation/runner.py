@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict, dataclass
 
 from coverage_map import CoverageMap
-from mutants import ROOT, WORK, Mutant, digest, sample, targets
+from mutants import ROOT, WORK, Mutant, digest, sample, targets, write_json
 from warm import Run, WarmTests
 
 SAMPLE, RESULTS = WORK / "sample.json", WORK / "results.jsonl"
@@ -57,17 +57,29 @@ def draw_sample(found: CoverageMap, count: int, seed: int) -> list[Mutant]:
     if not SAMPLE.exists():
         mutants = [asdict(mutant) for mutant in sample(found.covered, count, seed)]
         kept = {"sources": digest(*targets()), "seed": seed, "covered": found.covered, "mutants": mutants}
-        SAMPLE.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+        write_json(SAMPLE, kept)
     return read_sample()
 
 
 def read_results() -> dict[str, Result]:
-    """The last result of each mutant."""
-    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []
-    return {result.id: result for result in (Result(**json.loads(line)) for line in lines)}
+    """The last result of each mutant, less what a killed run left half-written."""
+    found = {}
+    for line in RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []:
+        try:
+            result = Result(**json.loads(line))
+        except json.JSONDecodeError:
+            continue  # empty, or cut off: that mutant runs again
+        found[result.id] = result
+    return found
 
 
-class Killer:
+def append_result(result: Result) -> None:
+    """Adds a result on a line of its own, even behind one that is cut off."""
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write(f"\n{json.dumps(asdict(result))}")
+
+
+class MutantRunner:
     """Runs mutants in a warm copy of the tree, and trusts no test that fails without the mutant too."""
 
     def __init__(self, warm: WarmTests, found: CoverageMap, budget: float):
@@ -119,7 +131,7 @@ def run(args: argparse.Namespace) -> None:
     """Runs the mutants of this part that have no result, and prints each."""
     found = CoverageMap.load(args.slowest)
     mutants, done = draw_sample(found, args.mutants, args.seed), read_results()
-    part, parts = map(int, args.part.split("/"))
+    part, parts = args.part
     waiting = [
         mutant for mutant in mutants[part - 1 :: parts] if mutant.id not in done or done[mutant.id].status in args.again
     ]
@@ -128,12 +140,11 @@ def run(args: argparse.Namespace) -> None:
         return
     begun = time.monotonic()
     with WarmTests(f"part-{part}") as warm:
-        killer = Killer(warm, found, args.budget)
+        runner = MutantRunner(warm, found, args.budget)
         for number, mutant in enumerate(waiting, 1):
             if time.monotonic() - begun > 60 * args.minutes:
                 print(f"left for the next call: {len(waiting) - number + 1}")
                 return
-            result = killer.run(mutant)
-            with RESULTS.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(result)) + "\n")
+            result = runner.run(mutant)
+            append_result(result)
             print(f"{number:>4} {result.seconds:>6} s {result.status:<12}{result.id}  {result.test}", flush=True)
