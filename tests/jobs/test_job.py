@@ -165,15 +165,15 @@ def test_killed_at_random(place, job, times):
 # Where each mistake shows, so that the sample needs few points; the full sweep below is not told.
 PLACES = {
     "counts_rows_of_the_process": {"start": 40},
-    "trusts_torn_records": {"start": 30},
+    "trusts_torn_records": {"start": 41},
     "leaves_unfinished_files": {"start": 5},
     "takes_the_first_plan": {"start": 8},
-    "writes_in_place": {"start": 20},
-    "marks_too_early": {"start": 20},
-    "swallows_errors_of_writing": {"harms": [28], "start": 60},
+    "writes_in_place": {"start": 31},
+    "marks_too_early": {"start": 24},
+    "swallows_errors_of_writing": {"harms": [28], "start": 68},
     "leaves_shards_out_after_an_error": {"harms": [5], "start": 30},
-    "appends_to_the_quarantine": {"start": 30},
-    "says_finished_first": {"start": 85},
+    "appends_to_the_quarantine": {"start": 38},
+    "says_finished_first": {"start": 97},
     "trusts_torn_hashes": {"job": "choosy"},
 }
 
