@@ -29,6 +29,9 @@ os.environ.update(
 
 import pytest  # noqa: E402
 from filelock import FileLock  # noqa: E402
+from templates import keep_compiled  # noqa: E402
+
+keep_compiled()
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "tests" / "fixtures"

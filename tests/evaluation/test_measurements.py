@@ -1,5 +1,6 @@
 """The benchmarks run on the smallest model, and what they compare is the same work."""
 
+import gc
 import json
 import sys
 from argparse import Namespace
@@ -13,6 +14,14 @@ import bench_divergence
 import bench_iqf
 import bench_job
 import bench_train
+
+
+@pytest.fixture(autouse=True)
+def frozen():
+    """Benchmarks collect garbage before each run: what is there already is not looked through again and again."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def measured(monkeypatch, tmp_path, benchmark, *options):

@@ -340,6 +340,7 @@ def main():
     make_inputs(folder, order.pop("count", 9))
     if order["job"] == "choosy":
         make_choice(folder)
+    run(folder, folder / "first" / "data", order["job"])  # what a first run imports and compiles, once for all children
     print(json.dumps(action(folder, **order)))
 
 

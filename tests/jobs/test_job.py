@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -166,15 +165,15 @@ def test_killed_at_random(place, job, times):
 # Where each mistake shows, so that the sample needs few points; the full sweep below is not told.
 PLACES = {
     "counts_rows_of_the_process": {"start": 40},
-    "trusts_torn_records": {"start": 30},
+    "trusts_torn_records": {"start": 41},
     "leaves_unfinished_files": {"start": 5},
     "takes_the_first_plan": {"start": 8},
-    "writes_in_place": {"start": 20},
-    "marks_too_early": {"start": 20},
-    "swallows_errors_of_writing": {"harms": [28], "start": 60},
+    "writes_in_place": {"start": 31},
+    "marks_too_early": {"start": 24},
+    "swallows_errors_of_writing": {"harms": [28], "start": 68},
     "leaves_shards_out_after_an_error": {"harms": [5], "start": 30},
-    "appends_to_the_quarantine": {"start": 30},
-    "says_finished_first": {"start": 85},
+    "appends_to_the_quarantine": {"start": 38},
+    "says_finished_first": {"start": 97},
     "trusts_torn_hashes": {"job": "choosy"},
 }
 
@@ -218,11 +217,10 @@ def test_who_comes_later_is_told_what_to_do(place, start):
 
 def test_two_writers_from_the_command_line(place, vigc_folder, parity_dir):
     out = place / "out"
-    command = [sys.executable, "-m", "vigc", "generate", parity_dir / "images", "-o", out, "-m", vigc_folder]
     out.mkdir()
     with locks.hold(out, "rank-0-of-1") as free:
         assert free
-        result = subprocess.run([*map(str, command)], capture_output=True, text=True)
+        result = forks.run("-m", "vigc", "generate", parity_dir / "images", "-o", out, "-m", vigc_folder)
     assert result.returncode == 5 and "another process" in result.stderr
 
 
@@ -560,8 +558,8 @@ def test_a_shard_done_again_after_the_end_is_on_the_card(place):
     generate_dataset(output=place / "whole" / "data", **job)
     assert content(out) == content(place / "whole" / "data")
     code = "import sys; from datasets import load_dataset; print(len(load_dataset(sys.argv[1], split='train')))"
-    told = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=True)
-    assert told.stdout.split() == ["8"]
+    told = forks.run("-c", code, out)
+    assert told.stdout.split() == ["8"], told.stderr
 
 
 @pytest.mark.parametrize("before", ["write_shard", "write_finished"])
@@ -935,16 +933,16 @@ job = GenerateJob(images=place / "pictures", types=["detail"], model=model,
                   processor=faults.ScriptedProcessor(), shard_size=4, batch_size=2)
 sys.exit(exit_code_of(lambda: job, place / "out"))
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    process = forks.popen("-c", code, stderr=subprocess.PIPE)
     try:
         until(lambda: waits(place / "go"), process)
         assert has_shards(place / "out")
         process.terminate()
-        _, told = process.communicate(timeout=600)
+        _, told = process.communicate()
     finally:
         process.kill()
     assert process.returncode == 130 and "Run the same command again to finish the work" in told
     assert not (place / "out" / ledger.FINISHED).exists()
     (place / "go").touch()
-    again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    again = forks.run("-c", code)
     assert again.returncode == 3 and "Went on with a job" in again.stdout, again.stderr

@@ -194,12 +194,13 @@ def test_sizes_are_those_of_the_plan(recipe):
     assert processor.encode_prompts(["Where is the boat?"])["input_ids"].eq(model.config.image_token_index).sum() == 2
 
 
-def test_the_embedded_model_reaches_its_targets_and_needs_the_picture(recipe):
+@pytest.mark.parametrize("scenes", [40, pytest.param(100, marks=pytest.mark.slow)])
+def test_the_embedded_model_reaches_its_targets_and_needs_the_picture(recipe, scenes):
     from vigc.modeling_vigc import VigcForConditionalGeneration
     from vigc.processing import VigcProcessor
     from vigc.scenes import VIGC_TINY, sample_scenes
 
-    measure, scenes = recipe["measure"], 100
+    measure = recipe["measure"]
     model = VigcForConditionalGeneration.from_pretrained(VIGC_TINY, dtype=torch.float32).eval()
     subject = measure.Subject(model, VigcProcessor.from_pretrained(VIGC_TINY))
     found = measure.figures(subject, sample_scenes(measure.HELD_OUT_SEED, scenes))

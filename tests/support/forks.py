@@ -363,6 +363,7 @@ def main() -> None:
     listening = listen(address)
     for name in imports:
         importlib.import_module(name)
+    importlib.import_module("templates").keep_compiled()
     gc.collect()
     gc.freeze()
     serve(listening)
