@@ -1,4 +1,4 @@
-"""Given questions to answers: VIC over entries of a dataset, as `vigc correct` does it."""
+"""Given questions to answers: a corrector over entries of a dataset, as `vigc correct` does it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class CorrectionWorker(Worker):
 
     def _answer(self, item: Item, pair: DraftPair, image: torch.Tensor) -> Rollout[list[Sample]]:
         def sample(seed: int, settings: dict[str, Any]) -> Rollout[Sample]:
-            return self.sample(image, self.task, seed, settings, pair["question"], pair["answer"])
+            given = self.rollout_settings(settings)
+            return self.corrector.rollout(image, pair["question"], pair["answer"], given, self.task, seed)
 
         return [(yield from self.attempts(self._id(item, pair), sample))]
 
