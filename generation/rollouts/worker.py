@@ -16,7 +16,7 @@ from vigc.generation.correctors import CORRECTORS, corrector_of
 from vigc.generation.sources.base import Source
 from vigc.generation.sources.prefetch import Item, Loader
 from vigc.inference.vigc import VigcGenerator
-from vigc.jobs import Plan, ShardOutput
+from vigc.jobs import Plan, Reason, ShardOutput
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, split_settings
 from vigc.modeling_vigc.requests_vigc import Rollout, Sample, deferred
 from vigc.modeling_vigc.rollout_vigc import RolloutSettings
@@ -269,7 +269,7 @@ class Worker(ABC):
         }
 
     def reject(
-        self, id_: str, kind: str, item: Item, instruction: str, written: Sample, reason: str, **columns: Any
+        self, id_: str, kind: str, item: Item, instruction: str, written: Sample, fault: Reason, **columns: Any
     ) -> dict[str, Any]:
         """The record of a text that is no pair; arguments as of `row`."""
         return {
@@ -284,8 +284,8 @@ class Worker(ABC):
             # What is wrong may be with VIC's text, and not with VIG's.
             **({} if written.answer in (None, written.text) else {"answer": written.answer}),
             **columns,
-            "reason": reason,
-            "attempts": 1 if reason == NOT_FINITE else self.retries + 1,
+            "reason": fault.detail,
+            "attempts": 1 if fault == NOT_FINITE else self.retries + 1,
         }
 
 
