@@ -61,7 +61,6 @@ class CorrectJob(JobSettings):
     """
 
     kind = "correct"
-    corrects = True
     worker_class = CorrectionWorker
 
     dataset: str | os.PathLike[str]

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from vigc.errors import GenerationError, first_line
+from vigc.generation.correctors import corrector_of
 from vigc.generation.report.page import write_report
 from vigc.hub_cards import DatasetFacts, compares_drafts, write_dataset_card
 from vigc.jobs import Outcome, Plan, Totals, ledger
@@ -208,7 +209,9 @@ def command(plan: Plan) -> str:
         parts += ["--types", ",".join(configuration.types)]
     parts += ["--seed", str(configuration["seed"])]
     parts += ["--dtype", configuration.dtype, "--license", plan.license]
-    if not configuration["correct"]:
+    if "corrector" in configuration or (correcting and not configuration["correct"]):
+        parts += ["--corrector", corrector_of(configuration)]
+    elif not configuration["correct"]:
         parts.append("--no-correct")
     for name, default in (("questions", 1), ("retries", 2)):
         if configuration.get(name, default) != default:

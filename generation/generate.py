@@ -10,6 +10,7 @@ from typing import Any
 
 from vigc.errors import GenerationError
 from vigc.formats.coco import INSTANCES
+from vigc.generation.correctors import default_corrector
 from vigc.generation.filters import FILTERS, Selection
 from vigc.generation.rollouts.generate import PairWorker
 from vigc.generation.rollouts.short_answers import read_first_words, takes_short_answers
@@ -60,7 +61,7 @@ class GenerateJob(JobSettings):
         format: "folder", "coco" or "objects365" (annotations), "llava" (a conversation file), or "dataset" (parquet
             files, a dataset's folder or its Hub name).
         types: The types of instruction to write about every image.
-        correct: Whether VIC corrects the drafts; without it the answer is the draft.
+        correct: Whether drafts are corrected; without it the answer is the draft, as with `corrector="none"`.
         questions: How many questions of each type to ask about an image, all different.
         answers: For types with short answers: how many, with weights; 0 writes one as for the other types.
         answer_threshold: The least weight of an answer, of 100.
@@ -87,21 +88,23 @@ class GenerateJob(JobSettings):
 
     def __post_init__(self) -> None:
         _check_types(self.types)
+        if not self.correct and self.corrector not in (None, "none"):
+            raise GenerationError(f"correct=False contradicts the corrector {self.corrector!r}: give one of them.")
         super().__post_init__()
         at_least(1, questions=self.questions)
         at_least(0, answers=self.answers)
         if self.answers and not any(takes_short_answers(kind) for kind in self.types):
             given = ", ".join(self.types)
             raise GenerationError(f"None of {given} has short answers: several are for okvqa, aokvqa, vqav2.")
-        if self.answers and not self.correct:
+        if self.answers and not self.corrects:
             raise GenerationError("Several answers are VIC's: drop --answers, or let answers be corrected.")
         if not self.answers and (self.answer_threshold or self.first_words):
             raise GenerationError("A threshold and first words are for several answers: give --answers too.")
 
     @property
-    def corrects(self) -> bool:
-        """Whether VIC corrects the drafts."""
-        return self.correct
+    def chosen_corrector(self) -> str:
+        """The name of the corrector; "none" with `correct=False`."""
+        return default_corrector(correct=self.correct) if self.corrector is None else self.corrector
 
     @property
     def in_tables(self) -> bool:

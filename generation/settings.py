@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from vigc.errors import GenerationError
+from vigc.generation.correctors import CORRECTORS, default_corrector
 from vigc.generation.filters.selection import Selection
 from vigc.generation.rollouts.worker import Worker
 from vigc.generation.sources.base import Collection, Source
@@ -46,6 +47,7 @@ class JobSettings(ABC):
         revision: Commit, tag or branch of the model on the Hub.
         trust_remote_code: Whether code that comes with the weights runs in place of vigc's own.
         settings: Decoding and `iqf_*` settings, as `model.generate` takes them, that are not the model's own.
+        corrector: How answers are corrected, a name of `CORRECTORS`; by default "iqf", the paper's.
         image_root: With a file that names images: the folder that the names are relative to; by default the file's.
         allow_urls: Hosts that images are fetched from where the input has addresses (http, https) in place of files:
             names, "*.example.org" for all below one, "*" for any public one. Without it addresses are skipped.
@@ -86,6 +88,7 @@ class JobSettings(ABC):
     revision: str | None = None
     trust_remote_code: bool = False
     settings: dict[str, Any] | None = None
+    corrector: str | None = None
     image_root: str | os.PathLike[str] | None = None
     allow_urls: Sequence[str] = ()
     subset: str | None = None
@@ -129,7 +132,22 @@ class JobSettings(ABC):
             raise GenerationError(
                 "--verify keeps what the folder holds, and --overwrite replaces it: give one of them."
             )
+        if self.chosen_corrector not in CORRECTORS:
+            raise GenerationError(
+                f"Corrector {self.chosen_corrector!r} is not known: use one of {', '.join(CORRECTORS)}."
+            )
         check_settings(self.given, self.corrects)
+        CORRECTORS[self.chosen_corrector].check(self.chosen_corrector, self.given)
+
+    @property
+    def chosen_corrector(self) -> str:
+        """The name of the corrector."""
+        return default_corrector() if self.corrector is None else self.corrector
+
+    @property
+    def corrects(self) -> bool:
+        """Whether answers are corrected."""
+        return self.chosen_corrector != "none"
 
     @property
     def given(self) -> Record:
@@ -137,9 +155,9 @@ class JobSettings(ABC):
         return dict(self.settings or {})
 
     @property
-    @abstractmethod
-    def corrects(self) -> bool:
-        """Whether answers are corrected."""
+    def _effective(self) -> Record:
+        """The settings that were given, with those that the corrector does not leave open."""
+        return self.given | (CORRECTORS[self.chosen_corrector].fixed if self.corrects else {})
 
     @property
     @abstractmethod
@@ -185,7 +203,7 @@ class JobSettings(ABC):
         """
         loaded = load_model(self.model, self.processor, device=device, **self._loading)
         self._check_planned(plan, loaded.facts)
-        worker = self.worker_class(loaded, plan, self.given, self.batch_size)
+        worker = self.worker_class(loaded, plan, self._effective, self.batch_size)
         loader = Loader(self.collection(), worker.prepare, self.batch_size, embed=self.store == "embed")
 
         def make(sources: Sequence[Source], say: Say) -> ShardOutput:
@@ -199,7 +217,7 @@ class JobSettings(ABC):
         """Makes sure that the model as loaded is what its files said when the job was planned."""
         found = {
             **written_by(facts),
-            **effective_settings(facts.generation_config, self.given, self.corrects),
+            **effective_settings(facts.generation_config, self._effective, self.corrects),
             "device": facts.device.type,
         }
         planned = {**plan.configuration, "device": plan.job["device"]}
@@ -245,7 +263,8 @@ class JobSettings(ABC):
                 "seed": self.seed,
                 "retries": self.retries,
                 "score": self.score,
-                **effective_settings(model.generation_config, self.given, self.corrects),
+                **effective_settings(model.generation_config, self._effective, self.corrects),
+                **self._named_corrector(),
             }
         )
         job: Record = {
@@ -273,6 +292,11 @@ class JobSettings(ABC):
             job=job,
             notice=notice_of(model.name, model.trained_on, self.places),
         )
+
+    def _named_corrector(self) -> Record:
+        """The corrector's entry in the configuration: none where `correct` alone tells it, as in older jobs."""
+        default = default_corrector(correct=self.corrects)
+        return {} if self.chosen_corrector == default else {"corrector": self.chosen_corrector}
 
 
 def written_by(model: ModelFacts) -> Record:

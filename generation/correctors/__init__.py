@@ -1,11 +1,29 @@
 """Correctors: rollouts that check or improve the answer to a question about an image.
 
-A new one is a file with such a function, and its line in `CORRECTORS`.
+A new one is a file with a `Corrector`, and its line in `CORRECTORS`.
 """
 
-from vigc.generation.correctors.iqf import Corrector, iqf, one_shot
-from vigc.generation.correctors.none import none
+from __future__ import annotations
 
-CORRECTORS: dict[str, Corrector] = {"none": none, "one_shot": one_shot, "iqf": iqf}
+from collections.abc import Mapping
+from typing import Any
 
-__all__ = ["CORRECTORS", "Corrector"]
+from vigc.generation.correctors.base import Corrector, CorrectorRollout
+from vigc.generation.correctors.iqf import IQF
+from vigc.generation.correctors.none import NONE
+from vigc.generation.correctors.one_shot import ONE_SHOT
+
+CORRECTORS: dict[str, Corrector] = {"none": NONE, "one_shot": ONE_SHOT, "iqf": IQF}
+
+
+def corrector_of(configuration: Mapping[str, Any]) -> str:
+    """The name of a job's corrector. A configuration names it where `correct` alone does not tell."""
+    return configuration.get("corrector", default_corrector(correct=configuration["correct"]))
+
+
+def default_corrector(*, correct: bool = True) -> str:
+    """The corrector of a job that names none."""
+    return "iqf" if correct else "none"
+
+
+__all__ = ["CORRECTORS", "Corrector", "CorrectorRollout", "corrector_of", "default_corrector"]

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from transformers import LogitsProcessor
 
+from vigc.jobs import Reason
+from vigc.jobs.counts import NO_PAIR
 from vigc.modeling_vigc.requests_vigc import Sample
 
 # A text that ends in this many copies of its last words, this long in all, would have gone on for ever; so would one
@@ -21,23 +23,23 @@ _LONGEST_PERIOD = 40
 _SAME_QUESTION = 0.8
 
 
-def fault_of(sample: Sample) -> str | None:
+def fault_of(sample: Sample) -> Reason | None:
     """Why a sample is rejected; None if it is a pair to train on."""
     if not is_finite(sample.draft_logprob) or not is_finite(sample.answer_logprob):
         return NOT_FINITE  # first: it is why the text is what it is
     if sample.reason is not None:
-        return sample.reason
+        return Reason(NO_PAIR, sample.reason)
     if not sample.question:
-        return "the question is empty"
+        return Reason(NO_PAIR, "the question is empty")
     if not sample.answer:
-        return "the answer is empty"
+        return Reason(NO_PAIR, "the answer is empty")
     for name, text in (("question", sample.question), ("answer", sample.answer)):
         if is_endless(text):
-            return f"the {name} repeats itself without end"
+            return Reason(NO_PAIR, f"the {name} repeats itself without end")
     return None
 
 
-NOT_FINITE = "the model's probabilities are not finite numbers: load it with --dtype float32"
+NOT_FINITE = Reason(NO_PAIR, "the model's probabilities are not finite numbers: load it with --dtype float32")
 
 
 def is_finite(logprob: float | None) -> bool:

@@ -1,4 +1,4 @@
-"""Given questions to answers: VIC over entries of a dataset, as `vigc correct` does it."""
+"""Given questions to answers: a corrector over entries of a dataset, as `vigc correct` does it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from vigc.generation.sources.base import DraftPair
 from vigc.generation.sources.prefetch import Item
 from vigc.inference.vigc import VigcGenerator
-from vigc.jobs import Plan
+from vigc.jobs import Plan, Reason
 from vigc.modeling_vigc import IqfSettings
 from vigc.modeling_vigc.requests_vigc import Rollout, Sample
 from vigc.processing import INSTRUCTION_TYPES
@@ -42,7 +42,8 @@ class CorrectionWorker(Worker):
 
     def _answer(self, item: Item, pair: DraftPair, image: torch.Tensor) -> Rollout[list[Sample]]:
         def sample(seed: int, settings: dict[str, Any]) -> Rollout[Sample]:
-            return self.sample(image, self.task, seed, settings, pair["question"], pair["answer"])
+            given = self.rollout_settings(settings)
+            return self.corrector.rollout(image, pair["question"], pair["answer"], given, self.task, seed)
 
         return [(yield from self.attempts(self._id(item, pair), sample))]
 
@@ -102,14 +103,14 @@ class CorrectionWorker(Worker):
             **{name: pair[name] for name in ("source", "license") if pair.get(name)},
         )
 
-    def _reject(self, item: Item, pair: DraftPair, draft: Sample, reason: str) -> dict[str, Any]:
+    def _reject(self, item: Item, pair: DraftPair, draft: Sample, fault: Reason) -> dict[str, Any]:
         return self.reject(
             self._id(item, pair),
             self.kind,
             item,
             pair["question"],
             draft,
-            reason,
+            fault,
             draft=pair["answer"],
             conversation_id=pair.get("conversation_id"),
             turn=pair.get("turn") or 0,

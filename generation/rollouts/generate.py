@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 
+from vigc.generation.correctors import Corrector
 from vigc.generation.sources.prefetch import Item
 from vigc.inference.vigc import VigcGenerator
 from vigc.jobs import Plan
-from vigc.modeling_vigc.requests_vigc import Rollout, Sample
+from vigc.modeling_vigc.requests_vigc import Request, Rollout, Sample
+from vigc.modeling_vigc.rollout_vigc import RolloutSettings, vig
 from vigc.processing.rows import row_id
 
 from .checks import fault_of, is_same_question
@@ -31,7 +33,7 @@ class PairWorker(Worker):
         configuration = plan.configuration
         self.kinds, self.questions = tuple(configuration["types"]), configuration["questions"]
         given = configuration["short_answers"]
-        # Plain decoding writes a pair whatever is asked for; where no drafts are, its answer is none.
+        # A question with short answers is decoded with a draft in any case; without drafts it has no place in the row.
         self.with_drafts = configuration["iqf"].get("iqf_draft", True)
         self.short = ShortAnswers(self.model, self.processor, configuration["decoding"], **given) if given else None
 
@@ -48,8 +50,12 @@ class PairWorker(Worker):
                 continue
             assert batch.embeds is not None
             for place, (item, image) in enumerate(zip(batch.items, batch.embeds, strict=True)):
-                rollouts.append(((kind, place), self._questions(item, kind, partial(self.sample, image, kind))))
+                rollouts.append(((kind, place), self._questions(item, kind, partial(self._sample, image, kind))))
         return rollouts
+
+    def _sample(self, image: torch.Tensor, kind: str, seed: int, settings: dict[str, Any]) -> Rollout[Sample]:
+        """One attempt at a question of a type about an image, and at its answer."""
+        return draft_then_correct(self.corrector, image, kind, self.rollout_settings(settings), seed)
 
     def _id(self, item: Item, kind: str, index: int) -> str:
         return row_id(item.digest, kind, self.constants["config_hash"], index)
@@ -138,6 +144,46 @@ class PairWorker(Worker):
             extra=json.dumps(extra, ensure_ascii=True) if extra else None,
             **own,
         )
+
+
+def draft_then_correct(
+    corrector: Corrector, image: Any, task: str, settings: RolloutSettings, seed: int = 0
+) -> Rollout[Sample]:
+    """VIG's question and draft, handed to a corrector.
+
+    Where the corrector does without the draft, its first request is told to the generator as soon as the question is
+    complete, so that both texts are generated side by side.
+
+    Args:
+        corrector: What makes the answer.
+        image: What `Request.images` takes.
+        task: The type of instruction.
+        settings: Prompts, IQF and decoding.
+        seed: For sampling.
+    """
+
+    def corrected(sample: Sample) -> Rollout[Sample]:
+        return corrector.rollout(image, str(sample.question), sample.draft, settings, task, seed)
+
+    def first_request(sample: Sample) -> Request | None:
+        return next(corrected(sample), None)
+
+    ahead = not corrector.needs_draft
+    sample = yield from vig(
+        image,
+        task,
+        settings,
+        seed,
+        with_draft=corrector.needs_draft or settings.iqf.iqf_draft,
+        until_question=ahead,
+        then=first_request if ahead else None,
+    )
+    if sample.reason is not None:
+        sample.answer = None
+        return sample
+    answered = yield from corrected(sample)
+    names = ("task", "question", "draft", "instruction", "vig_text", "draft_logprob")
+    return replace(answered, **{name: getattr(sample, name) for name in names})
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from vigc.generation.correctors import CORRECTORS
+from vigc.generation.correctors import CORRECTORS, corrector_of
 from vigc.generation.sources.base import Source
 from vigc.generation.sources.prefetch import Item, Loader
 from vigc.inference.vigc import VigcGenerator
-from vigc.jobs import Plan, ShardOutput
+from vigc.jobs import Plan, Reason, ShardOutput
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, split_settings
 from vigc.modeling_vigc.requests_vigc import Rollout, Sample, deferred
-from vigc.modeling_vigc.rollout_vigc import RolloutSettings, vig_alone, vig_then_iqf
+from vigc.modeling_vigc.rollout_vigc import RolloutSettings
 from vigc.processing.bounded_parsing import parse_json
 from vigc.processing.confined_paths import printable
 from vigc.processing.rows import to_messages
@@ -85,7 +85,7 @@ class Worker(ABC):
         # Columns that are the same in every row.
         self.constants = {name: getattr(plan, name) for name in ("source", "license", "config_hash")}
         self.constants["model"] = configuration["model"]
-        self.corrector = corrector_of(configuration)
+        self.corrector = CORRECTORS[corrector_of(configuration)]
         self.max_new_tokens = configuration["decoding"].get("max_new_tokens") or 249
         self.generator = replace(loaded, slots=slots)
         self.fitting = self.generator.fitting
@@ -166,34 +166,13 @@ class Worker(ABC):
             return dict(self.settings)
         return self.settings | (ANOTHER if another else AGAIN)
 
-    def sample(
-        self,
-        image: torch.Tensor,
-        task: str | None,
-        seed: int,
-        given: dict[str, Any],
-        question: str | None = None,
-        answer: str | None = None,
-    ) -> Rollout[Sample]:
-        """One attempt at a sample.
-
-        Args:
-            image: float (patches + 1, vision width).
-            task: The type of instruction; needed without a question.
-            seed: Of what is drawn.
-            given: Decoding and `iqf_*` settings.
-            question: To be answered; None has one generated.
-            answer: The answer to that question that there is already.
-        """
+    def rollout_settings(self, given: dict[str, Any]) -> RolloutSettings:
+        """What rollouts take, from decoding and `iqf_*` settings over the model's own."""
         name = repr(sorted(given.items()))
         if name not in self._rollout_settings:
             iqf, decoding = split_settings(self.model.generation_config, given)
             self._rollout_settings[name] = RolloutSettings(self.processor, iqf, decoding, self.max_new_tokens)
-        settings = self._rollout_settings[name]
-        if question is not None:
-            return CORRECTORS[self.corrector](image, question, answer, settings, task, seed)
-        rollout = vig_alone if self.corrector == "none" else vig_then_iqf
-        return rollout(image, str(task), settings, seed)
+        return self._rollout_settings[name]
 
     def attempts(
         self,
@@ -290,7 +269,7 @@ class Worker(ABC):
         }
 
     def reject(
-        self, id_: str, kind: str, item: Item, instruction: str, written: Sample, reason: str, **columns: Any
+        self, id_: str, kind: str, item: Item, instruction: str, written: Sample, fault: Reason, **columns: Any
     ) -> dict[str, Any]:
         """The record of a text that is no pair; arguments as of `row`."""
         return {
@@ -305,8 +284,8 @@ class Worker(ABC):
             # What is wrong may be with VIC's text, and not with VIG's.
             **({} if written.answer in (None, written.text) else {"answer": written.answer}),
             **columns,
-            "reason": reason,
-            "attempts": 1 if reason == NOT_FINITE else self.retries + 1,
+            "reason": fault.detail,
+            "attempts": 1 if fault == NOT_FINITE else self.retries + 1,
         }
 
 
@@ -314,13 +293,6 @@ def _named(batch: Batch, key: Any, rollout: Rollout[list[Sample]]) -> Rollout[tu
     """A rollout that returns whose samples it has, too."""
     samples = yield from rollout
     return batch, key, samples
-
-
-def corrector_of(configuration: dict[str, Any]) -> str:
-    """The name of a job's corrector in `CORRECTORS`: what its flags say."""
-    if not configuration["correct"]:
-        return "none"
-    return "one_shot" if configuration["iqf"].get("iqf_steps") == 0 else "iqf"
 
 
 def finish_row(item: Item, row: dict[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ OTHER = [
     ({"allow_urls": ["x.org"]}, 'allow_urls was null, now ["x.org"]'),
     ({"store": "path"}, 'images was "embed", now "path"'),
     ({"correct": False}, "correct was true, now false"),
+    ({"corrector": "one_shot"}, 'corrector was null, now "one_shot"'),
     ({"model": "other"}, 'model was "scripted", now "other"'),
     ({"exclude_ids": ["ids.txt"]}, "inputs.excluded"),
     ({"exclude_images": ["test"]}, "inputs.excluded"),

@@ -111,9 +111,9 @@ def test_logits_that_are_no_numbers_cost_their_rows_and_no_others(broken, proces
     summary = generate_dataset(pictures, tmp_path / "out", model=broken, processor=processor, **job)
     records = ledger.read_quarantine(tmp_path / "out")
     lost = [record for record in records if record["image_id"] == "img_2"]
-    assert [record["reason"] for record in lost] == [NOT_FINITE] * job.get("questions", 1)
+    assert [record["reason"] for record in lost] == [NOT_FINITE.detail] * job.get("questions", 1)
     assert all(record["attempts"] == 1 and record["type"] == job["types"][0] for record in lost)
-    assert not any(record["reason"] == NOT_FINITE for record in records if record not in lost)
+    assert not any(record["reason"] == NOT_FINITE.detail for record in records if record not in lost)
     rows = rows_of(tmp_path / "out")
     assert {row["image_id"] for row in rows} <= {"img_0", "img_1", "img_3"} and summary.set_aside == len(records)
     assert len(rows) + len(records) + summary.dropped == 4 * job.get("questions", 1)
@@ -126,7 +126,7 @@ def test_a_correction_without_numbers_is_set_aside(broken, processor, pictures, 
     job = {"model": broken, "processor": processor, "settings": {"max_new_tokens": 20}, "batch_size": 4}
     correct_dataset(tmp_path / "llava.json", tmp_path / "out", image_root=pictures, **job)
     records = ledger.read_quarantine(tmp_path / "out")
-    assert [record["reason"] for record in records if record["image_id"] == "2"] == [NOT_FINITE]
+    assert [record["reason"] for record in records if record["image_id"] == "2"] == [NOT_FINITE.detail]
     assert {row["image_id"] for row in rows_of(tmp_path / "out")} <= {"0", "1", "3"}
     assert len(records) + len(rows_of(tmp_path / "out")) == 4
 

@@ -110,6 +110,15 @@ FirstWords = Annotated[
 NoCorrect = Annotated[
     bool, option("Write drafts only (VIG), without correction (VIC).", "--no-correct", rich_help_panel=_JOB)
 ]
+CorrectorName = Annotated[
+    str | None,
+    option(
+        "How answers are corrected: iqf (sentence by sentence), one_shot (in one request) or none.",
+        metavar="NAME",
+        rich_help_panel=_JOB,
+        show_default="iqf",
+    ),
+]
 
 Model = Annotated[
     str | None,
@@ -184,6 +193,7 @@ class JobOptions:
     shard_size: ShardSize = 256
     retries: Retries = 2
     score: Score = False
+    corrector: CorrectorName = None
     store: Store = "embed"
     verify: Verify = False
     overwrite: Overwrite = False
