@@ -6,7 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -185,23 +185,27 @@ class Worker(ABC):
             question: To be answered; None has one generated.
             answer: The answer to that question that there is already.
         """
-        name = repr(sorted(given.items()))
-        if name not in self._rollout_settings:
-            iqf, decoding = split_settings(self.model.generation_config, given)
-            self._rollout_settings[name] = RolloutSettings(self.processor, iqf, decoding, self.max_new_tokens)
-        settings = self._rollout_settings[name]
+        settings = self.rollout_settings(given)
         if question is not None:
             return CORRECTORS[self.corrector](image, question, answer, settings, task, seed)
         rollout = vig_alone if self.corrector == "none" else vig_then_iqf
         return rollout(image, str(task), settings, seed)
 
+    def rollout_settings(self, given: dict[str, Any]) -> RolloutSettings:
+        """What `given` decoding and `iqf_*` settings ask of a rollout; the same object for equal ones."""
+        name = repr(sorted(given.items()))
+        if name not in self._rollout_settings:
+            iqf, decoding = split_settings(self.model.generation_config, given)
+            self._rollout_settings[name] = RolloutSettings(self.processor, iqf, decoding, self.max_new_tokens)
+        return self._rollout_settings[name]
+
     def attempts(
         self,
         id_: str,
-        sample: Callable[[int, dict[str, Any]], Generator[Any, Any, Sample]],
+        sample: Callable[[int, dict[str, Any]], Rollout[Sample]],
         good: Callable[[Sample], bool] = lambda sample: fault_of(sample) is None,
         another: bool = False,
-    ) -> Generator[Any, Any, Sample]:
+    ) -> Rollout[Sample]:
         """Makes a sample, and again while it is not good; where none is, the first one stands for all.
 
         Args:
