@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,10 +50,14 @@ class BeamSearch:
         until: By which rule texts have a first unit.
         whole: Whether more is wanted than that.
         n: How many texts are wanted; those behind the best become `alternatives`.
+        prompt: See [`Text`].
     """
 
-    def __init__(self, decoding: Decoding, until: StopRule | None, whole: bool, n: int = 1) -> None:
+    def __init__(
+        self, decoding: Decoding, until: StopRule | None, whole: bool, n: int = 1, prompt: Sequence[int] = ()
+    ) -> None:
         self.decoding, self.until, self.n = decoding, None if whole else until, n
+        self.prompt = list(prompt)
         beams = decoding.beams
         self.keep = max(2, 1 + len(decoding.stop_ids)) * beams
         self.running = [_Hypothesis(Text(until, whole)) for _ in range(beams)]
@@ -100,8 +105,9 @@ class BeamSearch:
     def _candidates(self, logits: torch.Tensor) -> tuple[torch.Tensor, list[_Hypothesis]]:
         """The best continuations with their summed scores, float32 (kept,), the best first."""
         logprobs = self.decoding.without_image(logits).log_softmax(-1)
-        ids: Any = torch.tensor([item.text.ids for item in self.running], dtype=torch.long, device=logits.device)
-        scores = self.decoding.processors(ids.reshape(len(self.running), -1), logprobs)
+        seen = [self.prompt + item.text.ids for item in self.running]
+        ids: Any = torch.tensor(seen, dtype=torch.long, device=logits.device)
+        scores = self.decoding.processors(len(self.prompt))(ids.reshape(len(self.running), -1), logprobs)
         summed = (scores + self.scores.to(scores.device)[:, None]).flatten()
         values, places = torch.topk(summed, self.keep)
         parents, tokens = places // logits.shape[-1], places % logits.shape[-1]

@@ -44,12 +44,14 @@ class Text:
         until: By which rule it has a first unit.
         whole: Whether it goes on behind that.
         seed: Of what is drawn; with the place in the text it decides each draw.
+        prompt: Ids of the prompt, if decoding is plain; processors count them as earlier tokens.
         unit: The first unit, once that is decided whatever follows.
     """
 
     until: StopRule | None = None
     whole: bool = False
     seed: int = 0
+    prompt: list[int] = field(default_factory=list)
     unit: str | None = None
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -66,6 +68,7 @@ class Decoding:
         processor: Holds the language model's `tokenizer`.
         config: The settings, complete (see `GenerationMixin._prepare_generation_config`).
         logits_processor: The caller's own, after those that `config` asks for.
+        plain: See [`SamplingParams`].
 
     Raises:
         ValueError: The language model has an encoder.
@@ -77,6 +80,7 @@ class Decoding:
         processor: Any,
         config: GenerationConfig,
         logits_processor: Sequence[LogitsProcessor] = (),
+        plain: bool = False,
     ) -> None:
         if model.language_model.config.is_encoder_decoder:
             kind = model.language_model.config.model_type
@@ -84,7 +88,7 @@ class Decoding:
                 f"Rows are written with a decoder-only language model, but this model has {kind!r}: take one such as "
                 "InstructBLIP with Vicuna, or decode plainly with correct=False."
             )
-        self.tokenizer = processor.tokenizer
+        self.model, self.tokenizer, self.plain = model, processor.tokenizer, plain
         self.config = copy.deepcopy(config)
         # Of the tokenizer, which makes the prompts: older stock configurations do not say it.
         self.image_token_id = self.tokenizer.convert_tokens_to_ids("<image>")
@@ -92,19 +96,25 @@ class Decoding:
         self.beams: int = config.num_beams or 1
         eos = config.eos_token_id if config.eos_token_id is not None else self.tokenizer.eos_token_id
         self.stop_ids = set(eos if isinstance(eos, list) else [eos])
-        # transformers' own penalty would count prompts, or spare as many generated ids as a prompt has padding; as in
-        # the release it counts what this call wrote.
+        # transformers' own penalty would spare as many generated ids as a prompt has padding; this one counts the ids
+        # that it is given, which are a prompt's only where a text has them.
         penalty, self.config.repetition_penalty = self.config.repetition_penalty, 1.0
         repeats = [] if penalty in (None, 1.0) else [RepetitionPenaltyLogitsProcessor(penalty)]
-        device = execution_device(model)
-        model._prepare_special_tokens(self.config, True, device=device)
-        self.processors: LogitsProcessorList = model._get_logits_processor(
-            self.config,
-            input_ids_seq_length=0,
-            logits_processor=LogitsProcessorList([*repeats, *logits_processor]),
-            device=device,
-        )
-        self.any_length = all(isinstance(item, _ANY_LENGTH) for item in self.processors)
+        self._added = [*repeats, *logits_processor]
+        self._known: dict[int, LogitsProcessorList] = {}
+        model._prepare_special_tokens(self.config, True, device=execution_device(model))
+        self.any_length = all(isinstance(item, _ANY_LENGTH) for item in self.processors(0))
+
+    def processors(self, prompt_length: int) -> LogitsProcessorList:
+        """What changes the scores of texts whose first `prompt_length` ids are a prompt's."""
+        if prompt_length not in self._known:
+            self._known[prompt_length] = self.model._get_logits_processor(
+                self.config,
+                input_ids_seq_length=prompt_length,
+                logits_processor=LogitsProcessorList(self._added),
+                device=execution_device(self.model),
+            )
+        return self._known[prompt_length]
 
     def choose(self, texts: Sequence[Text], logits: torch.Tensor) -> None:
         """Adds one id to each text.
@@ -122,25 +132,26 @@ class Decoding:
             text.logprobs.append(logprob)
 
     def without_image(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits without that of `<image>`, which the released vocabulary does not have; in place."""
-        if self.image_token_id < logits.shape[-1]:
+        """Logits without that of `<image>`, which the released vocabulary does not have; in place. Not if `plain`."""
+        if not self.plain and self.image_token_id < logits.shape[-1]:
             logits[..., self.image_token_id] = -torch.inf
         return logits
 
     def _processed(self, texts: Sequence[Text], logits: torch.Tensor) -> torch.Tensor:
         """What the processors make of the logits, each row with the ids that it has."""
-        if not self.processors:
+        if not self.processors(0):
             return logits
-        groups: dict[int, list[int]] = {}
+        groups: dict[tuple[int, int], list[int]] = {}
+        seen = [text.prompt + text.ids for text in texts]
         for row, text in enumerate(texts):
-            count = len(text.ids)
-            groups.setdefault(min(count, 1) if self.any_length else count, []).append(row)
+            alike = (0, min(len(seen[row]), 1)) if self.any_length else (len(text.prompt), len(text.ids))
+            groups.setdefault(alike, []).append(row)
         scores = torch.empty_like(logits)
-        for rows in groups.values():
-            longest = max(len(texts[row].ids) for row in rows)
-            ids = [texts[row].ids + texts[row].ids[:1] * (longest - len(texts[row].ids)) for row in rows]
+        for (prompt_length, _), rows in groups.items():
+            longest = max(len(seen[row]) for row in rows)
+            ids = [seen[row] + seen[row][:1] * (longest - len(seen[row])) for row in rows]
             known: Any = torch.tensor(ids, dtype=torch.long, device=logits.device).reshape(len(rows), longest)
-            scores[rows] = self.processors(known, logits[rows])
+            scores[rows] = self.processors(prompt_length)(known, logits[rows])
         return scores
 
     def _drawn(self, texts: Sequence[Text], scores: torch.Tensor) -> torch.Tensor:

@@ -32,14 +32,15 @@ class Engine:
         model: A VIGC model, or any InstructBLIP with a decoder-only language model.
         processor: Makes prompts into ids (`encode_prompts`).
         max_slots: Requests decoded at a time, ahead or not; with beams, each takes as many sequences of the batch.
-        decoding: Makes `SamplingParams.settings` into a `Decoding`; asked once for equal settings.
+        decoding: Makes `SamplingParams.settings`, and whether they are `plain`, into a `Decoding`; asked once for equal
+            ones.
 
     Raises:
         ValueError: There is no slot.
     """
 
     def __init__(
-        self, model: Any, processor: Any, max_slots: int, decoding: Callable[[Mapping[str, Any]], Decoding]
+        self, model: Any, processor: Any, max_slots: int, decoding: Callable[[Mapping[str, Any], bool], Decoding]
     ) -> None:
         if max_slots < 1:
             raise ValueError(f"max_slots={max_slots} is too small: give at least 1.")
@@ -47,7 +48,7 @@ class Engine:
         self.sequences = Sequences(model, processor)
         self.speculation = Speculation(self)
         self.slots: list[Slot] = []
-        self._make, self._known = decoding, dict[str, Decoding]()
+        self._make, self._known = decoding, dict[tuple[str, bool], Decoding]()
 
     def run(self, rollouts: Iterable[Rollout[T] | None]) -> Iterator[T]:
         """Yields the rollouts' results in the order in which they end.
@@ -92,20 +93,21 @@ class Engine:
         for name in ("target", "schema", "system"):
             if getattr(request, name, None) is not None:
                 raise ValueError(f"The engine knows no Request.{name}: ask another generator, or leave it out.")
-        decoding, n = self.decoding(request.sampling.settings), request.sampling.n
+        sampling = request.sampling
+        decoding, n = self.decoding(sampling.settings, sampling.plain), sampling.n
         if n > decoding.beams:
             raise ValueError(f"n={n} completions need as many beams, but num_beams is {decoding.beams}: raise it.")
         return Slot(request, decoding, rollout)
 
-    def decoding(self, settings: Mapping[str, Any]) -> Decoding:
+    def decoding(self, settings: Mapping[str, Any], plain: bool = False) -> Decoding:
         """Decoding settings, ready to be applied; made once for equal ones.
 
         Raises:
             ValueError: Settings that are unknown, or have no effect here.
         """
-        name = repr(sorted(settings.items()))
+        name = repr(sorted(settings.items())), plain
         if name not in self._known:
-            self._known[name] = self._make(settings)
+            self._known[name] = self._make(settings, plain)
         return self._known[name]
 
     def _room(self) -> int:
@@ -140,12 +142,13 @@ class Engine:
         if not fresh:
             return
         # 1. Prompts as embeddings, the Q-Former's view of the image in front.
-        prompts = self.sequences.prompts([slot.request for slot in fresh])
+        prompts = self.sequences.prompts(fresh)
         for slot, prompt in zip(fresh, prompts, strict=True):
             self.sequences.add(slot, len(prompt))
             if slot.decoding.beams > 1:
                 request = slot.request
-                slot.search = BeamSearch(slot.decoding, slot.text.until, request.stop is None, request.sampling.n)
+                whole, n = request.stop is None, request.sampling.n
+                slot.search = BeamSearch(slot.decoding, slot.text.until, whole, n, slot.text.prompt)
             else:
                 self.speculation.propose(slot, len(self.slots) + len(fresh))
         self.slots += fresh

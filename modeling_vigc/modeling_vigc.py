@@ -295,8 +295,8 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
             logits_processor: Own processors, called on texts that have the same number of ids.
         """
 
-        def decoding(given: Mapping[str, Any]) -> Decoding:
-            return Decoding(self, processor, self._rollout_config(given), logits_processor or ())
+        def decoding(given: Mapping[str, Any], plain: bool) -> Decoding:
+            return Decoding(self, processor, self._rollout_config(given), logits_processor or (), plain)
 
         return Engine(self, processor, max_slots, decoding)
 

@@ -42,12 +42,13 @@ class Sequences:
 
     # Prompts
 
-    def prompts(self, requests: list[Request]) -> list[torch.Tensor]:
-        """The requests' prompts, each float (tokens, text width); visual tokens come first, unless there is no image.
+    def prompts(self, slots: list[Slot]) -> list[torch.Tensor]:
+        """The slots' prompts, each float (tokens, text width); visual tokens come first, unless there is no image.
 
         Raises:
             ValueError: A request has several images.
         """
+        requests = [slot.request for slot in slots]
         device = execution_device(self.model)
         inputs = self.processor.encode_prompts([prompt_of(request) for request in requests]).to(device)
         seeing = [place for place, request in enumerate(requests) if request.images]
@@ -62,6 +63,9 @@ class Sequences:
         if seeing:
             features = self._features(requests, seeing, inputs)
             embeds = embeds.masked_scatter(places.unsqueeze(-1), features.to(embeds.device, embeds.dtype))
+        for slot, ids, seen in zip(slots, inputs["input_ids"], mask, strict=True):
+            if slot.decoding.plain:
+                slot.text.prompt = ids[seen.to(ids.device)].tolist()
         return [row[seen] for row, seen in zip(embeds, mask, strict=True)]
 
     def _features(self, requests: list[Request], seeing: list[int], inputs: Any) -> torch.Tensor:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-from transformers import LogitsProcessor
-
 from vigc.jobs import Reason
 from vigc.jobs.counts import NO_PAIR
 from vigc.modeling_vigc.requests_vigc import Sample
@@ -45,30 +42,6 @@ NOT_FINITE = Reason(NO_PAIR, "the model's probabilities are not finite numbers: 
 def is_finite(logprob: float | None) -> bool:
     """Whether a score is a number; one that was not computed counts as such."""
     return logprob is None or math.isfinite(logprob)
-
-
-class NumbersOnly(LogitsProcessor):
-    """Lets a plain decoding go on where logits are no numbers, and notes for which rows they were not.
-
-    Args:
-        rows: How many rows are decoded, each with any number of beams.
-    """
-
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
-        self._wrong: torch.Tensor | None = None
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores, float (rows * beams, words), 0 where they are none."""
-        wrong = scores.isnan().any(-1)
-        noted = wrong.view(self._rows, -1).any(-1)
-        self._wrong = noted if self._wrong is None else self._wrong | noted
-        return scores.masked_fill(wrong[:, None], 0.0)
-
-    def logprobs(self) -> list[float | None]:
-        """A score for each row, as far as it is known: NaN where logits were none, else None."""
-        noted = [False] * self._rows if self._wrong is None else self._wrong.tolist()
-        return [math.nan if wrong else None for wrong in noted]
 
 
 def is_endless(text: str) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from vigc.modeling_vigc.rollout_vigc import RolloutSettings, vig
 from vigc.processing.rows import row_id
 
 from .checks import fault_of, is_same_question
-from .short_answers import ShortAnswers, takes_short_answers
+from .short_answers import ShortAnswerSettings, short_answers, takes_short_answers
 from .worker import Batch, Worker
 
 
@@ -35,34 +35,28 @@ class PairWorker(Worker):
         given = configuration["short_answers"]
         # A question with short answers is decoded with a draft in any case; without drafts it has no place in the row.
         self.with_drafts = configuration["iqf"].get("iqf_draft", True)
-        self.short = ShortAnswers(self.model, self.processor, configuration["decoding"], **given) if given else None
+        self.short = ShortAnswerSettings(configuration["decoding"], **given) if given else None
 
     def rollouts(self, batch: Batch, pixels: torch.Tensor) -> list[tuple[Any, Rollout[list[Sample]]]]:
-        """One for each type and image; several short answers are generated at once, and need no slot."""
-        short = [kind for kind in self.kinds if self.short is not None and takes_short_answers(kind)]
-        if self.scores or len(short) < len(self.kinds):
-            batch.embeds = self.generator.encode_pixels(pixels)
-        rollouts: list[tuple[Any, Rollout[list[Sample]]]] = []
-        for kind in self.kinds:
-            if kind in short:
-                known = self._write_short(kind, batch.items, pixels)
-                rollouts += [((kind, place), _known(known[place])) for place in range(len(batch.items))]
-                continue
-            assert batch.embeds is not None
-            for place, (item, image) in enumerate(zip(batch.items, batch.embeds, strict=True)):
-                rollouts.append(((kind, place), self._questions(item, kind, partial(self._sample, image, kind))))
-        return rollouts
+        """One for each type and image."""
+        batch.embeds = self.generator.encode_pixels(pixels)
+        return [
+            ((kind, place), self._questions(item, kind, partial(self._attempt, image, kind)))
+            for kind in self.kinds
+            for place, (item, image) in enumerate(zip(batch.items, batch.embeds, strict=True))
+        ]
 
-    def _sample(self, image: torch.Tensor, kind: str, seed: int, settings: dict[str, Any]) -> Rollout[Sample]:
-        """One attempt at a question of a type about an image, and at its answer."""
-        return draft_then_correct(self.corrector, image, kind, self.rollout_settings(settings), seed)
+    def _attempt(self, image: torch.Tensor, kind: str, seed: int, given: dict[str, Any]) -> Rollout[Sample]:
+        if self.short is None or not takes_short_answers(kind):
+            return draft_then_correct(self.corrector, image, kind, self.rollout_settings(given), seed)
+        return short_answers(image, kind, self.rollout_settings(given), self.short, seed)
 
     def _id(self, item: Item, kind: str, index: int) -> str:
         return row_id(item.digest, kind, self.constants["config_hash"], index)
 
     def _questions(
-        self, item: Item, kind: str, sample: Callable[[int, dict[str, Any]], Generator[Any, Any, Sample]]
-    ) -> Generator[Any, Any, list[Sample]]:
+        self, item: Item, kind: str, sample: Callable[[int, dict[str, Any]], Rollout[Sample]]
+    ) -> Rollout[list[Sample]]:
         """Questions of one type about an image: of each the first attempt that is a pair and asks something new."""
         asked: list[str] = []
         drafts: list[Sample] = []
@@ -78,29 +72,6 @@ class PairWorker(Worker):
                     asked.append(str(draft.question))
             drafts.append(draft)
         return drafts
-
-    def _write_short(self, kind: str, items: Sequence[Item], pixels: torch.Tensor) -> dict[int, list[Sample]]:
-        """Questions with several short answers, the same one of every image at a time; the samples by image."""
-        asking = {place: self._questions(item, kind, _short_sample) for place, item in enumerate(items)}
-        wanted = {place: next(row) for place, row in asking.items()}
-        found: dict[int, list[Sample]] = {}
-        while wanted:
-            settings = next(iter(wanted.values())).settings
-            places = [place for place, ask in wanted.items() if ask.settings == settings]
-            seeds = [wanted.pop(place).seed for place in places]
-            for place, draft in zip(places, self._short(kind, pixels[places], seeds, settings), strict=True):
-                try:
-                    wanted[place] = asking[place].send(draft)
-                except StopIteration as end:
-                    found[place] = end.value
-        return found
-
-    @torch.no_grad()
-    def _short(self, kind: str, pixels: torch.Tensor, seeds: list[int], settings: dict[str, Any]) -> list[Sample]:
-        assert self.short is not None
-        write, to = self.short.write, (self.model.device, self.model.dtype)
-        parts = self.fitting.run(len(seeds), lambda rows: write(kind, pixels[rows].to(*to), seeds[rows], settings))
-        return [draft for part in parts for draft in part]
 
     def collect(self, batch: Batch) -> None:
         """Rows, records and counts, by type and question."""
@@ -184,23 +155,3 @@ def draft_then_correct(
     answered = yield from corrected(sample)
     names = ("task", "question", "draft", "instruction", "vig_text", "draft_logprob")
     return replace(answered, **{name: getattr(sample, name) for name in names})
-
-
-@dataclass(frozen=True)
-class _Short:
-    """A question with short answers that is wanted; `deferred` is set by `deferred` alone."""
-
-    seed: int
-    settings: dict[str, Any]
-    deferred: bool = False
-
-
-def _short_sample(seed: int, settings: dict[str, Any]) -> Generator[_Short, Sample, Sample]:
-    """An attempt at a question with short answers."""
-    return (yield _Short(seed, settings))
-
-
-def _known(samples: list[Sample]) -> Rollout[list[Sample]]:
-    """A rollout without requests: the samples are there."""
-    return samples
-    yield

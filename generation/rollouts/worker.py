@@ -6,7 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -167,7 +167,7 @@ class Worker(ABC):
         return self.settings | (ANOTHER if another else AGAIN)
 
     def rollout_settings(self, given: dict[str, Any]) -> RolloutSettings:
-        """What rollouts take, from decoding and `iqf_*` settings over the model's own."""
+        """What `given` decoding and `iqf_*` settings ask of a rollout; the same object for equal ones."""
         name = repr(sorted(given.items()))
         if name not in self._rollout_settings:
             iqf, decoding = split_settings(self.model.generation_config, given)
@@ -177,10 +177,10 @@ class Worker(ABC):
     def attempts(
         self,
         id_: str,
-        sample: Callable[[int, dict[str, Any]], Generator[Any, Any, Sample]],
+        sample: Callable[[int, dict[str, Any]], Rollout[Sample]],
         good: Callable[[Sample], bool] = lambda sample: fault_of(sample) is None,
         another: bool = False,
-    ) -> Generator[Any, Any, Sample]:
+    ) -> Rollout[Sample]:
         """Makes a sample, and again while it is not good; where none is, the first one stands for all.
 
         Args:

@@ -42,11 +42,15 @@ class SamplingParams:
             `do_sample`, `temperature`, `top_p`, `repetition_penalty`, ...
         n: How many completions are wanted; those behind the best come as its `alternatives`.
         seed: With it, what is sampled does not depend on other requests.
+        plain: Whether decoding is that of transformers' `generate`: `repetition_penalty` and other settings about
+            earlier tokens count the prompt's too, and no token is excluded. VIG and VIC are decoded as in the release,
+            which counts the text's own tokens and has no `<image>`. Chat models always decode plainly.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     n: int = 1
     seed: int = 0
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,9 +210,9 @@ def test_gradients(vigc_folder, processor, images, meta, expected):
 def write(model, processor, prompts, embeds, **decoding):
     """What the engine writes to each prompt, all of them at once."""
 
-    def prepared(given):
+    def prepared(given, plain):
         config, _ = model._prepare_generation_config(GenerationConfig(**given))
-        return Decoding(model, processor, config)
+        return Decoding(model, processor, config, plain=plain)
 
     def row(place):
         return place, (yield Request(prompts[place], (embeds[place],), sampling=SamplingParams(decoding)))
