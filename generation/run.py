@@ -10,7 +10,6 @@ from pathlib import Path
 from vigc.errors import GenerationError, machine_errors
 from vigc.hub.revisions import commit_of
 from vigc.jobs import ledger, run_task
-from vigc.processing.job_file import job_text
 
 from .finalize import Summary, summarize
 from .settings import JobSettings
@@ -34,8 +33,6 @@ def run_job(job: JobSettings, output: str | os.PathLike[str]) -> Summary:
     job = pinned(job, folder)
     selection = job.selection()
     outcome = run_task(job, selection, lambda device: job.plan(job.describe_model(device), selection), folder)
-    if not outcome.idle:
-        ledger.atomic_write(folder / ledger.JOB, job_text(f"vigc {job.kind}", job.recorded()))
     summary = summarize(folder, outcome)
     summary.unlisted = selection.unlisted
     summary.seconds = time.monotonic() - started

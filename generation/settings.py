@@ -274,9 +274,13 @@ class JobSettings(LoadingSettings, ABC):
             )
 
     def finalize(self, folder: Path, plan: Plan) -> dict[str, int]:
-        """Writes card and report."""
+        """Writes the file of the job, card and report."""
+        from vigc.jobs import ledger
+        from vigc.processing.job_file import job_text
+
         from .finalize import write_ending
 
+        ledger.atomic_write(folder / ledger.JOB, job_text(f"vigc {self.kind}", self.recorded()))
         return write_ending(folder, plan)
 
     def check_portable(self) -> None:
