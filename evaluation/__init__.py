@@ -1,33 +1,9 @@
 """Whether a model became better: benchmarks, metrics, figures with their intervals, and judges."""
 
-from vigc.errors import ConflictError, EvaluationError, JudgeError, TransientError
+from typing import TYPE_CHECKING
 
-from .answering import load_answerer
-from .benchmarks import (
-    BENCHMARKS,
-    Benchmark,
-    DataSettings,
-    Question,
-    Unit,
-    open_benchmark,
-    read_judge_inputs,
-    read_reviews,
-)
-from .intervals import Difference, Figure
-from .judge import (
-    DEFAULT_RULES,
-    EndpointJudge,
-    LocalJudge,
-    Rule,
-    judge_answers,
-    order_agreement,
-    published_review,
-    read_rules,
-    relative_scores,
-)
-from .results import Results, compare_results, read_eval_results
-from .runner import evaluate
-from .training_metrics import written_figures
+from vigc.errors import ConflictError, EvaluationError, JudgeError, TransientError
+from vigc.lazy import lazy_names
 
 __all__ = [
     "BENCHMARKS",
@@ -60,3 +36,63 @@ __all__ = [
     "relative_scores",
     "written_figures",
 ]
+
+if TYPE_CHECKING:
+    from .answering import load_answerer
+    from .benchmarks import (
+        BENCHMARKS,
+        Benchmark,
+        DataSettings,
+        Question,
+        Unit,
+        open_benchmark,
+        read_judge_inputs,
+        read_reviews,
+    )
+    from .intervals import Difference, Figure
+    from .judge import (
+        DEFAULT_RULES,
+        EndpointJudge,
+        LocalJudge,
+        Rule,
+        judge_answers,
+        order_agreement,
+        published_review,
+        read_rules,
+        relative_scores,
+    )
+    from .results import Results, compare_results, read_eval_results
+    from .runner import evaluate
+    from .training_metrics import written_figures
+else:  # unseen by type checkers, which would otherwise accept any name
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            ".answering": ("load_answerer",),
+            ".benchmarks": (
+                "BENCHMARKS",
+                "Benchmark",
+                "DataSettings",
+                "Question",
+                "Unit",
+                "open_benchmark",
+                "read_judge_inputs",
+                "read_reviews",
+            ),
+            ".intervals": ("Difference", "Figure"),
+            ".judge": (
+                "DEFAULT_RULES",
+                "EndpointJudge",
+                "LocalJudge",
+                "Rule",
+                "judge_answers",
+                "order_agreement",
+                "published_review",
+                "read_rules",
+                "relative_scores",
+            ),
+            ".results": ("Results", "compare_results", "read_eval_results"),
+            ".runner": ("evaluate",),
+            ".training_metrics": ("written_figures",),
+        },
+    )

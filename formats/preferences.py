@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any
+from typing import Annotated, Any, Literal
 
-SCORES = ("logprob", "visual-dependency", "none")
+from vigc.errors import VigcError
+from vigc.options import Option, check_values
+
+PAIRS = "Preference pairs (trl-dpo)"
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
@@ -20,27 +23,26 @@ class PreferenceRule:
     The edit must be material: at least `min_words` words differ, case and punctuation aside, and neither text is
     merely the other one cut short (which would teach length). And a score must agree with it.
 
-    Args:
-        min_words: How many words must have been put in, taken out or replaced.
-        score: "logprob": the answer's mean log-probability exceeds the draft's. "visual-dependency": the answer is
-            likelier with the picture than with a blank one (needs rows that were scored). "none": no score is asked.
-        min_gain: By more than how much.
-        keep_cuts: Also take edits that only cut or continue the draft.
-
     Raises:
-        ValueError: A setting that is unknown or out of range.
+        VigcError: A setting that is unknown or out of range.
     """
 
-    min_words: int = 1
-    score: str = "logprob"
-    min_gain: float = 0.0
-    keep_cuts: bool = False
+    min_words: Annotated[int, Option("Words that must differ, case and punctuation aside.", PAIRS, min=1)] = 1
+    score: Annotated[
+        Literal["logprob", "visual-dependency", "none"],
+        Option(
+            "What must agree with the edit. logprob: the answer's mean log-probability exceeds the draft's. "
+            "visual-dependency: the answer is likelier with the picture than with a blank one (needs rows that were "
+            "scored).",
+            PAIRS,
+            common=True,
+        ),
+    ] = "logprob"
+    min_gain: Annotated[float, Option("By more than how much it must.", PAIRS)] = 0.0
+    keep_cuts: Annotated[bool, Option("Also take edits that only cut or continue the draft.", PAIRS)] = False
 
     def __post_init__(self) -> None:
-        if self.score not in SCORES:
-            raise ValueError(f"score {self.score!r} is not known: use one of {', '.join(SCORES)}.")
-        if self.min_words < 1:
-            raise ValueError(f"min_words={self.min_words} is too small: give at least 1.")
+        check_values(self, VigcError)
 
     def refusal(self, row: Mapping[str, Any]) -> str | None:
         """Why a generated row makes no pair; None if it makes one."""

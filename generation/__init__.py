@@ -1,15 +1,9 @@
 """The long job: pictures go in, a dataset of instruction rows comes out."""
 
-from vigc.errors import BusyError, ConflictError, GenerationError, TransientError
+from typing import TYPE_CHECKING
 
-from .correct import CorrectJob, correct_dataset
-from .estimate import Estimate
-from .finalize import Summary
-from .generate import DEFAULT_TYPES, FORMATS, GenerateJob, generate_dataset
-from .preview import Preview, preview_job
-from .report import write_report
-from .run import run_job
-from .settings import JobSettings
+from vigc.errors import BusyError, ConflictError, GenerationError, TransientError
+from vigc.lazy import lazy_names
 
 __all__ = [
     "DEFAULT_TYPES",
@@ -30,3 +24,27 @@ __all__ = [
     "run_job",
     "write_report",
 ]
+
+if TYPE_CHECKING:
+    from .correct import CorrectJob, correct_dataset
+    from .estimate import Estimate
+    from .finalize import Summary
+    from .generate import DEFAULT_TYPES, FORMATS, GenerateJob, generate_dataset
+    from .preview import Preview, preview_job
+    from .report import write_report
+    from .run import run_job
+    from .settings import JobSettings
+else:  # unseen by type checkers, which would otherwise accept any name
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            ".correct": ("CorrectJob", "correct_dataset"),
+            ".estimate": ("Estimate",),
+            ".finalize": ("Summary",),
+            ".generate": ("DEFAULT_TYPES", "FORMATS", "GenerateJob", "generate_dataset"),
+            ".preview": ("Preview", "preview_job"),
+            ".report": ("write_report",),
+            ".run": ("run_job",),
+            ".settings": ("JobSettings",),
+        },
+    )

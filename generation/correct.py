@@ -6,23 +6,24 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from vigc.errors import GenerationError
-from vigc.formats.file_forms import Form, suffix_of
-from vigc.formats.json_rows import json_form
-from vigc.generation.filters import Selection
-from vigc.generation.rollouts.correct import CorrectionWorker
-from vigc.generation.sources.base import Collection, Source
-from vigc.generation.sources.errors import naming_files
-from vigc.jobs import ShardOutput
-from vigc.jobs.output_folder import CORRECTED
-from vigc.jobs.protocols import Record
+from vigc.options import Option, check_path, settings_of, unknown
 from vigc.processing import INSTRUCTION_TYPES
 
-from .finalize import Summary
-from .run import run_job
-from .settings import JobSettings
+from .settings import INPUT, JobSettings
+
+if TYPE_CHECKING:
+    from vigc.generation.filters import Selection
+    from vigc.generation.rollouts.correct import CorrectionWorker
+    from vigc.generation.sources.base import Collection, Source
+    from vigc.jobs import ShardOutput
+    from vigc.jobs.protocols import Record
+
+    from .finalize import Summary
+
+    WorkerClass: TypeAlias = type[CorrectionWorker]  # in the class, `type` is a setting
 
 _SUFFIXES = (".json", ".jsonl", ".ndjson")  # of conversations
 _TABLES = (".parquet", ".csv", ".tsv", ".tar", ".arrow")
@@ -48,36 +49,63 @@ def correct_dataset(dataset: str | os.PathLike[str], output: str | os.PathLike[s
     Raises:
         VigcError: Inputs, settings or a folder that cannot be worked with; its `exit_code` says of which kind.
     """
+    from .run import run_job
+
     return run_job(CorrectJob(dataset=dataset, **fields), output)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorrectJob(JobSettings):
-    """Answers to given questions are written again. What is not listed here is said of [`JobSettings`].
-
-    Args:
-        dataset: What is corrected.
-        type: The type of instruction that the questions are of; decides how VIC is asked. By default just the question.
-    """
+    """Answers to given questions are written again. What is not listed here is said of [`JobSettings`]."""
 
     kind = "correct"
-    worker_class = CorrectionWorker
 
-    dataset: str | os.PathLike[str]
-    type: str | None = None
+    dataset: Annotated[
+        str | os.PathLike[str],
+        Option(
+            "Conversations in LLaVA's, TRL's or FineVision's form: JSON, or a dataset (parquet, folder, Hub name).",
+            INPUT,
+            common=True,
+            argument=True,
+        ),
+    ]
+    type: Annotated[
+        str | None,
+        Option(
+            "The type of instruction that the questions are of, if it is one: decides how VIC is asked.",
+            INPUT,
+            common=True,
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if "iqf_draft" in self.given:
             raise GenerationError("iqf_draft has no effect on given questions, for which VIG writes nothing: drop it.")
         if self.type is not None and self.type not in INSTRUCTION_TYPES:
-            raise GenerationError(
-                f"Type {self.type!r} is not known: use one of {', '.join(INSTRUCTION_TYPES)}, or none."
-            )
+            raise GenerationError(unknown("type", self.type, list(INSTRUCTION_TYPES)))
+
+    @property
+    def worker(self) -> WorkerClass:
+        """Writes answers to given questions."""
+        from vigc.generation.rollouts.correct import CorrectionWorker
+
+        return CorrectionWorker
+
+    def check_paths(self) -> None:
+        """As of [`JobSettings`]; what is not here may be a dataset on the Hub."""
+        path = Path(self.dataset)
+        if path.is_absolute() or path.suffix in (*_SUFFIXES, *_TABLES):
+            check_path(settings_of(CorrectJob)["dataset"], path, GenerationError, "any")
+        super().check_paths()
 
     @property
     def in_tables(self) -> bool:
         """Whether what is corrected is a dataset, and no file of conversations; of a file its content tells."""
+        from vigc.formats.file_forms import Form, suffix_of
+        from vigc.formats.json_rows import json_form
+        from vigc.generation.sources.errors import naming_files
+
         path = Path(self.dataset)
         if not path.is_file():
             return path.is_dir() or suffix_of(path) not in _SUFFIXES
@@ -110,6 +138,8 @@ class CorrectJob(JobSettings):
 
     def selection(self) -> Selection:
         """All entries."""
+        from vigc.generation.filters import Selection
+
         return Selection(self.collection(), limit=self.limit, shard_size=self.shard_size)
 
     def asked(self, sources: Sequence[Source], output: ShardOutput) -> int:
@@ -119,4 +149,6 @@ class CorrectJob(JobSettings):
 
     def configuration(self) -> Record:
         """The one type."""
+        from vigc.jobs.output_folder import CORRECTED
+
         return {"types": [self.type or CORRECTED]}

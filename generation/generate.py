@@ -6,26 +6,29 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from vigc.errors import GenerationError
-from vigc.formats.coco import INSTANCES
 from vigc.generation.correctors import default_corrector
-from vigc.generation.filters import FILTERS, Selection
-from vigc.generation.rollouts.generate import PairWorker
-from vigc.generation.rollouts.short_answers import read_first_words, takes_short_answers
-from vigc.generation.sources.base import Collection, Folder, Source
-from vigc.generation.sources.json_file import Annotated, LlavaPictures
-from vigc.jobs import ShardOutput
-from vigc.jobs.protocols import Record
+from vigc.options import Option, check_path, meant, settings_of, unknown
 from vigc.processing import INSTRUCTION_TYPES
 
-from .finalize import Summary
-from .run import run_job
-from .settings import JobSettings, at_least
+from .settings import INPUT, JOB, JobSettings
+
+if TYPE_CHECKING:
+    from vigc.generation.filters import Selection
+    from vigc.generation.rollouts.generate import PairWorker
+    from vigc.generation.sources.base import Collection, Source
+    from vigc.jobs import ShardOutput
+    from vigc.jobs.protocols import Record
+
+    from .finalize import Summary
 
 DEFAULT_TYPES = ("conversation", "detail", "complex")
-FORMATS = ("folder", "coco", "objects365", "dataset", "llava")
+Format = Literal["folder", "coco", "objects365", "dataset", "llava"]
+FORMATS: tuple[str, ...] = get_args(Format)
+
+_SHORT = "Short answers (okvqa, aokvqa, vqav2)"
 
 
 def generate_dataset(images: str | os.PathLike[str], output: str | os.PathLike[str], **fields: Any) -> Summary:
@@ -48,63 +51,110 @@ def generate_dataset(images: str | os.PathLike[str], output: str | os.PathLike[s
     Raises:
         VigcError: Inputs, settings or a folder that cannot be worked with; its `exit_code` says of which kind.
     """
+    from .run import run_job
+
     return run_job(GenerateJob(images=images, **fields), output)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateJob(JobSettings):
-    """Questions and answers are written about images. What is not listed here is said of [`JobSettings`].
-
-    Args:
-        images: What `format` says: a folder of images, searched with its sub-folders, or one image; an annotation
-            file; a dataset.
-        format: "folder", "coco" or "objects365" (annotations), "llava" (a conversation file), or "dataset" (parquet
-            files, a dataset's folder or its Hub name).
-        types: The types of instruction to write about every image.
-        correct: Whether drafts are corrected; without it the answer is the draft, as with `corrector="none"`.
-        questions: How many questions of each type to ask about an image, all different.
-        answers: For types with short answers: how many, with weights; 0 writes one as for the other types.
-        answer_threshold: The least weight of an answer, of 100.
-        first_words: For types with short answers: a JSON file that says how often each word begins a question.
-        exclude_ids: Files of ids or names (text, or JSON of any known form) of images to exclude.
-        exclude_images: Folders of pictures; what looks like one of them is left out.
-        dedup: Find exact copies in the whole job by a hash pass, not only within a shard.
-    """
+    """Questions and answers are written about images. What is not listed here is said of [`JobSettings`]."""
 
     kind = "generate"
-    worker_class = PairWorker
 
-    images: str | os.PathLike[str]
-    format: str = "folder"
-    types: Sequence[str] = DEFAULT_TYPES
-    correct: bool = True
-    questions: int = 1
-    answers: int = 0
-    answer_threshold: float = 0.0
-    first_words: str | os.PathLike[str] | None = None
-    exclude_ids: Sequence[str | os.PathLike[str]] = ()
-    exclude_images: Sequence[str | os.PathLike[str]] = ()
-    dedup: bool = False
+    images: Annotated[
+        str | os.PathLike[str],
+        Option(
+            "A folder of pictures, searched with its sub-folders, or one picture; with --format an annotation file, a "
+            "conversation file or a dataset.",
+            INPUT,
+            common=True,
+            argument=True,
+        ),
+    ]
+    format: Annotated[
+        Format,
+        Option(
+            "What IMAGES is: a folder, annotations (coco, objects365), a conversation file (llava), or a dataset "
+            "(parquet files, a dataset's folder or its Hub name).",
+            INPUT,
+            common=True,
+        ),
+    ] = "folder"
+    types: Annotated[
+        Sequence[str], Option("Types of instruction to write, with commas between.", JOB, common=True, commas=True)
+    ] = DEFAULT_TYPES
+    correct: Annotated[
+        bool,
+        Option(
+            "Whether drafts are corrected; without it the answer is the draft, as with --corrector none.",
+            JOB,
+            common=True,
+            flags=("--correct/--no-correct",),
+        ),
+    ] = True
+    questions: Annotated[int, Option("How many different questions of each type about a picture.", JOB, min=1)] = 1
+    answers: Annotated[
+        int, Option("How many answers, with weights; 0 writes one as for the other types.", _SHORT, min=0)
+    ] = 0
+    answer_threshold: Annotated[float, Option("The least weight of an answer, of 100.", _SHORT)] = 0.0
+    first_words: Annotated[
+        str | os.PathLike[str] | None,
+        Option("JSON file: how often each word begins a question.", _SHORT, path="file"),
+    ] = None
+    exclude_ids: Annotated[
+        Sequence[str | os.PathLike[str]],
+        Option(
+            "Leave out what this file lists (ids or names; text, or JSON of any known form); repeatable.",
+            INPUT,
+            path="file",
+        ),
+    ] = ()
+    exclude_images: Annotated[
+        Sequence[str | os.PathLike[str]],
+        Option("Leave out what looks like a picture in this folder; repeatable.", INPUT, path="any"),
+    ] = ()
+    dedup: Annotated[
+        bool, Option("Find exact copies in the whole job by a hash pass, not only within a shard.", INPUT)
+    ] = False
 
     def __post_init__(self) -> None:
         _check_types(self.types)
         if not self.correct and self.corrector not in (None, "none"):
             raise GenerationError(f"correct=False contradicts the corrector {self.corrector!r}: give one of them.")
         super().__post_init__()
-        at_least(1, questions=self.questions)
-        at_least(0, answers=self.answers)
-        if self.answers and not any(takes_short_answers(kind) for kind in self.types):
+        if self.answers:
+            self._check_answers()
+        elif self.answer_threshold or self.first_words:
+            raise GenerationError("A threshold and first words are for several answers: give --answers too.")
+
+    def _check_answers(self) -> None:
+        from vigc.generation.rollouts.short_answers import takes_short_answers
+
+        if not any(takes_short_answers(kind) for kind in self.types):
             given = ", ".join(self.types)
             raise GenerationError(f"None of {given} has short answers: several are for okvqa, aokvqa, vqav2.")
-        if self.answers and not self.corrects:
+        if not self.corrects:
             raise GenerationError("Several answers are VIC's: drop --answers, or let answers be corrected.")
-        if not self.answers and (self.answer_threshold or self.first_words):
-            raise GenerationError("A threshold and first words are for several answers: give --answers too.")
+
+    def check_paths(self) -> None:
+        """As of [`JobSettings`]; a dataset that is not here may be on the Hub."""
+        if not self.in_tables:
+            what = "any" if self.format == "folder" else "file"
+            check_path(settings_of(GenerateJob)["images"], self.images, GenerationError, what)
+        super().check_paths()
 
     @property
     def chosen_corrector(self) -> str:
         """The name of the corrector; "none" with `correct=False`."""
         return default_corrector(correct=self.correct) if self.corrector is None else self.corrector
+
+    @property
+    def worker(self) -> type[PairWorker]:
+        """Writes pairs of a question and an answer."""
+        from vigc.generation.rollouts.generate import PairWorker
+
+        return PairWorker
 
     @property
     def in_tables(self) -> bool:
@@ -135,6 +185,8 @@ class GenerateJob(JobSettings):
 
     def selection(self) -> Selection:
         """The images, less those that filters exclude; each filter is given the setting of its name."""
+        from vigc.generation.filters import FILTERS, Selection
+
         filters = {name: getattr(self, name) for name in FILTERS}
         return Selection(self.collection(), filters, self.limit, self.shard_size)
 
@@ -147,6 +199,8 @@ class GenerateJob(JobSettings):
         return {"types": list(self.types), "questions": self.questions, "short_answers": self._short_answers()}
 
     def _short_answers(self) -> Record | None:
+        from vigc.generation.rollouts.short_answers import read_first_words
+
         if not self.answers:
             return None
         words = None if self.first_words is None else read_first_words(Path(self.first_words))
@@ -156,10 +210,13 @@ class GenerateJob(JobSettings):
 def _check_types(types: Sequence[str]) -> None:
     if isinstance(types, str):
         raise GenerationError(f"types={types!r} is one string: give a list of types.")
-    unknown = [kind for kind in types if kind not in INSTRUCTION_TYPES]
-    if unknown or not types:
-        given = ", ".join(map(repr, unknown)) or "no type"
-        raise GenerationError(f"Types: {given} is not known: use one or more of {', '.join(INSTRUCTION_TYPES)}.")
+    strange = [kind for kind in types if kind not in INSTRUCTION_TYPES]
+    if strange or not types:
+        given = ", ".join(map(repr, strange)) or "no type"
+        raise GenerationError(
+            f"Types: {given} is not known: use one or more of {', '.join(INSTRUCTION_TYPES)}."
+            f"{meant(strange[0], list(INSTRUCTION_TYPES)) if strange else ''}"
+        )
     if len(set(types)) < len(types):
         raise GenerationError(f"Types: {', '.join(types)} names one twice: give each once.")
 
@@ -179,15 +236,20 @@ def open_collection(
     Raises:
         GenerationError: They cannot be read, or the format is not known.
     """
+    from vigc.formats.coco import INSTANCES
+    from vigc.generation.sources.base import Folder
+    from vigc.generation.sources.json_file import Annotated as AnnotatedImages
+    from vigc.generation.sources.json_file import LlavaPictures
+
     root = Path(image_root) if image_root is not None else images.parent
     if format == "folder":
         return Folder(images)
     if format in INSTANCES:
-        return Annotated(images, root, format, urls)
+        return AnnotatedImages(images, root, format, urls)
     if format == "llava":
         return LlavaPictures(images, root, urls)
     if format == "dataset":
         from vigc.generation.sources.dataset import DatasetRows
 
         return DatasetRows(str(images), subset=subset, split=split, revision=revision, urls=urls)
-    raise GenerationError(f"Format {format!r} is not known: use one of {', '.join(FORMATS)}.")
+    raise GenerationError(unknown("format", format, FORMATS))

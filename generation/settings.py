@@ -1,4 +1,8 @@
-"""What a job is told: the settings that writing and correcting share, checked when they are given."""
+"""What a job is told: the settings that writing and correcting share, checked when they are given.
+
+Each is declared once, for the Python API, the command line and files for `--config` (`vigc.options`). The command line
+checks them before it knows whether anything is to be done: what needs torch is imported in the methods that use it.
+"""
 
 from __future__ import annotations
 
@@ -7,121 +11,152 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
-
-import torch
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from vigc.errors import GenerationError
 from vigc.generation.correctors import CORRECTORS, default_corrector
-from vigc.generation.filters.selection import Selection
-from vigc.generation.rollouts.worker import Worker
-from vigc.generation.sources.base import Collection, Source
-from vigc.generation.sources.prefetch import Loader
-from vigc.generation.sources.urls import check_hosts
-from vigc.inference.loading import (
-    SPEED_SETTINGS,
-    ModelFacts,
-    check_settings,
-    describe_model,
-    effective_settings,
-    load_model,
-)
-from vigc.jobs import Configuration, Plan, ShardOutput
-from vigc.jobs.executors import EXECUTORS
-from vigc.jobs.protocols import MakeShard, Record, Say
-from vigc.processing.devices import find_device
+from vigc.generation.sources.hosts import check_hosts
+from vigc.inference.settings import MODEL, SPEED_SETTINGS, DecodingSettings, LoadingSettings, check_settings
+from vigc.options import Option, check_paths, check_values, recorded, settings_of, unknown
 
-from .finalize import write_ending
-from .notices import notice_of
+if TYPE_CHECKING:
+    from vigc.generation.filters.selection import Selection
+    from vigc.generation.rollouts.worker import Worker
+    from vigc.generation.sources.base import Collection, Source
+    from vigc.inference.loading import ModelFacts
+    from vigc.jobs import Plan, ShardOutput
+    from vigc.jobs.protocols import MakeShard, Record, Say
+
+JOB = "The job"
+INPUT = "Input"
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobSettings(ABC):
+class JobSettings(LoadingSettings, ABC):
     """Settings of any job; `GenerateJob` and `CorrectJob` add their own, and what they do with a shard.
+
+    What a setting does is said where it is declared; beside those:
 
     Args:
         model: A folder, a Hub name, or a model object (then with `processor`).
         processor: By default the model's own.
-        dtype: "auto" (what the weights were saved in, but float32 on a CPU), "float32", "bfloat16" or "float16".
-        device: "auto" (an accelerator if there is one), "cpu", "cuda:1", ...
-        revision: Commit, tag or branch of the model on the Hub.
-        trust_remote_code: Whether code that comes with the weights runs in place of vigc's own.
         settings: Decoding and `iqf_*` settings, as `model.generate` takes them, that are not the model's own.
-        corrector: How answers are corrected, a name of `CORRECTORS`; by default "iqf", the paper's.
-        image_root: With a file that names images: the folder that the names are relative to; by default the file's.
-        allow_urls: Hosts that images are fetched from where the input has addresses (http, https) in place of files:
-            names, "*.example.org" for all below one, "*" for any public one. Without it addresses are skipped.
-        subset: Of a dataset: its configuration.
-        split: Of a dataset: its split.
-        data_revision: Of a dataset on the Hub: its commit, tag or branch; by default what the job in the folder began
-            with, or else the newest.
-        license: Licence of images that do not state their own.
-        limit: Only the first so many inputs.
-        batch_size: Texts written at a time, and inputs read at a time; greedy decoding in float32 writes the same texts
-            with any.
-        shard_size: Inputs per parquet file, which is also what an interruption costs at most.
-        seed: Decides, with a row's id, what is drawn where decoding samples.
-        retries: How often a text that is no pair is drawn again before it is rejected.
-        score: Whether to compute `visual_dependency`, two more passes over each answer; of given drafts `draft_logprob`
-            too, one pass over each.
-        store: "embed" puts images into the rows, "path" the paths of their files.
-        verify: Whether the files of the folder are compared with the hashes that were recorded when they were written;
-            what is damaged is made again. Without it a file is only missed.
-        overwrite: Replace another dataset in the folder, or a finished one; an unfinished job of these settings is
-            resumed.
-        rank: Of several processes that share the job: which this is.
-        world_size: How many there are.
-        engine: Where shards are made: "local", in this process; "ray", on all devices of a Ray cluster.
-        workers: With "ray": how many processes; by default one for each GPU of the cluster, or else for each CPU.
 
     Raises:
         GenerationError: A setting that is unknown, out of range, or without effect.
     """
 
     kind: ClassVar[str]
-    worker_class: ClassVar[type[Worker]]
 
-    model: Any
+    model: Annotated[
+        Any,
+        Option(
+            "Folder or Hub name of a VIGC model, or vigc-tiny.",
+            MODEL,
+            common=True,
+            flags=("--model", "-m"),
+            default="vigc-tiny, embedded, which knows rendered scenes only",
+        ),
+    ]
     processor: Any = None
-    dtype: str = "auto"
-    device: str = "auto"
-    revision: str | None = None
-    trust_remote_code: bool = False
+    batch_size: Annotated[
+        int,
+        Option(
+            "Texts written, and pictures read, at a time; greedy decoding in float32 writes the same texts with any.",
+            MODEL,
+            common=True,
+            min=1,
+        ),
+    ] = 8
     settings: dict[str, Any] | None = None
-    corrector: str | None = None
-    image_root: str | os.PathLike[str] | None = None
-    allow_urls: Sequence[str] = ()
-    subset: str | None = None
-    split: str = "train"
-    data_revision: str | None = None
-    license: str = "unknown"
-    limit: int | None = None
-    batch_size: int = 8
-    shard_size: int = 256
-    seed: int = 0
-    retries: int = 2
-    score: bool = False
-    store: str = "embed"
-    verify: bool = False
-    overwrite: bool = False
-    rank: int = 0
-    world_size: int = 1
-    engine: str = "local"
-    workers: int | None = None
+    corrector: Annotated[
+        str | None,
+        Option(
+            "How a draft becomes the answer: iqf (sentence by sentence), one_shot (in one request) or none.",
+            JOB,
+            common=True,
+            metavar=f"[{'|'.join(CORRECTORS)}]",
+            default="iqf",
+        ),
+    ] = None
+    image_root: Annotated[
+        str | os.PathLike[str] | None,
+        Option(
+            "The folder that file names in an annotation file are relative to; by default the file's.",
+            INPUT,
+            path="folder",
+        ),
+    ] = None
+    allow_urls: Annotated[
+        Sequence[str],
+        Option(
+            "Fetch pictures whose names are addresses, from this host ('*.x.org': all below; '*': any public); "
+            "repeatable. Without it addresses are skipped.",
+            INPUT,
+            metavar="HOST",
+        ),
+    ] = ()
+    subset: Annotated[str | None, Option("The configuration of a dataset.", INPUT)] = None
+    split: Annotated[str, Option("The split of a dataset.", INPUT)] = "train"
+    data_revision: Annotated[
+        str | None,
+        Option(
+            "The commit, tag or branch of a dataset on the Hub; by default what the job in the folder began with, or "
+            "else the newest.",
+            INPUT,
+        ),
+    ] = None
+    limit: Annotated[int | None, Option("Only the first so many pictures.", JOB, common=True, min=1)] = None
+    license: Annotated[str, Option("Licence of pictures that do not state their own.", JOB, common=True)] = "unknown"
+    seed: Annotated[int, Option("Decides, with a row's id, what is drawn where decoding samples.", JOB)] = 0
+    shard_size: Annotated[
+        int, Option("Pictures per parquet file, which is also what an interruption costs at most.", JOB, min=1)
+    ] = 256
+    retries: Annotated[int, Option("How often a text that is no pair is drawn again.", JOB, min=0)] = 2
+    score: Annotated[
+        bool,
+        Option(
+            "Compute visual_dependency, what an answer owes to the picture: two more passes over each answer. Of given "
+            "drafts draft_logprob too.",
+            JOB,
+        ),
+    ] = False
+    store: Annotated[
+        Literal["embed", "path"],
+        Option("embed: pictures in the rows. path: the paths of their files.", JOB, flags=("--images",)),
+    ] = "embed"
+    verify: Annotated[
+        bool,
+        Option(
+            "Compare the folder's files with the hashes of when they were written; write what is damaged again.",
+            JOB,
+            once=True,
+        ),
+    ] = False
+    overwrite: Annotated[
+        bool,
+        Option(
+            "Replace another dataset in the folder, or a finished one; an unfinished job of these settings is resumed.",
+            JOB,
+            common=True,
+            once=True,
+        ),
+    ] = False
+    rank: Annotated[int, Option("Of several processes: which this is, from 0.", JOB, min=0, once=True)] = 0
+    world_size: Annotated[int, Option("How many processes share the job.", JOB, min=1, once=True)] = 1
+    engine: Annotated[
+        Literal["local", "ray"],
+        Option("local: this process; ray: every GPU of a Ray cluster, or else every CPU.", JOB, once=True),
+    ] = "local"
+    workers: Annotated[int | None, Option("With ray: how many processes.", JOB, min=1, once=True)] = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "shard_size", "limit", "workers"):
-            at_least(1, **{name: getattr(self, name)})
-        at_least(0, retries=self.retries)
+        check_values(self, GenerationError)
         check_hosts(self.allow_urls)
-        if self.store not in ("embed", "path"):
-            raise GenerationError(f"store={self.store!r} is not known: use 'embed' or 'path'.")
         if self.store == "path" and self.in_tables:
             raise GenerationError(
                 "store='path' is for pictures in files, but a dataset has them in its rows: use 'embed'."
             )
-        if self.engine not in EXECUTORS:
-            raise GenerationError(f"Engine {self.engine!r} is not known: use one of {', '.join(EXECUTORS)}.")
         if self.workers is not None and self.engine != "ray":
             raise GenerationError(f"workers={self.workers} is for --engine ray; here one process does all.")
         if not 0 <= self.rank < self.world_size:
@@ -133,11 +168,42 @@ class JobSettings(ABC):
                 "--verify keeps what the folder holds, and --overwrite replaces it: give one of them."
             )
         if self.chosen_corrector not in CORRECTORS:
-            raise GenerationError(
-                f"Corrector {self.chosen_corrector!r} is not known: use one of {', '.join(CORRECTORS)}."
-            )
+            raise GenerationError(unknown("Corrector", self.chosen_corrector, CORRECTORS))
         check_settings(self.given, self.corrects)
         CORRECTORS[self.chosen_corrector].check(self.chosen_corrector, self.given)
+
+    def check_paths(self) -> None:
+        """Makes sure that the files and folders that are named are there, before anything is loaded.
+
+        Raises:
+            GenerationError: One is not.
+        """
+        check_paths(self, GenerationError)
+        if isinstance(self.model, str) and os.path.isabs(self.model) and not os.path.isdir(self.model):
+            raise GenerationError(f"The model {self.model!r} is not a folder: give a model's folder or Hub name.")
+
+    def recorded(self) -> Record:
+        """What is not the default, by the names of the options; further settings of the model under `settings`.
+
+        A model that is an object is recorded by its name, a folder by its path.
+        """
+        from vigc.scenes.embedded import model_name
+
+        declared = {**settings_of(type(self)), **settings_of(DecodingSettings)}
+        model = self.model
+        if isinstance(model, (str, os.PathLike)):
+            name = model_name(model)
+            model = os.path.abspath(name) if os.path.isdir(name) else name
+        else:
+            model = str(getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__)
+        found = recorded({**vars(self), **self.given, "model": model}, declared)
+        others = {name: value for name, value in self.given.items() if name not in declared}
+        return {**found, "settings": others} if others else found
+
+    @property
+    def given(self) -> Record:
+        """The decoding and `iqf_*` settings that were given."""
+        return dict(self.settings or {})
 
     @property
     def chosen_corrector(self) -> str:
@@ -148,11 +214,6 @@ class JobSettings(ABC):
     def corrects(self) -> bool:
         """Whether answers are corrected."""
         return self.chosen_corrector != "none"
-
-    @property
-    def given(self) -> Record:
-        """The decoding and `iqf_*` settings that were given."""
-        return dict(self.settings or {})
 
     @property
     def _effective(self) -> Record:
@@ -173,6 +234,11 @@ class JobSettings(ABC):
     @abstractmethod
     def places(self) -> list[str | os.PathLike[str]]:
         """Where the images are: the folder that names are relative to, or else the input itself."""
+
+    @property
+    @abstractmethod
+    def worker(self) -> type[Worker]:
+        """What makes the rows of a shard."""
 
     @abstractmethod
     def collection(self) -> Collection:
@@ -201,9 +267,12 @@ class JobSettings(ABC):
         Raises:
             GenerationError: It cannot be loaded, or is not the one that was planned with.
         """
-        loaded = load_model(self.model, self.processor, device=device, **self._loading)
+        from vigc.generation.sources.prefetch import Loader
+        from vigc.inference.loading import load_model
+
+        loaded = load_model(self.model, self.processor, **{**self.loading, "device": device})
         self._check_planned(plan, loaded.facts)
-        worker = self.worker_class(loaded, plan, self._effective, self.batch_size)
+        worker = self.worker(loaded, plan, self._effective, self.batch_size)
         loader = Loader(self.collection(), worker.prepare, self.batch_size, embed=self.store == "embed")
 
         def make(sources: Sequence[Source], say: Say) -> ShardOutput:
@@ -215,6 +284,8 @@ class JobSettings(ABC):
 
     def _check_planned(self, plan: Plan, facts: ModelFacts) -> None:
         """Makes sure that the model as loaded is what its files said when the job was planned."""
+        from vigc.inference.loading import effective_settings
+
         found = {
             **written_by(facts),
             **effective_settings(facts.generation_config, self._effective, self.corrects),
@@ -227,7 +298,13 @@ class JobSettings(ABC):
             )
 
     def finalize(self, folder: Path, plan: Plan) -> dict[str, int]:
-        """Writes card and report."""
+        """Writes the file of the job, card and report."""
+        from vigc.jobs import ledger
+        from vigc.processing.job_file import job_text
+
+        from .finalize import write_ending
+
+        ledger.atomic_write(folder / ledger.JOB, job_text(f"vigc {self.kind}", self.recorded()))
         return write_ending(folder, plan)
 
     def check_portable(self) -> None:
@@ -245,15 +322,21 @@ class JobSettings(ABC):
         Args:
             device: The kind of device that it will run on; None: the one that the job names, in this process.
         """
-        place = find_device(self.device, GenerationError) if device is None else torch.device(device)
-        return describe_model(self.model, self.processor, device=place, **self._loading)
+        import torch
 
-    @property
-    def _loading(self) -> Record:
-        return {name: getattr(self, name) for name in ("dtype", "revision", "trust_remote_code")}
+        from vigc.inference.loading import describe_model
+        from vigc.processing.devices import find_device
+
+        place = find_device(self.device, GenerationError) if device is None else torch.device(device)
+        return describe_model(self.model, self.processor, **{**self.loading, "device": place})
 
     def plan(self, model: ModelFacts, selection: Selection) -> Plan:
         """The plan without its inputs."""
+        from vigc.inference.loading import effective_settings
+        from vigc.jobs import Configuration, Plan
+
+        from .notices import notice_of
+
         collection = selection.collection
         configuration = Configuration(
             {
@@ -303,10 +386,3 @@ def written_by(model: ModelFacts) -> Record:
     """What names the model in a configuration."""
     said = {"model": model.name, "revision": model.revision, "dtype": model.dtype}
     return {**said, "remote_code": True} if model.remote_code else said
-
-
-def at_least(low: int, **counts: int | None) -> None:
-    """Raises a `GenerationError` for a count that is too small."""
-    for name, value in counts.items():
-        if value is not None and value < low:
-            raise GenerationError(f"{name}={value} is too small: give at least {low}.")

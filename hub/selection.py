@@ -13,7 +13,10 @@ from vigc.errors import PushError
 from vigc.processing.images import PICTURE_SUFFIXES
 
 # Of one machine, or what a Trainer needs to resume and nobody else. Never published, and not named.
-_STAYS = ("_vigc/locks", "_vigc/hashes", "*.tmp", "checkpoint-*", "trainer_state.json", "runs", "*__pycache__")
+_STAYS = (
+    *("_vigc/locks", "_vigc/hashes", "_vigc/job.yaml", "*.tmp"),
+    *("checkpoint-*", "trainer_state.json", "runs", "*__pycache__"),
+)
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 # Checked by content before they go (rows, pictures), or of a format that holds tensors and nothing else.
 _CHECKED = (".parquet", ".safetensors", *PICTURE_SUFFIXES)

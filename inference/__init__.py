@@ -1,15 +1,8 @@
 """Models that generate text: loading them, and one way to ask any of them."""
 
-from vigc.modeling_vigc.requests_vigc import Completion, Request, Rollout, SamplingParams
+from typing import TYPE_CHECKING
 
-from .answers import load_generator
-from .chat import ChatGenerator, load_chat_model
-from .generator import ModelFacts, ModelIdentity, TextGenerator
-from .loading import describe_model, load_model
-from .openai import OpenAIGenerator
-from .routing import RoutedGenerator
-from .scripted import ScriptedGenerator
-from .vigc import VigcGenerator
+from vigc.lazy import lazy_names
 
 __all__ = [
     "ChatGenerator",
@@ -29,3 +22,30 @@ __all__ = [
     "load_generator",
     "load_model",
 ]
+
+if TYPE_CHECKING:
+    from vigc.modeling_vigc.requests_vigc import Completion, Request, Rollout, SamplingParams
+
+    from .answers import load_generator
+    from .chat import ChatGenerator, load_chat_model
+    from .generator import ModelFacts, ModelIdentity, TextGenerator
+    from .loading import describe_model, load_model
+    from .openai import OpenAIGenerator
+    from .routing import RoutedGenerator
+    from .scripted import ScriptedGenerator
+    from .vigc import VigcGenerator
+else:  # unseen by type checkers, which would otherwise accept any name
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "vigc.modeling_vigc.requests_vigc": ("Completion", "Request", "Rollout", "SamplingParams"),
+            ".answers": ("load_generator",),
+            ".chat": ("ChatGenerator", "load_chat_model"),
+            ".generator": ("ModelFacts", "ModelIdentity", "TextGenerator"),
+            ".loading": ("describe_model", "load_model"),
+            ".openai": ("OpenAIGenerator",),
+            ".routing": ("RoutedGenerator",),
+            ".scripted": ("ScriptedGenerator",),
+            ".vigc": ("VigcGenerator",),
+        },
+    )

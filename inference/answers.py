@@ -22,8 +22,8 @@ from vigc.scenes import model_folder, model_name
 
 from .chat import ChatGenerator, load_chat_model, placed
 from .generator import ModelIdentity, unsupported
-from .loading import DTYPES
 from .scheduling import run_in_batches
+from .settings import DTYPES
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,17 +20,16 @@ from vigc.hub.errors import is_hub_away
 from vigc.hub.revisions import commit_of
 from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGeneration
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, ORIGINAL_DECODING
+from vigc.options import unknown
 from vigc.processing import VigcProcessor
 from vigc.processing.devices import find_device
 from vigc.processing.model_folder import folder_fingerprint
 from vigc.scenes import model_folder, model_name
 
 from .generator import ModelFacts as ModelFacts
+from .settings import DTYPES, SPEED_SETTINGS
 from .vigc import VigcGenerator
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-# Settings that in float32 change how fast texts are written, and not which: a job may go on with others.
-SPEED_SETTINGS = ("iqf_verify_drafts", "iqf_ahead")
 # What is recorded of the decoding; anything else a caller gives is recorded too.
 _DECODING = ("num_beams", "repetition_penalty", "max_new_tokens", "do_sample")
 _SAMPLING = ("temperature", "top_p", "top_k")
@@ -60,7 +59,7 @@ def describe_model(
         TransientError: The Hub cannot be reached.
     """
     if dtype not in DTYPES:
-        raise GenerationError(f"dtype {dtype!r} is not known: use one of {', '.join(DTYPES)}.")
+        raise GenerationError(unknown("dtype", dtype, DTYPES))
     if not isinstance(model, (str, os.PathLike)):
         if processor is None:
             raise GenerationError("A model object needs its processor: pass processor= too, or the model's folder.")
@@ -230,31 +229,6 @@ def _brought(name: str, reference: str, commit: str | None) -> Any:
 def _public_name(name: str) -> str:
     known = model_name(name)
     return Path(name).resolve().name if known == name and Path(name).is_dir() else known
-
-
-def check_settings(settings: dict[str, Any], correct: bool) -> None:
-    """Raises a `GenerationError` for a decoding or `iqf_*` setting that is unknown, out of range or without effect."""
-    iqf = {name: value for name, value in settings.items() if name in IQF_SETTINGS}
-    try:
-        IqfSettings.resolve(GenerationConfig(), iqf)
-    except ValueError as error:
-        raise GenerationError(str(error)) from error
-    if iqf and not correct:
-        raise GenerationError(
-            f"Without correction {', '.join(iqf)} has no effect: drop it, or let answers be corrected."
-        )
-    known = vars(GenerationConfig())
-    unknown = [name for name in settings if name not in IQF_SETTINGS and name not in known]
-    if unknown:
-        raise GenerationError(
-            f"{', '.join(unknown)}: no such setting of generation; see transformers' GenerationConfig."
-        )
-    for name, low in (("num_beams", 1), ("max_new_tokens", 1), ("top_k", 0)):
-        if name in settings and settings[name] < low:
-            raise GenerationError(f"{name}={settings[name]} is too small: give at least {low}.")
-    for name in ("temperature", "repetition_penalty", "top_p"):
-        if name in settings and not settings[name] > 0:
-            raise GenerationError(f"{name}={settings[name]} is too small: give a number above 0.")
 
 
 def effective_settings(config: GenerationConfig, settings: dict[str, Any], correct: bool) -> dict[str, dict[str, Any]]:

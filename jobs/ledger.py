@@ -38,6 +38,8 @@ EMPTY_FOLDERS = f"{STATE}/empty_folders.json"
 SHARDS = f"{STATE}/shards"
 HASHES = f"{STATE}/hashes"
 FINISHED = f"{STATE}/finished.json"
+# What the command was given. No hash counts it, and it is not published: it holds paths of this machine.
+JOB = f"{STATE}/job.yaml"
 CARD = "README.md"
 REPORT = "report/index.html"
 QUARANTINE = "quarantine"

@@ -65,7 +65,8 @@ def _written(folder: Path) -> Iterator[Path]:
     yield from sorted((folder / ledger.QUARANTINE).glob("part-*.jsonl"))
     yield from sorted((folder / SAMPLES).glob("*-[0-9].[jp][np]g"))
     yield from (
-        folder / name for name in (ledger.CARD, ledger.REPORT, ledger.INPUTS, ledger.EXCLUDED, ledger.EMPTY_FOLDERS)
+        folder / name
+        for name in (ledger.CARD, ledger.REPORT, ledger.INPUTS, ledger.EXCLUDED, ledger.EMPTY_FOLDERS, ledger.JOB)
     )
 
 

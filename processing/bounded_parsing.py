@@ -12,15 +12,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
-from datasets import Features
-from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from vigc.errors import NestingError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import Features
 
 # Levels of lists and objects in each other. What is parsed is also walked and written again by code that recurses.
 MAX_DEPTH = 100
@@ -153,6 +154,8 @@ def parse_card(text: str) -> Any:
     Raises:
         ValueError: As of [`parse_yaml`].
     """
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
     block = REGEX_YAML_BLOCK.search(text)
     return parse_yaml(block.group(2)) if block else None
 
@@ -194,6 +197,8 @@ def open_parquet(source: str | os.PathLike[str] | BinaryIO) -> pq.ParquetFile:
     Raises:
         OSError, pyarrow.ArrowInvalid: It cannot be read, is no parquet file, or is over a limit.
     """
+    import pyarrow.parquet as pq
+
     limits = {"thrift_string_size_limit": _THRIFT_STRINGS, "thrift_container_size_limit": _THRIFT_ELEMENTS}
     return pq.ParquetFile(source, **limits)
 
@@ -204,6 +209,8 @@ def features_of(schema: pa.Schema) -> Features:
     Raises:
         ValueError: What `datasets` wrote is damaged, too large or nested too deeply.
     """
+    from datasets import Features
+
     written = (schema.metadata or {}).get(b"huggingface", b"")
     if len(written) > MAX_FEATURES_BYTES:
         raise ValueError(f"its 'huggingface' metadata has more bytes than the limit of {MAX_FEATURES_BYTES:,}")

@@ -15,6 +15,8 @@ from vigc.errors import EvaluationError, ImagePathError
 from vigc.formats.coco import coco_names
 from vigc.processing.confined_paths import ListedFolder
 
+from .settings import DataSettings as DataSettings
+
 # A model's answers by question; None where a picture could not be opened, which counts as an empty answer.
 Predictions = Mapping[str, str | None]
 # Sums and figures by name: numbers, or arrays with a number for each resample.
@@ -84,37 +86,6 @@ class Option:
     help: str
     kind: type = str
     default: str | None = None
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Where a benchmark's files lie and what of them is used.
-
-    Args:
-        data: The folder with the published files.
-        images: The folder of the pictures; by default below `data`.
-        split: Which part, where there are several.
-        prompt: What is asked instead of the benchmark's own words, with `{question}` in it.
-        limit: Only the questions of so many pictures, drawn with `seed`.
-        seed: Decides that, and which objects POPE asks for where it makes its questions.
-        synonyms: CHAIR's file of synonyms, as `options` may have it.
-        options: Values of options of the benchmark's own, see [`Option`].
-    """
-
-    data: Path
-    images: Path | None = None
-    split: str | None = None
-    prompt: str | None = None
-    limit: int | None = None
-    seed: int = 0
-    synonyms: Path | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def own(self) -> Mapping[str, Any]:
-        """The options of the benchmark's own that are given."""
-        given = {"synonyms": self.synonyms, **self.options}
-        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vigc.errors import GenerationError
-from vigc.modeling_vigc.requests_vigc import Rollout, Sample
-from vigc.modeling_vigc.rollout_vigc import RolloutSettings
+
+if TYPE_CHECKING:
+    from vigc.modeling_vigc.requests_vigc import Rollout, Sample
+    from vigc.modeling_vigc.rollout_vigc import RolloutSettings
 
 
 class CorrectorRollout(Protocol):

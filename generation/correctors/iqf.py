@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
-from vigc.modeling_vigc.rollout_vigc import iqf
+from typing import TYPE_CHECKING, Any
 
 from .base import Corrector
 
-IQF = Corrector(iqf, needs_draft=False)
+if TYPE_CHECKING:
+    from vigc.modeling_vigc.requests_vigc import Rollout, Sample
+    from vigc.modeling_vigc.rollout_vigc import RolloutSettings
+
+
+def answer_again(
+    image: Any, question: str, draft: str | None, settings: RolloutSettings, task: str | None = None, seed: int = 0
+) -> Rollout[Sample]:
+    """The rollout of the paper. Arguments as of `CorrectorRollout`."""
+    from vigc.modeling_vigc.rollout_vigc import iqf  # brings torch, which an option's check does without
+
+    return iqf(image, question, draft, settings, task, seed)
+
+
+IQF = Corrector(answer_again, needs_draft=False)

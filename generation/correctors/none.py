@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from vigc.modeling_vigc.requests_vigc import Rollout, Sample
-from vigc.modeling_vigc.rollout_vigc import RolloutSettings
+from typing import TYPE_CHECKING, Any
 
 from .base import Corrector
+
+if TYPE_CHECKING:
+    from vigc.modeling_vigc.requests_vigc import Rollout, Sample
+    from vigc.modeling_vigc.rollout_vigc import RolloutSettings
 
 
 def keep(
     image: Any, question: str, draft: str | None, settings: RolloutSettings, task: str | None = None, seed: int = 0
 ) -> Rollout[Sample]:
     """The draft is the answer. Arguments as of `CorrectorRollout`."""
+    from vigc.modeling_vigc.requests_vigc import Sample
+
     return Sample(task, question, draft, draft)
     yield
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from vigc.modeling_vigc.rollout_vigc import iqf
-
 from .base import Corrector
+from .iqf import answer_again
 
-ONE_SHOT = Corrector(iqf, needs_draft=False, settings={"iqf_steps": 0})
+ONE_SHOT = Corrector(answer_again, needs_draft=False, settings={"iqf_steps": 0})

@@ -7,7 +7,6 @@ the address and of every redirection, the numeric address that is connected to, 
 from __future__ import annotations
 
 import errno
-import re
 import socket
 import ssl
 import threading
@@ -20,8 +19,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
-from vigc.errors import GenerationError, ImageError, ImagePathError, ImageSizeError, TransientError, is_transient
+from vigc.errors import ImageError, ImagePathError, ImageSizeError, TransientError, is_transient
 from vigc.processing.images import MAX_BYTES
+
+from .hosts import HOST, as_resolved, check_hosts
 
 SECONDS = 60.0  # for a picture in all, repetitions and redirections included
 _SILENCE = 10.0  # that a server may take to begin, or to go on
@@ -35,7 +36,6 @@ _HEADERS = {"User-Agent": "vigc", "Accept": "image/*", "Accept-Encoding": "ident
 _REDIRECTED = (301, 302, 303, 307, 308)
 _LATER = (429, 503)  # what a server says that is busy
 _PASSING = (408, 425, 500, 502, 504, *_LATER)
-_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")  # a name as resolvers know it, or a number
 _AS_IT_IS = "/%:@!$&'()*+,;=?~-._[]"
 
 
@@ -79,33 +79,6 @@ class _PassingError(Exception):
 def is_address(name: str) -> bool:
     """Whether a name is an address of any kind, and no file's."""
     return "://" in name[:16] or name.startswith("data:")
-
-
-def check_hosts(hosts: Sequence[str]) -> list[str]:
-    """The hosts as they are compared: in small letters, each once, sorted.
-
-    Raises:
-        GenerationError: One is no host.
-    """
-    if isinstance(hosts, str):
-        raise GenerationError(f"allow_urls={hosts!r} is one string: give a list of hosts.")
-    known = set()
-    for given in hosts:
-        try:
-            host = _as_resolved(given.strip("[]"))
-        except ValueError:
-            host = ""
-        if given != "*" and not _HOST.fullmatch(host.removeprefix("*.")):
-            raise GenerationError(
-                f"allow_urls: {given!r} is no host: give its name alone, as in images.cocodataset.org, "
-                "'*.staticflickr.com' for all below a name, or '*' for any public one."
-            )
-        known.add(host)
-    return sorted(known)
-
-
-def _as_resolved(host: str) -> str:
-    return host.rstrip(".").encode("idna").decode().lower()
 
 
 class Addresses:
@@ -167,7 +140,7 @@ class Addresses:
         leads = "is" if _shown(address) == name else f"leads to {_shown(address)!r},"
         try:
             parts = urlsplit(address)
-            host, port = _as_resolved(parts.hostname or ""), parts.port
+            host, port = as_resolved(parts.hostname or ""), parts.port
             target = quote(parts.path or "/", safe=_AS_IT_IS) + (
                 parts.query and f"?{quote(parts.query, safe=_AS_IT_IS)}"
             )
@@ -179,7 +152,7 @@ class Addresses:
             )
         if parts.username is not None:
             raise ImagePathError(name, f"{leads} an address with a user's name, which is not sent")
-        if not _HOST.fullmatch(host) or not self._is_allowed(host):
+        if not HOST.fullmatch(host) or not self._is_allowed(host):
             given = ", ".join(self.hosts)
             raise ImagePathError(name, f"{leads} on the host {host!r}, which --allow-urls does not name ({given})")
         secure = parts.scheme == "https"

@@ -31,28 +31,19 @@ if TYPE_CHECKING:
     from .scenes import model_folder
     from .trainer import VigcTrainer, VigcTrainingArguments
 else:  # unseen by type checkers, which would otherwise accept any name
-    _HOMES = {
-        "VigcConfig": "vigc.modeling_vigc",
-        "VigcForConditionalGeneration": "vigc.modeling_vigc",
-        "VigcGenerateOutput": "vigc.modeling_vigc",
-        "VigcProcessor": "vigc.processing",
-        "VigcTrainer": "vigc.trainer",
-        "VigcTrainingArguments": "vigc.trainer",
-        "convert_checkpoint": "vigc.convert",
-        "generate_dataset": "vigc.generation",
-        "model_folder": "vigc.scenes",
-    }
+    from .lazy import lazy_names
 
-    def __getattr__(name):
-        from importlib import import_module
-
-        if name not in _HOMES:
-            raise AttributeError(f"module 'vigc' has no attribute {name!r}; its public names are {', '.join(__all__)}")
-        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
-        return value
-
-    def __dir__():
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "vigc.modeling_vigc": ("VigcConfig", "VigcForConditionalGeneration", "VigcGenerateOutput"),
+            "vigc.processing": ("VigcProcessor",),
+            "vigc.trainer": ("VigcTrainer", "VigcTrainingArguments"),
+            "vigc.convert": ("convert_checkpoint",),
+            "vigc.generation": ("generate_dataset",),
+            "vigc.scenes": ("model_folder",),
+        },
+    )
 
 
 register()

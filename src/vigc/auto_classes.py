@@ -1,7 +1,7 @@
 """Makes `import vigc` register VIGC with transformers' Auto classes, without importing transformers by itself.
 
 `vigc.modeling_vigc` registers configuration and model when it is imported; the processor is registered here, once both
-packages that it takes are imported. They are imported as soon as transformers is: at once if it was before vigc.
+modules that it takes are imported. They are imported as soon as transformers is: at once if it was before vigc.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 _LIBRARY = "transformers"
-_OURS = ("vigc.modeling_vigc", "vigc.processing")
+_OURS = ("vigc.modeling_vigc", "vigc.processing.processing_vigc")
 
 
 def register() -> None:
@@ -36,11 +36,12 @@ def _register_processor() -> None:
     from .modeling_vigc import VigcConfig
     from .processing import VigcProcessor
 
+    VigcProcessor.register_for_auto_class()
     AutoProcessor.register(VigcConfig, VigcProcessor, exist_ok=True)
 
 
 class _Watcher(MetaPathFinder):
-    """Notices when transformers or one of our packages has been imported; finding modules is left to the others."""
+    """Notices when transformers or one of our modules has been imported; finding modules is left to the others."""
 
     def __init__(self) -> None:
         self.imported: set[str] = set()

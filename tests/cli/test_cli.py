@@ -71,17 +71,35 @@ def test_every_setting_of_correction_is_an_option():
 def test_options_are_the_settings_of_the_job(command):
     from dataclasses import MISSING, fields
 
-    from vigc.cli.options import DecodingOptions
     from vigc.generation import CorrectJob, GenerateJob
+    from vigc.inference.settings import DecodingSettings
+    from vigc.options import settings_of
 
     job = {"generate": GenerateJob, "correct": CorrectJob}[command]
     settings = {field.name: field.default for field in fields(job) if field.name not in ("processor", "settings")}
-    decoding = {field.name for field in fields(DecodingOptions)}
+    assert settings.keys() == settings_of(job).keys()
+    decoding = {field.name for field in fields(DecodingSettings)}
     options = {parameter.name: parameter.default for parameter in get_command(app).commands[command].params}
-    assert settings.keys() - options.keys() == ({"correct"} if command == "generate" else set())
-    assert options.keys() - settings.keys() - decoding - {"help", "debug"} <= {"output", "dry_run", "no_correct"}
+    assert settings.keys() <= options.keys()
+    general = {"help", "debug", "log_level", "config", "help_all"}
+    assert options.keys() - settings.keys() - decoding - general == {"output", "dry_run"}
     for name in settings.keys() & options.keys() - {"types"}:
         assert (options[name] or None) == (None if settings[name] is MISSING else settings[name] or None), name
+
+
+def test_declared_decoding_settings_are_those_of_the_model():
+    from vigc.inference.settings import DecodingSettings
+    from vigc.modeling_vigc import IqfSettings
+    from vigc.options import settings_of
+
+    declared = {name: item for name, item in settings_of(DecodingSettings).items() if name.startswith("iqf_")}
+    assert declared.keys() == IqfSettings.__dataclass_fields__.keys()
+    for name, setting in declared.items():
+        for value in setting.choices or ((True, False) if setting.kind is bool else (-1, 0, 1)):
+            IqfSettings(**{name: value})
+        for value in ("x", -2):
+            with pytest.raises(ValueError, match=name):
+                IqfSettings(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -97,7 +115,7 @@ def test_options_are_the_settings_of_the_job(command):
         (("generate", "{images}", "-o", "{out}", "-m", "{images}"), "cannot be loaded"),
         (
             ("generate", "{images}", "-o", "{out}", "-m", "{model}", "--iqf-split", "x"),
-            "iqf_split='x' is not known: use",
+            "iqf_split 'x' is not known: use",
         ),
         (("generate", "{images}", "-o", "{out}", "-m", "{model}", "--temperature", "2"), "give --do-sample too"),
         (("report", "{images}"), "is not a dataset of vigc"),

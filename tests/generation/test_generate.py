@@ -378,7 +378,7 @@ def test_a_stock_instructblip_serves_too(model, processor, pictures, tmp_path):
         ({"types": ["detail", "detail"]}, "names one twice"),
         ({"batch_size": 0}, "batch_size=0 is too small"),
         ({"limit": 0}, "limit=0 is too small"),
-        ({"settings": {"iqf_unit": "word"}}, "iqf_unit='word' is not known: use 'sentence' or 'paragraph'"),
+        ({"settings": {"iqf_unit": "word"}}, "iqf_unit 'word' is not known: use one of sentence, paragraph"),
         ({"settings": {"iqf_steps": -2}}, "iqf_steps=-2"),
         ({"settings": {"beams": 3}}, "beams: no such setting"),
         ({"settings": {"num_beams": 0}}, "num_beams=0 is too small"),

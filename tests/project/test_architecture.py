@@ -17,7 +17,8 @@ else:  # mypy, a developer's tool of this project, brings it along before Python
     import tomli as tomllib
 
 FRONT_DOOR = "vigc"
-ERRORS = "errors"  # src/vigc/errors.py, which imports nothing: every room may import it
+# Files of src/vigc that import nothing of ours but each other: every room may import them.
+GROUND = ("errors", "lazy", "options")
 
 
 # Each line is a level. A package imports packages of lower levels only, and none of its own level. Packages meet in
@@ -167,7 +168,7 @@ def room_of(module: str) -> str | None:
     head, *rest = module.split(".")
     if head != FRONT_DOOR:
         return None
-    return rest[0] if rest and rest[0] in {*room_folders(), ERRORS} else FRONT_DOOR
+    return rest[0] if rest and rest[0] in {*room_folders(), *GROUND} else FRONT_DOOR
 
 
 def libraries_of(file: Path) -> list[Import]:
@@ -193,7 +194,7 @@ def test_every_package_has_a_level():
 @pytest.mark.parametrize("name", PACKAGES)
 def test_a_package_imports_lower_levels_only(name):
     level = next(number for number, names in enumerate(LEVELS) if name in names)
-    allowed = {name, ERRORS, None, *(lower for names in LEVELS[:level] for lower in names)}
+    allowed = {name, *GROUND, None, *(lower for names in LEVELS[:level] for lower in names)}
     wrong = [
         f"{name_of(file)}:{found.line} imports {found.module}"
         for file in python_files(ROOT / name)
@@ -247,21 +248,25 @@ def is_name_of_package(module: str, package: str) -> bool:
 
 
 def arrows() -> set[tuple[str, str]]:
-    """Which package imports which; errors.py, which all may import, is no package."""
+    """Which package imports which; files that all may import are no package."""
     found = set()
     for file in all_package_files():
         own = room_of(module_of(file))
         found |= {(own, room_of(each.module)) for each in imports_of(file)}
-    return {(one, other) for one, other in found if one != other and ERRORS not in (one, other) and other is not None}
+    return {
+        (one, other) for one, other in found if one != other and not {one, other} & set(GROUND) and other is not None
+    }
 
 
 def test_there_are_few_arrows_between_packages():
     assert len(arrows()) <= MOST_ARROWS, sorted(arrows())
 
 
-def test_the_errors_import_nothing_of_ours():
-    found = imports_of(ROOT / "src" / "vigc" / f"{ERRORS}.py")
-    assert {name.module.split(".")[0] for name in found} <= sys.stdlib_module_names
+@pytest.mark.parametrize("name", GROUND)
+def test_the_ground_imports_nothing_of_ours(name):
+    found = {each.module for each in imports_of(ROOT / "src" / "vigc" / f"{name}.py")}
+    foreign = {module for module in found if not module.startswith(tuple(f"vigc.{other}" for other in GROUND))}
+    assert {module.split(".")[0] for module in foreign} <= sys.stdlib_module_names
 
 
 def test_every_error_is_in_the_tree_and_the_tree_is_drawn():
@@ -279,7 +284,7 @@ def test_every_error_is_in_the_tree_and_the_tree_is_drawn():
         for file in all_package_files()
         for node in ast.walk(parsed(file))
         if isinstance(node, ast.ClassDef) and node.name.endswith("Error") and not node.name.startswith("_")
-        if name_of(file) != f"src/vigc/{ERRORS}.py"
+        if name_of(file) != "src/vigc/errors.py"
     ]
     assert public == [], "an exception that others see belongs into vigc.errors"
 

@@ -8,45 +8,88 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import wraps
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from vigc.errors import TransientError, VigcError, first_line, is_transient, machine_errors, reason_of
 
-from .terminal import line, option, say
+from .help import GroupedCommand, deferred
+from .terminal import line, option, say, set_log_level
 
 COMPLETE, DEFECT, UNUSABLE, REJECTED = 0, 1, 2, 3
 INTERRUPTED = 130
 
 Debug = Annotated[bool, option("Show the traceback of an error.", "--debug")]
+Level = Annotated[
+    str | None,
+    option("What libraries log: debug, info, warning or error.", "--log-level", show_default="warning"),
+]
+_ADDED: dict[str, tuple[Any, Any]] = {"log_level": (Level, None), "debug": (Debug, False)}
 
 
-def add_command(app: typer.Typer, function: Callable[..., None], name: str | None = None, **settings: Any) -> None:
+@dataclass(frozen=True)
+class DeferredCommand:
+    """A command whose options are put together when it is asked for, since that needs imports of its own.
+
+    Args:
+        name: What it is called.
+        help: What it does.
+        load: Returns the function, whose signature declares its arguments and options.
+    """
+
+    name: str
+    help: str
+    load: Callable[[], Callable[..., None]]
+
+
+def add_command(
+    app: typer.Typer, command: Callable[..., None] | DeferredCommand, name: str | None = None, **settings: Any
+) -> None:
     """Adds a command that ends with one line instead of a traceback, unless its option `--debug` asks for one.
 
     Args:
         app: What the command belongs to; it has a name, such as "vigc evaluate".
-        function: The command; its signature declares its arguments and options.
+        command: A function, whose signature declares its arguments and options, or a deferred one.
         name: What it is called; by default as the function.
         settings: Further ones of `typer.Typer.command`.
     """
-    name = name or function.__name__.replace("_", "-")
-    title = f"{app.info.name} {name}"
+    if not isinstance(command, DeferredCommand):
+        name = name or command.__name__.replace("_", "-")
+        app.command(name, cls=GroupedCommand, **settings)(_reporting(command, f"{app.info.name} {name}"))
+        return
+    title, load = f"{app.info.name} {command.name}", command.load
+    shown = deferred(lambda: _built(_reporting(load(), title)))
+    app.command(command.name, cls=shown, help=command.help, **settings)(lambda: None)
 
+
+def _built(function: Callable[..., None]) -> Any:
+    """The command that typer makes of a function."""
+    alone = typer.Typer(rich_markup_mode=None, add_completion=False)
+    alone.command(cls=GroupedCommand)(function)
+    return get_command(alone)
+
+
+def _reporting(function: Callable[..., None], title: str) -> Callable[..., None]:
     @wraps(function)
-    def called(*arguments: Any, debug: bool = False, **options: Any) -> None:
+    def called(*arguments: Any, debug: bool = False, log_level: str | None = None, **options: Any) -> None:
         with reporting_errors(title, debug):
+            set_log_level(log_level)
             function(*arguments, **options)
 
     declared = inspect.signature(function, eval_str=True)
-    added = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in _ADDED.items()
+    ]
     called.__signature__ = declared.replace(  # type: ignore[attr-defined]
-        parameters=[*declared.parameters.values(), added]
+        parameters=[*declared.parameters.values(), *added]
     )
-    app.command(name, **settings)(called)
+    return called
 
 
 @contextmanager

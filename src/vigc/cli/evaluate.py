@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import shlex
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,13 +13,19 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from . import options as opt
+from vigc.errors import EvaluationError
+from vigc.options import Option, Setting, check_paths, check_values, recorded
+from vigc.processing.atomic import atomic_write
+from vigc.processing.job_file import job_text
+
 from .command import COMPLETE, REJECTED, add_command
+from .options import Given, given_of, settings_of_all, taking
 from .terminal import count, line, option, say
 
 if TYPE_CHECKING:
     from vigc.evaluation import Benchmark, Figure, Results
     from vigc.evaluation.answering import AnsweringModel
+    from vigc.evaluation.settings import AnswerSettings
 
 
 class _Benchmarks(TyperGroup):
@@ -50,86 +55,14 @@ app = typer.Typer(
     cls=_Benchmarks,
     help="Answer a benchmark's questions and score the answers, or compare two runs.",
     no_args_is_help=True,
+    rich_markup_mode=None,
 )
-
-_DATA = "Questions"
-_ANSWERS = "Answers made elsewhere"
-_MODEL = "Model"
-
-Data = Annotated[Path, option("The folder with the published files.", "--data", "-d", rich_help_panel=_DATA)]
-Images = Annotated[
-    Path | None,
-    option("The folder of the pictures.", rich_help_panel=_DATA, show_default="images or val2014 in --data, or --data"),
-]
-Split = Annotated[
-    str | None,
-    option(
-        "okvqa, aokvqa: val, test, ...; mmbench: a part of the table's name; pope: random, popular or adversarial; "
-        "chair: which instances_SPLIT.json.",
-        rich_help_panel=_DATA,
-    ),
-]
-Prompt = Annotated[
-    str | None,
-    option("What to ask, with {question} in it, instead of the benchmark's own words.", rich_help_panel=_DATA),
-]
-Limit = Annotated[
-    int | None,
-    option("Only the questions about so many pictures, drawn with --seed.", min=1, rich_help_panel=_DATA),
-]
-Seed = Annotated[int, option("Decides which, and what POPE asks for in pictures of yours.", rich_help_panel=_DATA)]
-Output = Annotated[
-    Path, option("The file of results to write (JSON); answers and submissions lie beside it.", "--output", "-o")
-]
-Overwrite = Annotated[bool, option("Discard the answers of another run beside the output.", "--overwrite")]
-Predictions = Annotated[
-    Path | None,
-    option("Score these answers (JSON, JSON Lines, Excel) instead of asking a model.", rich_help_panel=_ANSWERS),
-]
-Reviews = Annotated[
-    Path | None,
-    option("llava: a judge's reviews of the answers (JSON Lines, as LLaVA publishes them).", rich_help_panel=_ANSWERS),
-]
-Model = Annotated[
-    str | None,
-    option("Folder or Hub name of VIGC, InstructBLIP or any chat model.", "--model", "-m", rich_help_panel=_MODEL),
-]
-BatchSize = Annotated[int, option("Questions at a time.", min=1, rich_help_panel=_MODEL)]
-NoCorrect = Annotated[
-    bool, option("VIGC: one plain answer, without VIC's steps.", "--no-correct", rich_help_panel=_MODEL)
-]
-
-
-def _declared(
-    data: Data,
-    output: Output,
-    model: Model = None,
-    predictions: Predictions = None,
-    reviews: Reviews = None,
-    images: Images = None,
-    split: Split = None,
-    prompt: Prompt = None,
-    limit: Limit = None,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
-    batch_size: BatchSize = 8,
-    no_correct: NoCorrect = False,
-    dtype: opt.Dtype = "auto",
-    device: opt.Device = "auto",
-    revision: opt.Revision = None,
-    trust_remote_code: opt.RemoteCode = False,
-    num_beams: opt.NumBeams = None,
-    max_new_tokens: opt.NewTokens = None,
-    iqf_preset: opt.IqfPreset = None,
-    iqf_steps: opt.IqfSteps = None,
-) -> None:
-    """The options that all benchmarks have."""
 
 
 def _benchmark_commands() -> MutableMapping[str, Any]:
     from vigc.evaluation import BENCHMARKS
 
-    benchmarks = typer.Typer(name="vigc evaluate")
+    benchmarks = typer.Typer(name="vigc evaluate", rich_markup_mode=None)
     for name, benchmark in BENCHMARKS.items():
         add_command(benchmarks, _command(benchmark), name, help=f"{benchmark.summary}\n\n{_AFTER}")
     commands: MutableMapping[str, Any] = vars(get_command(benchmarks))["commands"]
@@ -138,62 +71,66 @@ def _benchmark_commands() -> MutableMapping[str, Any]:
 
 def _command(benchmark: type[Benchmark]) -> Callable[..., None]:
     """The command of a benchmark: the options of all, and its own."""
+    from vigc.evaluation.benchmarks.settings import QUESTIONS, DataSettings
+    from vigc.evaluation.settings import AnswerSettings
 
-    def run(**given: Any) -> None:
-        raise typer.Exit(_run(benchmark, given))
-
-    declared = inspect.signature(_declared, eval_str=True)
-    own = [
-        inspect.Parameter(
-            one.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[
-                one.kind | None, option(one.help, rich_help_panel=_DATA, show_default=one.default or False)
-            ],
+    own = {
+        one.name: Setting(
+            one.name, Option(one.help, QUESTIONS, common=True, default=one.default), one.kind, (), False, True, None
         )
         for one in benchmark.options
-    ]
-    run.__signature__ = declared.replace(  # type: ignore[attr-defined]
-        parameters=[*declared.parameters.values(), *own]
-    )
-    return run
+    }
+    settings = {**settings_of_all((DataSettings, AnswerSettings)), **own}
+
+    def run(given: Given) -> None:
+        raise typer.Exit(_run(benchmark, settings, given))
+
+    return taking(settings, run)
 
 
-def _run(benchmark: type[Benchmark], given: dict[str, Any]) -> int:
+def _run(benchmark: type[Benchmark], settings: Mapping[str, Setting], given: Given) -> int:
     """Runs the benchmark with the command's options; returns the exit code."""
-    from vigc.evaluation import DataSettings, evaluate, read_reviews
+    from vigc.evaluation.benchmarks.settings import DataSettings
+    from vigc.evaluation.settings import AnswerSettings
+
+    name = benchmark.name
+    asked = AnswerSettings(**given_of(AnswerSettings, given))
+    own = {one.name: given[one.name] for one in benchmark.options}
+    data = DataSettings(**given_of(DataSettings, given), options=own)
+    for checked in (asked, data):
+        check_values(checked, EvaluationError)
+    check_paths(asked, EvaluationError)
+
+    from vigc.evaluation import evaluate, read_reviews
+    from vigc.evaluation.results import beside
 
     _quiet()
-    name = benchmark.name
-    parts = ("data", "images", "split", "prompt", "limit", "seed")
-    own = {one.name: given[one.name] for one in benchmark.options}
     results = evaluate(
         name,
-        DataSettings(**{part: given[part] for part in parts}, options=own),
-        given["output"],
-        model=None if given["model"] is None else _answerer(given),
-        predictions=given["predictions"],
-        batch_size=given["batch_size"],
-        judging=None if given["reviews"] is None else read_reviews(given["reviews"]),
-        overwrite=given["overwrite"],
+        data,
+        asked.output,
+        model=None if asked.model is None else _answerer(asked.model, asked, given),
+        predictions=asked.predictions,
+        batch_size=asked.batch_size,
+        judging=None if asked.reviews is None else read_reviews(asked.reviews),
+        overwrite=asked.overwrite,
     )
+    atomic_write(beside(asked.output, "job.yaml"), job_text(f"vigc evaluate {name}", recorded(given, settings)))
     _print_results(results)
-    if name == "llava" and given["reviews"] is None:
+    if name == "llava" and asked.reviews is None:
         _print_judging(results, given)
     return REJECTED if results.set_aside else COMPLETE
 
 
-def _answerer(given: dict[str, Any]) -> AnsweringModel:
+def _answerer(model: str, asked: AnswerSettings, given: Given) -> AnsweringModel:
     from vigc.evaluation import load_answerer
+    from vigc.inference.settings import CommonDecoding
 
-    settings = {part: given[part] for part in ("num_beams", "max_new_tokens", "iqf_preset", "iqf_steps")}
-    loading = {part: given[part] for part in ("dtype", "device", "revision", "trust_remote_code")}
     return load_answerer(
-        given["model"],
-        settings={part: value for part, value in settings.items() if value is not None},
-        correct=False if given["no_correct"] else None,
-        **loading,
+        model,
+        settings=given_of(CommonDecoding, given),
+        correct=False if asked.no_correct else None,
+        **asked.loading,
     )
 
 

@@ -2,65 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from vigc.errors import ExportError
+from vigc.options import check_paths, recorded
+from vigc.processing.atomic import atomic_write
+from vigc.processing.job_file import job_text
+
 from .command import REJECTED
-from .terminal import count, option, say
+from .options import Given, given_of, settings_of_all, with_options
+from .terminal import count, say
 
 if TYPE_CHECKING:
     from vigc.exports.export import Exported
     from vigc.formats.preferences import PreferenceRule
     from vigc.hub_cards import ExportFacts
 
-_PAIRS = "Preference pairs (trl-dpo)"
-_PICTURES = "Pictures"
-
-Dataset = Annotated[
-    Path,
-    typer.Argument(help="A folder that `vigc generate` or `vigc correct` wrote, or rows to train on as parquet."),
-]
-Format = Annotated[str, option("trl-sft, trl-dpo, llava or finevision.", "--format", "-f", show_default=False)]
-Output = Annotated[Path, option("The folder to write, new or empty.", "--output", "-o", show_default=False)]
-Types = Annotated[str | None, option("Only these types of instruction, with commas between.")]
-NoPictures = Annotated[
-    bool, option("llava: name the pictures only, write none.", "--no-pictures", rich_help_panel=_PICTURES)
-]
-ImageRoot = Annotated[
-    Path | None,
-    option("Where pictures lie that rows only name; by default DATASET.", rich_help_panel=_PICTURES),
-]
-MinWords = Annotated[int, option("Words that must differ, case and punctuation aside.", rich_help_panel=_PAIRS)]
-Score = Annotated[
-    str,
-    option(
-        "What must agree with the edit. logprob: the answer's mean log-probability exceeds the draft's; "
-        "visual-dependency: the answer is likelier with the picture than without; none.",
-        rich_help_panel=_PAIRS,
-    ),
-]
-MinGain = Annotated[float, option("By more than how much it must.", rich_help_panel=_PAIRS)]
-KeepCuts = Annotated[
-    bool,
-    option("Also take edits that only cut or continue the draft.", "--keep-cuts", rich_help_panel=_PAIRS),
-]
+_JOB = "_vigc/job.yaml"
 
 
-def export(
-    dataset: Dataset,
-    format: Format,
-    output: Output,
-    types: Types = None,
-    no_pictures: NoPictures = False,
-    image_root: ImageRoot = None,
-    min_words: MinWords = 1,
-    score: Score = "logprob",
-    min_gain: MinGain = 0.0,
-    keep_cuts: KeepCuts = False,
-) -> None:
+def _settings() -> Sequence[type]:
+    from vigc.exports.settings import ExportSettings
+    from vigc.formats import PreferenceRule
+
+    return ExportSettings, PreferenceRule
+
+
+@with_options(_settings)
+def export(given: Given) -> None:
     """Write a dataset in the layout of another trainer.
 
     trl-sft: a chat per conversation, for TRL's SFTTrainer. finevision: FineVision's columns. llava: conversations.json
@@ -69,23 +43,33 @@ def export(
     trl-dpo: a preference pair per correction, for TRL's DPOTrainer, with the answer chosen and the draft rejected. A
     correction counts only if it is material (words differ, and not by a cut alone) and its score agrees.
     """
+    _do(given)
+
+
+def _do(given: Given) -> None:
+    from vigc.exports.settings import ExportSettings
+    from vigc.formats import PreferenceRule
+
+    asked = ExportSettings(**given_of(ExportSettings, given))
+    rule = PreferenceRule(**given_of(PreferenceRule, given))
+    check_paths(asked, ExportError)
+
     from vigc.exports.export import export_dataset
-    from vigc.formats.preferences import PreferenceRule
     from vigc.hub_cards import write_export_card
 
-    rule = PreferenceRule(min_words=min_words, score=score, min_gain=min_gain, keep_cuts=keep_cuts)
-
     def card(folder: Path, done: Exported) -> None:
-        write_export_card(folder, _facts(done, dataset.resolve().name, rule))
+        write_export_card(folder, _facts(done, asked.dataset.resolve().name, rule))
+        used = recorded(given, settings_of_all(_settings()))
+        atomic_write(folder / _JOB, job_text("vigc export", used))
 
     done = export_dataset(
-        dataset,
-        output,
-        format=format,
-        types=None if types is None else [kind.strip() for kind in types.split(",")],
+        asked.dataset,
+        asked.output,
+        format=asked.format,
+        types=asked.types,
         rule=rule,
-        pictures=not no_pictures,
-        image_root=image_root,
+        pictures=not asked.no_pictures,
+        image_root=asked.image_root,
         card=card,
     )
     say(f"{count(done.records, 'record')} from {count(done.rows, 'row')}")

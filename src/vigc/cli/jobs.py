@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from vigc.errors import BusyError
 
 from .command import COMPLETE, REJECTED
-from .options import CorrectOptions, GenerateOptions
+from .options import Given, JobRun, given_of, with_options
 from .summary import print_preview, print_summary
 from .terminal import count, say
 
@@ -18,28 +21,55 @@ if TYPE_CHECKING:
     from vigc.generation import JobSettings, Summary
 
 
-def run_generate(options: GenerateOptions) -> int:
-    """`vigc generate`; returns the exit code."""
+def _generate_settings() -> Sequence[type]:
+    from vigc.generation import GenerateJob
+    from vigc.inference.settings import DecodingSettings
+
+    return JobRun, GenerateJob, DecodingSettings
+
+
+@with_options(_generate_settings)
+def generate(given: Given) -> None:
+    """Write a dataset of questions and corrected answers about pictures, or go on with one.
+
+    Exit code 0: complete. 3: complete, with files or texts set aside. 2: what was given cannot be worked with.
+    4: the folder holds a job with other settings. 5: another process is writing it. 75: the machine is in the way,
+    the same command finishes the job later. 130: interrupted.
+    """
     from vigc.generation import GenerateJob
 
-    types = [kind.strip() for kind in options.types.split(",")]
-    job = GenerateJob(**_settings(options, GenerateJob), types=types, correct=not options.no_correct)
-    return do_job(job, options.output, dry_run=options.dry_run)
+    raise typer.Exit(_do(GenerateJob, given))
 
 
-def run_correct(options: CorrectOptions) -> int:
-    """`vigc correct`; returns the exit code."""
+def _correct_settings() -> Sequence[type]:
+    from vigc.generation import CorrectJob
+    from vigc.inference.settings import DecodingSettings
+
+    return JobRun, CorrectJob, DecodingSettings
+
+
+@with_options(_correct_settings)
+def correct(given: Given) -> None:
+    """Answer the questions of a dataset again with VIC: a copy with both answers.
+
+    Reads JSON files and datasets in LLaVA's, TRL's or FineVision's form. Exit codes are those of `vigc generate`.
+    """
     from vigc.generation import CorrectJob
 
-    job = CorrectJob(**_settings(options, CorrectJob))
-    return do_job(job, options.output, dry_run=options.dry_run)
+    raise typer.Exit(_do(CorrectJob, given))
 
 
-def _settings(options: GenerateOptions | CorrectOptions, job: type[JobSettings]) -> dict[str, Any]:
-    """The settings of a job: the options of the same names, as far as they are given."""
-    names = {item.name for item in fields(job)} - {"types", "settings"}
-    given = {name: value for name in names if (value := getattr(options, name, None)) is not None}
-    return {**given, "model": options.model or default_model(), "settings": options.settings()}
+def _do(kind: type[JobSettings], given: Given) -> int:
+    """Puts the settings of a job together, checks them while that is still quick, and does it."""
+    from vigc.inference.settings import DecodingSettings
+
+    decoding = {**(given["settings"] or {}), **given_of(DecodingSettings, given)}
+    settings: dict[str, Any] = {"model": None, **given_of(kind, given), "settings": decoding}
+    job = kind(**settings)
+    job.check_paths()
+    if job.model is None:
+        job = replace(job, model=default_model())
+    return do_job(job, given["output"], dry_run=given["dry_run"])
 
 
 def do_job(job: JobSettings, output: Path, *, dry_run: bool = False) -> int:

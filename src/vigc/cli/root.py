@@ -1,4 +1,4 @@
-"""The `vigc` command. What a command needs is imported inside it, so that `vigc --help` is quick."""
+"""The `vigc` command. What a command needs is imported inside it, so that help and mistakes are answered at once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .convert import convert
 from .custom_generate import custom_generate
 from .evaluate import app as evaluate
 from .export import export
+from .jobs import correct, generate
 from .judge import judge
 from .mix import mix
-from .options import CorrectOptions, GenerateOptions, with_options
 from .push import push
 from .scenes import demo, scenes
 from .terminal import option, say
@@ -26,8 +26,8 @@ app = typer.Typer(
     name="vigc",
     help="Images go in; instruction rows, corrected and scored, come out as a Hugging Face dataset.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain text: importing rich takes as long as all the rest of a command's start
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -50,30 +50,6 @@ def _vigc(
     ] = False,
 ) -> None:
     """Options of the bare command."""
-
-
-@with_options(GenerateOptions)
-def generate(options: GenerateOptions) -> None:
-    """Write a dataset of questions and corrected answers about pictures, or go on with one.
-
-    Exit code 0: complete. 3: complete, with files or texts set aside. 2: what was given cannot be worked with.
-    4: the folder holds a job with other settings. 5: another process is writing it. 75: the machine is in the way,
-    the same command finishes the job later. 130: interrupted.
-    """
-    from .jobs import run_generate
-
-    raise typer.Exit(run_generate(options))
-
-
-@with_options(CorrectOptions)
-def correct(options: CorrectOptions) -> None:
-    """Answer the questions of a dataset again with VIC: a copy with both answers.
-
-    Reads JSON files and datasets in LLaVA's, TRL's or FineVision's form. Exit codes are those of `vigc generate`.
-    """
-    from .jobs import run_correct
-
-    raise typer.Exit(run_correct(options))
 
 
 DatasetFolder = Annotated[Path, typer.Argument(help="A folder that `vigc generate` wrote.", show_default=False)]

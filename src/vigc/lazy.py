@@ -1,0 +1,36 @@
+"""Packages whose public names are imported when they are first used, so that importing the package costs nothing.
+
+This module imports nothing of vigc.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+
+def lazy_names(
+    package: str, modules: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The `__getattr__` and `__dir__` of a package (PEP 562). Type checkers read its imports under `TYPE_CHECKING`.
+
+    Args:
+        package: Its `__name__`.
+        modules: The public names of each module: relative to the package (".generate"), or absolute.
+    """
+    homes = {name: module for module, names in modules.items() for name in names}
+
+    def __getattr__(name: str) -> Any:
+        if name not in homes:
+            public = ", ".join(sorted(homes))
+            raise AttributeError(f"module {package!r} has no attribute {name!r}; its public names are {public}")
+        value = getattr(import_module(homes[name], package), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *homes})
+
+    return __getattr__, __dir__

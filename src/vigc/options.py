@@ -1,0 +1,245 @@
+"""Settings declared once: a field of a settings dataclass, annotated with an `Option`, is an option of a command too.
+
+```python
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    store: Annotated[Literal["embed", "path"], Option("Where images are kept.", flags=("--images",))] = "embed"
+```
+
+The annotation gives the type, a `Literal` the choices, the default the default. The command line is built from it
+(`vigc.cli.options`), a file for `--config` has the same keys, and values are checked here, without heavy imports.
+
+This module imports nothing of vigc but its errors.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+from difflib import get_close_matches
+from itertools import islice
+from numbers import Integral
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from .errors import VigcError
+
+# What `settings_of` found, by dataclass.
+_KNOWN: dict[type, dict[str, Setting]] = {}
+# Of the neighbours of a path that is not there, the first so many are looked at for a similar name.
+_MOST_NEIGHBOURS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What a setting is beside its type and its default.
+
+    Args:
+        help: One sentence or two.
+        group: The heading that its option stands under.
+        common: Whether `--help` shows it; `--help-all` shows all.
+        flags: How the option is written, where that is not "--" and the name of the field.
+        default: How the default is described, where its value does not say it.
+        metavar: What stands for the value in the help, where its type does not say it.
+        min: The least value.
+        above: The value must be more than this.
+        path: What must lie there, checked before anything is loaded: a "file", a "folder", or "any" of them.
+        argument: Whether it is given without a flag.
+        commas: Whether the command line takes a list as one text with commas between.
+        json: Whether the command line takes it as a JSON text.
+        once: Whether it concerns a single run of a command, so that it is not recorded with what was made.
+    """
+
+    help: str
+    group: str | None = None
+    common: bool = False
+    flags: tuple[str, ...] = ()
+    default: str | None = None
+    metavar: str | None = None
+    min: float | None = None
+    above: float | None = None
+    path: Literal["file", "folder", "any"] | None = None
+    argument: bool = False
+    commas: bool = False
+    json: bool = False
+    once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A field that is annotated with an [`Option`], its annotation taken apart.
+
+    Args:
+        name: Of the field; the key in a file for `--config`.
+        option: What it is annotated with.
+        kind: Of a value, or of each value in a list: `str`, `int`, `float`, `bool` or `Path`.
+        choices: The values of a `Literal`.
+        several: Whether it is a list.
+        optional: Whether it may be None.
+        default: `dataclasses.MISSING` where there is none.
+    """
+
+    name: str
+    option: Option
+    kind: type
+    choices: tuple[Any, ...]
+    several: bool
+    optional: bool
+    default: Any
+
+    @property
+    def flag(self) -> str:
+        """How messages call it: its first flag."""
+        return self.option.flags[0] if self.option.flags else f"--{self.name.replace('_', '-')}"
+
+
+def settings_of(declared: type) -> dict[str, Setting]:
+    """The fields of a dataclass that are annotated with an [`Option`], by name, in their order."""
+    if declared not in _KNOWN:
+        hints = get_type_hints(declared, include_extras=True)
+        found = [_setting(item, hints[item.name]) for item in fields(declared)]
+        _KNOWN[declared] = {setting.name: setting for setting in found if setting is not None}
+    return _KNOWN[declared]
+
+
+def _setting(item: Field[Any], hint: Any) -> Setting | None:
+    option = next((extra for extra in get_args(hint)[1:] if isinstance(extra, Option)), None)
+    if get_origin(hint) is not Annotated or option is None:
+        return None
+    parts, optional = _parts(get_args(hint)[0])
+    several = any(get_origin(part) is Sequence for part in parts)
+    if several:
+        parts, _ = _parts(get_args(parts[0])[0])
+    choices = get_args(parts[0]) if get_origin(parts[0]) is Literal else ()
+    kind = type(choices[0]) if choices else _kind(parts)
+    default = item.default_factory() if item.default_factory is not MISSING else item.default
+    return Setting(item.name, option, kind, choices, several, optional, default)
+
+
+def _parts(hint: Any) -> tuple[list[Any], bool]:
+    """The parts of a union without None, and whether None was one of them."""
+    parts = list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
+    return [part for part in parts if part is not NoneType], NoneType in parts
+
+
+def _kind(parts: Sequence[Any]) -> type:
+    if any((isinstance(part, type) and issubclass(part, Path)) or get_origin(part) is os.PathLike for part in parts):
+        return Path
+    return parts[0] if parts[0] in (str, int, float, bool) else str
+
+
+def check_values(settings: Any, error: type[VigcError]) -> None:
+    """Makes sure that the values of a settings dataclass are of those that its options declare.
+
+    Raises:
+        VigcError: The first that is none of the choices or too small; of the class `error`.
+    """
+    declared: type = type(settings)
+    for name, setting in settings_of(declared).items():
+        value = getattr(settings, name)
+        if value is not None or not setting.optional:
+            check_value(setting, value, error)
+
+
+def check_value(setting: Setting, value: Any, error: type[VigcError]) -> None:
+    """As [`check_values`], for one value."""
+    name, option = setting.name, setting.option
+    if setting.choices and value not in setting.choices:
+        raise error(unknown(name, value, setting.choices))
+    if setting.kind is bool and not isinstance(value, bool):
+        raise error(f"{name}={value!r} is not known: use True or False.")
+    if setting.kind is int and not isinstance(value, Integral):
+        raise error(f"{name}={value!r} is no whole number.")
+    if option.min is not None and value < option.min:
+        raise error(f"{name}={value} is too small: give at least {option.min:g}.")
+    if option.above is not None and not value > option.above:
+        raise error(f"{name}={value} is too small: give a number above {option.above:g}.")
+
+
+def unknown(what: str, value: Any, known: Sequence[Any]) -> str:
+    """The message about a value that is none of those that are known, with the one that was probably meant."""
+    return f"{what} {value!r} is not known: use one of {', '.join(map(str, known))}.{meant(value, known)}"
+
+
+def meant(value: Any, known: Sequence[Any]) -> str:
+    """A sentence that suggests the most similar name, to be put behind a message; empty if none is similar."""
+    close = get_close_matches(str(value), [str(name) for name in known], n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def check_paths(settings: Any, error: type[VigcError]) -> None:
+    """Makes sure that the files and folders that are given are there.
+
+    Raises:
+        VigcError: The first that is not, with a similar name beside it; of the class `error`.
+    """
+    for setting, value in _given(settings):
+        if setting.option.path is not None:
+            check_path(setting, value, error)
+
+
+def check_path(
+    setting: Setting, value: str | os.PathLike[str], error: type[VigcError], what: str | None = None
+) -> None:
+    """As [`check_paths`], for one path.
+
+    Args:
+        setting: What it is the value of.
+        value: The path.
+        error: What is raised.
+        what: What must lie there, where the option does not say it.
+    """
+    path, what = Path(value), what or setting.option.path
+    if path.is_dir() if what == "folder" else path.is_file() if what == "file" else path.exists():
+        return
+    named = "" if setting.option.argument else f"{setting.flag} "
+    found = "neither a folder nor a file" if what == "any" else f"no {what}"
+    wanted = "a folder or a file" if what == "any" else f"a {what}"
+    raise error(f"{named}{str(path)!r} is {found}: give {wanted}.{_neighbour(path)}")
+
+
+def _given(settings: Any) -> Iterator[tuple[Setting, Any]]:
+    """Each value that is set, those of lists one by one."""
+    declared: type = type(settings)
+    for name, setting in settings_of(declared).items():
+        value = getattr(settings, name)
+        values = value if setting.several and not isinstance(value, str) else (value,)
+        yield from ((setting, one) for one in values or () if one is not None)
+
+
+def _neighbour(path: Path) -> str:
+    try:
+        with os.scandir(path.parent) as entries:
+            names = [entry.name for entry in islice(entries, _MOST_NEIGHBOURS)]
+    except OSError:
+        return ""
+    close = get_close_matches(path.name, names, n=1)
+    return f" Did you mean {str(path.parent / close[0])!r}?" if close else ""
+
+
+def recorded(values: Mapping[str, Any], settings: Mapping[str, Setting]) -> dict[str, Any]:
+    """The values that are not the defaults of their settings, as YAML holds them; those of a single run are left out.
+
+    Paths of files are made absolute, so that they name the same files from any folder.
+    """
+    found = {}
+    for name, setting in settings.items():
+        value = values.get(name)
+        if value is None or setting.option.once or value == setting.default:
+            continue
+        several = setting.several and not isinstance(value, str)
+        found[name] = [_plain(one) for one in value] if several else _plain(value)
+    return {name: value for name, value in found.items() if value != _plain_default(settings[name])}
+
+
+def _plain_default(setting: Setting) -> Any:
+    return list(setting.default) if isinstance(setting.default, (list, tuple)) else setting.default
+
+
+def _plain(value: Any) -> Any:
+    """A value that YAML holds; a path that is there is made absolute."""
+    if isinstance(value, os.PathLike):
+        return os.path.abspath(value) if os.path.lexists(value) else os.fspath(value)
+    return value
