@@ -27,7 +27,7 @@ from vigc.inference.loading import (
 )
 from vigc.jobs import Configuration, Plan, ShardOutput
 from vigc.jobs.executors import EXECUTORS
-from vigc.jobs.protocols import MakeShard, Record, Say
+from vigc.jobs.protocols import MakeShard, Record, Report
 from vigc.processing.devices import find_device
 
 from .finalize import write_ending
@@ -188,8 +188,8 @@ class JobSettings(ABC):
         worker = self.worker_class(loaded, plan, self.given, self.batch_size)
         loader = Loader(self.collection(), worker.prepare, self.batch_size, embed=self.store == "embed")
 
-        def make(sources: Sequence[Source], say: Say) -> ShardOutput:
-            output = worker.make(loader, list(sources), say)
+        def make(sources: Sequence[Source], report: Report) -> ShardOutput:
+            output = worker.make(loader, list(sources), report)
             output.asked = self.asked(sources, output)
             return output
 
@@ -229,6 +229,11 @@ class JobSettings(ABC):
         """
         place = find_device(self.device, GenerationError) if device is None else torch.device(device)
         return describe_model(self.model, self.processor, device=place, **self._loading)
+
+    @property
+    def inputs_name(self) -> str:
+        """What inputs are called where they are counted."""
+        return self.worker_class.inputs
 
     @property
     def _loading(self) -> Record:

@@ -18,13 +18,13 @@ from vigc.processing.rows import row_id
 
 from .checks import fault_of, is_same_question
 from .short_answers import ShortAnswers, takes_short_answers
-from .worker import Batch, Worker
+from .worker import Batch, Key, Worker
 
 
 class PairWorker(Worker):
     """Writes questions of every type about each picture, and answers them. Arguments are those of [`Worker`]."""
 
-    inputs = "pictures"
+    inputs = "images"
 
     def __init__(self, loaded: VigcGenerator, plan: Plan, settings: dict[str, Any], slots: int) -> None:
         super().__init__(loaded, plan, settings, slots)
@@ -35,20 +35,20 @@ class PairWorker(Worker):
         self.with_drafts = configuration["iqf"].get("iqf_draft", True)
         self.short = ShortAnswers(self.model, self.processor, configuration["decoding"], **given) if given else None
 
-    def rollouts(self, batch: Batch, pixels: torch.Tensor) -> list[tuple[Any, Rollout[list[Sample]]]]:
+    def rollouts(self, batch: Batch, pixels: torch.Tensor) -> list[tuple[Key, Rollout[list[Sample]]]]:
         """One for each type and image; several short answers are generated at once, and need no slot."""
         short = [kind for kind in self.kinds if self.short is not None and takes_short_answers(kind)]
         if self.scores or len(short) < len(self.kinds):
             batch.embeds = self.generator.encode_pixels(pixels)
-        rollouts: list[tuple[Any, Rollout[list[Sample]]]] = []
+        rollouts: list[tuple[Key, Rollout[list[Sample]]]] = []
         for kind in self.kinds:
             if kind in short:
                 known = self._write_short(kind, batch.items, pixels)
-                rollouts += [((kind, place), _known(known[place])) for place in range(len(batch.items))]
+                rollouts += [((place, kind), _known(known[place])) for place in range(len(batch.items))]
                 continue
             assert batch.embeds is not None
             for place, (item, image) in enumerate(zip(batch.items, batch.embeds, strict=True)):
-                rollouts.append(((kind, place), self._questions(item, kind, partial(self.sample, image, kind))))
+                rollouts.append(((place, kind), self._questions(item, kind, partial(self.sample, image, kind))))
         return rollouts
 
     def _id(self, item: Item, kind: str, index: int) -> str:
@@ -102,7 +102,7 @@ class PairWorker(Worker):
             for index in range(self.questions):
                 good, rows = [], []
                 for place, item in enumerate(batch.items):
-                    draft = batch.samples[kind, place][index]
+                    draft = batch.samples[place, kind][index]
                     id_, instruction = self._id(item, kind, index), self.processor.instruction(kind)
                     fault = fault_of(draft)
                     if fault is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,19 +21,21 @@ if TYPE_CHECKING:
 
 def run_generate(options: GenerateOptions) -> int:
     """`vigc generate`; returns the exit code."""
+    started = time.monotonic()
     from vigc.generation import GenerateJob
 
     types = [kind.strip() for kind in options.types.split(",")]
     job = GenerateJob(**_settings(options, GenerateJob), types=types, correct=not options.no_correct)
-    return do_job(job, options.output, dry_run=options.dry_run)
+    return do_job(job, options.output, dry_run=options.dry_run, started=started)
 
 
 def run_correct(options: CorrectOptions) -> int:
     """`vigc correct`; returns the exit code."""
+    started = time.monotonic()
     from vigc.generation import CorrectJob
 
     job = CorrectJob(**_settings(options, CorrectJob))
-    return do_job(job, options.output, dry_run=options.dry_run)
+    return do_job(job, options.output, dry_run=options.dry_run, started=started)
 
 
 def _settings(options: GenerateOptions | CorrectOptions, job: type[JobSettings]) -> dict[str, Any]:
@@ -42,24 +45,27 @@ def _settings(options: GenerateOptions | CorrectOptions, job: type[JobSettings])
     return {**given, "model": options.model or default_model(), "settings": options.settings()}
 
 
-def do_job(job: JobSettings, output: Path, *, dry_run: bool = False) -> int:
+def do_job(job: JobSettings, output: Path, *, dry_run: bool = False, started: float | None = None) -> int:
     """Runs a job, or previews it; returns the exit code.
 
     Args:
         job: Its settings.
         output: The dataset folder.
         dry_run: Whether only to print what would be done.
+        started: When the command began, on `time.monotonic`'s clock, as imports take a while, too; by default now.
     """
+    started = time.monotonic() if started is None else started
     from vigc.generation import preview_job, run_job
 
     _quiet()
     if not dry_run:
-        return _end(run_job(job, output))
+        return _end(run_job(job, output), started)
     print_preview(preview_job(job, output))
     return COMPLETE
 
 
-def _end(summary: Summary) -> int:
+def _end(summary: Summary, started: float) -> int:
+    summary.seconds = time.monotonic() - started
     print_summary(summary)
     if summary.held:
         work = count(summary.held, "shard")
@@ -69,6 +75,7 @@ def _end(summary: Summary) -> int:
 
 def run_demo(output: Path, pictures: int, seed: int) -> int:
     """`vigc demo`; returns the exit code."""
+    started = time.monotonic()
     from vigc.generation import generate_dataset
     from vigc.scenes import write_scenes
 
@@ -77,7 +84,7 @@ def run_demo(output: Path, pictures: int, seed: int) -> int:
     if not folder.exists():
         write_scenes(folder, 3 * pictures, seed)
     job = {"model": default_model(), "license": "cc0-1.0", "seed": seed}
-    return _end(generate_dataset(folder / "images", output / "dataset", **job))
+    return _end(generate_dataset(folder / "images", output / "dataset", **job), started)
 
 
 def default_model() -> Path:
