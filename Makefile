@@ -11,7 +11,8 @@ ROOMS := src/vigc $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 FILES := $(shell find $(ROOMS) -type f -not -path '*/__pycache__/*' | LC_ALL=C sort | cksum | cut -d ' ' -f 1)
 DEV := build/.installed-dev-$(FILES)
 RUN := build/.installed-run-$(FILES)
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+# pip shows what it downloads. Once a target is installed, a further time only makes links again, as a rule.
+PIP_INSTALL = $(BIN)/python -m pip install $(if $(wildcard $(@:$(FILES)=*)),--quiet) --disable-pip-version-check \
 	--constraint constraints.txt --config-settings editable_mode=strict
 
 export HF_HUB_OFFLINE := 1

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from vigc.errors import AnnotationError, BusyError, ConflictError, EvaluationError, ImageError
 from vigc.evaluation.benchmarks.base import Benchmark, DataSettings, Predictions, Question, digest_of
 from vigc.evaluation.benchmarks.llava import Judging, LlavaBench
 from vigc.evaluation.benchmarks.predictions import Journal, Prediction, read_answers
 from vigc.evaluation.benchmarks.table import open_benchmark
+from vigc.jobs.progress import Progress
 from vigc.processing.atomic import atomic_write, sole_writer
 from vigc.processing.bounded_parsing import parse_json, read_json
 from vigc.processing.images import open_image
@@ -161,8 +161,11 @@ def _ask(
     size = run.answers["batch_size"]
     batches = [questions[start : start + size] for start in range(0, len(questions), size)]
     waiting = [batch for batch in batches if any(question.id not in journal.known for question in batch)]
-    for batch in tqdm(waiting, desc=run.benchmark, disable=None):
-        journal.add(_answered(model, batch))
+    before = len(questions) - sum(map(len, waiting))
+    with Progress("questions", len(questions), before=before, label=run.benchmark) as progress:
+        for batch in waiting:
+            journal.add(_answered(model, batch))
+            progress.add(len(batch))
     records = [journal.known[question.id] for question in questions]
     aside = [(record.question_id, record.reason or "") for record in records if record.text is None]
     return journal.predictions(), aside

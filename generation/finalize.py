@@ -50,7 +50,8 @@ class Summary(Totals):
         resumed: Whether the run resumed a job that was there.
         idle: Whether the job was finished before, so that nothing was done.
         inspection: What came of looking at the files of a folder whose job was begun before.
-        seconds: How long it took, the loading of the model included.
+        rows_made: How many of the rows this run made; earlier ones and other processes made the others.
+        seconds: How long this run took, the loading of the model included.
     """
 
     output: Path
@@ -69,11 +70,12 @@ class Summary(Totals):
     resumed: bool = False
     idle: bool = False
     inspection: Inspection = field(default_factory=Inspection)
+    rows_made: int = 0
     seconds: float = 0.0
 
     def to_json(self) -> Record:
         """As JSON holds it, without sample rows and what was skipped and rejected one by one."""
-        left = ("excluded", "uncompared", "unlisted", "missing", "held", "notice", "resumed", "idle", "seconds")
+        left = ("excluded", "uncompared", "unlisted", "missing", "held", "notice", "resumed", "idle", "rows_made")
         return {
             "output": str(self.output),
             "config_hash": self.config_hash,
@@ -84,6 +86,7 @@ class Summary(Totals):
             "licenses": dict(self.licenses),
             "reasons": [[reason.rule, reason.detail, count] for reason, count in self.reasons.items()],
             **{name: getattr(self, name) for name in left},
+            "seconds": self.seconds,
         }
 
 
@@ -128,6 +131,7 @@ def summarize(folder: Path, outcome: Outcome) -> Summary:
         compared=compares_drafts(plan.configuration),
         resumed=outcome.resumed,
         idle=outcome.idle,
+        rows_made=outcome.rows,
         inspection=outcome.inspection,
     )
     for record in islice(ledger.iter_quarantine(folder), _LISTED):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vigc.generation.sources.base import Collection, Source
     from vigc.inference.loading import ModelFacts
     from vigc.jobs import Plan, ShardOutput
-    from vigc.jobs.protocols import MakeShard, Record, Say
+    from vigc.jobs.protocols import MakeShard, Record, Report
 
 JOB = "The job"
 INPUT = "Input"
@@ -275,8 +275,8 @@ class JobSettings(LoadingSettings, ABC):
         worker = self.worker(loaded, plan, self._effective, self.batch_size)
         loader = Loader(self.collection(), worker.prepare, self.batch_size, embed=self.store == "embed")
 
-        def make(sources: Sequence[Source], say: Say) -> ShardOutput:
-            output = worker.make(loader, list(sources), say)
+        def make(sources: Sequence[Source], report: Report) -> ShardOutput:
+            output = worker.make(loader, list(sources), report)
             output.asked = self.asked(sources, output)
             return output
 
@@ -329,6 +329,11 @@ class JobSettings(LoadingSettings, ABC):
 
         place = find_device(self.device, GenerationError) if device is None else torch.device(device)
         return describe_model(self.model, self.processor, **{**self.loading, "device": place})
+
+    @property
+    def inputs_name(self) -> str:
+        """What inputs are called where they are counted."""
+        return self.worker.inputs
 
     def plan(self, model: ModelFacts, selection: Selection) -> Plan:
         """The plan without its inputs."""

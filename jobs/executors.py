@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeAlias
 from vigc.errors import GenerationError, TransientError
 
 from .plan import Plan
-from .protocols import InputT, MakeShard, Say, Task
+from .protocols import InputT, MakeShard, Report, Task
 from .resume import run_shard
 from .shard_output import ShardOutput
 
@@ -25,7 +25,7 @@ Shards: TypeAlias = Iterable[tuple[int, list[InputT]]]
 _RETRIES = 2
 
 
-def _silent(text: str) -> None:
+def _silent(inputs: int, rows: int) -> None:
     """Discards the progress within a shard."""
 
 
@@ -59,9 +59,9 @@ class ShardWorker(Generic[InputT]):
         """Loads the model; returns nothing that would have to travel."""
         self.load()
 
-    def run(self, folder: Path, plan: Plan, shard: int, sources: list[InputT], say: Say = _silent) -> None:
+    def run(self, folder: Path, plan: Plan, shard: int, sources: list[InputT], report: Report = _silent) -> None:
         """Makes and commits a shard."""
-        run_shard(folder, plan, shard, sources, self.load(), say)
+        run_shard(folder, plan, shard, sources, self.load(), report)
 
     def sample(self, sources: list[InputT]) -> tuple[ShardOutput, float]:
         """What comes of some inputs, committed nowhere, and the seconds that it took."""
@@ -83,8 +83,8 @@ class Executor(Protocol[InputT]):
     def start(self, plan: Plan) -> object:
         """Loads the model, so that one that cannot be loaded is noticed before anything is written."""
 
-    def run(self, folder: Path, plan: Plan, shards: Shards[InputT], say: Say) -> Iterator[int]:
-        """Makes and commits shards; yields the number of each that is done."""
+    def run(self, folder: Path, plan: Plan, shards: Shards[InputT], report: Report) -> Iterator[int]:
+        """Makes and commits shards; yields the number of each that is done. `report` is told how far the next is."""
 
     def sample(self, plan: Plan, sources: list[InputT]) -> tuple[ShardOutput, float]:
         """What comes of some inputs, committed nowhere, and the seconds that it took."""
@@ -117,10 +117,10 @@ class LocalExecutor(Generic[InputT]):
             self._worker.load()
         return self._worker
 
-    def run(self, folder: Path, plan: Plan, shards: Shards[InputT], say: Say) -> Iterator[int]:
+    def run(self, folder: Path, plan: Plan, shards: Shards[InputT], report: Report) -> Iterator[int]:
         """Makes shards; yields the number of each that is done."""
         for shard, sources in shards:
-            self.start(plan).run(folder, plan, shard, sources, say)
+            self.start(plan).run(folder, plan, shard, sources, report)
             yield shard
 
     def sample(self, plan: Plan, sources: list[InputT]) -> tuple[ShardOutput, float]:
@@ -206,9 +206,13 @@ class RayExecutor(Generic[InputT]):
         self._actors = [actor.remote(self.job, plan, kind, os.getcwd()) for _ in range(count)]
         self._wait([worker.ready.remote() for worker in self._actors])
 
-    def run(self, folder: Path, plan: Plan, shards: Shards[InputT], say: Say) -> Iterator[int]:
-        """Hands shards to processes as they become free; yields the number of each that is done."""
+    def run(self, folder: Path, plan: Plan, shards: Shards[InputT], report: Report) -> Iterator[int]:
+        """Hands shards to processes as they become free; yields the number of each that is done.
+
+        Progress is whole shards, of which there are as many at a time as processes.
+        """
         self.start(plan)
+        report(0, 0)
         waiting, shared = iter(shards), self._ray.put(plan)
         # A process that still loads its model, or waits for its place in the cluster, is not free.
         busy: dict[Any, tuple[Any, int | None]] = {worker.ready.remote(): (worker, None) for worker in self._actors}

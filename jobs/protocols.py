@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 # An object as JSON or parquet holds it: an input of the list, a row, or what the quarantine has.
 Record: TypeAlias = dict[str, Any]
 
-# Is told in words how far a shard is.
-Say: TypeAlias = Callable[[str], Any]
+
+class Report(Protocol):
+    """Is told how far a shard is, while it is made: first `(0, 0)`, when the model is loaded."""
+
+    def __call__(self, inputs: int, rows: int, /) -> object:
+        """Takes how many of the shard's inputs are done, and how many rows are made of them."""
 
 
 class Input(Protocol):
@@ -32,7 +36,7 @@ InputT = TypeVar("InputT", bound=Input)
 InputT_co = TypeVar("InputT_co", bound=Input, covariant=True)
 InputT_contra = TypeVar("InputT_contra", bound=Input, contravariant=True)
 
-MakeShard: TypeAlias = "Callable[[Sequence[InputT], Say], ShardOutput]"
+MakeShard: TypeAlias = "Callable[[Sequence[InputT], Report], ShardOutput]"
 
 
 class InputSet(Protocol[InputT_co]):
@@ -89,6 +93,10 @@ class Task(Protocol[InputT_contra]):
     @property
     def engine(self) -> str:
         """Which executor makes the shards: "local" or "ray"."""
+
+    @property
+    def inputs_name(self) -> str:
+        """What inputs are called where they are counted: "images"."""
 
     @property
     def workers(self) -> int | None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from vigc.errors import BusyError, GenerationError, TransientError
 
 from . import ledger, locks
 from .output_folder import check_output, sweep
 from .plan import Plan
-from .protocols import InputSet, InputT, MakeShard, Say
+from .protocols import InputSet, InputT, MakeShard, Report
 from .shards import commit
 
 
@@ -51,10 +50,8 @@ def _remove_empty(folder: Path, created: bool) -> None:
         folder.rmdir()
 
 
-def unfinished(
-    folder: Path, plan: Plan, inputs: InputSet[InputT], shards: Iterable[int], passed: Callable[[], Any]
-) -> Iterator[tuple[int, list[InputT]]]:
-    """The shards that are not finished, each with its inputs; `passed` is called for each that is.
+def with_inputs(folder: Path, inputs: InputSet[InputT], shards: Iterable[int]) -> Iterator[tuple[int, list[InputT]]]:
+    """Each of some shards that are not finished, with its inputs.
 
     Raises:
         TransientError: Nothing can be read any more of what the job was begun with.
@@ -62,9 +59,6 @@ def unfinished(
     listed, checked = ledger.Inputs(folder / ledger.INPUTS), False
     restored = inputs.restorer(folder)
     for shard in shards:
-        if _is_done(folder, plan, shard):
-            passed()
-            continue
         if not checked:
             _check_still_readable(inputs)
             checked = True
@@ -82,12 +76,14 @@ def _check_still_readable(inputs: InputSet[InputT]) -> None:
         ) from error
 
 
-def run_shard(folder: Path, plan: Plan, shard: int, sources: list[InputT], make: MakeShard[InputT], say: Say) -> None:
+def run_shard(
+    folder: Path, plan: Plan, shard: int, sources: list[InputT], make: MakeShard[InputT], report: Report
+) -> None:
     """Makes and commits one shard. One that another process holds is left to it."""
     with locks.hold(folder, f"shard-{shard:05d}") as free:
         # Looked at again: it may have been finished between the first look and the lock.
         if free and not _is_done(folder, plan, shard):
-            commit(folder, plan, shard, sources, make(sources, say))
+            commit(folder, plan, shard, sources, make(sources, report))
 
 
 def _is_done(folder: Path, plan: Plan, shard: int) -> bool:
@@ -95,10 +91,14 @@ def _is_done(folder: Path, plan: Plan, shard: int) -> bool:
     return record is not None and record.fingerprint == plan.fingerprint
 
 
+def unfinished(folder: Path, plan: Plan, shards: Iterable[int]) -> list[int]:
+    """Those of some shards that are not finished."""
+    return [shard for shard in shards if not _is_done(folder, plan, shard)]
+
+
 def missing_shards(folder: Path, plan: Plan, shards: Iterable[int] | None = None) -> int:
     """How many shards are not finished, of all or of some."""
-    asked = range(plan.inputs.shards) if shards is None else shards
-    return sum(not _is_done(folder, plan, shard) for shard in asked)
+    return len(unfinished(folder, plan, range(plan.inputs.shards) if shards is None else shards))
 
 
 def finish(folder: Path, plan: Plan, write: Callable[[], dict[str, int]]) -> bool:

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from vigc.errors import GenerationError
 from vigc.processing.digest import file_digest
 
 from . import ledger, locks
 from .plan import Plan, is_whole
+from .progress import Progress
 from .records import FileMark
 
 
@@ -100,14 +99,16 @@ def inspect_shards(folder: Path, plan: Plan, shards: range, found: Inspection) -
     ended = (folder / ledger.FINISHED).exists() or any(damage.name == ledger.FINISHED for damage in found.damaged)
     if not ended and not found.content:
         return
-    for shard in tqdm(shards, desc="Verified", unit="shard", disable=None):
-        record = ledger.read_record(folder, shard)
-        if record is not None and record.fingerprint == plan.fingerprint:
-            found.compared += 1
-            for name, mark in record.files.items():
-                found.look(folder, name, mark, shard)
-        elif ended or ledger.record_file(folder, shard).exists():
-            found.damaged.append(Damage(ledger.record_name(shard), "is missing or damaged", shard))
+    with Progress("shards", len(shards), label="verified") as progress:
+        for shard in shards:
+            record = ledger.read_record(folder, shard)
+            if record is not None and record.fingerprint == plan.fingerprint:
+                found.compared += 1
+                for name, mark in record.files.items():
+                    found.look(folder, name, mark, shard)
+            elif ended or ledger.record_file(folder, shard).exists():
+                found.damaged.append(Damage(ledger.record_name(shard), "is missing or damaged", shard))
+            progress.add(1)
 
 
 def reopen(folder: Path, damaged: Iterable[Damage]) -> None:

@@ -18,9 +18,9 @@ import datasets
 import numpy as np
 import torch
 from accelerate import Accelerator
-from tqdm.auto import tqdm
 
 from vigc.errors import ImageError, TrainingError, cut, reason_of
+from vigc.jobs.progress import Progress
 from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 
@@ -111,7 +111,7 @@ class ImageFeatures:
             processor: The model's.
             batch_size: Pictures at a time.
             share: This process's number and how many processes there are.
-            quiet: No progress bar.
+            quiet: Show no progress.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self._open("r+")
@@ -119,7 +119,7 @@ class ImageFeatures:
         missing = [place for place in range(share[0], len(self), share[1]) if not done[place]]
         sources = list(self._first.values())
         label = f"ViT features ({self.size / 1e9:,.1f} GB)"
-        with tqdm(total=len(missing), desc=label, unit="picture", disable=True if quiet else None) as bar:
+        with Progress("images", len(missing), label=label, quiet=quiet) as progress:
             for start in range(0, len(missing), batch_size):
                 batch = missing[start : start + batch_size]
                 images = {}
@@ -129,16 +129,15 @@ class ImageFeatures:
                         images[place] = open_row_image(self._rows[part][index])
                     except ImageError:  # said by who draws it
                         done[place] = _UNREADABLE
-                bar.update(len(batch))
-                if not images:
-                    continue
-                values = processor(images=list(images.values()), return_tensors="pt")["pixel_values"]
-                features = embed(values).to("cpu", self.dtype).contiguous()
-                file[list(images)] = features.view(len(images), -1).view(torch.uint8).numpy()
-                # Marked when they are on the disk: whoever dies in between does these again.
-                file.flush()
-                done[list(images)] = _DONE
-                done.flush()
+                if images:
+                    values = processor(images=list(images.values()), return_tensors="pt")["pixel_values"]
+                    features = embed(values).to("cpu", self.dtype).contiguous()
+                    file[list(images)] = features.view(len(images), -1).view(torch.uint8).numpy()
+                    # Marked when they are on the disk: whoever dies in between does these again.
+                    file.flush()
+                    done[list(images)] = _DONE
+                    done.flush()
+                progress.add(len(batch))
         return len(missing)
 
     def _marks(self, mode: str) -> np.memmap:

@@ -20,6 +20,7 @@ from typing import Any, TypedDict
 
 from vigc.errors import ConflictError, JudgeError, RequestRefusedError
 from vigc.inference import Request, Rollout, SamplingParams
+from vigc.jobs.progress import Progress
 
 from .judges import Judge
 from .prompts import DEFAULT_RULES, LAYOUTS, SYSTEM, JudgePrompt, Rule, build_request
@@ -99,7 +100,9 @@ def judge_answers(
             known = file.known.get(task.review.key)
             if known is not None and known.request != task.review.request:
                 raise ConflictError(_conflict(file, task.review, known))
-        failures = _review(judge, [task for task in tasks if task.review.key not in file.known], seed, file)
+        waiting = [task for task in tasks if task.review.key not in file.known]
+        with Progress("reviews", len(tasks), before=len(tasks) - len(waiting)) as progress:
+            failures = _review(judge, waiting, seed, file, progress)
         found = failures | file.known
         return [found[task.review.key].to_json() for task in tasks]
 
@@ -190,7 +193,9 @@ def _conflict(file: ReviewFile, review: Review, known: Review) -> str:
     )
 
 
-def _review(judge: Judge, tasks: Sequence[_Task], seed: int, file: ReviewFile) -> dict[tuple[str, str], Review]:
+def _review(
+    judge: Judge, tasks: Sequence[_Task], seed: int, file: ReviewFile, progress: Progress
+) -> dict[tuple[str, str], Review]:
     """Reviews what is left; returns what the judge refused."""
     failures: dict[tuple[str, str], Review] = {}
 
@@ -206,7 +211,7 @@ def _review(judge: Judge, tasks: Sequence[_Task], seed: int, file: ReviewFile) -
             file.add([task.review.read(completion)])
 
     for _ in judge.generator.run(review(task) for task in tasks):
-        pass
+        progress.add(1)
     return failures
 
 

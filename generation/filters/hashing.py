@@ -11,13 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from vigc.errors import ImageError
 from vigc.generation.sources.base import Collection, Source
 from vigc.generation.sources.prefetch import check_machine
 from vigc.jobs import ledger
 from vigc.jobs.canonical import fingerprint
+from vigc.jobs.progress import Progress
 from vigc.processing.bounded_parsing import parse_json
 from vigc.processing.confined_paths import shown
 from vigc.processing.digest import file_digest
@@ -43,7 +42,7 @@ def hashed(
     """
     number, of = 0, fingerprint({"name": collection.name, **collection.facts})
     with (
-        tqdm(desc="Hashes", unit="picture", disable=None) as progress,
+        Progress("images", None, label="hashes") as progress,
         ThreadPoolExecutor(_THREADS) as threads,
     ):
         while piece := list(islice(sources, _PIECE)):
@@ -56,7 +55,7 @@ def hashed(
                 lines = [json.dumps([key, *pair]) for key, pair in zip(keys, hashes, strict=True)]
                 ledger.atomic_write(path, "\n".join([head, *lines, ""]).encode())
             yield from zip(piece, hashes, strict=True)
-            progress.update(len(piece))
+            progress.add(len(piece))
             number += 1
 
 

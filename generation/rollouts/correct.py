@@ -17,7 +17,7 @@ from vigc.processing import INSTRUCTION_TYPES
 from vigc.processing.rows import row_id
 
 from .checks import fault_of
-from .worker import Batch, Worker
+from .worker import Batch, Key, Worker
 
 
 class CorrectionWorker(Worker):
@@ -31,7 +31,7 @@ class CorrectionWorker(Worker):
         self.task = self.kind if self.kind in INSTRUCTION_TYPES else None
         self.rule = IqfSettings(**plan.configuration["iqf"]).rule
 
-    def rollouts(self, batch: Batch, pixels: torch.Tensor) -> list[tuple[Any, Rollout[list[Sample]]]]:
+    def rollouts(self, batch: Batch, pixels: torch.Tensor) -> list[tuple[Key, Rollout[list[Sample]]]]:
         """One for each question; the ViT runs once for each image, whatever their number."""
         batch.embeds = self.generator.encode_pixels(pixels)
         return [

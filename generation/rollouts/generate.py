@@ -20,13 +20,13 @@ from vigc.processing.rows import row_id
 
 from .checks import fault_of, is_same_question
 from .short_answers import ShortAnswerSettings, short_answers, takes_short_answers
-from .worker import Batch, Worker
+from .worker import Batch, Key, Worker
 
 
 class PairWorker(Worker):
     """Writes questions of every type about each picture, and answers them. Arguments are those of [`Worker`]."""
 
-    inputs = "pictures"
+    inputs = "images"
 
     def __init__(self, loaded: VigcGenerator, plan: Plan, settings: dict[str, Any], slots: int) -> None:
         super().__init__(loaded, plan, settings, slots)
@@ -37,11 +37,11 @@ class PairWorker(Worker):
         self.with_drafts = configuration["iqf"].get("iqf_draft", True)
         self.short = ShortAnswerSettings(configuration["decoding"], **given) if given else None
 
-    def rollouts(self, batch: Batch, pixels: torch.Tensor) -> list[tuple[Any, Rollout[list[Sample]]]]:
+    def rollouts(self, batch: Batch, pixels: torch.Tensor) -> list[tuple[Key, Rollout[list[Sample]]]]:
         """One for each type and image."""
         batch.embeds = self.generator.encode_pixels(pixels)
         return [
-            ((kind, place), self._questions(item, kind, partial(self._attempt, image, kind)))
+            ((place, kind), self._questions(item, kind, partial(self._attempt, image, kind)))
             for kind in self.kinds
             for place, (item, image) in enumerate(zip(batch.items, batch.embeds, strict=True))
         ]
@@ -79,7 +79,7 @@ class PairWorker(Worker):
             for index in range(self.questions):
                 good, rows = [], []
                 for place, item in enumerate(batch.items):
-                    draft = batch.samples[kind, place][index]
+                    draft = batch.samples[place, kind][index]
                     id_, instruction = self._id(item, kind, index), self.processor.instruction(kind)
                     fault = fault_of(draft)
                     if fault is not None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 
@@ -17,6 +17,7 @@ from vigc.generation.sources.base import Source
 from vigc.generation.sources.prefetch import Item, Loader
 from vigc.inference.vigc import VigcGenerator
 from vigc.jobs import Plan, Reason, ShardOutput
+from vigc.jobs.protocols import Report
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, split_settings
 from vigc.modeling_vigc.requests_vigc import Rollout, Sample, deferred
 from vigc.modeling_vigc.rollout_vigc import RolloutSettings
@@ -36,6 +37,10 @@ ANOTHER = {"do_sample": True, "num_beams": 1, "temperature": 1.0, "top_p": 0.95}
 _MEASURES = {"visual_dependency": (visual_dependencies, "answer"), "draft_logprob": (mean_logprobs, "draft")}
 
 
+# A rollout of a batch: the place of its image among those, and which of the rollouts about that image it is.
+Key: TypeAlias = tuple[int, Hashable]
+
+
 @dataclass(eq=False)
 class Batch:
     """Inputs that were opened together, and what comes of them.
@@ -47,6 +52,7 @@ class Batch:
         seen: Those of them that have an image.
         embeds: float (images, patches + 1, vision width), the ViT's output, where it is needed.
         asked: How many rollouts there are about them.
+        left: By the place of an image, how many of its rollouts have not ended.
         samples: What they returned, by the rollout's key.
         rows: (input, row of `GENERATED_FEATURES`).
         rejects: (input, record of a rejected sample).
@@ -57,7 +63,8 @@ class Batch:
     seen: list[Item]
     embeds: torch.Tensor | None = None
     asked: int = 0
-    samples: dict[Any, list[Sample]] = field(default_factory=dict)
+    left: Counter[int] = field(default_factory=Counter)
+    samples: dict[Key, list[Sample]] = field(default_factory=dict)
     rows: list[tuple[Item, dict[str, Any]]] = field(default_factory=list)
     rejects: list[tuple[Item, dict[str, Any]]] = field(default_factory=list)
     dropped: int = 0
@@ -92,7 +99,7 @@ class Worker(ABC):
         self._rollout_settings: dict[str, RolloutSettings] = {}
 
     @abstractmethod
-    def rollouts(self, batch: Batch, pixels: torch.Tensor) -> list[tuple[Any, Rollout[list[Sample]]]]:
+    def rollouts(self, batch: Batch, pixels: torch.Tensor) -> list[tuple[Key, Rollout[list[Sample]]]]:
         """The rollouts of a batch, each with a key that is unique in it.
 
         Args:
@@ -108,17 +115,25 @@ class Worker(ABC):
         """A picture's pixels, float (1, 3, H, W)."""
         return self.processor(images=[image], return_tensors="pt")["pixel_values"]
 
-    def make(self, loader: Loader, sources: list[Source], say: Callable[[str], Any]) -> ShardOutput:
-        """All that comes of a shard's inputs; `say` is told in words how far it is."""
+    def make(self, loader: Loader, sources: list[Source], report: Report) -> ShardOutput:
+        """All that comes of a shard's inputs; `report` is told how far it is whenever a rollout ends."""
         output, halved = ShardOutput(), self.fitting.halved
         items: list[Item] = []
         rows, rejects = [], []
-        for batch in self.write(loader.batches(sources, output.skipped)):
+        done, made = 0, 0
+
+        def ended(images: int, samples: Sequence[Sample]) -> None:
+            nonlocal done, made
+            done += images
+            made += sum(fault_of(sample) is None and not sample.repeats for sample in samples)
+            report(done + len(output.skipped), made)
+
+        report(0, 0)
+        for batch in self.write(loader.batches(sources, output.skipped), ended):
             rows += batch.rows
             rejects += batch.rejects
             output.dropped += batch.dropped
             items += batch.items
-            say(f"{len(items)} of {len(sources)} {self.inputs}")
         # Only now is it known which pictures have copies.
         output.rows = [finish_row(item, row) for item, row in rows]
         output.rejects = [finish_reject(item, record) for item, record in rejects]
@@ -127,15 +142,21 @@ class Worker(ABC):
         output.halved = self.fitting.halved - halved
         return output
 
-    def write(self, batches: Iterable[list[Item]]) -> Iterator[Batch]:
+    def write(self, batches: Iterable[list[Item]], ended: Callable[[int, Sequence[Sample]], object]) -> Iterator[Batch]:
         """Runs the rollouts of each batch, and makes its rows.
 
         The engine goes on from one batch to the next without a break, so that batches may end out of their order; they
         are yielded in it.
+
+        Args:
+            batches: The inputs.
+            ended: Is called when a rollout ends, with 1 if it was the last one about its image, or else 0, and samples.
         """
         begun: deque[Batch] = deque()
         for batch, key, samples in self.generator.run(self._begin(batches, begun)):
             batch.samples[key] = samples
+            batch.left[key[0]] -= 1
+            ended(int(not batch.left[key[0]]), samples)
             yield from self._ended(begun)
         yield from self._ended(begun)
 
@@ -147,7 +168,7 @@ class Worker(ABC):
             for item in items:
                 item.pixels = None
             rollouts = self.rollouts(batch, torch.cat(pixels)) if pixels else []
-            batch.asked = len(rollouts)
+            batch.asked, batch.left = len(rollouts), Counter(place for (place, _), _ in rollouts)
             begun.append(batch)
             for key, rollout in rollouts:
                 yield _named(batch, key, rollout)
@@ -289,7 +310,7 @@ class Worker(ABC):
         }
 
 
-def _named(batch: Batch, key: Any, rollout: Rollout[list[Sample]]) -> Rollout[tuple[Batch, Any, list[Sample]]]:
+def _named(batch: Batch, key: Key, rollout: Rollout[list[Sample]]) -> Rollout[tuple[Batch, Key, list[Sample]]]:
     """A rollout that returns whose samples it has, too."""
     samples = yield from rollout
     return batch, key, samples

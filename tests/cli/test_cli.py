@@ -1,6 +1,7 @@
 """The `vigc` command: what it prints, how it ends, and that mistakes cost a sentence, not a traceback."""
 
 import json
+import re
 import shutil
 
 import forks
@@ -44,6 +45,7 @@ def test_generate_prints_what_a_person_wants_to_know(pictures, vigc_folder, tmp_
     assert result.stdout.count("  question  ") == result.stdout.count("  draft     ") == 3
     assert result.stdout.endswith("Dataset: out\nReport:  out/report/index.html\n")
     assert (tmp_path / "out" / "report" / "index.html").is_file()
+    assert re.search(r"^\d+ rows from 2 pictures in \d+\.\d s, ", result.stdout, re.MULTILINE), result.stdout
     assert result.stderr == "", "no progress bar where nobody watches"
 
 

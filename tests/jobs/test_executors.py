@@ -131,8 +131,8 @@ def test_another_executor_is_a_class_and_a_line(tmp_path, monkeypatch):
     class Backwards(executors.LocalExecutor):
         """Makes the last shard first."""
 
-        def run(self, folder, plan, shards, say):
-            yield from super().run(folder, plan, reversed(list(shards)), say)
+        def run(self, folder, plan, shards, report):
+            yield from super().run(folder, plan, reversed(list(shards)), report)
 
     monkeypatch.setitem(executors.EXECUTORS, "backwards", Backwards)
     make_inputs(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +62,7 @@ def correct(given: Given) -> None:
 
 def _do(kind: type[JobSettings], given: Given) -> int:
     """Puts the settings of a job together, checks them while that is still quick, and does it."""
+    started = time.monotonic()
     from vigc.inference.settings import DecodingSettings
 
     decoding = {**(given["settings"] or {}), **given_of(DecodingSettings, given)}
@@ -69,27 +71,30 @@ def _do(kind: type[JobSettings], given: Given) -> int:
     job.check_paths()
     if job.model is None:
         job = replace(job, model=default_model())
-    return do_job(job, given["output"], dry_run=given["dry_run"])
+    return do_job(job, given["output"], dry_run=given["dry_run"], started=started)
 
 
-def do_job(job: JobSettings, output: Path, *, dry_run: bool = False) -> int:
+def do_job(job: JobSettings, output: Path, *, dry_run: bool = False, started: float | None = None) -> int:
     """Runs a job, or previews it; returns the exit code.
 
     Args:
         job: Its settings.
         output: The dataset folder.
         dry_run: Whether only to print what would be done.
+        started: When the command began, on `time.monotonic`'s clock, as imports take a while, too; by default now.
     """
+    started = time.monotonic() if started is None else started
     from vigc.generation import preview_job, run_job
 
     _quiet()
     if not dry_run:
-        return _end(run_job(job, output))
+        return _end(run_job(job, output), started)
     print_preview(preview_job(job, output))
     return COMPLETE
 
 
-def _end(summary: Summary) -> int:
+def _end(summary: Summary, started: float) -> int:
+    summary.seconds = time.monotonic() - started
     print_summary(summary)
     if summary.held:
         work = count(summary.held, "shard")
@@ -99,6 +104,7 @@ def _end(summary: Summary) -> int:
 
 def run_demo(output: Path, pictures: int, seed: int) -> int:
     """`vigc demo`; returns the exit code."""
+    started = time.monotonic()
     from vigc.generation import generate_dataset
     from vigc.scenes import write_scenes
 
@@ -107,7 +113,7 @@ def run_demo(output: Path, pictures: int, seed: int) -> int:
     if not folder.exists():
         write_scenes(folder, 3 * pictures, seed)
     job = {"model": default_model(), "license": "cc0-1.0", "seed": seed}
-    return _end(generate_dataset(folder / "images", output / "dataset", **job))
+    return _end(generate_dataset(folder / "images", output / "dataset", **job), started)
 
 
 def default_model() -> Path:

@@ -25,7 +25,7 @@ def print_summary(summary: Summary) -> None:
     _print_notice(summary.notice)
     work = f"{count(summary.rows, 'row')} from {count(summary.images, 'picture')}"
     edited = f", {count(summary.changed, 'answer')} edited" if summary.compared else ""
-    say(f"{work} in {summary.seconds:.1f} s{edited}")
+    say(f"{work}{_took(summary)}{edited}")
     for kind, figures in summary.types.items():
         aside = f", {count(figures.malformed, 'text')} set aside" if figures.malformed else ""
         words = f" ({figures.words_out:,} words out, {figures.words_in:,} in)" if figures.changed else ""
@@ -51,6 +51,18 @@ def print_summary(summary: Summary) -> None:
         say(f"\nDataset: {summary.output}, {count(summary.missing, 'shard')} still to be written by others")
         return
     say(f"\nDataset: {summary.output}\nReport:  {summary.report}")
+
+
+def _took(summary: Summary) -> str:
+    """The time of this run, and which of the rows it is of where earlier runs or other processes wrote some."""
+    from vigc.jobs.progress import duration
+
+    if summary.idle:
+        return ""
+    took = f"{summary.seconds:.1f} s" if summary.seconds < 100 else duration(summary.seconds)
+    if summary.rows_made == summary.rows:
+        return f" in {took}"
+    return f" ({summary.rows_made:,} of them by this run, in {took})"
 
 
 def _print_inspection(found: Inspection, repaired: str = "written again") -> None:
@@ -122,7 +134,9 @@ def _print_inputs(preview: Preview) -> None:
         for reason, number in preview.looks.items():
             share = number / preview.looked_at
             _number(round(share * inputs.taken), f"about: {reason} ({number} of {preview.looked_at:,} looked at)")
-        took = _duration(preview.look_seconds)
+        from vigc.jobs.progress import duration
+
+        took = duration(preview.look_seconds)
         say(f"  Content was looked at in {preview.looked_at:,} of them. The job looks at all first: about {took}.")
     for reason, number in preview.refused.most_common(5):
         _number(number, f"to be set aside: the file {reason}")
@@ -173,28 +187,20 @@ def _marked(parts: list[tuple[str, bool]], left: str, right: str) -> str:
 
 
 def _print_estimate(preview: Preview, estimate: Estimate) -> None:
+    from vigc.jobs.progress import duration
+
     trial, left = estimate.trial, preview.inputs_left
     rows = len(trial.output.rows)
     say(f"\nEstimate, from {count(rows, 'row')} about {count(trial.inputs, 'input')} spread over all")
     say(f"  rows  about {estimate.rows:,}")
     each, by = trial.seconds / trial.timed, f" and {estimate.workers} processes" if estimate.workers > 1 else ""
     say(
-        f"  time  about {_duration(estimate.seconds)} for the {left:,} that are left: {each:.2g} s each in a batch of "
+        f"  time  about {duration(estimate.seconds)} for the {left:,} that are left: {each:.2g} s each in a batch of "
         f"{trial.timed}{by}; loading the model comes on top"
     )
     say(f"  size  about {_bytes(estimate.size)}; {_bytes(estimate.free)} are free there")
     if estimate.size - preview.bytes_done > estimate.free:
         say("  The disk is too small: give another --output, or --images path to keep paths only.")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    hours, days = minutes // 60, minutes // (24 * 60)
-    if hours < 1:
-        return f"{minutes} min"
-    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{days} days {hours % 24} h"
 
 
 def _bytes(size: float) -> str:
