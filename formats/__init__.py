@@ -1,4 +1,4 @@
-"""Published layouts of instruction data, one object each: LLaVA, VQA, COCO, TRL, FineVision and StableLLaVA."""
+"""Reads and writes published layouts of instruction data: LLaVA, VQA, COCO, TRL, FineVision and StableLLaVA."""
 
 from .base import Format
 from .finevision import rows_from_finevision

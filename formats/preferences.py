@@ -15,20 +15,20 @@ _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 @dataclass(frozen=True)
 class PreferenceRule:
-    """When a correction is good enough to prefer the answer to the draft.
+    """Decides whether a correction makes a preference pair: the answer chosen, the draft rejected.
 
-    The edit must be material: at least `min_words` words differ, case and punctuation aside, and neither text is
-    merely the other one cut short (which would teach length). And a score must agree with it.
+    The edit must be material: at least `min_words` words differ apart from case and punctuation, and neither text is
+    just a prefix of the other (such pairs would teach length). And the score must have improved.
 
     Args:
-        min_words: How many words must have been put in, taken out or replaced.
-        score: "logprob": the answer's mean log-probability exceeds the draft's. "visual-dependency": the answer is
-            likelier with the picture than with a blank one (needs rows that were scored). "none": no score is asked.
-        min_gain: By more than how much.
-        keep_cuts: Also take edits that only cut or continue the draft.
+        min_words: The least number of words that were inserted, deleted or replaced.
+        score: "logprob": the answer's mean log-probability is higher than the draft's. "visual-dependency": the answer
+            is likelier with the image than with a blank one (needs scored rows). "none": no score is checked.
+        min_gain: The score must improve by more than this.
+        keep_cuts: Also accept edits that only cut or continue the draft.
 
     Raises:
-        ValueError: A setting that is unknown or out of range.
+        ValueError: A setting is unknown or out of range.
     """
 
     min_words: int = 1
@@ -43,7 +43,7 @@ class PreferenceRule:
             raise ValueError(f"min_words={self.min_words} is too small: give at least 1.")
 
     def refusal(self, row: Mapping[str, Any]) -> str | None:
-        """Why a generated row makes no pair; None if it makes one."""
+        """The reason why a generated row makes no pair; None if it makes one."""
         draft, answer = row.get("draft"), row.get("answer")
         if not draft or not answer:
             return "has no draft or no answer"
@@ -68,7 +68,7 @@ class PreferenceRule:
             gain = None if before is None or after is None else after - before
         if gain is None:
             return f"has no {self.score} score"
-        # Written so that a score which is not a number disagrees.
+        # NaN compares as False, so a NaN score disagrees.
         return None if gain > self.min_gain else f"the {self.score} score disagrees"
 
 

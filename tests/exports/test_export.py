@@ -168,9 +168,9 @@ def test_rows_of_ours_become_entries_of_the_same_form(tmp_path):
         ({"conversations": [{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}]}, r"\['gpt', 'human'\]"),
         ({"conversations": [{"from": "human"}]}, r"'conversations\[0\].value' is None"),
         ({"conversations": ["a"]}, r"'conversations\[0\].value' is None"),
-        ({"conversations": [{"from": "human", "value": "<image>"}, TALK[1]]}, "question of pair 0.*says nothing"),
+        ({"conversations": [{"from": "human", "value": "<image>"}, TALK[1]]}, "question of pair 0.*is empty"),
         ({"conversations": [TALK[0], {"from": "gpt", "value": " \n"}]}, "answer of pair 0"),
-        ({"conversations": [{"from": "human", "value": "a\ud83d"}, TALK[1]]}, "half a character"),
+        ({"conversations": [{"from": "human", "value": "a\ud83d"}, TALK[1]]}, "lone surrogate"),
     ],
 )
 def test_what_is_no_conversation_is_refused(entry, reason):
@@ -334,7 +334,7 @@ def test_finevision_and_back():
     assert finevision_record(rows) == FINE
     corrected = finevision_record([rows[0], {**rows[1], "answer": "other"}])
     assert corrected["relevance_ratings"] == [5, None] and corrected["relevance_min"] == 5
-    with pytest.raises(LayoutError, match="it has 2 pictures"):
+    with pytest.raises(LayoutError, match="it has 2 images"):
         rows_from_finevision({**FINE, "images": [1, 2]}, conversation_id="f", type="detail")
     with pytest.raises(LayoutError, match="'texts' is"):
         rows_from_finevision({"images": [], "texts": []}, conversation_id="f", type="detail")
@@ -359,7 +359,7 @@ def test_trl_and_back(tmp_path):
     assert sft_record([row])["messages"] == [*typed["prompt"][:1], said("user", "What?"), said("assistant", "A cat.")]
     with pytest.raises(LayoutError, match="it has 'text', but 'messages'"):
         rows_from_trl({"text": "x"}, conversation_id="c")
-    with pytest.raises(LayoutError, match=r"its turns are those of \['user', 'user'\]"):
+    with pytest.raises(LayoutError, match=r"its turns have the roles \['user', 'user'\]"):
         rows_from_trl({"messages": [said("user", "a"), said("user", "b")]}, conversation_id="c")
 
 

@@ -230,7 +230,7 @@ def test_mistakes_are_said_in_a_sentence(places, tmp_path):
         ("images='zip'", ("--add", "detail", "--images", "zip")),
         ("layout 'xml'", ("--add", "detail", "--layout", "xml")),
         ("cannot be read as a dataset", ("--add", "detail", "--from", tmp_path / "nowhere")),
-        ("none of the pictures", ("--add", "detail", "--image-root", tmp_path)),
+        ("none of the images", ("--add", "detail", "--image-root", tmp_path)),
     ):
         assert message in run(places, *given, *output, code=2)
     bare = CliRunner().invoke(app, ["mix", str(FILES / "detail_23k.json"), "--from", "x", "--add", "detail", "-o", "y"])

@@ -342,7 +342,7 @@ def test_damaged_pictures_give_their_place_to_others(workers, vigc_folder, image
     rows = [row for part in whole.train_dataset.rows for row in part if row["image"]["path"] == str(damaged)]
     assert rows and caplog.text.count("Other rows are trained on in its place") == len(rows)
     assert str(damaged) in caplog.text
-    assert f"pictures could not be opened: {len(rows)}." in (whole.save_final() / "README.md").read_text("utf-8")
+    assert f"images could not be opened: {len(rows)}." in (whole.save_final() / "README.md").read_text("utf-8")
     resumed = make_trainer(vigc_folder, tmp_path / "images", tmp_path / "resumed", **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
     assert digest(resumed.model.named_parameters()) == digest(whole.model.named_parameters())
