@@ -142,7 +142,7 @@ class JsonReader:
                     raise self._wrong(f"is not valid JSON ({error.msg}): get the file again.", error.pos) from error
                 continue
             except NestingError as error:
-                raise self._wrong("is nested too deeply to be one of these files.") from error
+                raise self._wrong("is nested too deeply for an annotation file.") from error
             except ValueError as error:
                 # Python parses no integer of more than 4,300 digits; no real annotation file has one.
                 raise self._wrong(f"has an invalid number ({error}): correct it.") from error

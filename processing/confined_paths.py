@@ -24,8 +24,8 @@ def confined(real_root: str, name: str, *, listed: bool = False) -> str:
     Args:
         real_root: The root, with links resolved.
         name: A name relative to the root.
-        listed: The name comes from a directory listing, so that separators of other systems (such as "c:") are plain
-            characters of it.
+        listed: Whether the name comes from a directory listing. It may then contain what is special on other systems,
+            such as backslashes or "c:".
 
     Raises:
         ImagePathError: The name is not a relative path, or leads out of the root.

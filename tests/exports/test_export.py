@@ -182,7 +182,7 @@ def test_what_is_no_conversation_is_refused(entry, reason):
 def test_no_picture_is_written_outside_of_the_folder(name, tmp_path):
     (rows,) = read([{"id": 1, "image": name, "conversations": TALK[:2]}])
     write(tmp_path / "rows", rows, TRAIN_FEATURES)
-    with pytest.raises(ExportError, match="leads out of a folder: give --no-pictures"):
+    with pytest.raises(ExportError, match="is outside the folder: give --no-pictures"):
         export_dataset(tmp_path / "rows", tmp_path / "out", format="llava")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows"], "nothing half-written is left"
     export_dataset(tmp_path / "rows", tmp_path / "out", format="llava", pictures=False)
@@ -193,7 +193,7 @@ def test_two_pictures_of_one_name_are_refused(tmp_path):
     rows = [row for conversation in read([LLAVA[0], LLAVA[0]]) for row in conversation]
     rows[2]["image"] = {"bytes": picture("green"), "path": None}
     write(tmp_path / "rows", rows, TRAIN_FEATURES)
-    with pytest.raises(ExportError, match=r"two pictures are called '000000033471.jpg'"):
+    with pytest.raises(ExportError, match=r"two images have the name '000000033471.jpg'"):
         export_dataset(tmp_path / "rows", tmp_path / "out", format="llava")
 
 
@@ -396,7 +396,7 @@ def call(*arguments):
         (("--format", "trl-dpo", "--score", "luck"), "score 'luck' is not known: use one of logprob"),
         (("--format", "trl-dpo", "--min-words", "0"), "min_words=0 is too small"),
         (("--format", "trl-dpo", "--min-gain", "9"), "none of 2 rows makes a preference pair (2 the logprob score"),
-        (("--format", "llava", "--types", "poem"), "holds no rows of type poem"),
+        (("--format", "llava", "--types", "poem"), "has no rows of type poem"),
         (("--format", "llava", "-o", "{rows}"), "exists: give a new or empty folder"),
     ],
 )
@@ -412,7 +412,7 @@ def test_folders_that_hold_no_rows_are_refused(tmp_path):
     with pytest.raises(ExportError, match="is not a folder"):
         export_dataset(tmp_path / "no", tmp_path / "out", format="llava")
     (tmp_path / "rows").mkdir()
-    with pytest.raises(ExportError, match="holds no parquet files"):
+    with pytest.raises(ExportError, match="has no parquet files"):
         export_dataset(tmp_path / "rows", tmp_path / "out", format="llava")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "rows" / "x.parquet")
     with pytest.raises(ExportError, match="has the columns a: 'image', 'question'"):
@@ -551,7 +551,7 @@ def test_an_interrupted_export_leaves_nothing(layout, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     write(tmp_path / "rows", [generated(0)])
-    monkeypatch.setattr(export, "_to_disk", fail)
+    monkeypatch.setattr(export, "_sync", fail)
     result = call("export", tmp_path / "rows", "-f", layout, "-o", tmp_path / "out")
     assert result.exit_code == 75 and "No space left on device" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows"]

@@ -280,7 +280,7 @@ def test_questions_alone_have_the_same_answers_and_no_drafts(made, pictures, mod
         assert export_dataset(folder, tmp_path / layout, format=layout).rows == len(answers)
     rows = load_dataset(str(folder), split="train")
     assert sorted(training_rows(rows)["answers"]) == sorted([row["answer"]] for row in rows_of(folder))
-    with pytest.raises(MixError, match="has no draft: leave it out, or take the other text"):
+    with pytest.raises(MixError, match="has no draft: remove the row, or use the other text"):
         training_rows(rows, text="draft")
 
 
