@@ -1,4 +1,4 @@
-"""Dataset folders become training files in published layouts, and several become one mix."""
+"""Exports dataset folders to published layouts, and mixes datasets."""
 
 from typing import TYPE_CHECKING
 

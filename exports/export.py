@@ -1,4 +1,4 @@
-"""A dataset folder of ours as what others train on: TRL's columns, LLaVA's JSON, FineVision's columns."""
+"""Exports a dataset folder to a published layout: TRL's columns, LLaVA's JSON or FineVision's columns."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from vigc.processing.confined_paths import leads_into, shown
 from vigc.processing.images import load_picture
 from vigc.processing.rows import ImageCell, Record, Row
 
-# What is read at a time, and the rows of a group that is written: pictures weigh a lot.
+# Rows that are read, and written as a row group, at a time: few, because images are large.
 _BATCH = 64
 _FILE_BYTES = 400 * 2**20
-_ENDINGS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}
+_SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}
 
 
 @dataclass
 class Exported:
-    """What an export did.
+    """The result of an export.
 
     Args:
         output: The folder that was written.
-        format: In which layout.
-        rows: How many rows were read.
-        records: How many records were written; of a conversation one, but for "trl-dpo".
-        left_out: Why rows were left out by the rule, and how many for each reason.
-        unreadable: Why pictures that rows name could not be read, and how many rows are set aside for each reason: all
-            of a conversation.
-        first_unreadable: The first of these pictures, with its reason.
-        licenses: How many of the other rows there are of each licence.
+        format: The layout.
+        rows: Number of rows that were read.
+        records: Number of records that were written: one per conversation, except for "trl-dpo".
+        left_out: Number of rows that the rule refused, by reason.
+        unreadable: Number of rows that were skipped because an image could not be read, by reason. All rows of the
+            conversation are skipped.
+        first_unreadable: The first of these images, with the reason.
+        licenses: Number of the remaining rows by licence.
         num_bytes: Size of the records in memory.
         download_bytes: Size of the files.
     """
@@ -75,28 +75,28 @@ def export_dataset(
     image_root: str | os.PathLike[str] | None = None,
     card: Callable[[Path, Exported], object] | None = None,
 ) -> Exported:
-    """Writes a dataset folder in another layout; it is read and written in pieces, whatever its size.
+    """Writes a dataset folder in another layout. Memory does not grow with the size of the dataset.
 
-    "trl-sft" holds a conversation a record (`images`, `messages`). "trl-dpo" holds a preference pair a record
-    (`images`, `prompt`, `chosen`: the answer, `rejected`: the draft), of those rows that `rule` lets through.
-    "finevision" has FineVision's columns. "llava" is `conversations.json` with pictures under `images/`: rows that were
-    read from a LLaVA file give back its entries, with the rows' texts in them; others become entries of that form.
+    A record of "trl-sft" is a conversation (`images`, `messages`). A record of "trl-dpo" is a preference pair
+    (`images`, `prompt`, `chosen`: the answer, `rejected`: the draft) from a row that `rule` accepts. "finevision" has
+    FineVision's columns. "llava" is `conversations.json` with images in `images/`: rows that were read from a LLaVA
+    file give its original entries with the rows' texts; other rows become new entries.
 
     Args:
-        dataset: A folder of parquet files with the columns of generated rows or of rows to train on. Rows of one
-            conversation stand together in it.
-        output: The folder to write, new or empty. It is there whole or not at all.
-        format: The name of one of `EXPORTS`.
-        types: Only rows of these types.
+        dataset: A folder of parquet files with generated rows or training rows. The rows of a conversation must be
+            adjacent.
+        output: The folder to write, new or empty. It is written atomically.
+        format: A name in `EXPORTS`.
+        types: Export only rows of these task types.
         rule: Which corrections make a pair for "trl-dpo"; by default `PreferenceRule()`.
-        pictures: For "llava", whether to write picture files; without them entries name them all the same.
-        image_root: Where pictures lie that rows name instead of holding them; by default `dataset`.
-        card: Called with the folder and what was done before the folder gets its name, to add a README.
+        pictures: For "llava", whether to write image files. Entries name the files in either case.
+        image_root: The folder of images that rows only name; by default `dataset`.
+        card: Called with the unfinished folder and the result, to add a README.
 
     Raises:
-        ExportError: Folders, a layout or rows that cannot be worked with, or nothing to write.
+        ExportError: The folders, the layout or the rows are invalid, or there is nothing to write.
         BusyError: Another process is writing the folder.
-        OSError: The machine is in the way, as on a full disk (`is_transient`), or the folder cannot be written.
+        OSError: A transient error such as a full disk (`is_transient`), or the folder cannot be written.
     """
     source, target = Path(dataset), Path(output)
     if format not in EXPORTS:
@@ -114,7 +114,7 @@ def export_dataset(
         else:
             _write_parquet(unfinished, _records(conversations, done, Writing(rule=rule or PreferenceRule())), done)
         if not done.records:
-            raise ExportError(_nothing(done, types, root))
+            raise ExportError(_why_empty(done, types, root))
         if card is not None:
             card(unfinished, done)
     return done
@@ -125,7 +125,7 @@ def _parquet_files(folder: Path) -> list[Path]:
         raise ExportError(f"{str(folder)!r} is not a folder: give the folder of a dataset.")
     files = [path for path in sorted(folder.rglob("*.parquet")) if not _is_hidden(path.relative_to(folder))]
     if not files:
-        raise ExportError(f"{str(folder)!r} holds no parquet files: give the folder of a dataset.")
+        raise ExportError(f"{str(folder)!r} has no parquet files: give the folder of a dataset.")
     real = os.path.realpath(folder)
     for path in files:
         if not leads_into(os.path.realpath(path), real):
@@ -152,12 +152,12 @@ def _is_hidden(path: Path) -> bool:
 def _conversations(
     files: Sequence[Path], types: Sequence[str] | None, root: OwnFiles, done: Exported, *, embed: bool
 ) -> Iterator[list[Record]]:
-    """The rows of each conversation; a row of none is one by itself."""
+    """The rows of each conversation; a row without conversation is returned alone."""
     grouped = groupby(enumerate(_rows(files, types)), lambda item: item[1].get("conversation_id") or item[0])
     for name, items in grouped:
         rows = [row for _, row in items]
         turns = [row.get("turn") for row in rows]
-        if len(rows) > 1 and not _rise(turns):
+        if len(rows) > 1 and not _is_increasing(turns):
             raise ExportError(f"conversation {name!r} has the turns {turns}: sort its rows by 'turn'.")
         done.rows += len(rows)
         if embed and not _embed(rows, root, done):
@@ -166,7 +166,7 @@ def _conversations(
         yield rows
 
 
-def _rise(turns: Sequence[int | None]) -> bool:
+def _is_increasing(turns: Sequence[int | None]) -> bool:
     known = [turn for turn in turns if turn is not None]
     return len(known) == len(turns) and known == sorted(set(known))
 
@@ -181,11 +181,11 @@ def _rows(files: Sequence[Path], types: Sequence[str] | None) -> Iterator[Record
 
 
 def _embed(rows: list[Record], root: OwnFiles, done: Exported) -> bool:
-    """Puts pictures that a conversation only names into its rows; False, and counted, if one cannot be read."""
+    """Embeds the images that the rows only name; if one cannot be read, counts the rows and returns False."""
     try:
         for row in rows:
             if row["image"] is not None and row["image"].get("bytes") is None:
-                row["image"] = _read_picture(row["image"]["path"], root)
+                row["image"] = _read_image(row["image"]["path"], root)
     except ImageError as error:
         if isinstance(error.__cause__, OSError) and is_transient(error.__cause__):
             raise error.__cause__ from None
@@ -195,15 +195,15 @@ def _embed(rows: list[Record], root: OwnFiles, done: Exported) -> bool:
     return True
 
 
-def _read_picture(name: str | None, root: OwnFiles) -> ImageCell:
-    """A picture that a row names, as bytes."""
+def _read_image(name: str | None, root: OwnFiles) -> ImageCell:
+    """Reads an image that a row names."""
     if not name:
-        raise ExportError("a row holds neither a picture's bytes nor its name: write the dataset again.")
+        raise ExportError("a row has neither the bytes nor the name of its image: write the dataset again.")
     return {"bytes": load_picture(root.confined(name, shown(name)), name=shown(name)).data, "path": None}
 
 
 def _records(conversations: Iterable[Sequence[Row]], done: Exported, how: Writing) -> Iterator[Record]:
-    """The records of all conversations; reasons that stand in place of records are counted."""
+    """The records of all conversations; for rows without a record, the reasons are counted."""
     for rows in conversations:
         for record in done.format.write(rows, how):
             if isinstance(record, str):
@@ -213,7 +213,7 @@ def _records(conversations: Iterable[Sequence[Row]], done: Exported, how: Writin
 
 
 def _write_parquet(folder: Path, records: Iterator[Record], done: Exported) -> None:
-    """Records as `data/train-*.parquet`, a new file whenever one is large."""
+    """Writes records to `data/train-*.parquet`, with a new file when one is full."""
     schema = cast(Features, done.format.features).arrow_schema
     (folder / "data").mkdir()
     number, batch = 0, _take(records)
@@ -229,7 +229,7 @@ def _write_parquet(folder: Path, records: Iterator[Record], done: Exported) -> N
                     done.num_bytes += table.nbytes
                     full = file.tell() >= _FILE_BYTES
                     batch = _take(records)
-            _to_disk(file)
+            _sync(file)
         done.download_bytes += path.stat().st_size
         number += 1
 
@@ -239,32 +239,32 @@ def _take(records: Iterator[Record]) -> list[Record]:
 
 
 def _write_json(folder: Path, name: str, conversations: Iterator[list[Record]], done: Exported, pictures: bool) -> None:
-    """Records as a JSON list, one a line, with the files of their images under `images/`."""
+    """Writes records as a JSON list, one per line, and their images to `images/`."""
     path = folder / name
     with path.open("w", encoding="utf-8") as file:
         for rows in conversations:
-            image = _write_picture(folder / "images", rows[0], pictures)
+            image = _write_image(folder / "images", rows[0], pictures)
             for record in _records([rows], done, Writing(image)):
                 text = json.dumps(record, ensure_ascii=False)
                 file.write(f"{',' if done.records else '['}\n{text}")
                 done.records += 1
         file.write("\n]\n")
-        _to_disk(file)
+        _sync(file)
     done.num_bytes = done.download_bytes = path.stat().st_size
 
 
-def _write_picture(folder: Path, row: Row, wanted: bool) -> str | None:
-    """Writes a row's picture, if that is wanted, under the name that its entry gives; returns the name."""
-    name, picture = llava_image(row), row["image"]
-    if picture is None:
+def _write_image(folder: Path, row: Row, wanted: bool) -> str | None:
+    """Writes a row's image, if `wanted`, under the name in its entry; returns the name."""
+    name, image = llava_image(row), row["image"]
+    if image is None:
         return name
-    data = picture.get("bytes")
+    data = image.get("bytes")
     if name is None:
         if data is None:
-            return picture["path"]
+            return image["path"]
         digest = hashlib.sha256(data).hexdigest()[:32]
-        ending = next((ending for start, ending in _ENDINGS.items() if data.startswith(start)), ".png")
-        name = f"{digest[:2]}/{digest}{ending}"  # in sub-folders: file systems are slow with a million names in one
+        suffix = next((suffix for start, suffix in _SUFFIXES.items() if data.startswith(start)), ".png")
+        name = f"{digest[:2]}/{digest}{suffix}"  # sub-folders, because a folder with a million files is slow
     if wanted:
         _write_once(folder / _inside(name), data, name)
     return name
@@ -273,35 +273,35 @@ def _write_picture(folder: Path, row: Row, wanted: bool) -> str | None:
 def _inside(name: str) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or set(name) & set("\\:\0"):
-        raise ExportError(f"an entry names the picture {name!r}, which leads out of a folder: give --no-pictures.")
+        raise ExportError(f"an entry names the image {name!r}, which is outside the folder: give --no-pictures.")
     return path
 
 
 def _write_once(path: Path, data: bytes, name: str) -> None:
     if path.exists():
         if path.read_bytes() != data:
-            raise ExportError(f"two pictures are called {name!r}: export one source at a time, or give --no-pictures.")
+            raise ExportError(f"two images have the name {name!r}: export one source at a time, or give --no-pictures.")
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
 
 
-def _nothing(done: Exported, types: Sequence[str] | None, root: Path) -> str:
+def _why_empty(done: Exported, types: Sequence[str] | None, root: Path) -> str:
     if not done.rows:
         which = f" of type {', '.join(types)}" if types is not None else ""
-        return f"the dataset holds no rows{which}: there is nothing to write."
+        return f"the dataset has no rows{which}: there is nothing to write."
     if done.first_unreadable and not done.left_out:
-        return f"{done.first_unreadable}, nor can any other; they are looked for under {str(root)!r} (--image-root)."
+        return f"{done.first_unreadable}, nor can any other image; they are read from {str(root)!r} (--image-root)."
     reasons = ", ".join(f"{count} {reason}" for reason, count in done.left_out.most_common())
     settings = "min_words, score, min_gain, keep_cuts"
-    said = f"none of {done.rows} rows makes a preference pair ({reasons}): loosen the rule ({settings})."
+    message = f"none of {done.rows} rows makes a preference pair ({reasons}): loosen the rule ({settings})."
     if any(reason.startswith("has no ") and reason.endswith(" score") for reason in done.left_out):
-        said += " `vigc correct --score` computes the scores of given drafts; with score 'none' none is asked for."
+        message += " `vigc correct --score` computes the scores of given drafts; score 'none' needs no scores."
     if any("has no draft" in reason for reason in done.left_out):
-        said += " Rows have drafts unless they were generated with --no-iqf-draft."
-    return said
+        message += " Rows have drafts unless they were generated with --no-iqf-draft."
+    return message
 
 
-def _to_disk(file: Any) -> None:
+def _sync(file: Any) -> None:
     file.flush()
     os.fsync(file.fileno())

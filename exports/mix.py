@@ -1,4 +1,4 @@
-"""A mixture as a dataset folder: read, mixed, written with a manifest of what was taken from where."""
+"""Mixes datasets into a dataset folder with a manifest, which records the origin of all rows."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ _FILE_BYTES = 400 * 2**20
 
 @dataclass(frozen=True)
 class Source:
-    """A data set to be mixed.
+    """A dataset to mix.
 
     Args:
-        paths: A dataset folder or name that `load_dataset` reads, or published files.
-        images: The folder of the files' pictures, or of those that a dataset's rows name instead of holding them.
-        layout: Of the files, one of `LAYOUTS`.
-        type: Their type of instruction, where layout and name do not say it; of conversations, where the rows do not.
-        split: Which part of a dataset.
+        paths: Dataset folders or names that `load_dataset` reads, or published files.
+        images: The folder of the images that the files, or the rows of the dataset, name.
+        layout: The layout of the files, one of `LAYOUTS`.
+        type: The task type, if it is neither in the layout or the file name, nor in the rows of conversations.
+        split: The split of the dataset.
     """
 
     paths: tuple[str, ...]
@@ -59,15 +59,15 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What it is called in ids and records: its files' or folders' names, without their suffixes."""
+        """The name in ids and records: the names of its files or folders, without suffixes."""
         paths = [Path(path) for path in self.paths]
         return " + ".join(stem_of(path) if suffix_of(path) in _SUFFIXES else path.name for path in paths)
 
     def read(self, *, name: str = "", text: str = "answer") -> Dataset:
-        """Its rows, as [`training_rows`] makes them.
+        """Reads the rows, as [`training_rows`] returns them.
 
         Raises:
-            MixError: It cannot be read.
+            MixError: The dataset cannot be read.
         """
         files = [path for path in self.paths if _is_annotations(Path(path))]
         if not files:
@@ -94,17 +94,17 @@ class Source:
 
     def _annotations(self, files: Sequence[str]) -> list[Dataset]:
         if self.images is None:
-            raise MixError(f"{files[0]!r} names its pictures: give the folder that they lie in (--image-root).")
+            raise MixError(f"{files[0]!r} only names its images: give the folder that they lie in (--image-root).")
         if self.layout not in LAYOUTS:
             raise MixError(f"layout {self.layout!r} is not known: use one of {', '.join(LAYOUTS)}.")
         sets = [files] if LAYOUTS[self.layout].lists else [[path] for path in files]
-        # Absolute, so that a mixture which only names its pictures can be read from anywhere.
+        # Absolute, so that a mixture with image paths can be read from any working directory.
         images = Path(self.images).resolve()
         return [read_annotations(given, images, layout=self.layout, type=self.type).rows for given in sets]
 
 
 def _is_annotations(path: Path) -> bool:
-    """Whether a path is a file of published annotations; of a file that is there its content tells."""
+    """Whether a path is a file of published annotations, detected by content if the file exists."""
     if not path.is_file():
         return suffix_of(path) in _SUFFIXES and not path.is_dir()
     try:
@@ -115,16 +115,16 @@ def _is_annotations(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class MixRequest:
-    """What is mixed.
+    """The description of a mixture.
 
     Args:
-        base: What the mixture starts from.
-        extra: Where instances are taken from; without it, and with nothing to add or replace, the base alone.
-        add: How many instances of which type are added; None takes all.
-        replace: How many instances of which type take the place of as many.
-        text: What generated rows answer: "answer" (VIC) or "draft" (VIG).
-        seed: Decides which instances.
-        images: "path" leaves pictures as they are, named or embedded; "embed" embeds all.
+        base: The dataset that the mixture starts from.
+        extra: The dataset that instances are taken from. Without it, `add` and `replace` the mixture is the base.
+        add: Number of instances to add, by task type; None adds all.
+        replace: Number of instances that replace as many of the base, by task type.
+        text: The answer of generated rows: "answer" (VIC) or "draft" (VIG).
+        seed: Seed of the selection of instances.
+        images: "path" keeps images as they are, paths or embedded; "embed" embeds all.
     """
 
     base: Source
@@ -138,14 +138,14 @@ class MixRequest:
 
 @dataclass
 class Mixture:
-    """A mixture that was made.
+    """A mixture, before or after it is written.
 
     Args:
-        rows: Its rows, with the columns of `TRAIN_FEATURES`, pictures undecoded.
-        manifest: What was taken from where, without the ids of instances.
+        rows: The rows, with the columns of `TRAIN_FEATURES` and undecoded images.
+        manifest: The origin of all rows, without the ids of instances.
         instances: A record for each instance that was added or removed: operation, type, id.
-        num_bytes: Size of the rows in memory, once they are written.
-        download_bytes: Size of the files.
+        num_bytes: Size of the rows in memory, after writing.
+        download_bytes: Size of the files, after writing.
     """
 
     rows: Dataset
@@ -156,13 +156,13 @@ class Mixture:
 
 
 def mix(request: MixRequest) -> Mixture:
-    """Reads both data sets and mixes them; nothing is written.
+    """Reads both datasets and mixes them, without writing anything.
 
     Raises:
-        MixError: The request, the data sets or the counts do not go together.
+        MixError: A dataset cannot be read, or the request does not fit the datasets.
     """
     if (request.extra is None) != (not request.add and not request.replace):
-        raise MixError("say what to add or to replace, and --from where: one was given without the other.")
+        raise MixError("give --from together with --add or --replace: one was given without the other.")
     if request.images not in IMAGES:
         raise MixError(f"images={request.images!r} is not known: use one of {', '.join(IMAGES)}.")
     rows = request.base.read()
@@ -188,23 +188,23 @@ def mix(request: MixRequest) -> Mixture:
 def write_mixture(
     mixture: Mixture, output: str | os.PathLike[str], *, card: Callable[[Path, Mixture], object] | None = None
 ) -> bool:
-    """Writes a mixture as a dataset folder, which is there whole or not at all; False if it is there already.
+    """Writes a mixture to a dataset folder, atomically; returns False if the folder already has this mixture.
 
     Args:
-        mixture: What to write.
+        mixture: The mixture.
         output: A new or empty folder, or one with the same mixture.
-        card: Called with the folder before it gets its name, to add a README.
+        card: Called with the unfinished folder, to add a README.
 
     Raises:
-        ConflictError: The folder holds something else.
-        MixError: A picture cannot be embedded.
-        BusyError: Another process is writing it.
+        ConflictError: The folder has other content.
+        MixError: An image cannot be embedded.
+        BusyError: Another process is writing the folder.
     """
     target = Path(output)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         if _manifest(target) == mixture.manifest:
             return False
-        raise ConflictError(f"{str(target)!r} exists and holds no such mixture: give a new or empty folder.")
+        raise ConflictError(f"{str(target)!r} exists and has other content: give a new or empty folder.")
     with atomic_folder(target) as unfinished:
         _write_rows(unfinished, mixture)
         (unfinished / MANIFEST).parent.mkdir()
@@ -234,7 +234,7 @@ def _manifest(folder: Path) -> Any:
 
 
 def _write_rows(folder: Path, mixture: Mixture) -> None:
-    """The rows as `data/train-*.parquet`, a new file whenever one is large."""
+    """Writes the rows to `data/train-*.parquet`, with a new file when one is full."""
     schema = TRAIN_FEATURES.arrow_schema
     embed = mixture.manifest["images"] == "embed"
     (folder / "data").mkdir()
@@ -245,7 +245,7 @@ def _write_rows(folder: Path, mixture: Mixture) -> None:
         with path.open("wb") as file:
             with pq.ParquetWriter(file, schema) as writer:
                 while batch is not None and file.tell() < _FILE_BYTES:
-                    table = pa.Table.from_pylist(_with_pictures(batch), schema=schema) if embed else batch.cast(schema)
+                    table = pa.Table.from_pylist(_with_images(batch), schema=schema) if embed else batch.cast(schema)
                     writer.write_table(table)
                     mixture.num_bytes += table.nbytes
                     batch = next(batches, None)
@@ -255,13 +255,13 @@ def _write_rows(folder: Path, mixture: Mixture) -> None:
         number += 1
 
 
-def _with_pictures(batch: pa.Table) -> list[Record]:
+def _with_images(batch: pa.Table) -> list[Record]:
     rows = batch.to_pylist()
     for row in rows:
-        picture = row["image"]
-        if picture is not None and picture["bytes"] is None:
+        image = row["image"]
+        if image is not None and image["bytes"] is None:
             try:
-                row["image"] = {"bytes": load_picture(Path(picture["path"]), name=picture["path"]).data, "path": None}
+                row["image"] = {"bytes": load_picture(Path(image["path"]), name=image["path"]).data, "path": None}
             except ImageError as error:
                 raise MixError(f"{error}; row {row['conversation_id']!r} names it.") from error
     return rows

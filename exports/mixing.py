@@ -1,4 +1,4 @@
-"""Data sets mixed by the rules of an ablation: N instances of a type added to a base, or put in the place of as many.
+"""Mixes datasets as in an ablation: adds N instances of a task type to a base, or replaces N instances of it.
 
 ```python
 base, extra = training_rows(llava), training_rows(generated, name="vigc-coco-extra", text="draft")
@@ -6,9 +6,9 @@ rows, record = add_rows(base, extra, type="detail", count=36_000, seed=0)
 rows, record = replace_rows(base, extra, type="detail", count=10_000, seed=0)
 ```
 
-An instance is a conversation with all its rows, as in LLaVA-150K; a row of no conversation is one by itself. Which
-instances are drawn depends on the seed and their ids alone, whatever their order; those drawn with a smaller count are
-among those drawn with a larger one. Table 1 of [VIGC](https://arxiv.org/abs/2308.12714) is made of such mixtures.
+An instance is a conversation with all its rows, as in LLaVA-150K, or a row without conversation. Which instances are
+drawn depends only on the seed and their ids, not on their order; a smaller count draws a subset of a larger one.
+Table 1 of [VIGC](https://arxiv.org/abs/2308.12714) consists of such mixtures.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ MIX_FEATURES = Features({"image": Image(decode=False), **_TEXT_FEATURES})
 
 
 class Mixed(NamedTuple):
-    """The rows of a mixture, and what was taken from where (JSON)."""
+    """The rows of a mixture, and the record of their origin (JSON)."""
 
     rows: Dataset
     record: JsonObject
 
 
 def training_rows(rows: Dataset, *, name: str = "", text: str = "answer") -> Dataset:
-    """Rows with the columns of `TRAIN_FEATURES`, pictures undecoded and untouched, each with a `conversation_id`.
+    """Converts rows to the columns of `TRAIN_FEATURES`, with undecoded images and a `conversation_id` for each row.
 
     Args:
-        rows: Rows to train on, or generated ones.
-        name: Stands before all ids, so that those of two data sets differ; "" leaves ids as they are.
-        text: What a generated row answers: its corrected "answer" (VIC), or the "draft" (VIG).
+        rows: Training rows or generated rows.
+        name: Prefix of all ids, so that the ids of two datasets differ; "" keeps the ids.
+        text: The answer of a generated row: its corrected "answer" (VIC), or the "draft" (VIG).
 
     Raises:
         MixError: Columns are missing, or a row has no such text.
@@ -60,7 +60,7 @@ def training_rows(rows: Dataset, *, name: str = "", text: str = "answer") -> Dat
         lacking.append("draft")
     if lacking:
         has = ", ".join(columns)
-        raise MixError(f"{name or 'a data set'} has no column {', '.join(lacking)}, only {has}: give rows to train on.")
+        raise MixError(f"{name or 'a dataset'} has no column {', '.join(lacking)}, only {has}: give rows to train on.")
     texts = rows.remove_columns("image").map(
         partial(_training_texts, text=text, name=name),
         batched=True,
@@ -68,8 +68,8 @@ def training_rows(rows: Dataset, *, name: str = "", text: str = "answer") -> Dat
         remove_columns=[column for column in columns if column != "image"],
         features=_TEXT_FEATURES,
     )
-    pictures = rows.select_columns("image").cast_column("image", Image(decode=False))
-    return concatenate_datasets([pictures, texts], axis=1)
+    images = rows.select_columns("image").cast_column("image", Image(decode=False))
+    return concatenate_datasets([images, texts], axis=1)
 
 
 def _training_texts(batch: dict[str, list[Any]], places: list[int], *, text: str, name: str) -> dict[str, list[Any]]:
@@ -81,7 +81,7 @@ def _training_texts(batch: dict[str, list[Any]], places: list[int], *, text: str
         given, weights = batch.get("answers", nothing)[index] or [], batch.get("weights", nothing)[index]
         if text == "draft" or (not given and "answer" in batch):
             given, weights = [batch[text][index]], None
-        answers, weights = _without_empty(given, weights, f"row {place} of {name or 'a data set'}", text)
+        answers, weights = _without_empty(given, weights, f"row {place} of {name or 'a dataset'}", text)
         made["answers"].append(answers)
         made["weights"].append(weights)
     ids = zip(places, batch.get("conversation_id", nothing), batch.get("id", nothing), strict=True)
@@ -93,40 +93,40 @@ def _training_texts(batch: dict[str, list[Any]], places: list[int], *, text: str
 def _without_empty(
     given: list[Any], weights: list[float] | None, place: str, text: str
 ) -> tuple[list[str], list[float] | None]:
-    """The answers of a row that are not empty, with their weights where it has any.
+    """The answers of a row that are not empty, with their weights if it has any.
 
     Raises:
-        MixError: Weights that do not fit the answers, or no answer is left; it names the row by `place`.
+        MixError: The weights do not fit the answers, or all answers are empty. The message names the row by `place`.
     """
     if weights and len(weights) != len(given):
         raise MixError(f"{place} has {len(weights)} weights for {len(given)} answers.")
     kept = [at for at, answer in enumerate(given) if isinstance(answer, str) and answer.strip()]
     if not kept:
-        raise MixError(f"{place} has no {text}: leave it out, or take the other text.")
+        raise MixError(f"{place} has no {text}: remove the row, or use the other text.")
     return [given[at] for at in kept], [weights[at] for at in kept] if weights else None
 
 
 def add_rows(
     base: Dataset, extra: Dataset, *, type: str, count: int | None = None, seed: int = 0, name: str = "extra"
 ) -> Mixed:
-    """`base` and behind it `count` instances of one type from `extra`.
+    """Appends `count` instances of one task type from `extra` to `base`.
 
     Args:
-        base: Rows as [`training_rows`] makes them.
-        extra: The same.
-        type: The type of instruction.
-        count: How many instances; None takes all.
-        seed: Decides which.
-        name: What `extra` is called in the record.
+        base: Rows from [`training_rows`].
+        extra: Rows from [`training_rows`].
+        type: The task type.
+        count: Number of instances; None adds all.
+        seed: Seed of the selection.
+        name: The name of `extra` in the record.
 
     Raises:
-        MixError: An unknown type, or too few instances that `base` does not hold yet.
+        MixError: An unknown task type, or too few instances that are not yet in `base`.
     """
     return _mix(base, extra, "add", type, count, seed, name)
 
 
 def replace_rows(base: Dataset, extra: Dataset, *, type: str, count: int, seed: int = 0, name: str = "extra") -> Mixed:
-    """As [`add_rows`], with as many instances of that type taken out of `base`."""
+    """Like [`add_rows`], but also removes `count` instances of that type from `base`."""
     return _mix(base, extra, "replace", type, count, seed, name)
 
 
@@ -137,7 +137,7 @@ def _mix(base: Dataset, extra: Dataset, operation: str, type: str, count: int | 
         raise MixError(str(error)) from error
     held = set(base["conversation_id"][:])
     offered = [one for one in _instances(extra, kind) if one not in held]
-    taken = _drawn(offered, count, f"{seed}/add", f"beside what the base holds, {name} has", kind)
+    taken = _drawn(offered, count, f"{seed}/add", f"apart from those in the base, {name} has", kind)
     removed: list[str] = []
     if operation == "replace":
         removed = _drawn(_instances(base, kind), len(taken), f"{seed}/remove", "the base has", kind)
@@ -159,16 +159,16 @@ def _mix(base: Dataset, extra: Dataset, operation: str, type: str, count: int | 
 
 
 def _instances(rows: Dataset, kind: str) -> list[str]:
-    """Ids of the instances of a type, in their order."""
+    """Ids of the instances of a task type, in order."""
     pairs = zip(rows["conversation_id"][:], rows["type"][:], strict=True)
     return list(dict.fromkeys(one for one, own in pairs if own == kind))
 
 
 def _drawn(ids: list[str], count: int | None, key: str, whose: str, kind: str) -> list[str]:
-    """`count` of `ids` in an order of their own, which is that of hashes."""
+    """The first `count` of `ids` in a pseudo-random order, given by hashes of `key` and id."""
     wanted = len(ids) if count is None else count
     if not 1 <= wanted <= len(ids):
-        raise MixError(f"{wanted:,} instances of type {kind} are asked for, but {whose} {len(ids):,}.")
+        raise MixError(f"{wanted:,} instances of type {kind} are requested, but {whose} {len(ids):,}.")
     return sorted(ids, key=lambda one: hashlib.sha256(f"{key}/{one}".encode()).digest())[:wanted]
 
 
@@ -183,7 +183,7 @@ def _without(rows: Dataset, ids: Iterable[str]) -> Dataset:
 
 
 def content_fingerprint(rows: Dataset) -> str:
-    """16 hexadecimal digits of the ids and texts of all rows in their order; equal data have equal ones anywhere."""
+    """16 hexadecimal digits, a hash of the ids and texts of all rows in order. It is the same on every machine."""
     digest = hashlib.sha256()
     for batch in rows.select_columns(["conversation_id", "turn", "type", "question", "answers", "weights"]).iter(1_000):
         for *row, weights in zip(*batch.values(), strict=True):

@@ -1,4 +1,4 @@
-"""Published layouts of instruction data, one object each: LLaVA, VQA, COCO, TRL, FineVision and StableLLaVA."""
+"""Reads and writes published layouts of instruction data: LLaVA, VQA, COCO, TRL, FineVision and StableLLaVA."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Published files of questions and answers -> rows to train on.
+"""Reads published annotation files into rows to train on.
 
 ```python
 rows, missing = read_annotations("conversation_58k.json", "coco/train2017", layout="llava")
@@ -41,7 +41,7 @@ _BATCH = 2_000
 
 @dataclass(frozen=True, slots=True)
 class MissingImage:
-    """An entry whose picture is not there: its file, its index there, and the picture's name (None if it has none)."""
+    """An entry whose image is missing: the annotation file, the entry's index, and the image name (None if absent)."""
 
     path: Path
     index: int
@@ -49,7 +49,7 @@ class MissingImage:
 
 
 class Annotations(NamedTuple):
-    """Rows with the columns of `TRAIN_FEATURES`, and the entries that were left out."""
+    """Rows with the columns of `TRAIN_FEATURES`, and the entries that were skipped."""
 
     rows: Dataset
     missing: list[MissingImage]
@@ -64,30 +64,30 @@ def read_annotations(
     source: str | None = None,
     license: str | None = None,
 ) -> Annotations:
-    """Reads published annotations. Pictures are named, not opened: a row's `image` is decoded when it is looked at.
+    """Reads published annotations. Images are not opened: a row's `image` is decoded when it is accessed.
 
     Args:
         files: One file or, for "okvqa" and "vqav2", the questions and the annotations.
-        images: The folder under which the pictures lie.
+        images: The image folder.
         layout: One of `LAYOUTS`: "llava" (LLaVA-150K), "vigc" (VIGC's flat files), "vigc-aokvqa" (its A-OKVQA files),
             "aokvqa", "okvqa", "vqav2" (as published), "stable-llava".
-        type: Type of instruction; by default what the layout or, for "llava", the file's name says.
-        source: Name of the data set in the rows; by default the (first) file's stem.
-        license: Its licence, as the rows say it.
+        type: Task type; by default that of the layout or, for "llava", the one in the file name.
+        source: Name of the dataset for the column `source`; by default the stem of the (first) file.
+        license: Licence of the dataset for the column `license`.
 
     Returns:
-        The rows, one per question (of a conversation: one per turn, with `conversation_id` and `turn`), and a list of
-        the entries left out because their picture is not there, or because they have none.
+        The rows, one per question (in a conversation one per turn, with `conversation_id` and `turn`), and the entries
+        that were skipped because their image is missing or they have none.
 
     Raises:
-        AnnotationError: A file is damaged or of another layout: it names the file, the entry and the field. Or the
-            pictures of all entries are missing.
+        AnnotationError: A file is damaged or has another layout (the message names file, entry and field), or all
+            images are missing.
         ValueError: An unknown layout or type, or the wrong number of files.
     """
     reading = _Reading.of(files, images, layout, type, source, license)
     rows = reading.rows()
     parts = []
-    # As Arrow tables the rows take a tenth of what they take as Python objects.
+    # As Arrow tables, the rows take a tenth of the memory that Python objects would take.
     while batch := list(islice(rows, _BATCH)):
         parts.append(Dataset.from_list(batch, features=TRAIN_FEATURES))
     if not parts:
@@ -104,12 +104,12 @@ def stream_annotations(
     source: str | None = None,
     license: str | None = None,
 ) -> IterableDataset:
-    """As [`read_annotations`], row by row, for files too large for memory; what is missing is logged at the end.
+    """Like [`read_annotations`], row by row, for files larger than memory; missing images are logged at the end.
 
-    Of two files the annotations are held in memory.
+    If there are two files, the annotations are held in memory.
     """
     reading = partial(_Reading.of, files, images, layout, type, source, license)
-    reading()  # mistakes in the arguments are said here, not when the first row is asked for
+    reading()  # to raise errors in the arguments now, and not when the first row is read
     return IterableDataset.from_generator(_stream, features=TRAIN_FEATURES, gen_kwargs={"reading": reading})
 
 
@@ -119,7 +119,7 @@ def _stream(reading: Callable[[], _Reading]) -> Iterator[Record]:
 
 @dataclass
 class _Reading:
-    """One reading of one data set."""
+    """One pass over the annotations of one dataset."""
 
     files: list[Path]
     images: Path
@@ -151,31 +151,31 @@ class _Reading:
             which = "its questions and its annotations" if wanted == 2 else "one file"
             raise ValueError(f"layout {layout!r} is read from {which}, but {len(paths)} files are given.")
         if not Path(images).is_dir():
-            raise ValueError(f"{str(images)!r} is not a folder: give the folder of the pictures that {paths[0]} names.")
+            raise ValueError(f"{str(images)!r} is not a folder: give the folder of the images that {paths[0]} names.")
         kind = type or format.task or _type_of(paths[0])
         return cls(paths, Path(images), format, instruction_type(kind).name, source or stem_of(paths[0]), license)
 
     def rows(self) -> Iterator[Record]:
-        """Training rows, pictures as paths."""
+        """Training rows, with images as paths."""
         path, found = self.files[0], 0
         for index, pairs in self._pairs():
             try:
                 for pair in pairs:
-                    picture = self._find(pair.pictures)
-                    if picture is None:
+                    image = self._find(pair.pictures)
+                    if image is None:
                         self.missing.append(MissingImage(path, index, pair.pictures[0] if pair.pictures else None))
                         break
                     found += 1
-                    yield self._row(index, pair, picture)
+                    yield self._row(index, pair, image)
             except LayoutError as error:
                 raise AnnotationError(path, str(error), index) from error
-        self._say_missing(found)
+        self._report_missing(found)
 
     def _pairs(self) -> Iterator[tuple[int, Iterator[Pair]]]:
         """Index and pairs of each entry."""
         read = self.layout.pairs
         if read is None:
-            raise AssertionError("layouts are those with a reader of pairs")
+            raise AssertionError("every layout in LAYOUTS has a reader of pairs")
         if self.layout.lists:
             yield from self._pairs_of_two(read)
             return
@@ -184,11 +184,11 @@ class _Reading:
 
     def _pairs_of_two(self, read: PairReader) -> Iterator[tuple[int, Iterator[Pair]]]:
         """Index and pairs of each question, with its annotation from the other file."""
-        (questions, annotated), (asked, answered) = self.files, self.layout.lists
-        annotations = self._annotations(annotated, answered)
+        (questions, annotated), (question_list, annotation_list) = self.files, self.layout.lists
+        annotations = self._annotations(annotated, annotation_list)
         match = re.search(r"(train|val|test)(2014|2015|2017)", stem_of(questions))
         subset = match[0] if match else None
-        for index, entry in enumerate(stream_entries(questions, asked)):
+        for index, entry in enumerate(stream_entries(questions, question_list)):
             question_id = entry.get("question_id") if isinstance(entry, dict) else None
             annotation = annotations.pop(question_id, None) if _is_id(question_id) else None
             if annotation is None:
@@ -213,22 +213,22 @@ class _Reading:
         return annotations
 
     def _find(self, names: tuple[str, ...]) -> Path | None:
-        """The first of these that is there, as it is written or decoded."""
+        """The first of these images that exists, with its name as given or decoded."""
         if reason := next(filter(None, map(unusable, names)), None):
-            raise LayoutError(f"the picture {short(names[0])} {reason}.")
+            raise LayoutError(f"the image {short(names[0])} {reason}.")
         for name in (spelling for given in names for spelling in spellings(given)):
             try:
                 found = self.folder.find(name)
             except ImagePathError as error:
-                reason = f"the picture {error.name!r} does not lie under {self.images}: it {error.reason}."
+                reason = f"the image {error.name!r} is not under {self.images}: it {error.reason}."
                 raise LayoutError(reason) from error
             if found is not None:
                 return found
         return None
 
-    def _row(self, index: int, pair: Pair, picture: Path) -> Record:
+    def _row(self, index: int, pair: Pair, image: Path) -> Record:
         return {
-            "image": {"bytes": None, "path": str(picture)},
+            "image": {"bytes": None, "path": str(image)},
             "image_id": pair.image_id,
             "type": self.type,
             "question": pair.question,
@@ -236,24 +236,24 @@ class _Reading:
             "weights": pair.weights,
             "source": self.source,
             "license": self.license,
-            # Ids of the published files repeat; the place in the file does not.
+            # Ids in the published files repeat; the index in the file does not.
             "conversation_id": f"{self.source}/{index}",
             "turn": pair.turn,
             "extra": json.dumps(pair.extra, ensure_ascii=False),
         }
 
-    def _say_missing(self, found: int) -> None:
+    def _report_missing(self, found: int) -> None:
         if not self.missing:
             return
         names = ", ".join(short(entry.image) for entry in self.missing[:5])
         if not found:
             raise AnnotationError(
                 self.files[0],
-                f"none of the pictures of its {len(self.missing)} entries is under {self.images} (looked for {names}): "
+                f"none of the images of its {len(self.missing)} entries is under {self.images} (looked for {names}): "
                 "give the folder that these names are relative to.",
             )
         logger.warning(
-            "%s: %d entries are left out, their pictures are not under %s: %s%s",
+            "%s: skipped %d entries whose images are not under %s: %s%s",
             self.files[0],
             len(self.missing),
             self.images,
@@ -263,13 +263,13 @@ class _Reading:
 
 
 def _is_id(value: Any) -> TypeGuard[int | str]:
-    """Whether it can name a question; True would name that of 1."""
+    """Whether a value can be the id of a question; True would be equal to 1."""
     return isinstance(value, (int, str)) and not isinstance(value, bool)
 
 
 def _type_of(path: Path) -> str:
-    """The type that the name of a LLaVA file says."""
+    """The task type in the name of a LLaVA file."""
     types = [name for name in _LLAVA_TYPES if name in stem_of(path).lower()]
     if len(types) != 1:
-        raise ValueError(f"{path} does not say its type of instruction: give type=, such as {', '.join(_LLAVA_TYPES)}.")
+        raise ValueError(f"the name of {path} has no task type: give type=, such as {', '.join(_LLAVA_TYPES)}.")
     return types[0]

@@ -1,4 +1,4 @@
-"""What a published layout is here: one object with its name, its columns, and how its records are read and written."""
+"""`Format`, the description of a published layout: its name, its columns, and how to read and write its records."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .preferences import PreferenceRule
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One question with its answers, before its picture was found.
+    """One question with its answers, before its image file is located.
 
     Args:
-        pictures: Names the picture may have under the image folder, likeliest first; none if the entry has no picture.
-        image_id: The picture's id: that of COCO in 12 digits, else the file's stem.
-        question: Without image marks.
-        answers: All that were given, as often as they were.
-        turn: Which pair of its conversation.
+        pictures: Names that the image may have under the image folder, likeliest first; empty if there is no image.
+        image_id: The image's id: that of COCO in 12 digits, else the file's stem.
+        question: The question, without image marks.
+        answers: All answers of the entry, duplicates included.
+        turn: Index of the pair in its conversation.
         extra: Layout and source fields, for an exact export.
-        weights: One number for each answer, where the file gives them.
+        weights: One number for each answer, if the file has weights.
     """
 
     pictures: tuple[str, ...]
@@ -38,42 +38,42 @@ class Pair:
 
 
 class RowReader(Protocol):
-    """Makes rows of one record: a conversation whose image is in the record."""
+    """Makes rows from one record, a conversation that holds its image."""
 
     def __call__(self, record: Any, *, conversation_id: str, type: str) -> list[Record]:
         """The rows, in the order of their turns.
 
         Args:
-            record: The record, as JSON or a dataset has it.
-            conversation_id: Names the record among all.
-            type: The task type, where the record does not name it.
+            record: The record, parsed from JSON or read from a dataset.
+            conversation_id: A unique id of the record.
+            type: The task type, if the record has none.
 
         Raises:
-            LayoutError: The record is of another layout.
+            LayoutError: The record has another layout.
         """
 
 
 class PairReader(Protocol):
-    """Makes pairs of one entry of an annotation file, which names its image."""
+    """Makes pairs from one entry of an annotation file, which names its image."""
 
     def __call__(self, entry: Any, subset: str | None = None) -> Iterator[Pair]:
         """The pairs, in their order.
 
         Args:
-            entry: The entry, as JSON was parsed; of a layout in two files `{"question": ..., "annotation": ...}`.
-            subset: COCO's subset that the file's name says, such as "train2014".
+            entry: The parsed entry; for a layout with two files `{"question": ..., "annotation": ...}`.
+            subset: COCO's subset in the file name, such as "train2014".
 
         Raises:
-            LayoutError: The entry is of another layout; the message names the field.
+            LayoutError: The entry has another layout; the message names the field.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """How records are written, where rows leave that open.
+    """Options for writing records.
 
     Args:
-        image: The image's file name, for layouts that name images.
+        image: The image's file name, for layouts that refer to images by name.
         rule: Which corrections make a preference pair.
     """
 
@@ -86,18 +86,18 @@ class Format:
     """One published layout of instruction data.
 
     Args:
-        name: What `--format`, `--layout` and a row's `extra` call it.
-        title: What a card calls it.
-        write: Makes records of the rows of one conversation; in place of a record that it refuses, the reason. Rows
-            that were read from this layout and are unchanged give back what was read.
-        pairs: Reads an entry of an annotation file; None: it has no such files.
-        lists: Of a layout in two files the name of the list in each.
-        task: The task type of its entries; None: the file's name or the caller says it.
-        rows: Reads a record that holds its image; None: records only name it.
-        features: The columns of an exported file; None: it is JSON, or not exported.
-        file: The name of an exported JSON file; None: it is parquet, or not exported.
-        note: What a card says of its records.
-        prefers: Whether records are preference pairs, which the rule of [`Writing`] chooses.
+        name: The name in `--format`, `--layout` and a row's `extra`.
+        title: The name on cards.
+        write: Makes records from the rows of one conversation, or yields the reason why there is no record. Rows that
+            were read from this layout and are unchanged give the original record.
+        pairs: Reads an entry of an annotation file; None if the layout has no such files.
+        lists: For a layout with two files, the name of the list in each file.
+        task: The task type of its entries; None if it comes from the file name or the caller.
+        rows: Reads a record that holds its image; None if records refer to images by name.
+        features: The columns of an exported file; None if that is JSON, or the layout is not exported.
+        file: The name of an exported JSON file; None if that is parquet, or the layout is not exported.
+        note: A sentence about its records for the card.
+        prefers: Whether records are preference pairs, selected by the rule of [`Writing`].
     """
 
     name: str
@@ -114,5 +114,5 @@ class Format:
 
     @property
     def is_exported(self) -> bool:
-        """Whether `vigc export` writes it."""
+        """Whether `vigc export` can write this layout."""
         return self.features is not None or self.file is not None

@@ -1,4 +1,4 @@
-"""What is annotated in a picture, as rows have it and as the list of inputs holds it."""
+"""Annotated objects of images: categories and boxes, in rows and packed in the list of inputs."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 EDGES = 4  # x, y, width, height
-NO_BOX = "boxes left out: a number is missing or not finite, or a side is not above 0"
+NO_BOX = "boxes skipped: a number is missing or not finite, or a side is not above 0"
 
 
 class ObjectCell(TypedDict):
-    """One object as a row holds it: its category, and its box as x, y, width, height in pixels."""
+    """One object in a row: its category, and its box as x, y, width, height in pixels."""
 
     category: str
     bbox: list[float]
 
 
 class PackedObjects(TypedDict):
-    """Objects as the list of inputs holds them: categories, and all boxes as one text."""
+    """The objects of an image in the list of inputs: categories, and all boxes as one text."""
 
     category: list[str]
     bbox: str
 
 
 class Columns(Protocol):
-    """The objects of many pictures."""
+    """The objects of many images, stored in columns."""
 
     def pack(self, start: int, end: int) -> PackedObjects:
-        """Some of them, as [`pack_objects`] has them."""
+        """Packs the objects `start` to `end - 1`, like [`pack_objects`]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Boxes:
-    """The objects of one picture among those of many.
+    """The objects of one image, a slice of the columns for many images.
 
     Args:
-        columns: Holds them all.
-        start: The first of this picture.
-        end: The one after its last.
+        columns: The objects of all images.
+        start: Index of the first object of this image.
+        end: Index after its last object.
     """
 
     columns: Columns
@@ -52,20 +52,20 @@ class Boxes:
     end: int
 
     def pack(self) -> PackedObjects:
-        """What [`pack_objects`] makes of them."""
+        """Packs the objects, like [`pack_objects`]."""
         return self.columns.pack(self.start, self.end)
 
 
 class ObjectColumn:
-    """The objects of some rows of a table, kept as numbers.
+    """The objects of some rows of a table, stored as arrays of numbers.
 
     Args:
-        column: To each row a list of `{"category", "bbox": [x, y, width, height]}`, or one `{"category", "bbox"}` with
-            lists in it, as `datasets` keeps a `Sequence` of them.
-        names: Of categories that are numbers.
+        column: For each row a list of `{"category", "bbox": [x, y, width, height]}`, or one `{"category", "bbox"}` of
+            lists, which is how `datasets` stores a `Sequence`.
+        names: Category names, for categories that are numbers.
 
     Attributes:
-        unusable: How many boxes were left out so far ([`usable_boxes`]).
+        unusable: How many boxes were skipped so far ([`usable_boxes`]).
     """
 
     def __init__(self, column: pa.Array, names: Sequence[str] | None = None) -> None:
@@ -81,7 +81,7 @@ class ObjectColumn:
             encoded = kinds.dictionary_encode()
         except (pa.ArrowException, AttributeError, KeyError, TypeError, ValueError):
             regular = False
-        if not regular:  # some rows are not like the others, or all are something else
+        if not regular:  # rows differ in structure, or have another one
             self._rows = column.to_pylist()
             return
         values = as_float32(edges.to_numpy().reshape(-1, EDGES).T)
@@ -94,7 +94,7 @@ class ObjectColumn:
         self._ends = kept_before[np.concatenate([[0], np.cumsum(lengths)])]
 
     def of(self, row: int) -> Boxes | PackedObjects | None:
-        """What is annotated in one of the rows; None if nothing is, or it is in another form."""
+        """The objects of one row; None if it has none, or has them in another form."""
         if self._rows is not None:
             found = _pairs(self._rows[row], self._names)
             if found is None:
@@ -105,14 +105,14 @@ class ObjectColumn:
         return Boxes(self, start, end) if start < end else None
 
     def pack(self, start: int, end: int) -> PackedObjects:
-        """Some of them, as [`pack_objects`] has them."""
+        """Packs the objects `start` to `end - 1`, like [`pack_objects`]."""
         return packed(
             [self._kinds[code] for code in self._codes[start:end].tolist()], self._edges[:, start:end].tobytes()
         )
 
 
 def _parts(column: pa.Array) -> tuple[np.ndarray, pa.Array, pa.Array]:
-    """How many objects each row has; the categories and the boxes of all of them."""
+    """(number of objects of each row, categories, boxes) of all rows."""
     if pa.types.is_struct(column.type):
         kinds, boxes = (pc.struct_field(column, name) for name in ("category", "bbox"))
         lengths = kinds.value_lengths().fill_null(0).to_numpy()
@@ -130,21 +130,23 @@ def _category(kind: Any, names: Sequence[str] | None) -> str:
 
 
 def pack_objects(objects: Any, names: Sequence[str] | None = None) -> PackedObjects | None:
-    """Objects as the list of inputs holds them: names, and all boxes as one text, 21 characters each, quick to read.
+    """Packs objects for the list of inputs: names, and all boxes as one text of about 21 characters per box.
+
+    Boxes that cannot be used ([`usable_boxes`]) are skipped.
 
     Args:
-        objects: A list of `{"category", "bbox": [x, y, width, height]}`, or such a dictionary of lists; None is made of
-            anything else.
-        names: Of categories that are numbers.
+        objects: A list of `{"category", "bbox": [x, y, width, height]}`, or such a dictionary of lists.
+        names: Category names, for categories that are numbers.
 
-    Boxes that cannot be used ([`usable_boxes`]) are left out.
+    Returns:
+        The packed objects; None if there is none, or `objects` has another form.
     """
     found = _pairs(objects, names)
     return None if found is None else _packed_pairs(*found)
 
 
 def _pairs(objects: Any, names: Sequence[str] | None) -> tuple[list[str], np.ndarray, np.ndarray] | None:
-    """Categories, boxes as float32 (objects, 4), and which of them can be used; None if they are in another form."""
+    """Categories, boxes as float32 (objects, 4), and a mask of usable boxes; None if `objects` has another form."""
     try:
         if isinstance(objects, Mapping):
             pairs = list(zip(objects["category"], objects["bbox"], strict=True))
@@ -166,13 +168,13 @@ def _packed_pairs(kinds: list[str], edges: np.ndarray, kept: np.ndarray) -> Pack
 
 
 def as_float32(edges: np.ndarray) -> np.ndarray:
-    """Numbers as float32, little-endian; what is too large for it is infinite."""
+    """Numbers as float32, little-endian; too large ones become infinite."""
     with np.errstate(over="ignore"):
         return edges.astype("<f4")
 
 
 def usable_boxes(edges: np.ndarray) -> np.ndarray:
-    """Which boxes have four finite numbers and a width and height above 0, bool (objects,).
+    """A mask, bool (objects,), of the boxes with four finite numbers and a width and height above 0.
 
     Args:
         edges: float32 (4, objects): x, y, width, height.
@@ -181,11 +183,11 @@ def usable_boxes(edges: np.ndarray) -> np.ndarray:
 
 
 def packed(names: list[str], edges: bytes) -> PackedObjects:
-    """Objects by their names and the bytes of their boxes, little-endian float32 (4, objects)."""
+    """Packs objects, given their names and the bytes of their boxes, little-endian float32 (4, objects)."""
     return {"category": names, "bbox": b2a_base64(edges, newline=False).decode("ascii")}
 
 
 def unpack_objects(packed: PackedObjects) -> list[ObjectCell]:
-    """What was packed, with boxes as float32 holds them."""
+    """Unpacks objects; their boxes have the precision of float32."""
     edges = np.frombuffer(a2b_base64(packed["bbox"]), dtype="<f4").reshape(EDGES, -1)
     return [{"category": name, "bbox": box} for name, box in zip(packed["category"], edges.T.tolist(), strict=True)]

@@ -1,4 +1,4 @@
-"""Conversations in the columns or fields of any published form: LLaVA's, TRL's and FineVision's."""
+"""Reads conversations in any of the published layouts: LLaVA's, TRL's and FineVision's."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from .trl import rows_from_trl
 
 logger = logging.getLogger(__name__)
 
-# Which hold the texts: one of these is needed.
+# The columns with the texts; a dataset needs one of them.
 TEXT_COLUMNS = ("conversations", "messages", "prompt", "texts")
-# All that is read, less the pictures.
+# All columns that are read, except those of images.
 CHAT_COLUMNS = (
     *(*TEXT_COLUMNS, "completion", "chosen", "rejected"),
     *("id", "image_id", "source", "data_source", "license", "type"),
     *(f"{name}_ratings" for name in RATINGS),
 )
-_PICTURES = ("image", "images")
+_IMAGES = ("image", "images")
 _FEATURES = Features({**TRAIN_FEATURES, "image": Image(decode=False)})
-_BATCH = 16  # a picture is held once for each turn
+_BATCH = 16  # small, because each turn holds a copy of the image
 
 
 def is_chat(columns: Collection[str]) -> bool:
-    """Whether a dataset's columns hold conversations, and no rows to train on."""
+    """Whether the columns of a dataset are those of conversations, and not of training rows."""
     return bool(set(TEXT_COLUMNS) & set(columns)) and "question" not in columns
 
 
 def rows_of_chat(record: Any, *, conversation_id: str, type: str | None = None) -> list[Record]:
-    """The rows of a conversation in LLaVA's form (`conversations`), FineVision's (`texts`) or TRL's (`messages`, ...).
+    """The rows of a conversation in the layout of LLaVA (`conversations`), FineVision (`texts`) or TRL (`messages`...).
 
     Args:
-        record: The record, as JSON or a dataset has it.
-        conversation_id: Names the record among all.
-        type: The type of instruction, where the record does not say it.
+        record: The record, parsed from JSON or read from a dataset.
+        conversation_id: A unique id of the record.
+        type: The task type, if the record has none.
 
     Raises:
-        LayoutError: It is of no such form, has several pictures, or no question with an answer.
+        LayoutError: The record has another layout, several images, or no question with an answer.
     """
     if not isinstance(record, Mapping):
         raise LayoutError(f"it is {short(record)}, but an object with named fields is expected")
@@ -73,7 +73,7 @@ def rows_of_chat(record: Any, *, conversation_id: str, type: str | None = None) 
 
 
 def _turns(turns: Any) -> Any:
-    """The turns as a list of objects: tables also hold an object of lists, or JSON in a text."""
+    """The turns as a list of objects: tables may store them as an object of lists, or as JSON text."""
     if isinstance(turns, str):
         try:
             turns = parse_json(turns)
@@ -85,20 +85,20 @@ def _turns(turns: Any) -> Any:
 
 
 def training_chats(rows: Dataset, *, type: str | None = None, name: str = "", root: Path | None = None) -> Dataset:
-    """Conversations as rows to train on, with the columns of `TRAIN_FEATURES` and pictures undecoded.
+    """Converts conversations into training rows, with the columns of `TRAIN_FEATURES` and undecoded images.
 
-    Records without a picture, or with several, are left out, which a warning counts.
+    Records without an image or with several images are skipped, and a warning gives their number.
 
     Args:
-        rows: A dataset with the columns of [`is_chat`].
-        type: The type of instruction, where the records do not say it.
-        name: What the dataset is called in messages and, where it does not say it, in the column `source`.
-        root: The folder that names of pictures are relative to, and stay under; None leaves them as they are.
+        rows: A dataset of conversations ([`is_chat`]).
+        type: The task type, if the records have none.
+        name: The dataset's name in messages and, if the records have no source, in the column `source`.
+        root: The folder that image names are relative to and must stay under; None keeps the names as they are.
 
     Raises:
-        ValueError: A record is no conversation, its type is not known, or none has a picture.
+        ValueError: A record is not a conversation, has no known task type, or no record has exactly one image.
     """
-    column = next((one for one in _PICTURES if one in rows.column_names), None)
+    column = next((one for one in _IMAGES if one in rows.column_names), None)
     if column is None:
         raise ValueError(f"{name!r} has no column image or images, only {short(rows.column_names)}.")
     several = isinstance(rows.features[column], List) or hasattr(rows.features[column], "feature")
@@ -114,9 +114,9 @@ def training_chats(rows: Dataset, *, type: str | None = None, name: str = "", ro
         features=_FEATURES,
     )
     if not len(made):
-        raise ValueError(f"{name!r} has no conversation about one picture: there is nothing to train on.")
-    if left_out := len(rows) - len(set(made["conversation_id"][:])):
-        logger.warning("%s: %d conversations are left out, which have no picture or several.", name, left_out)
+        raise ValueError(f"{name!r} has no conversation with exactly one image: there is nothing to train on.")
+    if skipped := len(rows) - len(set(made["conversation_id"][:])):
+        logger.warning("%s: skipped %d conversations with no image or several.", name, skipped)
     return made
 
 
@@ -126,24 +126,24 @@ def _training_rows(
     made: list[Record] = []
     for index, place in enumerate(places):
         record = {key: values[index] for key, values in batch.items()}
-        picture = _picture(record.pop(column), root)
-        if picture is None:
+        image = _single_image(record.pop(column), root)
+        if image is None:
             continue
         try:
             found = rows_of_chat(record, conversation_id=f"{name}/{place}", type=type)
             for row in found:
-                said = row.get("type") or type
-                if not said:
-                    raise LayoutError("it does not say its type of instruction: give one")
-                about = {"type": instruction_type(said).name, "image": picture, "source": row.get("source") or name}
+                task = row.get("type") or type
+                if not task:
+                    raise LayoutError("it has no task type: give one")
+                about = {"type": instruction_type(task).name, "image": image, "source": row.get("source") or name}
                 made.append({**row, **about, "image_id": str(record.get("image_id") or record.get("id") or place)})
         except ValueError as error:
-            raise ValueError(f"{name!r}: row {place} is no conversation to train on: {error}.") from error
+            raise ValueError(f"{name!r}: row {place} is not a conversation to train on: {error}.") from error
     return {key: [row.get(key) for row in made] for key in _FEATURES}
 
 
-def _picture(value: Any, root: Path | None) -> ImageCell | None:
-    """The one picture of a record; None if it has none, or several."""
+def _single_image(value: Any, root: Path | None) -> ImageCell | None:
+    """The only image of a record; None if it has none, or several."""
     if isinstance(value, list):
         value = value[0] if len(value) == 1 else None
     if value is None or (value.get("bytes") is None and not value.get("path")):
@@ -154,21 +154,19 @@ def _picture(value: Any, root: Path | None) -> ImageCell | None:
 
 
 def _under(root: Path, name: str) -> Path:
-    """Where a named picture lies under the root; each spelling has to stay there.
+    """The path of an image under the root.
 
     Raises:
-        LayoutError: It does not.
+        LayoutError: A spelling of the name leads out of the root.
     """
     paths = [(root / spelling).resolve() for spelling in spellings(name)]
     if not all(path.is_relative_to(root) for path in paths):
-        raise LayoutError(
-            f"the picture {short(name)} does not lie under {str(root)!r}: give a relative name, or embed it"
-        )
+        raise LayoutError(f"the image {short(name)} is not under {str(root)!r}: give a relative name, or embed it")
     return next((path for path in paths if path.exists()), paths[0])
 
 
 def names_of_pictures(record: Row) -> Iterable[Any]:
-    """What a record of a JSON file names as its pictures: `image`, or the entries of `images`."""
+    """The image names in a record of a JSON file: `image`, or the entries of `images`."""
     value = record.get("image") if record.get("image") is not None else record.get("images")
     found = value if isinstance(value, list) else [] if value is None else [value]
     return [one.get("path") if isinstance(one, dict) and "path" in one else one for one in found]

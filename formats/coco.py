@@ -1,4 +1,4 @@
-"""Instances in COCO's form (COCO, Objects365, LVIS), read into columns: Objects365 has 25 million boxes."""
+"""Reads instance annotations in COCO's form (COCO, Objects365, LVIS) into columns: Objects365 has 25 million boxes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from vigc.processing.confined_paths import printable
 from .boxes import EDGES, Boxes, PackedObjects, as_float32, packed, usable_boxes
 from .json_stream import JsonReader, is_text
 
-# LVIS gives no file_name, but the address that COCO publishes a picture at.
+# LVIS has no file_name, but the URL of the image at COCO.
 _IMAGE = pa.struct({"id": pa.int64(), "file_name": pa.string(), "license": pa.int64(), "coco_url": pa.string()})
-# Boxes pass through float64, as they do when Python reads them.
+# Boxes are parsed as float64, like in Python.
 _OBJECT = pa.struct({"image_id": pa.int64(), "category_id": pa.int64(), "bbox": pa.list_(pa.float64())})
 _CATEGORY = pa.struct({"image_id": pa.int64(), "category_id": pa.int64()})
 
@@ -31,13 +31,14 @@ _SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 @dataclass(frozen=True, slots=True)
 class InstanceFormat:
-    """A data set with files in COCO's form, and how it names its images.
+    """A dataset with annotations in COCO's form, and how it names its images.
 
     Args:
-        name: What `--format` calls it.
-        title: What it is called in texts.
-        is_numbered: Whether an image's id is the digits after the last "_" of its file's name, and not the whole stem.
-        is_repacked: Whether names hold folders that its archives do not make, so that files may also lie without them.
+        name: The name in `--format`.
+        title: The name in texts.
+        is_numbered: Whether the image id is the digits after the last "_" of the file name, and not the whole stem.
+        is_repacked: Whether names have folders that the published archives lack, so that files are also searched
+            without them.
     """
 
     name: str
@@ -46,7 +47,7 @@ class InstanceFormat:
     is_repacked: bool = False
 
     def image_id(self, stem: str) -> str:
-        """The id of an image by its file's name without suffix."""
+        """The id of an image, given its file name without suffix."""
         last = stem.rsplit("_", 1)[-1]
         return last if self.is_numbered and last.isdigit() else stem
 
@@ -61,7 +62,7 @@ INSTANCES = {
 
 
 def coco_names(image_id: int, subset: str | None = None) -> tuple[str, ...]:
-    """Names of a COCO picture, bare and in its subset's folder, those of `subset` ("train2014", ...) first."""
+    """Names of a COCO image, alone and in its subset's folder, those of `subset` ("train2014", ...) first."""
     subsets = ("train2014", "val2014", "test2015", "train2017", "val2017", "test2017")
     ordered = sorted(subsets, key=lambda name: name != subset)
     names = {
@@ -72,18 +73,18 @@ def coco_names(image_id: int, subset: str | None = None) -> tuple[str, ...]:
 
 
 class CocoFile:
-    """What is needed of a file in COCO's form.
+    """The images, objects and licences of a file in COCO's form.
 
     Args:
         path: The file.
 
     Attributes:
-        names: The pictures' files, in the file's order; an address where the file gives nothing else.
-        unusable: How many boxes were left out, of which a number is missing or not finite, or a side not above 0.
+        names: The image file names, in the file's order; a URL where the file has no name.
+        unusable: How many boxes were skipped because a number is missing or not finite, or a side is not above 0.
 
     Raises:
-        GenerationError: It is not in COCO's form; the message names the entry.
-        AnnotationError: It is no JSON, or cannot be read.
+        GenerationError: The file is not in COCO's form; the message names the entry.
+        AnnotationError: The file is not JSON, or cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -91,7 +92,7 @@ class CocoFile:
         self.names, self.unusable = read.names, read.unusable
         self._license_ids, self._licenses = read.license_ids, read.licenses
         self._categories = [read.categories.get(kind, str(kind)) for kind in read.codes]
-        # Each of these columns may take hundreds of megabytes, and is let go as soon as it can be.
+        # Each of these columns may take hundreds of megabytes, so it is freed as early as possible.
         images = _narrow(np.frombuffer(read.images, dtype=np.int64))
         del read.images
         order = np.argsort(images, kind="stable")
@@ -99,7 +100,7 @@ class CocoFile:
         ids = np.frombuffer(read.ids, dtype=np.int64)
         self._starts, self._ends = (array("q", np.searchsorted(images, ids, side=side).tobytes()) for side in _SIDES)
         del images
-        # The objects of a picture stand together from here on, in the file's order.
+        # From here on the objects of an image are adjacent, in the file's order.
         self._kinds = np.frombuffer(read.kinds, dtype=np.int32)[order]
         del read.kinds
         self._edges = []
@@ -108,26 +109,26 @@ class CocoFile:
             self._edges.append(memoryview(column.astype("<f4", copy=False).data).cast("B"))
 
     def license(self, index: int) -> str | None:
-        """The licence of a picture, where the file states one."""
+        """The licence of an image; None if the file has none."""
         return self._licenses.get(self._license_ids[index])
 
     def objects(self, index: int) -> Boxes | None:
-        """What is annotated in a picture; None if nothing is."""
+        """The objects of an image; None if it has none."""
         start, end = self._starts[index], self._ends[index]
         return Boxes(self, start, end) if start < end else None
 
     def pack(self, start: int, end: int) -> PackedObjects:
-        """Some of the objects, as the list of inputs holds them."""
+        """Packs the objects `start` to `end - 1` for the list of inputs."""
         names = [self._categories[code] for code in self._kinds[start:end].tolist()]
         return packed(names, b"".join([column[4 * start : 4 * end] for column in self._edges]))
 
 
 @dataclass(frozen=True, slots=True)
 class ImageCategories:
-    """Which categories each image of a file in COCO's form holds, by annotations with a box and without.
+    """The categories of each image in a file in COCO's form, from annotations with and without a box.
 
     Args:
-        names: Of the file's categories, in its order.
+        names: The names of all categories, in the file's order.
         images: The file name of each image, by id.
         held: The names of the categories in each image, by id.
     """
@@ -138,11 +139,11 @@ class ImageCategories:
 
 
 def read_categories(path: Path) -> ImageCategories:
-    """Reads which categories the images of a file hold, as a stream.
+    """Reads the categories of the images in a file, as a stream.
 
     Raises:
-        AnnotationError: It is no JSON, or an annotation is of an image or a category that the file does not list.
-        GenerationError: It is not in COCO's form; the message names the entry.
+        AnnotationError: The file is not JSON, or an annotation has an image or a category that the file does not list.
+        GenerationError: The file is not in COCO's form; the message names the entry.
     """
     read = _CategoryReading(path)
     images = dict(zip(read.ids, read.names, strict=True))
@@ -151,16 +152,16 @@ def read_categories(path: Path) -> ImageCategories:
     for index, (image, code) in enumerate(zip(read.images, read.kinds, strict=True)):
         category = ids[code]
         if image not in held or category not in read.categories:
-            reason = f"belongs to picture {image!r} and category {category!r}, which the file does not list."
+            reason = f"belongs to image {image!r} and category {category!r}, which the file does not list."
             raise AnnotationError(path, reason, index)
         held[image].add(read.categories[category])
     return ImageCategories(list(read.categories.values()), images, held)
 
 
 class _Reading:
-    """A file, read as a stream: what follows each other in it into columns, the rest passed by."""
+    """Reads a file as a stream: lists of images and annotations into columns, other members skipped."""
 
-    annotation = _OBJECT  # what is read of each
+    annotation = _OBJECT  # the fields to read
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -170,12 +171,12 @@ class _Reading:
         self.license_ids: list[Any] = []
         self.licenses: dict[Any, str] = {}
         self.categories: dict[int, str] = {}
-        self.codes: dict[int, int] = {}  # of category ids, which may be any numbers
+        self.codes: dict[int, int] = {}  # by category id, because the ids may be any numbers
         self.images, self.kinds = array("q"), array("i")
         self.edges = [array("f") for _ in range(EDGES)]
         reader = JsonReader(path)
         if reader.top() != "{":
-            raise GenerationError(f"{str(path)!r} holds no object with 'images': give annotations in COCO's form.")
+            raise GenerationError(f"{str(path)!r} has no object with 'images': give annotations in COCO's form.")
         for member in reader.members():
             self._read_member(reader, member)
         reader.end()
@@ -243,7 +244,7 @@ class _Reading:
         self.license_ids.append(entry.get("license"))
 
     def _take_images(self, block: pa.StructArray) -> bool:
-        """Adds a block of entries; returns whether it could, or they are to be added one by one."""
+        """Adds a block of entries; returns False if they have to be added one by one instead."""
         ids, names, licenses, urls = block.flatten()
         names = pc.coalesce(names, urls)
         if ids.null_count or names.null_count:
@@ -254,7 +255,7 @@ class _Reading:
         return True
 
     def _add_object(self, entry: JsonObject) -> None:
-        if entry.get("bbox") is None or entry.get("category_id") is None:  # a caption, say
+        if entry.get("bbox") is None or entry.get("category_id") is None:  # for example a caption
             return
         kind, image, edges = _whole(entry, "category_id"), _whole(entry, "image_id"), _edges(entry["bbox"])
         if not usable_boxes(edges[:, None])[0]:
@@ -266,7 +267,7 @@ class _Reading:
             column.append(edge)
 
     def _take_objects(self, block: pa.StructArray) -> bool:
-        """Adds a block of entries; returns whether it could, or they are to be added one by one."""
+        """Adds a block of entries; returns False if they have to be added one by one instead."""
         images, kinds, boxes = block.flatten()
         if len(block) in (boxes.null_count, kinds.null_count):
             return True
@@ -284,7 +285,7 @@ class _Reading:
         return True
 
     def _take_categories(self, images: pa.Array, kinds: pa.Array) -> None:
-        """Adds the images and categories of a block of annotations, none of them null."""
+        """Adds the images and categories of a block of annotations without nulls."""
         self.images.frombytes(images.to_numpy().tobytes())
         encoded = kinds.dictionary_encode()
         codes = np.array([self._code(kind) for kind in encoded.dictionary.to_pylist()], dtype=np.int32)
@@ -295,7 +296,7 @@ class _Reading:
 
 
 class _CategoryReading(_Reading):
-    """As [`_Reading`], of all annotations, without their boxes."""
+    """Like [`_Reading`], for all annotations, without their boxes."""
 
     annotation = _CATEGORY
 
@@ -327,7 +328,7 @@ def _whole(entry: JsonObject, name: str) -> int:
 
 
 def _edges(box: Any) -> np.ndarray:
-    """A box as float32 (4,), NaN where a number is missing; tools write an empty list where they have no box."""
+    """A box as float32 (4,), NaN where a number is missing; some tools write an empty list for a missing box."""
     if not isinstance(box, list) or len(box) not in (0, EDGES):
         raise LayoutError(f"'bbox' is {short(box)}, but x, y, width and height are expected")
     try:
@@ -341,7 +342,7 @@ def _without_none(entry: JsonObject) -> JsonObject:
 
 
 def _narrow(numbers: np.ndarray) -> np.ndarray:
-    """Whole numbers in 32 bits, where they fit."""
+    """Integers as int32 if they fit, else unchanged."""
     small = np.iinfo(np.int32)
     fits = len(numbers) == 0 or (small.min <= numbers.min() and numbers.max() <= small.max)
     return numbers.astype(np.int32) if fits else numbers

@@ -1,8 +1,8 @@
-"""What a dataset may bring in: its own files, here or in its repository on the Hub, and nobody else's.
+"""Restricts a dataset to its own files, in its folder or in its repository on the Hub.
 
-`datasets` follows whatever a dataset's README names: files of other folders, addresses, archives in archives. So the
-names are looked at before it resolves them, which lists folders and asks servers, and what they resolve to before
-anything of it is opened.
+`datasets` reads whatever the README of a dataset names: files of other folders, URLs, nested archives. So names are
+checked before `datasets` resolves them (which lists folders and contacts servers), and the resolved files are checked
+before they are opened.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from vigc.processing.bounded_parsing import (
 from vigc.processing.confined_paths import confined, leads_into, located, shown
 
 _README, _YAML, _INFOS = "README.md", ".huggingface.yaml", "dataset_infos.json"
-# Forms that hold their rows themselves. Others, such as HDF5 and Lance, may refer to files anywhere.
+# File formats that contain their rows. Others, such as HDF5 and Lance, may refer to files anywhere.
 _FORMS = ("arrow", "cache", "csv", "imagefolder", "json", "parquet", "text", "webdataset")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 class OwnFiles:
-    """The files that a dataset may name.
+    """The files that the rows of a dataset may name.
 
     Args:
         path: A folder, a file, or a name on the Hub.
@@ -52,7 +52,7 @@ class OwnFiles:
         self.path = path
         self.local = Path(path).exists()
         place = Path(path).resolve()
-        # Where it lies, or where the Hub's client keeps its files.
+        # The dataset's folder, as given and with links resolved.
         own = place if place.is_dir() else place.parent
         lies = os.path.abspath(path if place.is_dir() else os.path.dirname(path))
         self.folders = list(dict.fromkeys((str(own), lies)))
@@ -60,32 +60,32 @@ class OwnFiles:
             self.folders = [os.path.join(constants.HF_HUB_CACHE, repo_folder_name(repo_id=path, repo_type="dataset"))]
 
     def add_unpacked(self) -> None:
-        """Lets rows name what `datasets` itself downloaded and unpacked, as those of folders of pictures do."""
+        """Allows files that `datasets` downloaded or unpacked, which the rows of image folders name."""
         self.folders += [str(datasets.config.DOWNLOADED_DATASETS_PATH), str(datasets.config.EXTRACTED_DATASETS_PATH)]
 
     def add(self, folder: str | os.PathLike[str]) -> None:
-        """Lets rows name what lies in a folder that the user gave."""
+        """Allows the files of a folder that the user gave."""
         self.folders += dict.fromkeys((os.path.abspath(folder), os.path.realpath(folder)))
 
     def confined(self, path: str, name: str) -> str:
         """The path of a file that a row names.
 
         Args:
-            path: What the row says: relative to the dataset's folder, or absolute.
-            name: What to call it in errors.
+            path: The path in the row, absolute or relative to the dataset's folder.
+            name: The file's name in errors.
 
         Raises:
-            ImagePathError: It lies elsewhere.
+            ImagePathError: The file is outside the allowed folders.
         """
         if "://" in path[:16]:
-            raise ImagePathError(name, "is an address, which is not followed: embed the picture")
+            raise ImagePathError(name, "is a URL, which is not followed: embed the image")
         if self.local and not os.path.isabs(path):
             return located(self._real(self.folders[0]), path)
         for folder in self.folders:
             start = os.path.join(folder, "")
             if path.startswith(start):
                 return confined(self._real(folder), path.removeprefix(start), listed=True)
-        raise ImagePathError(name, "names a file out of the dataset's folder, which is not followed: embed the picture")
+        raise ImagePathError(name, "names a file outside the dataset's folder, which is not followed: embed the image")
 
     def _real(self, folder: str) -> str:
         if folder not in self._resolved:
@@ -100,22 +100,22 @@ class OwnFiles:
 def confined_builder(
     path: str, name: str | None = None, *, revision: str | None = None, cache_dir: str | None = None
 ) -> DatasetBuilder:
-    """`datasets.load_dataset_builder` of a dataset that brings in its own files only.
+    """Like `datasets.load_dataset_builder`, for a dataset that uses only its own files.
 
     Args:
         path: A folder, or a name on the Hub.
         name: The configuration.
         revision: Commit, tag or branch on the Hub.
-        cache_dir: Where `datasets` keeps its copy.
+        cache_dir: Where `datasets` caches its copy.
 
     Raises:
-        DatasetError: A data file lies out of the folder or repository, or the settings are damaged.
-        OSError: It cannot be read or reached.
+        DatasetError: A data file lies outside the folder or repository, or the settings are damaged.
+        OSError: The dataset cannot be read or reached.
     """
     local = os.path.isdir(path)
     try:
         if local:
-            path = os.path.abspath(path)  # `datasets` takes "json" and "parquet" for its own names
+            path = os.path.abspath(path)  # to `datasets`, "json" and "parquet" are names of builders
             _check_folder(path)
         else:
             path, revision = _check_repository(path, revision)
@@ -125,7 +125,7 @@ def confined_builder(
         raise DatasetError(f"{path!r}: its settings cannot be read ({type(error).__name__}: {reason}).") from error
     form = type(builder).__module__.split(".")[-1]
     if form not in _FORMS:
-        raise DatasetError(f"{path!r} holds files of the form {form!r}: {', '.join(_FORMS)} are read.")
+        raise DatasetError(f"{path!r} has files of the format {form!r}: use one of {', '.join(_FORMS)}.")
     files = [str(file) for listed in (builder.config.data_files or {}).values() for file in listed]
     if local:
         _check_links(path, files)
@@ -135,14 +135,14 @@ def confined_builder(
 
 
 def is_folder_of_pictures(builder: DatasetBuilder) -> bool:
-    """Whether rows name files because `datasets` listed them, and not because a text of the dataset says so."""
+    """Whether `datasets` lists the image files itself, so that their names do not come from the dataset's texts."""
     return isinstance(builder, FolderBasedBuilder)
 
 
 def _check_folder(path: str) -> None:
-    """Looks at all that a folder's settings name, and at what the first configuration's files are."""
+    """Checks all files that a folder's settings name, and the files of its first configuration."""
     if os.path.isfile(os.path.join(path, f"{os.path.basename(path)}.py")):
-        raise DatasetError(f"{path!r} holds a dataset script, which is code and is not run: convert it to parquet.")
+        raise DatasetError(f"{path!r} has a dataset script, which is code and is not run: convert it to parquet.")
     kept = [file for name in (_README, _YAML, _INFOS) if os.path.lexists(file := os.path.join(path, name))]
     _check_links(path, kept)
     patterns: list[str] | None = None
@@ -156,17 +156,17 @@ def _check_folder(path: str) -> None:
     if patterns is None:
         try:
             patterns = [pattern for listed in get_data_patterns(real).values() for pattern in listed]
-        except FileNotFoundError:  # none of its files is data; `datasets` says so
+        except FileNotFoundError:  # there are no data files; `datasets` reports that
             return
     for pattern in patterns:
         try:
             _check_links(path, resolve_pattern(pattern, real))
-        except FileNotFoundError:  # said by `datasets`, too
+        except FileNotFoundError:  # `datasets` reports this too
             continue
 
 
 def _check_repository(name: str, revision: str | None) -> tuple[str, str | None]:
-    """Looks at all that a repository's settings name; returns its name and the commit that was looked at."""
+    """Checks all files that a repository's settings name; returns its name and the commit that was checked."""
     name = name.removeprefix("hf://datasets/")
     if name in _PACKAGED_DATASETS_MODULES or name.startswith(("buckets/", "hf://")) or name.count("/") > 1:
         raise DatasetError(f"{name!r} is neither a folder nor the name of a dataset on the Hub: correct it.")
@@ -174,19 +174,19 @@ def _check_repository(name: str, revision: str | None) -> tuple[str, str | None]
         offline = constants.HF_HUB_OFFLINE
         found = resolve_revision(name, repo_type="dataset", revision=revision, local_files_only=offline)
         revision = found.resolved
-    except (OSError, ValueError, RevisionResolutionError):  # `datasets` says what is wrong, or takes its own copy
+    except (OSError, ValueError, RevisionResolutionError):  # `datasets` reports the error, or uses its cache
         return name, revision
     for file in (_README, _YAML):
         try:
             found_at = hf_hub_download(name, file, repo_type="dataset", revision=revision)
-        except (OSError, ValueError):  # there is none, or `datasets` says why it cannot be had
+        except (OSError, ValueError):  # no such file, or `datasets` reports why it is unavailable
             continue
         _check_settings(name, file, Path(found_at))
     return name, revision
 
 
 def _check_settings(dataset: str, name: str, file: Path) -> list[str] | None:
-    """Makes sure that all data files named are relative; returns the patterns of the first configuration."""
+    """Checks that all data files have relative names; returns the patterns of the first configuration."""
     values = _parsed(dataset, name, file)
     configs = values.get("configs") if isinstance(values, dict) else None
     first: list[str] | None = None
@@ -212,7 +212,7 @@ def _parsed(dataset: str, name: str, file: Path) -> Any:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts in the value of a setting, at whatever place."""
+    """All strings in the value of a setting, at any depth."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (list, dict)):
@@ -224,18 +224,18 @@ def _check_pattern(dataset: str, name: str, pattern: str) -> None:
     parts = pattern.replace("\\", "/").split("/")
     if _ADDRESS.match(pattern) or "://" in pattern or "::" in pattern:
         raise DatasetError(
-            f"{dataset!r}: {name} names the data file {shown(pattern)!r}, an address, which is not followed: get the "
-            "file into the dataset, and name it there."
+            f"{dataset!r}: {name} names the data file {shown(pattern)!r}, a URL, which is not followed: download "
+            "the file into the dataset, and name it there."
         )
     if not parts[0] or ".." in parts or pattern.startswith("~"):
         raise DatasetError(
-            f"{dataset!r}: {name} names the data file {shown(pattern)!r}, which lies out of the dataset: put the file "
+            f"{dataset!r}: {name} names the data file {shown(pattern)!r}, which is outside the dataset: move the file "
             "into it, and name it there."
         )
 
 
 def _check_links(folder: str, files: Iterable[str]) -> None:
-    """Makes sure that files lie in a folder, and not behind a link out of it."""
+    """Checks that files lie in a folder, and not behind a link out of it."""
     real_root = os.path.realpath(folder)
     parents: dict[str, str] = {}
     for file in files:
@@ -246,7 +246,7 @@ def _check_links(folder: str, files: Iterable[str]) -> None:
         if "://" in file or not leads_into(real, real_root):
             raise DatasetError(
                 f"{folder!r}: its file {shown(os.path.relpath(file, real_root))!r} is a link out of the dataset, or "
-                "lies elsewhere: copy the file into it."
+                "is outside it: copy the file into it."
             )
 
 
@@ -255,5 +255,5 @@ def _check_remote(name: str, files: Iterable[str], base: str) -> None:
     for file in files:
         if not file.startswith(start) or "::" in file or ".." in file.split("/"):
             raise DatasetError(
-                f"{name!r} names the data file {shown(file)!r}, which lies out of its repository: it is not followed."
+                f"{name!r} names the data file {shown(file)!r}, which is outside its repository: it is not followed."
             )

@@ -1,4 +1,4 @@
-"""Fields of an entry of a published file, checked where they are read: each raises a `LayoutError` naming the field."""
+"""Reads and checks the fields of an entry; every function raises a `LayoutError` that names the field."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from vigc.processing.bounded_parsing import JsonObject
 
 
 def as_object(entry: Any) -> JsonObject:
-    """An entry that has to be an object."""
+    """Checks that an entry is an object."""
     if not isinstance(entry, dict):
         raise LayoutError(f"is {short(entry)}, but an object with named fields is expected.")
     return entry
 
 
 def text_field(record: Mapping[str, Any], name: str, shown: str | None = None) -> str:
-    """A field that has to be text, and not blank; messages call it `shown`."""
+    """A field that must be text and not blank. Messages call it `shown`."""
     if name not in record:
         raise LayoutError(f"has no {shown or name!r}, only {cut(', '.join(map(repr, record)))}.")
     value = record[name]
@@ -27,7 +27,7 @@ def text_field(record: Mapping[str, Any], name: str, shown: str | None = None) -
 
 
 def whole_field(record: Mapping[str, Any], name: str) -> int:
-    """A field that has to be a whole number, 0 or more."""
+    """A field that must be an integer, 0 or more."""
     value = record.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise LayoutError(f"{name!r} is {short(value)}, but a whole number is expected.")
@@ -35,7 +35,7 @@ def whole_field(record: Mapping[str, Any], name: str) -> int:
 
 
 def answer_list(values: Any, name: str) -> list[str]:
-    """The values of a field that has to be a list of texts, at least one of them not blank."""
+    """The values of a field that must be a list of texts, at least one of them not blank."""
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise LayoutError(f"{name!r} is {short(values)}, but a list of texts is expected.")
     if not any(value.strip() for value in values):

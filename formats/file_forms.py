@@ -1,4 +1,4 @@
-"""What a file holds, judged by its first bytes: names are wrong as often as tools rename, pack and convert files."""
+"""Detects the format of a file by its first bytes, because tools rename, compress and convert files."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import cast
 
 from vigc.processing.bounded_parsing import parse_json
 
-# What reading a damaged or cut gzip file raises.
+# Errors that reading a damaged or truncated gzip file raises.
 DAMAGED_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 _GZIP = b"\x1f\x8b"
-# The longest first line that is looked at, in bytes. What is longer is no line of JSON Lines.
+# The longest first line that is read, in bytes. A longer one is not a line of JSON Lines.
 _LINE = 16 * 2**20
 _START = 2**16
 _LINE_SUFFIXES = (".jsonl", ".ndjson")
 
 
 class Form(Enum):
-    """The form of a file's content."""
+    """The format of a file's content."""
 
     PARQUET = "parquet"
     ARROW = "arrow"
@@ -41,10 +41,10 @@ _MAGIC = (
 
 
 def opened(path: Path) -> BufferedReader:
-    """A file to read from its beginning, decompressed where its content is gzip's.
+    """Opens a file for reading; gzip content is decompressed.
 
     Raises:
-        OSError: It cannot be opened. Reading a damaged gzip file raises one of `DAMAGED_GZIP`.
+        OSError: The file cannot be opened. Reading a damaged gzip file raises one of `DAMAGED_GZIP`.
     """
     file = path.open("rb")
     try:
@@ -56,17 +56,17 @@ def opened(path: Path) -> BufferedReader:
     if start != _GZIP:
         return file
     file.close()
-    return cast(BufferedReader, gzip.open(path, "rb"))  # which has the methods of one, and closes its own file
+    return cast(BufferedReader, gzip.open(path, "rb"))  # has the same methods
 
 
 def form_of(path: Path) -> Form:
-    """The form of a file's content, also where it is compressed by gzip.
+    """Detects the format of a file's content, after gzip decompression if needed.
 
-    The name decides only where the content fits two forms: one object, or a list on the first line, may be all of a
+    The name decides only if the content is ambiguous: a single object, or a list on the first line, may be a whole
     JSON file or the first row of JSON Lines.
 
     Raises:
-        OSError: It cannot be read, or as [`opened`] says.
+        OSError: The file cannot be read, or as in [`opened`].
     """
     with opened(path) as file:
         start = file.read(8)
@@ -88,7 +88,7 @@ def form_of(path: Path) -> Form:
 
 
 def is_named_lines(path: PurePath) -> bool:
-    """Whether a file is called as JSON Lines are."""
+    """Whether a file has a suffix of JSON Lines."""
     return PurePath(_unpacked(path)).suffix.lower() in _LINE_SUFFIXES
 
 
@@ -98,7 +98,7 @@ def stem_of(path: PurePath) -> str:
 
 
 def suffix_of(path: PurePath) -> str:
-    """A file's suffix in small letters, without that of gzip: ".json" of "rows.JSON.gz"."""
+    """A file's suffix in lower case, without that of gzip: ".json" of "rows.JSON.gz"."""
     return PurePath(_unpacked(path)).suffix.lower()
 
 
@@ -107,7 +107,7 @@ def _unpacked(path: PurePath) -> str:
 
 
 def _first_line(file: BufferedReader) -> bytes:
-    """The beginning of the next line that is not blank, and with it the line's end where it is near."""
+    """The start of the next line that is not blank: the whole line if it is short."""
     while line := file.readline(_START):
         if first := line.removeprefix(codecs.BOM_UTF8).lstrip():
             return first
@@ -119,7 +119,7 @@ def _whole_line(file: BufferedReader, start: bytes) -> bytes:
 
 
 def _parsed(line: bytes) -> dict | list | None:
-    """A line's object or list; None where it is neither, or no JSON."""
+    """The object or list on a line; None if the line is anything else, or not JSON."""
     try:
         value = parse_json(line.decode("utf-8", "surrogateescape"))
     except ValueError:
@@ -128,7 +128,7 @@ def _parsed(line: bytes) -> dict | list | None:
 
 
 def _list_or_text(first: bytes) -> Form:
-    """Tells the beginning of a list from a line such as `[1].jpg`."""
+    """Distinguishes the start of a JSON list from a line of text such as `[1].jpg`."""
     first = first.rstrip()
     inside = first[1:].lstrip()[:1]
     begins = not inside or inside in b'"{[' or first.endswith(b",") or _parsed(first) is not None

@@ -1,4 +1,4 @@
-"""FineVision's columns, read and written: questions with answers, and how each was rated."""
+"""Reads and writes FineVision's columns: questions with answers, and ratings of each pair."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ FINEVISION_FEATURES = Features(
 def finevision_record(rows: Sequence[Row]) -> Record:
     """A conversation in FineVision's columns.
 
-    Ratings are those that it was read with, where its texts are still the same; of other texts nobody gave any.
+    A pair has the ratings that it was read with, unless its texts have changed since.
     """
-    texts = [{"user": asked, "assistant": said} for asked, said in texts_of(rows, "finevision")]
+    texts = [{"user": question, "assistant": answer} for question, answer in texts_of(rows, "finevision")]
     rated = [_kept_ratings(row, text) for row, text in zip(rows, texts, strict=True)]
     record: Record = {"images": images_of(rows), "texts": texts, "source": rows[0]["source"]}
     for name in RATINGS:
@@ -46,10 +46,10 @@ def finevision_record(rows: Sequence[Row]) -> Record:
 
 
 def rows_from_finevision(record: Row, *, conversation_id: str, type: str, license: str | None = None) -> list[Record]:
-    """Rows of a FineVision record, a row for each of its `texts`; ratings go into `extra`.
+    """Rows of a FineVision record, one for each of its `texts`; ratings go into `extra`.
 
     Raises:
-        LayoutError: The record is of another layout, has several pictures, or no text.
+        LayoutError: The record has another layout, several images, or no text.
     """
     texts = record.get("texts")
     if not texts:
@@ -88,5 +88,5 @@ FINEVISION = Format(
     _write,
     rows=rows_from_finevision,
     features=FINEVISION_FEATURES,
-    note="Ratings are empty unless the texts came with some and are unchanged since.",
+    note="Ratings are empty unless the texts were read with ratings and have not changed since.",
 )

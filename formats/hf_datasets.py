@@ -1,4 +1,4 @@
-"""Datasets as they are now, and not as they were when `datasets` last copied them; confined to their own files."""
+"""Loads datasets without stale caches, and without files from outside the dataset."""
 
 from __future__ import annotations
 
@@ -32,26 +32,25 @@ def load_rows(
     revision: str | None = None,
     images: Sequence[str | os.PathLike[str]] = (),
 ) -> Dataset:
-    """`datasets.load_dataset` of one split, without stale copies, and without files that are not the dataset's.
+    """Like `datasets.load_dataset` for one split, without stale caches, and without files from outside the dataset.
 
-    `datasets` knows its copy of a folder with a README.md by the folder's last name and what that README.md lists: of
-    two such folders, or of one that was written again, it gives the rows that it read first. Here a copy belongs to the
-    very files it was made of.
+    For a folder with a README.md, `datasets` derives its cache key from the folder's last name and the README.md. After
+    the folder has been written again, or for another folder of that name, it returns the rows that it cached first.
+    Here the cache key depends on the data files.
 
     Args:
-        path: A folder, also one that `save_to_disk` wrote; a file; or a name on the Hub, where the commit tells copies
-            apart.
+        path: A folder (`save_to_disk` folders included), a file, or a name on the Hub, where the commit is the key.
         name: The configuration.
-        split: Which split.
+        split: The split.
         revision: Commit, tag or branch on the Hub.
-        images: Folders, beside the dataset's own, that pictures may lie in which rows name instead of holding them.
+        images: Further folders that may hold images, for rows that have image paths.
 
     Returns:
-        The rows; a picture's path that was relative to the dataset is absolute.
+        The rows; image paths that were relative to the dataset are absolute.
 
     Raises:
-        DatasetError: Its settings or a row name a file that lies elsewhere, or an address.
-        ValueError: There is no such configuration or split; `datasets` raises others, too, where it cannot read.
+        DatasetError: The settings or a row name a URL or a file outside the dataset.
+        ValueError: There is no such configuration or split. `datasets` may also raise other errors.
     """
     builder, rows = load_split(path, name, split=split, revision=revision)
     own = OwnFiles(path)
@@ -65,10 +64,10 @@ def load_rows(
 def load_split(
     path: str, name: str | None = None, *, split: str = "train", revision: str | None = None
 ) -> tuple[DatasetBuilder | None, Dataset]:
-    """As [`load_rows`], for who opens images by [`OwnFiles.confined`]: rows are not looked at.
+    """Like [`load_rows`], but image paths are not checked: open the images with [`OwnFiles.confined`].
 
     Returns:
-        The builder, None for a single file and for a folder of `save_to_disk`; and the rows.
+        The builder (None for a single file or a `save_to_disk` folder) and the rows.
     """
     place = Path(path)
     if place.is_file():
@@ -93,7 +92,7 @@ def load_split(
 
 
 def _check_schemas(files: Iterable[str]) -> None:
-    """Makes sure that `datasets` will not read metadata without bounds in a parquet file that lies here."""
+    """Checks the metadata of local parquet files against our limits, since `datasets` reads it without limits."""
     for path in files:
         if not path.endswith(".parquet") or "://" in path:
             continue
@@ -101,15 +100,15 @@ def _check_schemas(files: Iterable[str]) -> None:
             with open_parquet(path) as file:
                 features_of(file.schema_arrow)
         except (ValueError, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # the disk's; parquet's own have no number
+            if isinstance(error, OSError) and error.errno is not None:  # from the disk; parquet's errors have no errno
                 raise
             raise DatasetError(f"{path!r} cannot be read ({' '.join(str(error).split())}): get it again.") from error
 
 
 def files_state(files: Iterable[str]) -> str:
-    """16 hexadecimal digits that change with the files' names, sizes (bytes) or times of change (ns).
+    """16 hexadecimal digits that change with the names, sizes (bytes) or modification times (ns) of files.
 
-    Of a file elsewhere, such as "https://...", only the name counts.
+    For a remote file, such as "https://...", only the name is used.
     """
     listed: list[tuple[str, int, int]] = []
     for file in files:
@@ -119,7 +118,7 @@ def files_state(files: Iterable[str]) -> str:
 
 
 def _confined_rows(rows: Dataset, own: OwnFiles) -> Dataset:
-    """The rows, if all pictures that they name are the dataset's own."""
+    """Checks that all image paths in the rows lie in the dataset; relative ones become absolute."""
     columns = [name for name, feature in rows.features.items() if name in ("image", "images") or _is_image(feature)]
     relative, known = False, set[str]()
     for column in columns:
@@ -133,9 +132,9 @@ def _confined_rows(rows: Dataset, own: OwnFiles) -> Dataset:
                     relative |= own.confined(path, shown(path)) != path
                 except ImagePathError as error:
                     raise DatasetError(
-                        f"{own.path!r}: row {at + offset} names the picture {shown(path)!r}, which lies out of the "
-                        "dataset or is an address: embed the pictures, or say which folder they may lie in (a "
-                        "recipe's 'images', --image-root)."
+                        f"{own.path!r}: row {at + offset} names the image {shown(path)!r}, which is a URL or outside "
+                        "the dataset: embed the images, or name the folder that they lie in ('images' in a recipe, "
+                        "--image-root)."
                     ) from error
             at += batch.num_rows
     if not relative:
@@ -158,15 +157,15 @@ def _undecoded(feature: Any) -> Any:
 
 
 def _named(column: pa.ChunkedArray) -> Iterator[tuple[int, str]]:
-    """The rows that name a picture instead of holding it, each with the name."""
+    """(row, path) of the rows that hold an image path instead of an image."""
     at = 0
-    for chunk in column.chunks:  # joining them would copy the pictures that others hold
+    for chunk in column.chunks:  # joining the chunks would copy embedded images
         yield from ((at + place, path) for place, path in _paths(chunk) if path)
         at += len(chunk)
 
 
 def _paths(values: pa.Array) -> Iterator[tuple[int, str | None]]:
-    """Place in the array, and text or path, of all that name something, of lists each part."""
+    """(index, path) of each value of an array, and of each item of its lists; the path of an embedded image is None."""
     kind = values.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         yield from enumerate(values.to_pylist())

@@ -1,4 +1,4 @@
-"""LLaVA's image mark in texts: taken out where a text is read, put back once per image where one is written."""
+"""LLaVA's image mark `<image>` in texts: removed when a text is read, put back once per image when it is written."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 IMAGE_MARK = "<image>"
 
-# What a text that was read leaves in `extra`: what stood before and behind it, or the text itself with its marks.
+# Kept in `extra` for each text that was read: what stood before and after it, or the original text with its marks.
 Frame = list[str] | str
 
 
 def unmarked(raw: str) -> str:
-    """A text without image marks and without white space around it; nothing where it holds no more."""
+    """A text without image marks and surrounding white space; may be empty."""
     return " ".join(part.strip() for part in raw.split(IMAGE_MARK)).strip()
 
 
 def without_marks(text: str) -> str:
-    """A text without image marks; one that holds none is returned as it is."""
+    """A text without image marks. A text that has none is returned unchanged."""
     return unmarked(text) if IMAGE_MARK in text else text
 
 
@@ -24,12 +24,13 @@ def around(raw: str, text: str, *, odd: bool = False) -> Frame:
     """The frame of a text.
 
     Args:
-        raw: What was read.
-        text: Of it the text without marks.
-        odd: The mark in `raw` is not the one that its image needs, so that it goes when the text is edited.
+        raw: The original text.
+        text: The original text without marks.
+        odd: A mark in `raw` is redundant for its image, and so is removed when the text is edited.
 
     Returns:
-        What stood before and behind `text`; `raw` itself where marks stand otherwise than one at an end.
+        [before, after], the parts of `raw` around `text`; or `raw`, unless it has at most one mark, at its start or
+        end.
     """
     marks = raw.count(IMAGE_MARK)
     if marks > 1 or (marks and (odd or not (_begins(raw) or _ends(raw)))):
@@ -39,7 +40,7 @@ def around(raw: str, text: str, *, odd: bool = False) -> Frame:
 
 
 def filled(frame: Frame, text: str) -> str:
-    """What was read, if `text` is still the text of its frame; else `text` with one mark where the frame has any."""
+    """The original text, if `text` has not changed; else `text`, with one mark if the frame has any."""
     if isinstance(frame, list):
         return f"{frame[0]}{without_marks(text)}{frame[1]}"
     if _is_unchanged(frame, text):
@@ -47,24 +48,24 @@ def filled(frame: Frame, text: str) -> str:
     text = without_marks(text)
     if IMAGE_MARK not in frame:
         return text
-    # Where a mark from amid a text belongs in another text nobody knows: first, as in most files.
+    # A mark inside the text has no known place in an edited text, so it goes to the start, as in most files.
     return f"{text}\n{IMAGE_MARK}" if _ends(frame) and not _begins(frame) else marked(text)
 
 
 def marked(text: str) -> str:
-    """A text with an image mark before it."""
+    """A text after an image mark."""
     return f"{IMAGE_MARK}\n{text}"
 
 
 def filled_turns(turns: Sequence[tuple[Frame, str]], *, image: bool) -> list[str]:
-    """The texts of a conversation about one image, each in its frame.
+    """The texts of a conversation about one image, with their frames filled.
 
-    Texts that were not changed are returned with all their marks. Of the others one holds a mark, and only if it had
-    one and no text that was not changed marks the image.
+    Unchanged texts keep all their marks. Of the edited texts at most one gets a mark: the first that had one, and only
+    if no unchanged text has a mark.
 
     Args:
-        turns: Frame and text of each.
-        image: Whether there is an image; without one no changed text is marked.
+        turns: (frame, text) of each turn.
+        image: Whether there is an image. Without one, no edited text is marked.
     """
     values = [filled(frame, text) for frame, text in turns]
     edited = [

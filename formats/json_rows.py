@@ -1,4 +1,4 @@
-"""The rows of a JSON list or of JSON Lines, whatever the file is called, also where gzip compressed it."""
+"""Reads the rows of JSON lists and JSON Lines, detected by content and optionally compressed by gzip."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from vigc.processing.bounded_parsing import JsonObject, parse_json
 from .file_forms import DAMAGED_GZIP, Form, form_of, opened
 from .json_stream import MAX_VALUE, JsonReader, is_text, naming_trouble
 
-_NO_TEXT = "holds bytes that are not UTF-8, or half a character: get the file again."
+_NO_TEXT = "has bytes that are not UTF-8, or a lone surrogate: get the file again."
 
 
 def json_form(path: Path) -> Form:
-    """As [`form_of`], with what stands in the way as an `AnnotationError`."""
+    """Like [`form_of`], but raises an `AnnotationError` if the file cannot be read."""
     with naming_trouble(path):
         return form_of(path)
 
 
 def stream_entries(path: Path, key: str | None = None) -> Iterator[Any]:
-    """The entries of a JSON list or of JSON Lines, in their order.
+    """The entries of a JSON list or of JSON Lines, in the file's order.
 
     Args:
         path: The file.
-        key: The list is the value of this key of an object; by default the file is a list, or JSON Lines.
+        key: The key of the list in the file's object; by default the file is itself a list, or JSON Lines.
 
     Raises:
-        AnnotationError: The file cannot be read, is not of that form, is damaged or cut off; it names the entry.
+        AnnotationError: The file cannot be read, has another format, or is damaged or truncated. The message names the
+            entry.
     """
     if key is None and json_form(path) is Form.LINES:
         yield from _entries_of_lines(path)
@@ -59,7 +60,7 @@ def _entries_of_lines(path: Path) -> Iterator[Any]:
 
 
 def _go_to(reader: JsonReader, key: str) -> None:
-    """Reads on to the list that `key` names in the file's object."""
+    """Moves the reader to the list at `key` in the file's object."""
     if (top := reader.top()) != "{":
         raise AnnotationError(reader.path, f"starts with {top!r}, but an object with {key!r} ({{...}}) is expected.")
     found = []
@@ -69,19 +70,19 @@ def _go_to(reader: JsonReader, key: str) -> None:
                 raise AnnotationError(reader.path, f"{key!r} starts with {top!r}, but should be a list.")
             return
         found.append(cut(name))
-        reader.skip()  # other lists of such files are as long as the one looked for
+        reader.skip()  # streamed: other lists of such files are just as long
     names = ", ".join(map(repr, found))
     raise AnnotationError(reader.path, f"has no {key!r}, only {names or 'an empty object'}.")
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Where each row of a JSON list or a JSON Lines file stands, with the row; or an `AnnotationError` in its place.
+    """(position, row) of each row of a JSON list or JSON Lines; in place of an invalid row an `AnnotationError`.
 
-    The content decides which it is, not the name. Of JSON Lines a line that is no JSON costs itself. A list that is cut
-    off ends with an error as its last row.
+    The format is detected by content, not by name. In JSON Lines only the invalid line is lost. A truncated list ends
+    with an error as its last row.
 
     Raises:
-        AnnotationError: The file cannot be read, is neither, or goes on behind its list.
+        AnnotationError: The file cannot be read, is neither, or has text after its list.
     """
     if json_form(path) is Form.LINES:
         for number, row in _read_lines(path):
@@ -112,13 +113,13 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _only_row(path: Path) -> JsonObject | None:
-    """The row of a file that holds one, on one line; None if it is an object of another sort."""
+    """The row of a file that has only one, on one line; None if the file has another structure."""
     ((_, row), *more) = [item for item, _ in zip(_read_lines(path), range(2), strict=False)]
     return row if isinstance(row, dict) and not more else None
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """The number of each line that is not blank, with its value or an `AnnotationError`."""
+    """(line number, value or `AnnotationError`) of each line that is not blank."""
     number = 0
     try:
         with naming_trouble(path), io.TextIOWrapper(opened(path), "utf-8-sig", "surrogateescape") as file:
@@ -144,7 +145,7 @@ def _value(path: Path, number: int, text: str) -> Any:
 
 
 def _numbered(file: TextIO) -> Iterator[tuple[int, str | None]]:
-    """Each line with its number, from 1; None in the place of one that is too long to be parsed."""
+    """(line number from 1, line) of each line; None instead of a line that is too long to parse."""
     number = 1
     while text := file.readline(MAX_VALUE):
         if long := not text.endswith("\n") and len(text) >= MAX_VALUE:

@@ -1,4 +1,4 @@
-"""JSON files larger than memory, an element or a block of them at a time, with the place of what is wrong in them."""
+"""Streams JSON files larger than memory, by element or by block; errors name the line and the entry."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from .file_forms import DAMAGED_GZIP, opened
 _CHUNK = 1 << 20
 _BLOCK = 4 << 20
 _BLOCKS_AHEAD = 2
-# After elements that are no block: so many are read one by one before another block is tried.
+# After a block that failed, this many elements are read one by one before the next block is tried.
 _ONE_BY_ONE = 20_000
-# Characters of one value: more than any entry has, and few enough to parse.
+# Characters of one value: more than a real entry has, and few enough to parse.
 MAX_VALUE = 256 * 2**20
 _SPACE = re.compile(r"[ \t\n\r]*")
 _AFTER_NUMBER = (*" \t\n\r", ",", "]", "}")
@@ -34,7 +34,7 @@ _AFTER_NUMBER = (*" \t\n\r", ",", "]", "}")
 
 @contextmanager
 def naming_trouble(path: Path, index: int | None = None) -> Iterator[None]:
-    """What comes of opening or reading a file as an `AnnotationError`."""
+    """Turns errors of opening or reading a file into an `AnnotationError`."""
     try:
         yield
     except DAMAGED_GZIP as error:
@@ -44,11 +44,11 @@ def naming_trouble(path: Path, index: int | None = None) -> Iterator[None]:
 
 
 class JsonReader:
-    """Reads one JSON file, or one that gzip compressed, from its beginning to its end, once.
+    """Reads a JSON file, optionally compressed by gzip, once from start to end.
 
-    Bytes that are not UTF-8 come out as lone surrogates (`is_text` finds them), so that one bad entry does not cost the
-    others. Every method raises an `AnnotationError` that names line and entry where the file is no JSON, and one caused
-    by the `OSError` where it cannot be read.
+    Bytes that are not UTF-8 become lone surrogates (`is_text` finds them), so that one bad entry does not affect the
+    others. Every method raises an `AnnotationError` if the file is not valid JSON (it names line and entry) or cannot
+    be read (its cause is the `OSError`).
 
     Args:
         path: The file.
@@ -56,10 +56,10 @@ class JsonReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.index: int | None = None  # of the element that is being read
+        self.index: int | None = None  # of the element being read
         with naming_trouble(path):
             self._file = opened(path)
-        weakref.finalize(self, self._file.close)  # nobody has to read to the end for it to be closed
+        weakref.finalize(self, self._file.close)  # closes the file even if it is not read to the end
         self._damage: Exception | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
         self._text, self._at, self._lines, self._counted = "", 0, 1, 0
@@ -67,14 +67,14 @@ class JsonReader:
 
     @property
     def line(self) -> int:
-        """The line that is being read, from 1."""
-        # Asked for each row: what was counted is not counted again.
+        """The line being read, from 1."""
+        # Incremental, because it is called for each row.
         self._lines += self._text.count("\n", self._counted, self._at)
         self._counted = self._at
         return self._lines
 
     def top(self) -> str:
-        """The character that comes next: "[" of a list, "{" of an object; "" at the end of the file."""
+        """The next character: "[" for a list, "{" for an object; "" at the end of the file."""
         while True:
             match = _SPACE.match(self._text, self._at)
             self._at = match.end() if match else self._at
@@ -84,30 +84,30 @@ class JsonReader:
                 return ""
 
     def elements(self) -> Iterator[Any]:
-        """The elements of the list that comes next, each parsed alone."""
+        """The elements of the next list, parsed one at a time."""
         self._expect("[")
         self.index = 0
-        while self._goes_on("]"):
+        while self._continues("]"):
             yield self.value()
             self._after_element()
         self.index = None
 
     def blocks(self, kind: pa.StructType) -> Iterator[pa.StructArray | list[Any]]:
-        """The elements of the list that comes next, thousands at a time where they are alike.
+        """The elements of the next list, thousands at a time where they have the same structure.
 
-        `index` is that of the block's first element. What many alike elements hold is read into columns, without a
-        Python object for each, several times as fast as [`elements`] reads them.
+        `index` is that of the block's first element. Elements of the same structure are read into columns, without
+        Python objects, several times as fast as by [`elements`].
 
         Args:
-            kind: Names and types of the fields to be read; others are passed by.
+            kind: Names and types of the fields to read; other fields are skipped.
 
         Yields:
-            An array of `kind`, null where an element lacks a field; or elements as Python values, whole, where one has
-            a field of another type and at the end of the list.
+            An array of `kind`, null where an element lacks a field. Near an element with a field of another type, and
+            at the end of the list: lists of whole elements as Python values.
         """
         self._expect("[")
         self.index = 0
-        while self._goes_on("]"):
+        while self._continues("]"):
             for block in self._arrays(kind):
                 yield block
                 self.index = (self.index or 0) + len(block)
@@ -119,22 +119,22 @@ class JsonReader:
         self.index = None
 
     def members(self) -> Iterator[str]:
-        """The names in the object that comes next; read each member's value before asking for the next name."""
+        """The names in the next object. Read the value of each member before you request the next name."""
         self._expect("{")
-        while self._goes_on("}"):
+        while self._continues("}"):
             name = self.value()
             self._expect(":")
             yield str(name)
             self._after("}", "object")
 
     def value(self) -> Any:
-        """The value that comes next, whole."""
+        """The next value, complete."""
         self._next()
         while True:
             try:
                 value, end = decode_json(self._text, self._at)
             except json.JSONDecodeError as error:
-                # Damaged, or not all there yet.
+                # Damaged, or not read completely yet.
                 if len(self._text) - self._at > MAX_VALUE:
                     reason = f"has a value of more than {MAX_VALUE:,} characters, or one that never ends: correct it."
                     raise self._wrong(reason) from None
@@ -142,11 +142,11 @@ class JsonReader:
                     raise self._wrong(f"is not valid JSON ({error.msg}): get the file again.", error.pos) from error
                 continue
             except NestingError as error:
-                raise self._wrong("is nested too deeply to be one of these files.") from error
+                raise self._wrong("is nested too deeply for an annotation file.") from error
             except ValueError as error:
-                # Python makes no integer of more than 4,300 digits, which none of these files has.
-                raise self._wrong(f"holds no sound number ({error}): correct it.") from error
-            # What was read may end within a number, "12" of "12.5": one is whole when something else follows it.
+                # Python parses no integer of more than 4,300 digits; no real annotation file has one.
+                raise self._wrong(f"has an invalid number ({error}): correct it.") from error
+            # The text read so far may end inside a number ("12" of "12.5"): it is complete if another token follows.
             number = isinstance(value, (int, float))
             if number and self._text[end : end + 1] not in _AFTER_NUMBER and self._fill():
                 continue
@@ -154,7 +154,7 @@ class JsonReader:
             return value
 
     def skip(self) -> None:
-        """Passes by the value that comes next; a list's elements one by one."""
+        """Skips the next value; the elements of a list are skipped one by one."""
         if self.top() == "[":
             for _ in self.elements():
                 pass
@@ -162,9 +162,9 @@ class JsonReader:
             self.value()
 
     def end(self) -> None:
-        """Makes sure that nothing follows: of two files that were joined the second would be lost without a word."""
+        """Checks that nothing follows: if two files were concatenated, the second would be lost silently."""
         if rest := self.top():
-            raise self._wrong(f"goes on with {rest!r} after its end: join lists into one, or get the file again.")
+            raise self._wrong(f"has {rest!r} after its end: join lists into one, or get the file again.")
 
     def _next(self) -> str:
         mark = self.top()
@@ -174,10 +174,10 @@ class JsonReader:
 
     def _expect(self, mark: str) -> None:
         if (found := self._next()) != mark:
-            raise self._wrong(f"{found!r} stands where {mark!r} should: get the file again.")
+            raise self._wrong(f"has {found!r} instead of {mark!r}: get the file again.")
         self._at += 1
 
-    def _goes_on(self, end: str) -> bool:
+    def _continues(self, end: str) -> bool:
         if self._next() != end:
             return True
         self._at += 1
@@ -194,10 +194,10 @@ class JsonReader:
             if self._next() == end:
                 raise self._wrong(f"a ',' ends the {what}: get the file again.")
         elif mark != end:
-            raise self._wrong(f"{mark!r} stands where ',' or {end!r} should: get the file again.")
+            raise self._wrong(f"has {mark!r} instead of ',' or {end!r}: get the file again.")
 
     def _arrays(self, kind: pa.StructType) -> Iterator[pa.StructArray]:
-        """Blocks of the elements that come next, until one is none; they are parsed ahead of being asked for."""
+        """Blocks of the next elements, parsed ahead in threads, until a block cannot be parsed."""
         waiting: deque[tuple[Future[pa.StructArray | None], int]] = deque()
         ahead = 0
         with ThreadPoolExecutor(_BLOCKS_AHEAD) as threads:
@@ -216,7 +216,7 @@ class JsonReader:
                 yield block
 
     def _block(self, ahead: int) -> int:
-        """How many characters, from so many ahead, hold whole elements, as far as that can be seen; 0 if none."""
+        """Length of the next block of elements, `ahead` characters from here, probably complete; 0 if none."""
         while len(self._text) - self._at - ahead < _BLOCK and self._fill(_BLOCK):
             pass
         start = self._at + ahead
@@ -224,7 +224,7 @@ class JsonReader:
         return comma - start if comma > 0 else 0
 
     def _fill(self, size: int = 0) -> bool:
-        """Reads on; what was used up is let go. Larger steps for larger values keep parsing anew affordable."""
+        """Reads more text, drops the consumed part. Steps grow with the value, so that parsing it again stays cheap."""
         data = self._read(max(_CHUNK, size, len(self._text) - self._at))
         self._lines += self._text.count("\n", self._counted, self._at)
         self._text = self._text[self._at :] + self._decoder.decode(data, final=not data)
@@ -232,7 +232,7 @@ class JsonReader:
         return bool(data)
 
     def _read(self, size: int) -> bytes:
-        """So many bytes, fewer at the end. What stands before the damage in a gzip file is read before it is raised."""
+        """Reads `size` bytes, fewer at the end. From a damaged gzip file, all data before the damage is read first."""
         parts, read = [], 0
         with naming_trouble(self.path, self.index):
             if self._damage is not None:
@@ -253,7 +253,7 @@ class JsonReader:
 
 
 def _last_comma(text: str, start: int, end: int) -> int:
-    """The last comma between two objects that are not known to lie in another one; -1 if there is none."""
+    """The last comma that probably separates two top-level objects; -1 if there is none."""
     while (brace := text.rfind("{", start, end)) > start:
         before = text[max(start, brace - 64) : brace].rstrip()
         if before.endswith(",") and before[:-1].rstrip().endswith("}"):
@@ -263,10 +263,10 @@ def _last_comma(text: str, start: int, end: int) -> int:
 
 
 def _array(text: str, kind: pa.StructType) -> pa.StructArray | None:
-    """Elements of a list, with commas between them, as an array; None if they are not all of that kind.
+    """Parses comma-separated elements of a list into an array; None if they are not all of type `kind`.
 
-    A text that was not cut between two elements is none: in brackets of its own it is no JSON, since within an element
-    or a string something stays open, and past the list's end a name would stand in a list.
+    The result is also None if the text was not cut between two elements: put into brackets, it is then invalid JSON,
+    because a bracket or string stays open, or because a member name appears in a list.
     """
     data = b'{"list":[[' + text.encode("utf-8", "surrogateescape") + b"]]}"
     schema = pa.schema([("list", pa.list_(pa.list_(kind)))])
@@ -285,7 +285,7 @@ def _array(text: str, kind: pa.StructType) -> pa.StructArray | None:
 
 
 def is_text(value: Any) -> bool:
-    """Whether all texts in a value that was read are valid Unicode."""
+    """Whether all strings in a parsed value are valid Unicode."""
     waiting = [value]
     while waiting:
         item = waiting.pop()

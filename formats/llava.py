@@ -1,4 +1,4 @@
-"""LLaVA's conversations, read and written. An entry that is read and not changed is written again as it was."""
+"""Reads and writes LLaVA's conversations. An unchanged entry is written exactly as it was read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ASKS, REPLIES = ("human", "user"), ("gpt", "assistant")
 
 
 class LlavaPair(NamedTuple):
-    """A question and its answer without image marks, and what the column `extra` keeps of the entry."""
+    """A question and its answer without image marks, and the part of the entry that the column `extra` keeps."""
 
     question: str
     answer: str
@@ -36,21 +36,21 @@ def rows_from_llava(
     license: str | None = None,
     image: ImageCell | None = None,
 ) -> list[Record]:
-    """One entry of a LLaVA file, `{id, image, conversations: [{from, value}]}`, as rows of `TRAIN_FEATURES`.
+    """Converts an entry of a LLaVA file, `{id, image, conversations: [{from, value}]}`, to rows of `TRAIN_FEATURES`.
 
-    A row is a question with the answer that follows it. All else (fields, ids of whatever kind, turns outside a pair,
-    the place of the image mark) goes into `extra`, from where [`llava_entry`] takes it.
+    A row is a question with the answer that follows it. Everything else (fields, ids of any type, turns outside a pair,
+    the position of the image mark) goes into `extra`, from which [`llava_entry`] restores it.
 
     Args:
-        record: The entry, as JSON was parsed.
-        conversation_id: Names the entry among all; ids of published files repeat.
-        type: The type of instruction.
-        source: Name of the data set.
+        record: The parsed entry.
+        conversation_id: A unique id of the entry; ids in published files repeat.
+        type: The task type.
+        source: Name of the dataset.
         license: Its licence.
-        image: The picture that the entry names, `{"bytes": ..., "path": ...}`; None where it names none.
+        image: The image that the entry names, `{"bytes": ..., "path": ...}`; None if it names none.
 
     Raises:
-        LayoutError: The entry is of another layout, or holds no question with an answer.
+        LayoutError: The entry has another layout, or no question with an answer.
     """
     pairs = llava_pairs(record)
     name = record.get("image")
@@ -73,9 +73,9 @@ def rows_from_llava(
 
 
 def read_llava(entry: Any, subset: str | None = None) -> Iterator[Pair]:
-    """LLaVA-150K: `{id, image, conversations: [{from, value}]}`, human and gpt in turns, one pair for each two.
+    """LLaVA-150K: `{id, image, conversations: [{from, value}]}`, turns of human and gpt alternate, two make a pair.
 
-    Stricter than [`llava_pairs`], since a turn that is in no pair would not be trained on.
+    Stricter than [`llava_pairs`], because a turn outside a pair would not be trained on.
     """
     record = as_object(entry)
     image = record.get("image")
@@ -84,44 +84,44 @@ def read_llava(entry: Any, subset: str | None = None) -> Iterator[Pair]:
     turns = record.get("conversations")
     if not isinstance(turns, list) or not turns or len(turns) % 2:
         count = f"has {len(turns)} entries" if isinstance(turns, list) else f"is {short(turns)}"
-        raise LayoutError(f"'conversations' {count}: questions and answers in turns are expected.")
+        raise LayoutError(f"'conversations' {count}: alternating questions and answers are expected.")
     for index, turn in enumerate(turns):
         speaker = turn.get("from") if isinstance(turn, dict) else None
         wanted, names = (("human", ASKS), ("gpt", REPLIES))[index % 2]
         if speaker not in names:
-            raise LayoutError(f"'conversations[{index}].from' is {short(speaker)}: it is {wanted}'s turn.")
+            raise LayoutError(f"'conversations[{index}].from' is {short(speaker)}, but {wanted!r} is expected.")
         text_field(turn, "value", f"conversations[{index}].value")
-    pictures = () if image is None else (image,)
+    images = () if image is None else (image,)
     for number, (question, answer, extra) in enumerate(llava_pairs(record)):
-        yield Pair(pictures, image_id_of(image or ""), question, [answer], number, extra)
+        yield Pair(images, image_id_of(image or ""), question, [answer], number, extra)
 
 
 def llava_pairs(entry: Any) -> list[LlavaPair]:
-    """The questions of one entry with the answers that follow them, and with all that makes the entry again.
+    """The questions of an entry with the answers that follow them, and everything needed to restore the entry.
 
     Raises:
-        LayoutError: The entry is of another layout, or holds no question with an answer.
+        LayoutError: The entry has another layout, or no question with an answer.
     """
     if not isinstance(entry, Mapping):
         raise LayoutError(f"it is {short(entry)}, but an object with named fields is expected")
     name, all_turns = entry.get("image"), entry.get("conversations")
     if name is not None and not isinstance(name, str):
-        raise LayoutError(f"'image' is {short(name)}, but the name of one picture is expected")
+        raise LayoutError(f"'image' is {short(name)}, but the name of one image is expected")
     found, after = _in_turns(all_turns)
     record = {**entry, "conversations": None}
-    # The turn that marks the image, as it should be: the first that holds a mark, and a question.
+    # The turn with the image mark: the first one that has any. Normally a question.
     marks = None if name is None else next((turn for turn in all_turns or () if IMAGE_MARK in turn["value"]), None)
     pairs = []
     for turn, (before, human, gpt) in enumerate(found):
         question, answer = unmarked(human["value"]), unmarked(gpt["value"])
         if not question or not answer:
             which, value = ("question", human["value"]) if not question else ("answer", gpt["value"])
-            raise LayoutError(f"the {which} of pair {turn} in 'conversations' is {short(value)}, which says nothing")
+            raise LayoutError(f"the {which} of pair {turn} in 'conversations' is {short(value)}, which is empty")
         extra: JsonObject = {"layout": "llava", "record": record}
         extra["human"] = {**human, "value": around(human["value"], question, odd=human is not marks)}
         extra["gpt"] = {**gpt, "value": around(gpt["value"], answer, odd=True)}
         if marks is not None and marks is not found[0][1]:
-            extra["marked"] = True  # in another place than the first question, which may be lost
+            extra["marked"] = True  # not in the first question, and its turn may be removed later
         if before:
             extra["before"] = before
         if after and turn == len(found) - 1:
@@ -131,11 +131,11 @@ def llava_pairs(entry: Any) -> list[LlavaPair]:
 
 
 def llava_entry(rows: Sequence[Row], image: str | None) -> JsonObject:
-    """The entry of one conversation's rows: that which they were read from, with their texts, or a new one.
+    """The entry for the rows of a conversation: the one that they were read from, with their texts, or a new one.
 
     Args:
-        rows: Rows of a conversation in the order of their turns, generated ones or those to train on.
-        image: The picture's name in a new entry, or one without a name; an entry that was read keeps the name it had.
+        rows: Generated or training rows of a conversation, in the order of their turns.
+        image: The image's name, for a new entry or one without a name; other entries keep their name.
     """
     extras = [read_extra(row) for row in rows]
     if extras[0].get("layout") != "llava":
@@ -146,13 +146,13 @@ def llava_entry(rows: Sequence[Row], image: str | None) -> JsonObject:
         turns += [(extra["human"], row["question"]), (extra["gpt"], answer_of(row))]
     turns += [(turn, None) for turn in extras[-1].get("after", [])]
     record = extras[0]["record"]
-    if image is not None and record.get("image") is None:  # a row of a dataset, whose image is no name
+    if image is not None and record.get("image") is None:  # read from a dataset with embedded images
         record = {**record, "image": image}
     has_image = record.get("image") is not None
     texts = [(turn["value"], turn["value"] if text is None else text) for turn, text in turns]
     values = filled_turns(texts, image=has_image)
     if has_image and (rows[0]["turn"] or extras[0].get("marked")) and not any(IMAGE_MARK in value for value in values):
-        # The turn that held the mark was left out since.
+        # The turn with the mark has been removed.
         first = next(index for index, (turn, _) in enumerate(turns) if turn.get("from") in ASKS)
         values[first] = marked(values[first])
     return {
@@ -162,23 +162,23 @@ def llava_entry(rows: Sequence[Row], image: str | None) -> JsonObject:
 
 
 def llava_image(row: Row) -> str | None:
-    """The picture's name in the entry that a row was read from; None if it was not read from one."""
+    """The image's name in the entry that a row was read from; None if it was read from another layout."""
     extra = read_extra(row)
     return extra["record"].get("image") if extra.get("layout") == "llava" else None
 
 
 def read_extra(row: Row) -> JsonObject:
-    """A row's `extra`, parsed; empty where there is none."""
+    """A row's `extra`, parsed; empty if there is none."""
     return parse_json(row["extra"]) if row.get("extra") else {}
 
 
 def answer_of(row: Row) -> str:
-    """What a row answers: the corrected answer, or of a row to train on the first one given."""
+    """The answer of a row: the corrected answer, or the first answer of a training row."""
     return row["answer"] if row.get("answer") is not None else row["answers"][0]
 
 
 def _in_turns(turns: Any) -> tuple[list[tuple[list[Any], JsonObject, JsonObject]], list[Any]]:
-    """(what stands before it, question, answer) of each pair, and what stands after the last."""
+    """(turns before it, question, answer) of each pair, and the turns after the last pair."""
     if not isinstance(turns, list):
         raise LayoutError(f"'conversations' is {short(turns)}, but a list of turns is expected")
     for index, turn in enumerate(turns):
@@ -186,7 +186,7 @@ def _in_turns(turns: Any) -> tuple[list[tuple[list[Any], JsonObject, JsonObject]
         if not isinstance(value, str):
             raise LayoutError(f"'conversations[{index}].value' is {short(value)}, but text is expected")
         if any("\ud800" <= character <= "\udfff" for character in value):
-            raise LayoutError(f"'conversations[{index}].value' {short(value)} holds half a character: write it anew")
+            raise LayoutError(f"'conversations[{index}].value' {short(value)} has a lone surrogate: write it again")
     pairs: list[tuple[list[Any], JsonObject, JsonObject]] = []
     before: list[Any] = []
     index = 0
@@ -218,7 +218,7 @@ def _new_entry(rows: Sequence[Row], image: str | None) -> JsonObject:
 
 
 def image_id_of(name: str) -> str:
-    """The id a picture's file name holds: the digits after the last "_" (COCO 2014, Objects365), else the stem."""
+    """The id in an image's file name: the digits after the last "_" (COCO 2014, Objects365), else the stem."""
     stem = PurePosixPath(name_for_id(name)).stem
     last = stem.rsplit("_", 1)[-1]
     return last if last.isdigit() else stem
@@ -236,7 +236,7 @@ LLAVA = Format(
     rows=rows_from_llava,
     file="conversations.json",
     note=(
-        "`conversations.json` is a list of `{id, image, conversations: [{from, value}]}`; pictures are named relative "
-        "to `images/`."
+        "`conversations.json` is a list of `{id, image, conversations: [{from, value}]}`; image names are relative to "
+        "`images/`."
     ),
 )

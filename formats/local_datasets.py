@@ -1,4 +1,4 @@
-"""Datasets on this machine that `load_dataset` does not take as they are: single files, and `save_to_disk` folders."""
+"""Loads local datasets that `load_dataset` does not accept directly: single files, and `save_to_disk` folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .file_forms import JSON_FORMS, Form, suffix_of
 from .json_rows import json_form
 
 _STATE, _PARTS = "state.json", "dataset_dict.json"
-# What has no mark of its own in the content.
+# Formats that cannot be detected by content.
 _BY_SUFFIX: dict[str, tuple[str, dict[str, str]]] = {
     ".csv": ("csv", {}),
     ".tsv": ("csv", {"sep": "\t"}),
@@ -25,15 +25,15 @@ _BY_SUFFIX: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def file_rows(path: Path, split: str, cache: Path) -> Dataset:
-    """The rows of one file: parquet, Arrow or JSON by its content, CSV or WebDataset by its name.
+    """Loads the rows of one file: parquet, Arrow and JSON are detected by content, CSV and WebDataset by name.
 
     Args:
         path: The file.
-        split: A file has one split, "train".
-        cache: Where `datasets` keeps its copy.
+        split: Must be "train", the only split of a file.
+        cache: Where `datasets` caches its copy.
 
     Raises:
-        ValueError: It is of no such form, or another split is asked for; `datasets` raises others, too.
+        ValueError: The file has another format, or another split is requested. `datasets` may raise other errors.
     """
     if split != "train":
         raise ValueError(f"{str(path)!r} is one file, which has the split 'train' and no {split!r}.")
@@ -45,22 +45,22 @@ def file_rows(path: Path, split: str, cache: Path) -> Dataset:
         module = "json", {}
     if module is None:
         known = ", ".join(("parquet", "Arrow", "JSON", *_BY_SUFFIX))
-        raise ValueError(f"{str(path)!r} is no file of rows: give one of {known}, or a folder.")
+        raise ValueError(f"{str(path)!r} is not a file of rows: give one of {known}, or a folder.")
     name, settings = module
     files = {"train": [str(path.resolve())]}
     return load_dataset(name, data_files=files, split="train", cache_dir=str(cache), **settings)  # nosec B615: a file
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether `save_to_disk` wrote a folder."""
+    """Whether a folder was written by `save_to_disk`."""
     return any((folder / name).is_file() for name in (_STATE, _PARTS))
 
 
 def saved_files(folder: Path, split: str) -> list[Path]:
-    """The files of one split of a folder that `save_to_disk` wrote, its own state first, each inside its folder.
+    """The files of one split in a `save_to_disk` folder, `state.json` first. All are inside the folder.
 
     Raises:
-        ValueError: There is no such split, the folder is damaged, or it names files that lie elsewhere.
+        ValueError: There is no such split, the folder is damaged, or it names files outside itself.
     """
     if (folder / _PARTS).is_file():
         splits = _read(folder / _PARTS).get("splits")
@@ -87,24 +87,24 @@ def saved_files(folder: Path, split: str) -> list[Path]:
 
 
 def saved_rows(folder: Path, split: str) -> Dataset:
-    """The rows of one split of a folder that `save_to_disk` wrote, mapped into memory where they lie.
+    """The rows of one split in a `save_to_disk` folder, memory-mapped from there.
 
-    A folder of a single dataset is given for the split it was saved as, and for "train".
+    A folder with a single dataset is returned for "train" and for the split that it was saved as.
 
     Raises:
-        ValueError: As of [`saved_files`], or it cannot be read.
+        ValueError: As in [`saved_files`], or the folder cannot be read.
     """
     place = saved_files(folder, split)[0].parent
     try:
         rows = datasets.load_from_disk(str(place))
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{str(place)!r} is no whole folder of save_to_disk ({error!r}): get it again.") from error
+        raise ValueError(f"{str(place)!r} is not a complete save_to_disk folder ({error!r}): get it again.") from error
     if not isinstance(rows, Dataset):
         raise ValueError(f"{str(place)!r} holds several datasets: give the folder of one.")
     own = str(rows.split or "train")
     if place == folder and split not in (own, "train"):
         raise ValueError(f"{str(folder)!r} has no split {split!r}: it was saved as {own!r}.")
-    return rows.with_format(None)  # whatever format it was saved with
+    return rows.with_format(None)  # the format that it was saved with does not matter
 
 
 def _is_plain(name: str) -> bool:
@@ -119,7 +119,7 @@ def _read(path: Path) -> JsonObject:
     except ValueError as error:
         raise ValueError(f"{str(path)!r} is not valid JSON ({error}): get the folder again.") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{str(path)!r} is no object: get the folder again.")
+        raise ValueError(f"{str(path)!r} is not a JSON object: get the folder again.")
     return value
 
 

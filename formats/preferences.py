@@ -18,34 +18,36 @@ _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 @dataclass(frozen=True)
 class PreferenceRule:
-    """When a correction is good enough to prefer the answer to the draft.
+    """Decides whether a correction makes a preference pair: the answer chosen, the draft rejected.
 
-    The edit must be material: at least `min_words` words differ, case and punctuation aside, and neither text is
-    merely the other one cut short (which would teach length). And a score must agree with it.
+    The edit must be material: at least `min_words` words differ apart from case and punctuation, and neither text is
+    just a prefix of the other (such pairs would teach length). And the score must have improved.
 
     Raises:
-        VigcError: A setting that is unknown or out of range.
+        VigcError: A setting is unknown or out of range.
     """
 
-    min_words: Annotated[int, Option("Words that must differ, case and punctuation aside.", PAIRS, min=1)] = 1
+    min_words: Annotated[
+        int, Option("The least number of words that must differ, apart from case and punctuation.", PAIRS, min=1)
+    ] = 1
     score: Annotated[
         Literal["logprob", "visual-dependency", "none"],
         Option(
-            "What must agree with the edit. logprob: the answer's mean log-probability exceeds the draft's. "
-            "visual-dependency: the answer is likelier with the picture than with a blank one (needs rows that were "
-            "scored).",
+            "The score that must improve. logprob: the answer's mean log-probability is higher than the draft's. "
+            "visual-dependency: the answer is likelier with the image than with a blank one (needs scored rows). none: "
+            "no score is checked.",
             PAIRS,
             common=True,
         ),
     ] = "logprob"
-    min_gain: Annotated[float, Option("By more than how much it must.", PAIRS)] = 0.0
-    keep_cuts: Annotated[bool, Option("Also take edits that only cut or continue the draft.", PAIRS)] = False
+    min_gain: Annotated[float, Option("The score must improve by more than this.", PAIRS)] = 0.0
+    keep_cuts: Annotated[bool, Option("Also accept edits that only cut or continue the draft.", PAIRS)] = False
 
     def __post_init__(self) -> None:
         check_values(self, VigcError)
 
     def refusal(self, row: Mapping[str, Any]) -> str | None:
-        """Why a generated row makes no pair; None if it makes one."""
+        """The reason why a generated row makes no pair; None if it makes one."""
         draft, answer = row.get("draft"), row.get("answer")
         if not draft or not answer:
             return "has no draft or no answer"
@@ -70,7 +72,7 @@ class PreferenceRule:
             gain = None if before is None or after is None else after - before
         if gain is None:
             return f"has no {self.score} score"
-        # Written so that a score which is not a number disagrees.
+        # NaN compares as False, so a NaN score disagrees.
         return None if gain > self.min_gain else f"the {self.score} score disagrees"
 
 

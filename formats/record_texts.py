@@ -1,4 +1,4 @@
-"""What records of TRL and FineVision have in common: an image in a column, and questions and answers in turn."""
+"""Shared code for records of TRL and FineVision: an image column, and alternating questions and answers."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from .llava import answer_of, read_extra
 def rows_of_texts(
     record: Row, texts: Sequence[Mapping[str, str]], conversation_id: str, origin: Mapping[str, Any]
 ) -> list[Record]:
-    """A row for each question with its answer.
+    """One row for each question with its answer.
 
     Raises:
         LayoutError: The record has several images, or a text is missing or blank.
     """
-    pictures = record.get("images")
-    if pictures is None:
-        pictures = [record["image"]] if record.get("image") is not None else []
-    if len(pictures) > 1:
-        raise LayoutError(f"it has {len(pictures)} pictures, but a row holds one: leave it out")
+    images = record.get("images")
+    if images is None:
+        images = [record["image"]] if record.get("image") is not None else []
+    if len(images) > 1:
+        raise LayoutError(f"it has {len(images)} images, but a row has only one: remove the record")
     for turn, text in enumerate(texts):
         if not isinstance(text, Mapping):
             raise LayoutError(f"pair {turn} is {short(text)}, but an object with 'user' and 'assistant' is expected")
-        for said in (text.get("user"), text.get("assistant")):
-            if not isinstance(said, str) or not unmarked(said):
-                raise LayoutError(f"pair {turn} has the text {short(said)}, which says nothing")
+        for content in (text.get("user"), text.get("assistant")):
+            if not isinstance(content, str) or not unmarked(content):
+                raise LayoutError(f"pair {turn} has the text {short(content)}, which is empty or not text")
     return [
         {
-            "image": pictures[0] if pictures else None,
+            "image": images[0] if images else None,
             "image_id": record.get("image_id"),
             "question": without_marks(text["user"]),
             "answers": [without_marks(text["assistant"])],
@@ -49,14 +49,14 @@ def rows_of_texts(
 
 
 def images_of(rows: Sequence[Row]) -> list[Any]:
-    """The image of a conversation's rows, as the column `images` holds it."""
+    """The image of a conversation's rows, as a value of the column `images`."""
     return [rows[0]["image"]] if rows[0].get("image") is not None else []
 
 
 def texts_of(rows: Sequence[Row], layout: str) -> list[tuple[str, str]]:
-    """Question and answer of each row: as they were read, if they were read from this layout and are unchanged.
+    """(question, answer) of each row. Texts that were read from this layout and are unchanged keep their image marks.
 
-    Neither layout marks images in its texts, so that texts from elsewhere get no mark.
+    Texts from other layouts get no mark, because this layout does not need any.
     """
     turns = []
     for row in rows:
@@ -69,13 +69,13 @@ def texts_of(rows: Sequence[Row], layout: str) -> list[tuple[str, str]]:
 
 
 def extra_of(layout: str, text: Mapping[str, str], kept: Mapping[str, Any]) -> str | None:
-    """What a row's `extra` keeps of its record, with the texts that hold image marks; None if there is nothing."""
-    raw = {role: said for role, said in text.items() if IMAGE_MARK in said}
+    """A row's `extra`: the fields `kept`, and the original texts if they have image marks; None if it is empty."""
+    raw = {role: content for role, content in text.items() if IMAGE_MARK in content}
     found = {**kept, **({"raw": raw} if raw else {})}
     return json.dumps({"layout": layout, **found}) if found else None
 
 
 def raw_texts(row: Row, layout: str) -> dict[str, str]:
-    """The texts with image marks that [`extra_of`] kept, by role, of a row that was read from this layout."""
+    """The texts with image marks, by role, that [`extra_of`] kept for a row that was read from this layout."""
     extra = read_extra(row)
     return extra.get("raw", {}) if extra.get("layout") == layout else {}

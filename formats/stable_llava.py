@@ -1,4 +1,4 @@
-"""StableLLaVA's files: a question and an answer about each image, read and written."""
+"""Reads and writes StableLLaVA's files: a question and an answer about each image."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def read_stable_llava(entry: Any, subset: str | None = None) -> Iterator[Pair]:
     """StableLLaVA: `{id, image, prompt, question, answer}`, with an image mark in the question."""
     record = as_object(entry)
     image = text_field(record, "image")
-    asked, raw = text_field(record, "question"), text_field(record, "answer")
-    question, answer = unmarked(asked), unmarked(raw)
+    raw_question, raw_answer = text_field(record, "question"), text_field(record, "answer")
+    question, answer = unmarked(raw_question), unmarked(raw_answer)
     if not question or not answer:
-        which, value = ("question", asked) if not question else ("answer", raw)
-        raise LayoutError(f"{which!r} is {short(value)}, which says nothing.")
+        which, value = ("question", raw_question) if not question else ("answer", raw_answer)
+        raise LayoutError(f"{which!r} is {short(value)}, which is empty.")
     rest = {**record, "question": None, "answer": None}
-    human, gpt = {"value": around(asked, question)}, {"value": around(raw, answer, odd=True)}
+    human, gpt = {"value": around(raw_question, question)}, {"value": around(raw_answer, answer, odd=True)}
     extra = {"layout": "stable-llava", "record": rest, "human": human, "gpt": gpt}
-    identity = PurePosixPath(name_for_id(image)).with_suffix("").as_posix()  # the stem alone repeats from file to file
+    identity = PurePosixPath(name_for_id(image)).with_suffix("").as_posix()  # stems repeat across folders
     yield Pair((image,), identity, question, [answer], 0, extra)
 
 

@@ -1,4 +1,4 @@
-"""All layouts: a new one is its own file, and its line here."""
+"""The table of all layouts. To add one, write its module and list its `Format` here."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ FORMATS: dict[str, Format] = {
     one.name: one
     for one in (TRL_SFT, TRL_DPO, LLAVA, FINEVISION, VIGC, VIGC_AOKVQA, AOKVQA, STABLE_LLAVA, OKVQA, VQAV2)
 }
-# Those of annotation files, which `read_annotations` reads, and those that `vigc export` writes.
+# The layouts of annotation files, which `read_annotations` reads, and the layouts that `vigc export` writes.
 LAYOUTS = {name: one for name, one in FORMATS.items() if one.pairs is not None}
 EXPORTS = {name: one for name, one in FORMATS.items() if one.is_exported}
 
 
 def source_records(rows: Iterable[Row]) -> Iterator[JsonObject]:
-    """The entries that rows of one annotation file were read from, in their order, with the rows' texts.
+    """Converts the rows of an annotation file back to its entries, in the same order, with the rows' texts.
 
-    Rows that were not changed give exactly the published entries; for OK-VQA and VQAv2, where an entry lies in two
-    files, `{"question": ..., "annotation": ...}`.
+    Unchanged rows give exactly the published entries; for OK-VQA and VQAv2, whose entries are split over two files,
+    `{"question": ..., "annotation": ...}`.
 
     Args:
-        rows: Training rows; those of one conversation stand together.
+        rows: Training rows; those of one conversation are adjacent.
     """
     for _, group in groupby(rows, key=lambda row: row["conversation_id"]):
         turns = list(group)

@@ -1,4 +1,4 @@
-"""TRL's columns, read and written: chats for `SFTTrainer`, preference pairs for `DPOTrainer`."""
+"""Reads and writes TRL's columns: chats for `SFTTrainer`, preference pairs for `DPOTrainer`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .record_texts import extra_of, images_of, raw_texts, rows_of_texts, texts_o
 
 _STRING = Value("string")
 _CHAT = List({"role": _STRING, "content": _STRING})
-# Beside what TRL reads: where a record comes from and what may be done with it.
+# Columns that TRL does not read: the origin and the licence of a record.
 _ORIGIN = {"id": _STRING, "type": _STRING, "source": _STRING, "license": _STRING}
 
 SFT_FEATURES = Features({"images": List(Image()), "messages": _CHAT, **_ORIGIN})
@@ -26,17 +26,17 @@ DPO_FEATURES = Features({"images": List(Image()), "prompt": _CHAT, "chosen": _CH
 
 
 def sft_record(rows: Sequence[Row]) -> Record:
-    """A conversation as TRL's `SFTTrainer` takes it: its picture in `images`, all its turns in `messages`.
+    """A conversation for TRL's `SFTTrainer`: its image in `images`, all its turns in `messages`.
 
-    One that was read from TRL's columns has its id, its type and its system message again.
+    A conversation that was read from TRL's columns keeps its id, type and system message.
     """
     return {"images": images_of(rows), "messages": [*_system(rows[0]), *_chat(rows)], **_origin(rows[0])}
 
 
 def dpo_records(rows: Sequence[Row], rule: PreferenceRule) -> Iterator[Record | str]:
-    """Of each row of a conversation the preference pair, or the reason why there is none.
+    """For each row of a conversation, the preference pair, or the reason why it makes none.
 
-    The prompt of a later turn holds the turns before it as they were corrected.
+    The prompt of a later turn includes the corrected turns before it.
     """
     chat = _chat(rows)
     for turn, row in enumerate(rows):
@@ -50,30 +50,30 @@ def dpo_records(rows: Sequence[Row], rule: PreferenceRule) -> Iterator[Record | 
             "chosen": [chosen],
             "rejected": [{**chosen, "content": _rejected(row)}],
             **_origin(row),
-            **({"id": row["id"]} if row.get("id") else {}),  # its own: a conversation may make several pairs
+            **({"id": row["id"]} if row.get("id") else {}),  # not the conversation's: it may make several pairs
         }
 
 
 def rows_from_trl(record: Row, *, conversation_id: str, type: str | None = None) -> list[Record]:
-    """Rows of a record for TRL: `messages`, `prompt` and `completion`, or `prompt`, `chosen` and `rejected`.
+    """Rows of a record in TRL's columns: `messages`, `prompt` and `completion`, or `prompt`, `chosen` and `rejected`.
 
-    What was rejected becomes the `draft` of a conversation's last row. Id, type, system message and rejected answer are
-    kept in `extra`.
+    The rejected answer becomes the `draft` of the conversation's last row. Id, type, system message and rejected answer
+    are kept in `extra`.
 
     Args:
-        record: The record, with `images` or `image`; contents as text or in typed parts.
-        conversation_id: Names the record among all.
-        type: The type of instruction, where the record does not say it.
+        record: The record, with `images` or `image`; contents are text or typed parts.
+        conversation_id: A unique id of the record.
+        type: The task type, if the record has none.
 
     Raises:
-        LayoutError: The record is of another layout, has several pictures, or no question with an answer.
+        LayoutError: The record has another layout, several images, or no question with an answer.
     """
     turns, rejected = _turns(record)
     system = turns.pop(0)[1] if turns and turns[0][0] == "system" else None
     roles = [role for role, _ in turns]
     if not turns or roles != ["user", "assistant"] * (len(turns) // 2):
-        raise LayoutError(f"its turns are those of {short(roles)}, but 'user' and 'assistant' by turns are expected")
-    texts = [{"user": asked[1], "assistant": said[1]} for asked, said in zip(turns[::2], turns[1::2], strict=True)]
+        raise LayoutError(f"its turns have the roles {short(roles)}, but 'user' and 'assistant' must alternate")
+    texts = [{"user": user[1], "assistant": reply[1]} for user, reply in zip(turns[::2], turns[1::2], strict=True)]
     origin = {"type": record.get("type") or type, "source": record.get("source"), "license": record.get("license")}
     rows = rows_of_texts(record, texts, conversation_id, origin)
     own = {"id": record.get("id"), "type": record.get("type"), "system": system, "rejected": rejected}
@@ -88,21 +88,21 @@ def rows_from_trl(record: Row, *, conversation_id: str, type: str | None = None)
 def _turns(record: Row) -> tuple[list[tuple[str, str]], str | None]:
     """(role, text) of each turn, and the rejected answer if there is one."""
     if record.get("messages") is not None:
-        return _spoken(record["messages"], "user"), None
-    said = "chosen" if record.get("chosen") is not None else "completion"
-    if record.get("prompt") is None or record.get(said) is None:
+        return _messages(record["messages"], "user"), None
+    reply = "chosen" if record.get("chosen") is not None else "completion"
+    if record.get("prompt") is None or record.get(reply) is None:
         has = cut(", ".join(map(repr, record))) or "nothing"
         raise LayoutError(f"it has {has}, but 'messages', or 'prompt' with 'completion' or 'chosen', is expected")
-    turns = [*_spoken(record["prompt"], "user"), *_spoken(record[said], "assistant")]
-    if said != "chosen":
+    turns = [*_messages(record["prompt"], "user"), *_messages(record[reply], "assistant")]
+    if reply != "chosen":
         return turns, None
-    rejected = _spoken(record["rejected"], "assistant")
+    rejected = _messages(record["rejected"], "assistant")
     if len(rejected) != 1:
-        raise LayoutError(f"'rejected' has {len(rejected)} messages, but the one answer that was is expected")
+        raise LayoutError(f"'rejected' has {len(rejected)} messages, but exactly one is expected")
     return turns, rejected[0][1]
 
 
-def _spoken(messages: Any, role: str) -> list[tuple[str, str]]:
+def _messages(messages: Any, role: str) -> list[tuple[str, str]]:
     if isinstance(messages, str):
         return [(role, messages)]
     if not isinstance(messages, list):
@@ -111,7 +111,7 @@ def _spoken(messages: Any, role: str) -> list[tuple[str, str]]:
 
 
 def _message(message: Any, place: int) -> tuple[str, str]:
-    """Role and text."""
+    """(role, text) of a message."""
     if not isinstance(message, Mapping):
         raise LayoutError(f"message {place} is {short(message)}, but an object with 'role' and 'content' is expected")
     for name in ("role", "content"):
@@ -129,19 +129,19 @@ def _message(message: Any, place: int) -> tuple[str, str]:
 
 
 def _chat(rows: Sequence[Row]) -> list[dict[str, str]]:
-    return [message for asked, said in texts_of(rows, "trl") for message in to_messages(asked, said)]
+    return [message for question, answer in texts_of(rows, "trl") for message in to_messages(question, answer)]
 
 
 def _rejected(row: Row) -> str:
-    """A row's draft: as it was read, if it is still one of the texts that were read."""
+    """A row's draft; if it is one of the texts that were read, with its image marks."""
     kept, draft = _of_trl(row), row["draft"]
     read = [kept.get("rejected"), raw_texts(row, "trl").get("assistant")]
     return next((text for text in read if text is not None and without_marks(text) == draft), without_marks(draft))
 
 
 def _system(row: Row) -> list[dict[str, str]]:
-    said = _of_trl(row).get("system")
-    return [] if said is None else [{"role": "system", "content": said}]
+    system = _of_trl(row).get("system")
+    return [] if system is None else [{"role": "system", "content": system}]
 
 
 def _origin(row: Row) -> Record:
@@ -152,7 +152,7 @@ def _origin(row: Row) -> Record:
 
 
 def _of_trl(row: Row) -> Record:
-    """What [`rows_from_trl`] kept of the record."""
+    """The fields that [`rows_from_trl`] kept from the record."""
     extra = read_extra(row)
     return extra if extra.get("layout") == "trl" else {}
 
@@ -172,8 +172,7 @@ TRL_SFT = Format(
     rows=rows_from_trl,
     features=SFT_FEATURES,
     note=(
-        "A record is a conversation. TRL trains on every token of `messages` unless it is told "
-        "`assistant_only_loss=True`."
+        "A record is a conversation. TRL trains on every token of `messages` unless you set `assistant_only_loss=True`."
     ),
 )
 TRL_DPO = Format(

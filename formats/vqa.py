@@ -1,6 +1,6 @@
-"""Questions with short answers, read and written: OK-VQA, A-OKVQA and VQAv2 as published, and VIGC's own files.
+"""Reads and writes questions with short answers: OK-VQA, A-OKVQA and VQAv2 as published, and VIGC's own files.
 
-What does not become a column goes into `extra`, from which the entry is made again.
+Fields that have no column go into `extra`, from which the entry is restored.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from .llava import image_id_of
 
 
 def read_vigc(entry: Any, subset: str | None = None) -> Iterator[Pair]:
-    """VIGC's flat files: `{image, question, answer: [...]}`, with `question_id`, `dataset` and `weight` or without.
+    """VIGC's flat files: `{image, question, answer: [...]}`, optionally with `question_id`, `dataset` and `weight`.
 
-    The release's generated OK-VQA files have `weight: [...]`, one number for each answer.
+    The generated OK-VQA files of the release have `weight: [...]`, one number for each answer.
     """
     record = as_object(entry)
     image, answers = text_field(record, "image"), record.get("answer")
@@ -54,19 +54,19 @@ def read_aokvqa(entry: Any, subset: str | None = None) -> Iterator[Pair]:
 
 
 def _read_two(layout: str, entry: Any, subset: str | None = None) -> Iterator[Pair]:
-    """OK-VQA and VQAv2: `{image_id, question, question_id}` and its annotation, which lie in two files."""
-    record, answered = as_object(entry["question"]), as_object(entry["annotation"])
+    """OK-VQA and VQAv2: `{image_id, question, question_id}` and its annotation, from two files."""
+    record, annotation = as_object(entry["question"]), as_object(entry["annotation"])
     number = whole_field(record, "image_id")
-    if answered.get("image_id", number) != number:
+    if annotation.get("image_id", number) != number:
         raise LayoutError(
-            f"'image_id' is {number}, but {short(answered['image_id'])} in the annotations: these files do not "
+            f"'image_id' is {number}, but {short(annotation['image_id'])} in the annotations: these files do not "
             "belong together."
         )
-    given = answered.get("answers")
+    given = annotation.get("answers")
     if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
         raise LayoutError(f"'answers' of its annotation is {short(given)}: a list of objects is expected.")
     answers = [item.get("answer") for item in given]
-    blank = {**answered, "answers": [{**item, "answer": None} for item in given]}
+    blank = {**annotation, "answers": [{**item, "answer": None} for item in given]}
     extra = {"layout": layout, "record": record, "annotation": blank}
     yield _pair(coco_names(number, subset), f"{number:012d}", record, answers, extra)
 
@@ -76,21 +76,21 @@ def _write_vigc(rows: Sequence[Row], how: Writing) -> Iterator[JsonObject]:
     answers = row["answers"][0] if extra["single"] else list(row["answers"])
     entry = {**extra["record"], "question": filled(extra["question"], row["question"]), "answer": answers}
     if isinstance(entry.get("weight"), list) and len(entry["weight"]) != len(row["answers"]):
-        entry["weight"] = None  # those of other answers
+        entry["weight"] = None  # the weights belong to other answers
     yield entry
 
 
 def _write_aokvqa(rows: Sequence[Row], how: Writing) -> Iterator[JsonObject]:
     row, extra = rows[0], parse_json(rows[0]["extra"])
-    # An entry whose answer was its right choice keeps its (missing or empty) direct answers.
+    # If the answer was read from the correct choice, the (missing or empty) direct answers stay as they are.
     direct = {"direct_answers": list(row["answers"])} if extra["direct"] else {}
     yield {**extra["record"], "question": filled(extra["question"], row["question"]), **direct}
 
 
 def _write_two(rows: Sequence[Row], how: Writing) -> Iterator[JsonObject]:
     row, extra = rows[0], parse_json(rows[0]["extra"])
-    asked = {**extra["record"], "question": filled(extra["question"], row["question"])}
-    yield {"question": asked, "annotation": _annotation(extra["annotation"], row["answers"])}
+    question = {**extra["record"], "question": filled(extra["question"], row["question"])}
+    yield {"question": question, "annotation": _annotation(extra["annotation"], row["answers"])}
 
 
 def _annotation(blank: JsonObject, answers: list[str]) -> JsonObject:
@@ -101,7 +101,7 @@ def _annotation(blank: JsonObject, answers: list[str]) -> JsonObject:
 
 
 def _pair(
-    pictures: tuple[str, ...],
+    images: tuple[str, ...],
     image_id: str,
     record: JsonObject,
     answers: list[Any],
@@ -111,10 +111,10 @@ def _pair(
     raw = text_field(record, "question")
     question = unmarked(raw)
     if not question:
-        raise LayoutError(f"'question' is {short(raw)}, which says nothing.")
+        raise LayoutError(f"'question' is {short(raw)}, which is empty.")
     extra["record"] = {**extra["record"], "question": None}
     extra["question"] = around(raw, question)
-    return Pair(pictures, image_id, question, answer_list(answers, "answers"), 0, extra, weights)
+    return Pair(images, image_id, question, answer_list(answers, "answers"), 0, extra, weights)
 
 
 def _direct_answers(record: JsonObject) -> list[Any]:
@@ -126,8 +126,8 @@ def _direct_answers(record: JsonObject) -> list[Any]:
     if isinstance(choices, list) and 0 <= index < len(choices):
         return answer_list([choices[index]], "choices")
     raise LayoutError(
-        f"'direct_answers' is {short(answers)} and 'correct_choice_idx' {short(correct)} names none of the "
-        f"'choices' {short(choices)}: an entry without an answer cannot be trained on."
+        f"'direct_answers' is {short(answers)} and 'correct_choice_idx' {short(correct)} is not an index "
+        f"into 'choices' {short(choices)}: an entry without an answer cannot be trained on."
     )
 
 
@@ -137,7 +137,7 @@ def _without_answers(record: JsonObject) -> JsonObject:
 
 
 def _weights(values: Any, answers: list[str]) -> list[float] | None:
-    """`weight` of an entry, one number for each answer; of a single answer it may stand without a list."""
+    """The `weight` of an entry, one number for each answer; for a single answer it may be a bare number."""
     if values is None:
         return None
     listed = values if isinstance(values, list) else [values]

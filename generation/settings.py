@@ -168,7 +168,7 @@ class JobSettings(LoadingSettings, ABC):
                 "--verify keeps what the folder holds, and --overwrite replaces it: give one of them."
             )
         if self.chosen_corrector not in CORRECTORS:
-            raise GenerationError(unknown("Corrector", self.chosen_corrector, CORRECTORS))
+            raise GenerationError(unknown("Corrector", self.chosen_corrector, list(CORRECTORS)))
         check_settings(self.given, self.corrects)
         CORRECTORS[self.chosen_corrector].check(self.chosen_corrector, self.given)
 

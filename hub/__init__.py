@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: revisions, errors of its client, what of a folder is published, and the push itself."""
+"""The Hugging Face Hub: revisions, errors of its client, selection of the files to publish, and the push itself."""
 
 from vigc.errors import PushError
 

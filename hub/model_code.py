@@ -1,4 +1,4 @@
-"""Whether plain transformers could load a model folder from the Hub, and what a VIGC model needs for that."""
+"""Checks that plain transformers can load a model folder from the Hub, and adds what a VIGC model needs for that."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONFIG = "config.json"
 _PROCESSOR = "processor_config.json"
 _WITH_CODE = (CONFIG, _PROCESSOR, "preprocessor_config.json", "tokenizer_config.json")
 _INDEX = "model.safetensors.index.json"
-# What `save_pretrained` of the classes writes.
+# The values that `save_pretrained` of the classes writes.
 _MODEL_MAP = {
     "AutoConfig": "configuration_vigc.VigcConfig",
     "AutoModel": "modeling_vigc.VigcForConditionalGeneration",
@@ -32,10 +32,10 @@ _SIBLING = re.compile(r"^\s*(?:from\s+\.(\w+)\s+import\b|import\s+\.(\w+)\s*$)",
 
 
 def code_names(files: Mapping[str, Path]) -> set[str]:
-    """Names of the code in a model folder that its configuration loads, with the code that this imports.
+    """Names of the code files that a model's configuration loads, and of the files that these import.
 
     Raises:
-        PushError: Some of it is not there, or a configuration is no JSON.
+        PushError: A code file is missing, or a configuration is not valid JSON.
     """
     found: set[str] = set()
     if _holds_trained_weights(files):
@@ -49,7 +49,7 @@ def code_names(files: Mapping[str, Path]) -> set[str]:
             continue
         if name not in files:
             raise PushError(
-                f"{name}, which {by} names, is not in the folder, so that nobody could load the model: {_SAVE_AGAIN}."
+                f"{name}, which {by} names, is not in the folder, so the model could not be loaded: {_SAVE_AGAIN}."
             )
         found.add(name)
         waiting += [(module, name) for module in _imported(files[name].read_text(encoding="utf-8", errors="replace"))]
@@ -57,17 +57,17 @@ def code_names(files: Mapping[str, Path]) -> set[str]:
 
 
 def completed(files: Mapping[str, Path], code: Callable[[], Mapping[str, str]] | None) -> dict[str, bytes]:
-    """What a model folder lacks for plain transformers to load it: code, and configurations that name it.
+    """The files that a model folder lacks for plain transformers to load it: code, and configurations that name it.
 
     Args:
-        files: What is published of the folder.
-        code: Gives the code of a VIGC model by file name; without, nothing is added.
+        files: The files of the folder to be published.
+        code: Returns the code of a VIGC model by file name; None to add no code.
 
     Returns:
-        Contents of files by name, in place of those of the folder; none where it is complete.
+        Contents of added or replaced files by name; empty if the folder is complete.
 
     Raises:
-        PushError: Nobody could load it, and nothing that is known here would help.
+        PushError: The model could not be loaded, even with added files.
     """
     _check_weights(files)
     if _holds_trained_weights(files):
@@ -77,21 +77,18 @@ def completed(files: Mapping[str, Path], code: Callable[[], Mapping[str, str]] |
     if kind != "vigc":
         if "AutoConfig" not in _map(config) and not is_model_type_of_transformers(kind):
             raise PushError(
-                f"{CONFIG} says model_type {kind!r}, which transformers does not know, and names no code (auto_map): "
-                "nobody could load the model. Add its code."
+                f"{CONFIG} has the model_type {kind!r}, which transformers does not know, and names no code "
+                "(auto_map), so the model could not be loaded: add its code."
             )
         return {}
     processor = _read(files, _PROCESSOR)
     if not processor:
-        raise PushError(
-            f"The folder has no {_PROCESSOR}, so that nobody could use the model: save its processor there."
-        )
+        raise PushError(f"The folder has no {_PROCESSOR}, so the model could not be used: save its processor there.")
     there = {name for name in files if name.endswith("_vigc.py") and "/" not in name}
     needed = {f"{value.split('.')[0]}.py" for value in (*_MODEL_MAP.values(), *_PROCESSOR_MAP.values())}
     if not needed <= there if there else code is None:
         raise PushError(
-            "The folder lacks the code of its model, or part of it, so that nobody could load the model: "
-            f"{_SAVE_AGAIN}."
+            f"The code of the model is missing or incomplete in the folder, so it could not be loaded: {_SAVE_AGAIN}."
         )
     added = {} if there or code is None else {name: text.encode() for name, text in code().items()}
     for name, found, wanted in ((CONFIG, config, _MODEL_MAP), (_PROCESSOR, processor, _PROCESSOR_MAP)):
@@ -102,12 +99,12 @@ def completed(files: Mapping[str, Path], code: Callable[[], Mapping[str, str]] |
 
 
 def _holds_trained_weights(files: Mapping[str, Path]) -> bool:
-    """Whether the weights are only those that were trained, which `vigc.trainer.load_trained` lays over their base."""
+    """Whether the folder has only the trained weights, which `vigc.trainer.load_trained` adds to the base model."""
     return "trained_weights.json" in files and not any(name.startswith("model") for name in files)
 
 
 def _modules(files: Mapping[str, Path], name: str) -> Iterator[str]:
-    """Files that a configuration's auto_map names; not those of other repositories."""
+    """Files that a configuration's auto_map names, except files of other repositories."""
     for value in _map(_read(files, name)).values():
         for reference in value if isinstance(value, list) else [value]:
             if isinstance(reference, str) and "--" not in reference:
@@ -125,9 +122,9 @@ def _read(files: Mapping[str, Path], name: str) -> JsonObject:
     try:
         found = read_json(files[name])
     except ValueError as error:
-        raise PushError(f"{name} is no JSON ({type(error).__name__}): save the model again.") from error
+        raise PushError(f"{name} is not valid JSON ({type(error).__name__}): save the model again.") from error
     if not isinstance(found, dict):
-        raise PushError(f"{name} holds no JSON object: save the model again.")
+        raise PushError(f"{name} is not a JSON object: save the model again.")
     return found
 
 
@@ -143,15 +140,15 @@ def _check_weights(files: Mapping[str, Path]) -> None:
         raise PushError(f"{missing[0]}, which {_INDEX} names, is not in the folder: copy the whole model there.")
     for name, path in files.items():
         if name.endswith(".safetensors") and not _is_whole(path):
-            raise PushError(f"{name} is no safetensors file, or truncated: save the model again.")
+            raise PushError(f"{name} is truncated or not a safetensors file: save the model again.")
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a safetensors file is as long as its header says."""
+    """Whether a safetensors file has the length that its header specifies."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(size - 8, 100_000_000):  # the format's own limit of a header
+        if not 2 <= length <= min(size - 8, 100_000_000):  # the format's limit for the header
             return False
         try:
             header = parse_json(file.read(length))

@@ -1,4 +1,4 @@
-"""What of a folder goes to the Hub, and what must not."""
+"""Determines the files of a folder to publish on the Hub, and checks their content."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .selection import list_folder, select_files
 
 CARD = "README.md"
 _PLAN, _FINISHED = "_vigc/plan.json", "_vigc/finished.json"
-# What readers of a dataset or model go through by pattern: a file of these that is gone here is gone there.
+# Files that readers find by pattern. A remote file that matches, but no longer exists locally, is deleted.
 _OWNED = {
     "dataset": ("*.parquet", "_vigc/*", "quarantine/*", "report/*", "samples/*", "images/*"),
     "model": ("*.safetensors", "*.safetensors.index.json", "*_vigc.py"),
@@ -38,8 +38,8 @@ class LocalFile:
     """A file to publish.
 
     Args:
-        path: Where it lies.
-        data: What is published in its place, where that differs.
+        path: The local path.
+        data: The content to publish, if it differs from that of the file.
     """
 
     path: Path
@@ -47,12 +47,12 @@ class LocalFile:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return self.path.stat().st_size if self.data is None else len(self.data)
 
     @cached_property
     def hashes(self) -> tuple[str, str]:
-        """SHA-256 of the content, by which the Hub knows large files, and git's blob id, by which it knows others."""
+        """SHA-256 of the content, which the Hub reports for large files, and git's blob id, for all other files."""
         large, small = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
         with io.BytesIO(self.data) if self.data is not None else self.path.open("rb") as file:
             while part := file.read(1 << 20):
@@ -61,7 +61,7 @@ class LocalFile:
         return large.hexdigest(), small.hexdigest()
 
     def equals(self, remote: RepoFile | None) -> bool:
-        """Whether the Hub holds this content."""
+        """Whether a file on the Hub has the same content."""
         if remote is None or remote.size != self.size:
             return False
         return remote.lfs.sha256 == self.hashes[0] if remote.lfs else remote.blob_id == self.hashes[1]
@@ -69,13 +69,13 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class Publication:
-    """What a folder brings to the Hub.
+    """The files of a folder to publish.
 
     Args:
         kind: "model" or "dataset".
-        files: By their path in the repository.
-        left: Why each of the other files stays here, by name.
-        licence: What the card states.
+        files: The files by their path in the repository.
+        left: Why each of the other files is not published, by name.
+        licence: The licence on the card.
     """
 
     kind: str
@@ -85,31 +85,31 @@ class Publication:
 
     @property
     def manifest(self) -> list[str]:
-        """What says that the rest is there; uploaded last."""
+        """The files that show that the upload is complete. They are uploaded last."""
         return [name for name in ("config.json", _PLAN, _FINISHED, CARD) if name in self.files]
 
     def owns(self, name: str) -> bool:
-        """Whether a file of the repository that is not here would pass for part of this."""
+        """Whether a file of the repository is stale: readers would take it for a part of this folder."""
         return name not in self.files and any(fnmatch(name, pattern) for pattern in _OWNED[self.kind])
 
 
 def read_publication(
     folder: Path, repo_id: str, *, include: Sequence[str] = (), code: Callable[[], Mapping[str, str]] | None = None
 ) -> Publication:
-    """What of a model or dataset folder goes to the Hub, its card as it reads there.
+    """The files of a model or dataset folder to publish, with the card adapted to the Hub.
 
     Args:
         folder: The folder.
-        repo_id: The repository, which the card's code names instead of the folder.
-        include: Names or patterns of files that are published beyond what a model or dataset is made of.
-        code: Gives the code of a VIGC model by file name, for a folder that has none.
+        repo_id: The repository. It replaces the folder's name in the card's code.
+        include: Names or patterns of files to publish besides those of a model or dataset.
+        code: Returns the code of a VIGC model by file name, for a folder without code.
 
     Raises:
-        PushError: It is neither a model nor a dataset, not finished, has no card, links to files elsewhere, or holds a
-            model that nobody could load.
+        PushError: The folder is neither a model nor a dataset, is not finished, has no card, links to files elsewhere,
+            or has a model that could not be loaded.
     """
     if not folder.is_dir():
-        raise PushError(f"{str(folder)!r} is not a folder: give one that holds a model or a dataset.")
+        raise PushError(f"{str(folder)!r} is not a folder: give the folder of a model or a dataset.")
     listing = list_folder(folder)
     kind = _kind(folder, listing.files)
     selection = select_files(listing, kind, include, code_names(listing.files) if kind == "model" else ())
@@ -117,7 +117,7 @@ def read_publication(
     if _PLAN in files and not _same_job(folder):
         raise PushError(f"{str(folder)!r} is not finished: run the command that writes it again, then push.")
     if CARD not in files:
-        raise PushError(f"{str(folder)!r} has no {CARD}: say in one what it is and under which licence.")
+        raise PushError(f"{str(folder)!r} has no {CARD}: write one that states what it is and its licence.")
     if kind == "model":
         added = completed(selection.files, code)
         files |= {name: LocalFile(folder / name, data) for name, data in added.items()}
@@ -125,18 +125,18 @@ def read_publication(
     try:
         parse_card(text)
     except ValueError as error:
-        raise PushError(f"{CARD} of {str(folder)!r} has settings that cannot be read ({error}): correct it.") from error
+        raise PushError(f"{CARD} of {str(folder)!r} has metadata that cannot be read ({error}): correct it.") from error
     card = (ModelCard if kind == "model" else DatasetCard)(text, ignore_metadata_errors=True)
     files[CARD] = LocalFile(folder / CARD, card_on_hub(text, folder.resolve().name, repo_id).encode())
     return Publication(kind, files, selection.left, _one_licence(card.data.get("license")))
 
 
 def card_on_hub(text: str, name: str, repo_id: str) -> str:
-    """A card whose code names the repository instead of the folder (as it is called, or was when it was written)."""
+    """The card's text, with the repository instead of the folder (by its current or original name) in code."""
     title = re.search(r"^# (.+)$", text, re.MULTILINE)
     for known in {name, re.sub(r"\\(.)", r"\1", title[1]) if title else name}:
-        for written in (f'("{known}"', f'("./{known}"'):
-            text = text.replace(written, f'("{repo_id}"')
+        for call in (f'("{known}"', f'("./{known}"'):
+            text = text.replace(call, f'("{repo_id}"')
     return text
 
 
@@ -158,13 +158,13 @@ def _kind(folder: Path, names: Iterable[str]) -> str:
     if any(name.endswith(".parquet") or name in (_PLAN, "conversations.json") for name in listed):
         return "dataset"
     raise PushError(
-        f"{str(folder)!r} holds neither a model (config.json and *.safetensors) nor a dataset (*.parquet): give a "
+        f"{str(folder)!r} has neither a model (config.json and *.safetensors) nor a dataset (*.parquet): give a "
         "folder that vigc wrote."
     )
 
 
 def _same_job(folder: Path) -> bool:
-    """Whether a job's mark of its end belongs to its plan."""
+    """Whether a job is finished: the file that marks its end belongs to its plan."""
     try:
         plan, finished = (read_json(folder / name) for name in (_PLAN, _FINISHED))
         return bool(plan["fingerprint"] == finished["fingerprint"])
@@ -173,20 +173,20 @@ def _same_job(folder: Path) -> bool:
 
 
 def check_contents(publication: Publication, names: Iterable[str], *, allow_unknown_licence: bool) -> int:
-    """Reads the rows and pictures among some files before they are published; returns how many rows there are.
+    """Checks the rows and images in some files before they are published; returns the number of rows.
 
     Raises:
-        PushError: A picture still holds EXIF, GPS or the like; or a row's licence is unknown, unless that is allowed.
+        PushError: An image has private metadata (EXIF, GPS, ...); or a licence is unknown and that is not allowed.
     """
     rows = 0
     if publication.kind == "dataset" and not allow_unknown_licence and _unknown(publication.licence):
-        raise _unknown_licence(f"{CARD} states none")
+        raise _unknown_licence(f"{CARD} has none")
     for name in names:
         file = publication.files[name]
         if name.endswith(".parquet"):
             rows += _check_rows(name, file.path, allow_unknown_licence)
         elif Path(name).suffix.lower() in PICTURE_SUFFIXES | HEIF_SUFFIXES:
-            _check_picture(file.path.read_bytes(), name)
+            _check_image(file.path.read_bytes(), name)
     return rows
 
 
@@ -196,23 +196,23 @@ def _unknown(licence: str | None) -> bool:
 
 def _unknown_licence(where: str) -> PushError:
     return PushError(
-        f"nobody has said under which licence this may be passed on ({where}): find out and state it (--license of "
-        "`vigc generate`, or the card), or give --allow-unknown-licence."
+        f"the licence is unknown ({where}): find it out and state it (--license of `vigc generate`, or the card), or "
+        "give --allow-unknown-licence."
     )
 
 
 def _check_rows(name: str, path: Path, allow_unknown_licence: bool) -> int:
     try:
         with open_parquet(path) as file:
-            pictures = [column.name for column in file.schema_arrow if _holds_pictures(column.type)]
+            images = [column.name for column in file.schema_arrow if _holds_images(column.type)]
             licence = "license" if "license" in file.schema_arrow.names else None
-            columns = pictures + ([licence] if licence else [])
+            columns = images + ([licence] if licence else [])
             at = 0
             for batch in file.iter_batches(64, columns=columns) if columns else ():
                 for row in batch.to_pylist():
-                    for column in pictures:
-                        for picture in row[column] if isinstance(row[column], list) else [row[column]]:
-                            _check_stored(picture, f"{name}, row {at}, column {column}")
+                    for column in images:
+                        for image in row[column] if isinstance(row[column], list) else [row[column]]:
+                            _check_stored(image, f"{name}, row {at}, column {column}")
                     if licence and not allow_unknown_licence and _unknown(row[licence]):
                         raise _unknown_licence(f"{name}, row {at}")
                     at += 1
@@ -221,31 +221,31 @@ def _check_rows(name: str, path: Path, allow_unknown_licence: bool) -> int:
         raise PushError(f"{name} cannot be read ({' '.join(str(error).split())}): write it again.") from error
 
 
-def _holds_pictures(kind: pa.DataType) -> bool:
-    """Whether a column is of the `Image` feature, or of lists of it."""
+def _holds_images(kind: pa.DataType) -> bool:
+    """Whether a column has the `Image` feature, or lists of it."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _holds_pictures(kind.value_type)
+        return _holds_images(kind.value_type)
     return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
 
 
-def _check_stored(picture: Any, where: str) -> None:
-    if picture is None:
+def _check_stored(image: Any, where: str) -> None:
+    if image is None:
         return
-    if picture["bytes"] is None:
+    if image["bytes"] is None:
         raise PushError(
-            f"the picture at {where} is only named, by a path of this machine, which nobody else can open: write the "
-            "dataset with --images embed."
+            f"the image at {where} is only a local path, which others cannot open: write the dataset with --images "
+            "embed."
         )
-    _check_picture(picture["bytes"], where)
+    _check_image(image["bytes"], where)
 
 
-def _check_picture(data: bytes, where: str) -> None:
+def _check_image(data: bytes, where: str) -> None:
     try:
         found = private_metadata(data)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PushError(f"the picture at {where} cannot be read ({error}): take it out.") from error
+        raise PushError(f"the image at {where} cannot be read ({error}): remove it.") from error
     if found:
         raise PushError(
-            f"the picture at {where} still holds {found}, which may say where and when it was taken: write it without "
+            f"the image at {where} still has {found} metadata, which may reveal where and when it was taken: remove it "
             "(`vigc generate` and `vigc correct` do)."
         )

@@ -1,8 +1,7 @@
-"""A model or dataset folder to the Hub: whole, verified, and never half of it on main.
+"""Pushes a model or dataset folder to the Hub, verified, with a single commit on main.
 
-Files go to a working branch, in as many commits as it takes; then one commit brings main from what it was to all of
-the new. What is on the Hub is compared by hash before every step, so that the same command goes on wherever an
-earlier one was broken off.
+Files are uploaded to a working branch in several commits; then one commit updates main to the complete new state. The
+files on the Hub are compared by hash before every step, so that an interrupted push is resumed by the same command.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ _FILES_PER_COMMIT = 256
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did.
+    """The result of a push.
 
     Args:
         repo_id: The repository, with its owner.
         kind: "model" or "dataset".
-        url: Where it is.
-        commit: main's commit, which holds what the folder holds.
-        files: How many files that is; size and hash of each were compared.
-        uploaded: How many of them the Hub did not have on main.
-        removed: How many files of an earlier push it no longer has.
-        left: Why each of the other files stayed here, by name.
-        private: Whether others cannot see it.
+        url: The repository's URL.
+        commit: The commit of main with the content of the folder.
+        files: Number of published files; size and hash of each were verified.
+        uploaded: Number of files that main did not have before.
+        removed: Number of files of an earlier push that were deleted.
+        left: Why each of the other files was not published, by name.
+        private: Whether the repository is private.
     """
 
     repo_id: str
@@ -69,30 +68,29 @@ def push_folder(
     code: Callable[[], Mapping[str, str]] | None = None,
     say: Callable[[str], object] = lambda text: None,
 ) -> Pushed:
-    """Publishes a model or dataset folder, or goes on with it, or adds to it what is new.
+    """Publishes a model or dataset folder. Resumes an interrupted push, and uploads only what is new.
 
     Args:
         folder: A folder that `vigc generate`, `correct`, `export`, `convert`, `train` or `save_pretrained` wrote.
-        repo_id: "owner/name", or a name of one's own. The repository is made if it is not there.
-        public: Whether a new repository is for all to see.
-        allow_unknown_licence: Also publish rows of which nobody has said under which licence they are.
-        token: Instead of the one that `hf auth login` or HF_TOKEN gave.
-        message: Title of main's commit.
-        include: Names or patterns of files that are published beyond what a model or dataset is made of.
-        code: Gives the code of a VIGC model by file name, for a folder that has none.
-        say: Is told in words what happens.
+        repo_id: "owner/name", or a name for a repository of your own. It is created if it does not exist.
+        public: Whether a new repository is public.
+        allow_unknown_licence: Whether to publish rows whose licence is unknown.
+        token: Token for the Hub; by default that of `hf auth login` or HF_TOKEN.
+        message: Title of the commit on main.
+        include: Names or patterns of files to publish besides those of a model or dataset.
+        code: Returns the code of a VIGC model by file name, for a folder without code.
+        say: Called with progress messages.
 
     Raises:
-        PushError: Something keeps the folder from the Hub; nothing in it was changed, and main is what it was or what
-            it should be.
+        PushError: The folder cannot be published. It was not changed, and main has its old or its complete new state.
     """
     folder = Path(folder)
     push = _Push(HfApi(token=token, library_name="vigc"), Patience(token, say), repo_id)
     push.name_owner()
     publication = read_publication(folder, push.repo_id, include=include, code=code)
     private = push.open(publication.kind, public)
-    there = push.files(_MAIN) if private is not None else {}
-    new = [name for name, file in publication.files.items() if not file.equals(there.get(name))]
+    remote = push.files(_MAIN) if private is not None else {}
+    new = [name for name, file in publication.files.items() if not file.equals(remote.get(name))]
     rows = check_contents(publication, new, allow_unknown_licence=allow_unknown_licence)
     if private is None:
         private = push.create(public)
@@ -118,7 +116,7 @@ def push_folder(
 
 
 class _Push:
-    """A repository under way. Every step may be repeated: each looks first at what is there."""
+    """The steps of a push. Every step is idempotent: it checks the state of the repository first."""
 
     def __init__(self, api: HfApi, patience: Patience, repo_id: str) -> None:
         self.api = api
@@ -127,16 +125,16 @@ class _Push:
         self.kind = "model"
 
     def name_owner(self) -> None:
-        """Completes a repository's name by its owner."""
+        """Adds the user's name to a repository name without owner."""
         if "/" not in self.repo_id:
-            user = self.patience.call("asking who you are", lambda: self.api.whoami()["name"])
+            user = self.patience.call("looking up your user name", lambda: self.api.whoami()["name"])
             self.repo_id = f"{user}/{self.repo_id}"
 
     def open(self, kind: str, public: bool) -> bool | None:
-        """Whether the repository is private; None if there is none yet.
+        """Whether the repository is private; None if it does not exist.
 
         Raises:
-            PushError: It is public, and nobody said that it may be.
+            PushError: The repository is public, but `public` is False.
         """
         self.kind = kind
 
@@ -148,28 +146,28 @@ class _Push:
                     raise
                 return None
 
-        private = self.patience.call(f"a look at {self.repo_id}", look)
+        private = self.patience.call(f"checking {self.repo_id}", look)
         if private is False and not public:
-            raise PushError(f"{self.repo_id} is public, for all to see: give --public if that is meant.")
+            raise PushError(f"{self.repo_id} is public, so that everyone can see it: give --public to push to it.")
         if private and public:
-            self.patience.say(f"{self.repo_id} is there and stays private: its settings on the Hub can change that")
+            self.patience.say(f"{self.repo_id} exists and stays private: change that in its settings on the Hub")
         return private
 
     def create(self, public: bool) -> bool:
-        """Makes the repository; returns whether it is private."""
+        """Creates the repository; returns whether it is private."""
 
         def make() -> None:
             try:
                 self.api.create_repo(self.repo_id, repo_type=self.kind, private=not public)
             except HfHubHTTPError as error:
-                if error.response.status_code != 409:  # made by an attempt whose answer was lost
+                if error.response.status_code != 409:  # created by an attempt whose response was lost
                     raise
 
-        self.patience.call(f"making {self.repo_id}", make)
+        self.patience.call(f"creating {self.repo_id}", make)
         return bool(self.open(self.kind, public))
 
     def files(self, revision: str) -> dict[str, RepoFile]:
-        """Every file of a revision."""
+        """All files of a revision, by path."""
         return self.patience.call(f"listing {self.repo_id}", lambda: self._tree(revision))
 
     def _tree(self, revision: str) -> dict[str, RepoFile]:
@@ -177,7 +175,7 @@ class _Push:
         return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
     def fill_branch(self, publication: Publication, new: list[str]) -> None:
-        """Uploads what is new to the working branch, the manifest last."""
+        """Uploads new files to the working branch, the manifest last."""
         late = [name for name in publication.manifest if name in new]
         names = [name for name in new if name not in late] + late
 
@@ -186,8 +184,8 @@ class _Push:
             while missing := _missing(publication.files, names, self._branch_files()):
                 if missing == before:
                     raise PushError(
-                        f"{missing[0]} is not on the Hub as it was here when the push began: if nobody is writing the "
-                        "folder any more, run the same command again."
+                        f"{missing[0]} on the Hub differs from the local file when the push began: run the same "
+                        "command again when no process is writing the folder."
                     )
                 before = missing
                 for batch in _batches([name for name in missing if name not in late]):
@@ -197,7 +195,7 @@ class _Push:
         self.patience.call(f"uploading to {self.repo_id}", fill)
 
     def _branch_files(self) -> dict[str, RepoFile]:
-        """The files of the working branch, which is made if it is not there."""
+        """The files of the working branch, which is created if it does not exist."""
         try:
             return self._tree(BRANCH)
         except RevisionNotFoundError:
@@ -205,7 +203,7 @@ class _Push:
         try:
             self.api.create_branch(self.repo_id, branch=BRANCH, repo_type=self.kind)
         except HfHubHTTPError as error:
-            if error.response.status_code != 409:  # made by an attempt whose answer was lost
+            if error.response.status_code != 409:  # created by an attempt whose response was lost
                 raise
         return self._tree(BRANCH)
 
@@ -218,25 +216,25 @@ class _Push:
             commit_message=f"Upload {len(names)} files" if len(names) > 1 else f"Upload {names[0]}",
             repo_type=self.kind,
             revision=BRANCH,
-            num_threads=1,  # a refusal ends it at once; Xet, which the Hub uses, uploads side by side all the same
+            num_threads=1,  # so that a refusal ends it at once; Xet uploads in parallel anyway
         )
         self.patience.progress += 1
 
     def bring_to_main(self, publication: Publication, message: str) -> tuple[str, int]:
-        """One commit from what main is to all that is published; returns main's commit and how many files went.
+        """Updates main to the complete new state in one commit; returns the commit and the number of deleted files.
 
-        Size and hash of every file on main are compared at the end.
+        Size and hash of every file on main are verified at the end.
         """
         removed = 0
 
         def bring() -> str:
             nonlocal removed
-            for _ in range(3):  # once; more often if others commit to main at the same time
+            for _ in range(3):  # normally once; again if others commit to main at the same time
                 head = self.api.repo_info(self.repo_id, repo_type=self.kind, revision=_MAIN).sha
                 assert head is not None, "a branch has a commit"
-                there = self._tree(head)
-                changed = _missing(publication.files, publication.files, there)
-                stale = [name for name in there if publication.owns(name)]
+                remote = self._tree(head)
+                changed = _missing(publication.files, publication.files, remote)
+                stale = [name for name in remote if publication.owns(name)]
                 if not changed and not stale:
                     return head
                 self.api.create_commit(
@@ -245,17 +243,17 @@ class _Push:
                     commit_message=message,
                     repo_type=self.kind,
                     revision=_MAIN,
-                    parent_commit=head,  # somebody else's commit in between is seen, not overwritten
+                    parent_commit=head,  # so that a commit by others in between is not overwritten
                 )
                 removed = len(stale)
-            raise PushError(f"main of {self.repo_id} does not stay as it was pushed: is somebody else writing to it?")
+            raise PushError(f"main of {self.repo_id} keeps changing during the push: is another process writing to it?")
 
-        return self.patience.call(f"bringing {self.repo_id} up to date", bring), removed
+        return self.patience.call(f"updating {self.repo_id}", bring), removed
 
     def _moves(
         self, publication: Publication, changed: list[str]
     ) -> Iterator[CommitOperationCopy | CommitOperationAdd]:
-        """Large files are named by their hash and not sent again; small ones travel with the commit."""
+        """Operations for main: large files are copied from the working branch, small ones are uploaded again."""
         uploaded = self._branch_files() if changed else {}
         for name in changed:
             remote = uploaded.get(name)
@@ -267,7 +265,7 @@ class _Push:
                 yield _addition(name, publication.files[name])
 
     def drop_branch(self) -> None:
-        """Removes the working branch, this push's or one that was broken off."""
+        """Deletes the working branch of this push, or of an interrupted one."""
 
         def drop() -> None:
             try:
@@ -276,17 +274,17 @@ class _Push:
                 if error.response.status_code != 404:
                     raise
 
-        self.patience.call("removing the working branch", drop)
+        self.patience.call("deleting the working branch", drop)
 
 
 def _addition(name: str, file: LocalFile) -> CommitOperationAdd:
     addition = CommitOperationAdd(name, file.path if file.data is None else file.data)
-    addition.upload_info.sha256 = bytes.fromhex(file.hashes[0])  # known already: gigabytes need not be read once more
+    addition.upload_info.sha256 = bytes.fromhex(file.hashes[0])  # avoids reading gigabytes again
     return addition
 
 
-def _missing(files: dict[str, LocalFile], names: Iterable[str], there: dict[str, RepoFile]) -> list[str]:
-    return [name for name in names if not files[name].equals(there.get(name))]
+def _missing(files: dict[str, LocalFile], names: Iterable[str], remote: dict[str, RepoFile]) -> list[str]:
+    return [name for name in names if not files[name].equals(remote.get(name))]
 
 
 def _batches(names: list[str]) -> Iterator[list[str]]:

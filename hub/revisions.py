@@ -1,4 +1,4 @@
-"""Which commit of a repository is used: a branch may move while something is loaded from it, a commit does not."""
+"""Resolves a revision to a commit, because a branch may move while something is loaded from it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from huggingface_hub.errors import RevisionResolutionError
 
 
 def commit_of(name: str, revision: str | None = None, repo_type: str = "model") -> str | None:
-    """The commit, 40 hexadecimal digits, that a revision names now; without the Hub, when it was last cached.
+    """The commit of a revision; offline, the commit that was last cached.
 
     Args:
-        name: A repository, or a folder, which has no commits: None.
+        name: A repository or a folder.
         revision: A branch, tag or commit; the main branch by default.
         repo_type: "model" or "dataset".
 
     Returns:
-        `revision` itself where it cannot be found out: whoever loads it then says what is wrong.
+        The commit, 40 hexadecimal digits; None for a folder. If the revision cannot be resolved, `revision` itself:
+        loading it then raises the error.
     """
     if os.path.exists(name):
         return None

@@ -1,4 +1,4 @@
-"""Which files of a folder are published: those that a model or dataset is made of. All others are named, and stay."""
+"""Selects the files of a folder to publish: those of a model or dataset. All others are skipped and reported."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 from vigc.errors import PushError
 from vigc.processing.images import PICTURE_SUFFIXES
 
-# Of one machine, or what a Trainer needs to resume and nobody else. Never published, and not named.
-_STAYS = (
+# Local files, and those that only a Trainer needs to resume. They are never published, nor reported as skipped.
+_LOCAL = (
     *("_vigc/locks", "_vigc/hashes", "_vigc/job.yaml", "*.tmp"),
     *("checkpoint-*", "trainer_state.json", "runs", "*__pycache__"),
 )
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
-# Checked by content before they go (rows, pictures), or of a format that holds tensors and nothing else.
+# Content is checked before the upload (rows, images), or the format can only hold tensors.
 _CHECKED = (".parquet", ".safetensors", *PICTURE_SUFFIXES)
 
-# Part by part, in the way of a shell: `*` does not cross a "/", and "**" stands for any number of folders.
+# Patterns as in a shell: `*` does not match "/", and "**" matches any number of folders.
 _ANY_KIND = ("README.md", "LICENSE", "LICENSE.*", "LICENCE", "LICENCE.*", "NOTICE", "NOTICE.*")
 _DATASET = (
     *_ANY_KIND,
@@ -38,7 +38,7 @@ _DATASET = (
     "report/*.css",
     "report/*.js",
 )
-_PICTURE_FOLDERS = ("images", "samples", "report")  # of a dataset
+_IMAGE_FOLDERS = ("images", "samples", "report")  # of a dataset
 _TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -79,20 +79,20 @@ _SECRET = re.compile(
       ([._-].*)?""",
     re.VERBOSE | re.IGNORECASE,
 )
-# How rows begin: a list of objects, an object in each line.
+# The start of a file of rows: a list of objects, or an object on each line.
 _ROWS, _LINES = re.compile(rb"\s*\[\s*\{"), re.compile(rb"\s*\{")
 _LEADS_OUT = "a link out of the folder"
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a folder, less what is of one machine.
+    """The content of a folder, without local files.
 
     Args:
-        root: The folder, without links.
-        files: Regular files, and links to files of the folder, by name.
-        links: What other links are, by name; those to folders end in "/".
-        others: What the rest is: hidden folders, which end in "/", pipes and the like.
+        root: The folder, with links resolved.
+        files: Regular files, and links to files in the folder, by name.
+        links: Descriptions of other links, by name; names of links to folders end in "/".
+        others: Descriptions of everything else, by name: hidden folders (names end in "/"), pipes and so on.
     """
 
     root: Path
@@ -103,11 +103,11 @@ class Listing:
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a folder is published.
+    """The files of a folder to publish.
 
     Args:
-        files: Where each file lies, by its name in the repository.
-        left: Why each of the others stays, by name.
+        files: The local path of each file, by its name in the repository.
+        left: Why each of the other files is not published, by name.
     """
 
     files: dict[str, Path]
@@ -115,7 +115,7 @@ class Selection:
 
 
 def list_folder(folder: Path) -> Listing:
-    """All that lies in a folder; no link is followed out of it.
+    """Lists a folder recursively; links out of it are not followed.
 
     Raises:
         PushError: A sub-folder cannot be listed.
@@ -127,7 +127,7 @@ def list_folder(folder: Path) -> Listing:
 
     for place, folders, names in os.walk(folder, onerror=refuse):
         prefix = "" if Path(place) == folder else f"{Path(place).relative_to(folder).as_posix()}/"
-        folders[:] = [name for name in sorted(folders) if not _stays(prefix + name)]
+        folders[:] = [name for name in sorted(folders) if not _is_local(prefix + name)]
         for name in list(folders):
             path = Path(place, name)
             if path.is_symlink():
@@ -138,7 +138,7 @@ def list_folder(folder: Path) -> Listing:
                 folders.remove(name)
         for name in sorted(names):
             path = Path(place, name)
-            if _stays(prefix + name):
+            if _is_local(prefix + name):
                 continue
             if path.is_symlink() and (reason := _why_not_followed(path, listing.root)):
                 listing.links[prefix + name] = reason
@@ -149,61 +149,61 @@ def list_folder(folder: Path) -> Listing:
     return listing
 
 
-def _stays(name: str) -> bool:
-    return any(fnmatch(name, pattern) for pattern in _STAYS)
+def _is_local(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in _LOCAL)
 
 
 def _why_not_followed(path: Path, root: Path) -> str | None:
     try:
         target = path.resolve(strict=True)
-    except (OSError, RuntimeError):  # RuntimeError: a circle, before Python 3.13
-        return "a link that leads nowhere"
+    except (OSError, RuntimeError):  # RuntimeError: a loop of links, before Python 3.13
+        return "a broken link"
     return None if target.is_relative_to(root) else _LEADS_OUT
 
 
 def select_files(listing: Listing, kind: str, include: Sequence[str] = (), code: Collection[str] = ()) -> Selection:
-    """What of a folder is published: what a model or dataset is made of, and what is asked for.
+    """Selects the files to publish: those of a model or dataset, and those that `include` adds.
 
     Args:
-        listing: What lies in the folder.
+        listing: The content of the folder.
         kind: "model" or "dataset".
-        include: Names, or patterns as of `hf upload --include`, of what is published beyond that. Hidden files, pickles
-            and names that look like those of secrets take their exact name; patterns pass over them.
-        code: Names of code that the model's configuration loads.
+        include: Names or patterns (as in `hf upload --include`) of further files to publish. Hidden files, pickles and
+            names that look like secrets are not matched by patterns, only by their exact name.
+        code: Names of the code files that the model's configuration loads.
 
     Raises:
-        PushError: A file to publish is a link that is not followed, or its name is not UTF-8; or one of `include`
+        PushError: A file to publish is a link that is not followed, or its name is not UTF-8; or an entry of `include`
             matches nothing.
     """
     named = {*code, *include}
 
-    def why_left(name: str, patterns: Sequence[str] = include) -> str | None:
-        return None if name in named else _why_left(name, listing.files.get(name), kind, patterns)
+    def why_skipped(name: str, patterns: Sequence[str] = include) -> str | None:
+        return None if name in named else _why_skipped(name, listing.files.get(name), kind, patterns)
 
     for name, what in listing.links.items():
         hidden = any(part.startswith(".") for part in name.split("/"))
-        wanted = what == _LEADS_OUT if name.endswith("/") else why_left(name, ()) is None
+        wanted = what == _LEADS_OUT if name.endswith("/") else why_skipped(name, ()) is None
         if wanted and not hidden:
-            raise PushError(f"{name!r} is {what}: put the file itself there, or take the link away.")
+            raise PushError(f"{name!r} is {what}: replace the link by the file itself, or remove it.")
     files, left = {}, {**listing.links, **listing.others}
     for name, path in listing.files.items():
-        reason = why_left(name)
+        reason = why_skipped(name)
         if reason is None and path.is_symlink():
             path = path.resolve()
             target = path.relative_to(listing.root).as_posix()
-            beyond = why_left(target)
-            reason = f"a link to {target}: {beyond}" if beyond else None
+            skipped = why_skipped(target)
+            reason = f"a link to {target}: {skipped}" if skipped else None
         if reason is None:
-            files[_sendable(name)] = path
+            files[_utf8_name(name)] = path
         else:
             left[name] = reason
     for pattern in include:
-        if not any(_asked(name, pattern) for name in listing.files):
-            raise PushError(f"--include {pattern!r} matches no file of the folder: correct it, or leave it out.")
+        if not any(_is_included(name, pattern) for name in listing.files):
+            raise PushError(f"--include {pattern!r} matches no file of the folder: correct or remove it.")
     return Selection(files, dict(sorted(left.items())))
 
 
-def _sendable(name: str) -> str:
+def _utf8_name(name: str) -> str:
     try:
         name.encode()
     except UnicodeEncodeError as error:
@@ -211,8 +211,8 @@ def _sendable(name: str) -> str:
     return name
 
 
-def _why_left(name: str, path: Path | None, kind: str, include: Sequence[str]) -> str | None:
-    """Why a file is not published; None if it is part of the model or dataset, or a pattern asks for it."""
+def _why_skipped(name: str, path: Path | None, kind: str, include: Sequence[str]) -> str | None:
+    """Why a file is not published; None if it is part of the model or dataset, or matches `include`."""
     parts, base = name.split("/"), name.rsplit("/", 1)[-1]
     patterns = _MODEL if kind == "model" else _DATASET
     if name in patterns:
@@ -222,15 +222,15 @@ def _why_left(name: str, path: Path | None, kind: str, include: Sequence[str]) -
     if base.lower().endswith(_PICKLES):
         return "a pickle, which runs code when it is opened"
     if _SECRET.fullmatch(base) and base not in _TOKENIZER and not base.lower().endswith(_CHECKED):
-        return "it looks like a secret"
+        return "looks like a secret"
     part = any(_matches(parts, pattern.split("/")) for pattern in patterns)
     if kind == "dataset" and not part:
-        picture = parts[0] in _PICTURE_FOLDERS and base.lower().endswith(tuple(PICTURE_SUFFIXES))
-        part = picture or _has_rows(name, path)
-    return None if part or any(_asked(name, pattern) for pattern in include) else f"no part of a {kind}"
+        image = parts[0] in _IMAGE_FOLDERS and base.lower().endswith(tuple(PICTURE_SUFFIXES))
+        part = image or _has_rows(name, path)
+    return None if part or any(_is_included(name, pattern) for pattern in include) else f"not part of a {kind}"
 
 
-def _asked(name: str, pattern: str) -> bool:
+def _is_included(name: str, pattern: str) -> bool:
     return fnmatchcase(name, f"{pattern}*" if pattern.endswith("/") else pattern)
 
 
@@ -241,7 +241,7 @@ def _matches(parts: list[str], pattern: list[str]) -> bool:
 
 
 def _has_rows(name: str, path: Path | None) -> bool:
-    """Whether a file is a list of JSON objects, as rows in LLaVA's layout are, or JSON Lines; by name if not opened."""
+    """Whether a file has rows: a list of JSON objects or JSON Lines. Without `path` only the name is checked."""
     start = {".json": _ROWS, ".jsonl": _LINES}.get(Path(name).suffix)
     if path is None or start is None:
         return start is not None

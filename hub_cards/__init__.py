@@ -1,4 +1,4 @@
-"""Cards of models and datasets: what they are, how they were made, what to beware of."""
+"""Model and dataset cards: contents, provenance and limits."""
 
 from .cards import DatasetFacts, TypeFigures, compares_drafts, write_dataset_card
 from .custom_generate_card import write_custom_generate_card

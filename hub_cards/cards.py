@@ -1,4 +1,4 @@
-"""The card of a generated dataset, and how the templates beside this file are filled."""
+"""Writes the card of a generated dataset, and renders the card templates of this package."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ _SIZE_CATEGORIES = {
     10**9: "100M<n<1B",
 }
 
-# What Markdown gives a meaning to within a line; no line of a template begins with such a text.
+# Characters with a meaning inside a line of Markdown. No line of a template starts with untrusted text.
 _MARKS = re.compile(r"[\\`*_\[\]<>|&~$]")
-# Where the Hub's Markdown would see an address, which no backslash prevents.
+# Positions where the Hub's Markdown would detect a URL, which backslashes do not prevent.
 _LINKS = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=@)|(?<=mailto)(?=:)|(?<=xmpp)(?=:)", re.IGNORECASE)
 
 
 @dataclass
 class TypeFigures:
-    """Counts of one type of instruction.
+    """Statistics of one task type.
 
     Args:
-        rows: How many rows there are.
-        changed: In how many of them correction changed a word.
-        malformed: How many texts were set aside.
+        rows: Number of rows.
+        changed: Number of rows in which correction changed a word.
+        malformed: Number of rejected texts.
         files: Number of parquet files.
         num_bytes: Size of the rows in memory.
         download_bytes: Size of the files.
-        words_out: How many words of the drafts correction took out.
-        words_in: How many it put in.
+        words_out: Number of words that correction removed from the drafts.
+        words_in: Number of words that correction inserted.
     """
 
     rows: int = 0
@@ -62,7 +62,7 @@ class TypeFigures:
     words_in: int = 0
 
     def add(self, rows: Sequence[Mapping[str, Any]], num_bytes: int, download_bytes: int) -> None:
-        """Counts the rows of one more file."""
+        """Adds the rows of another file."""
         self.rows += len(rows)
         self.changed += sum(is_edited(row["draft"], row["answer"]) for row in rows)
         self.files += 1
@@ -75,31 +75,31 @@ class TypeFigures:
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What the card of a generated dataset states.
+    """The facts on the card of a generated dataset.
 
     Args:
-        name: Its title.
+        name: The title.
         features: The columns.
-        types: Figures of each type.
-        images: Number of pictures that were read.
+        types: Statistics of each task type.
+        images: Number of images that were read.
         skipped: Number of files that could not be read.
-        reasons: (kind, reason) of everything that was set aside, one by one or counted.
-        configuration: All that decided what was written.
-        config_hash: Its hash.
-        command: Repeats the run.
-        source: Where the pictures came from.
-        license: Their licence; "unknown" is said in so many words.
-        kind: "generate", or "correct" where questions and first answers were given.
+        reasons: (kind, reason) of each rejected text and skipped file, as a list or counted.
+        configuration: All settings that determine the output.
+        config_hash: Hash of the configuration.
+        command: The command that repeats the run.
+        source: Origin of the images.
+        license: Licence of the images, or "unknown", which the card states.
+        kind: "generate", or "correct" if questions and draft answers were given.
         duplicates: Number of files that are exact copies of another one.
-        dropped: Number of questions left out because the picture had the same one already.
-        bare: Number of entries without picture, which were passed on as they were.
-        repeated: Number of rows that have the id of another one.
-        compared: Names of the lists and folders that pictures were compared with, to leave out what others use.
-        excluded: Number of pictures left out, by reason.
-        uncompared: By folder: how many files of it could not be read ("count"), so that nothing was compared with them,
-            and the names of some ("first").
-        licenses: Number of rows by licence, where pictures state their own.
-        notice: What readers must know first, if there is such a thing.
+        dropped: Number of questions rejected because the image already had the same one.
+        bare: Number of entries without image, which were copied unchanged.
+        repeated: Number of rows with the same id as another row.
+        compared: Names of the lists and folders that images were compared with, to exclude those that others use.
+        excluded: Number of excluded images, by reason.
+        uncompared: By folder: the number of files that could not be read ("count"), so that no image was compared with
+            them, and the names of some ("first").
+        licenses: Number of rows by licence, if images have their own.
+        notice: A notice at the top of the card, if any.
     """
 
     name: str
@@ -135,12 +135,12 @@ def write_dataset_card(
 ) -> Path:
     """Writes the card of a generated dataset, with the metadata that `load_dataset` reads, as `folder/README.md`.
 
-    Scores and samples are read from the folder's rows; the samples' pictures are written under `samples/`.
+    Scores and samples are read from the rows in the folder; images of the samples are written to `samples/`.
 
     Args:
-        folder: The dataset folder; each type's files lie under `<type>/`.
-        facts: What it states.
-        write: How files are written.
+        folder: The dataset folder, with the files of each type in `<type>/`.
+        facts: The facts on the card.
+        write: Function that writes a file.
     """
     filled = {kind: figures for kind, figures in facts.types.items() if figures.rows}
     total = sum(facts.types.values(), TypeFigures())
@@ -175,7 +175,7 @@ def write_dataset_card(
 
 
 def _configs(types: list[str]) -> list[JsonObject]:
-    """A configuration for all types together, the default, and one for each."""
+    """The default configuration, with all types, and a configuration for each type."""
     everything = [{"split": "train", "path": [f"{kind}/train-*.parquet" for kind in types]}]
     each = [
         {"config_name": kind, "data_files": [{"split": "train", "path": f"{kind}/train-*.parquet"}]} for kind in types
@@ -184,7 +184,7 @@ def _configs(types: list[str]) -> list[JsonObject]:
 
 
 def _dataset_infos(features: Features, types: Mapping[str, TypeFigures]) -> list[JsonObject]:
-    """Columns and sizes of each configuration; with them `load_dataset` notices that a cached copy is out of date."""
+    """Columns and sizes of each configuration, from which `load_dataset` detects an outdated cache."""
     figures = {"default": sum(types.values(), TypeFigures()), **types}
     infos = []
     for config, counted in figures.items():
@@ -201,13 +201,13 @@ def _dataset_infos(features: Features, types: Mapping[str, TypeFigures]) -> list
 
 
 def size_category(rows: int) -> str:
-    """The Hub's name for that many rows."""
+    """The Hub's size category for a number of rows."""
     return next((category for limit, category in _SIZE_CATEGORIES.items() if rows < limit), "n>1B")
 
 
 def render(template: str, **values: Any) -> str:
-    """A template of this folder, filled; `plain`, `brief` and `percent` are its filters."""
-    # Markdown, which HTML's escapes do not make safe: what strangers wrote goes through `plain`.
+    """Renders a template of this folder, with the filters `plain`, `brief` and `percent`."""
+    # HTML escapes do not make Markdown safe, so untrusted text goes through `plain`.
     environment = Environment(  # nosec B701
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -221,7 +221,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    """Text of unknown origin on one line of Markdown, without effect on what surrounds it, and without live links."""
+    """Escapes untrusted text for one line of Markdown: no markup, no live links."""
     if isinstance(value, (int, float)):
         return str(value)
     text = cut(" ".join(str(value).split()), MAX_REASON)

@@ -12,7 +12,7 @@ from .cards import render
 
 
 def write_custom_generate_card(folder: Path) -> Path:
-    """Writes `folder/README.md` for a folder that brings IQF to stock InstructBLIP checkpoints."""
+    """Writes `folder/README.md` for a `custom_generate` folder, which adds IQF to stock InstructBLIP checkpoints."""
     data = ModelCardData(
         license="apache-2.0",
         library_name="transformers",

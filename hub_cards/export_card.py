@@ -17,20 +17,20 @@ from .licences import licence_metadata, licence_of
 
 @dataclass(frozen=True)
 class ExportFacts:
-    """What the card of an export says.
+    """The facts on the card of an exported dataset.
 
     Args:
-        name: Its title.
-        source: Name of the dataset it was made from.
-        layout: What its layout is called.
-        note: What is said of its records.
-        features: The columns of its parquet files; None where it is JSON.
-        rule: Of preference pairs the settings of the rule that chose them (`PreferenceRule`); None: it holds no pairs.
-        rows: How many rows were read.
-        records: How many records were written.
-        left_out: How many rows the rule refused for each reason.
-        unreadable: How many rows were rejected for each reason why an image cannot be read.
-        licenses: How many rows there are of each licence.
+        name: The title.
+        source: Name of the dataset that was exported.
+        layout: Title of the layout.
+        note: A sentence about the records.
+        features: The columns of the parquet files; None for JSON.
+        rule: For preference pairs, the settings of their `PreferenceRule`; None for other layouts.
+        rows: Number of rows that were read.
+        records: Number of records that were written.
+        left_out: Number of rows that the rule refused, by reason.
+        unreadable: Number of rows that were skipped because an image cannot be read, by reason.
+        licenses: Number of rows by licence.
         num_bytes: Size of the records in memory.
         download_bytes: Size of the files.
     """

@@ -1,4 +1,4 @@
-"""Licences as sources state them, and as the Hub's metadata names them."""
+"""Converts licences as stated by sources to the Hub's metadata."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TypedDict
 
-# Of the Hub's identifiers those that pictures, texts and models usually have; any other is `other` with its name.
+# The Hub's identifiers that are usual for images, texts and models. Any other licence is `other` with a name.
 _IDENTIFIERS = {
     "apache-2.0", "mit", "openrail", "creativeml-openrail-m", "bsd-2-clause", "bsd-3-clause", "unlicense", "gpl-3.0",
     "odc-by", "odbl", "pddl", "cdla-permissive-1.0", "cdla-permissive-2.0", "cdla-sharing-1.0", "c-uda", "gfdl",
@@ -18,17 +18,17 @@ _CREATIVE_COMMONS = re.compile(r"creativecommons\.org/(?:licenses|publicdomain)/
 
 
 class LicenceMetadata(TypedDict, total=False):
-    """What a card's metadata says of a licence."""
+    """The licence fields of a card's metadata."""
 
     license: str
     license_name: str
 
 
 def licence_of(stated: str, counted: Mapping[str, int]) -> str:
-    """One licence for a dataset: what all rows state, "unknown" if any does not say, "other" for a mixture.
+    """The licence of a dataset: that of all rows, or "unknown" if that of any row is unknown, or "other" for a mixture.
 
     Args:
-        stated: Of rows that were not counted.
+        stated: The licence if `counted` is empty.
         counted: Number of rows by licence.
     """
     if len(counted) > 1:
@@ -37,7 +37,7 @@ def licence_of(stated: str, counted: Mapping[str, int]) -> str:
 
 
 def licence_metadata(licence: str) -> LicenceMetadata:
-    """`license`, and `license_name` where the Hub has no identifier for it, for a card's metadata."""
+    """`license` for a card's metadata, and `license_name` if the Hub has no identifier for it."""
     identifier = licence.strip().lower()
     if named := _CREATIVE_COMMONS.search(identifier):
         identifier = f"{'cc0' if named[1] == 'zero' else 'cc-' + named[1]}-{named[2]}"

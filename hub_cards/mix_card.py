@@ -1,4 +1,4 @@
-"""The card of a mixture of data sets."""
+"""The card of a mixture of datasets."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def write_mix_card(folder: Path, manifest: JsonObject, *, name: str, num_bytes: 
     """Writes the card of a mixture, with the metadata that `load_dataset` reads, as `folder/README.md`.
 
     Args:
-        folder: Where the mixture lies.
-        manifest: What was taken from where.
-        name: Its title.
+        folder: The folder of the mixture.
+        manifest: The origin of all rows.
+        name: The title.
         num_bytes: Size of the rows in memory.
         download_bytes: Size of the files.
     """

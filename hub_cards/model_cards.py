@@ -1,4 +1,4 @@
-"""The card of a model, converted or trained here."""
+"""The card of a converted or trained model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vigc.processing import INSTRUCTION_TYPES
 
 from .cards import render
 
-# Times and counters of an evaluation, which say nothing about the model.
+# Times and counters of an evaluation, which are not metrics of the model.
 _NOT_QUALITY = ("runtime", "per_second", "preparation_time", "epoch", "step")
 
 
@@ -24,8 +24,8 @@ def write_model_card(
 
     Args:
         folder: The model folder.
-        name: Its title.
-        checkpoints: Names of the files it was put together from, base files first.
+        name: The title.
+        checkpoints: Names of the files that were converted, base files first.
         language_model: Name of the language model's folder.
         parameters: Number of parameters of each part.
     """
@@ -48,21 +48,21 @@ def write_trained_model_card(
     base_revision: str | None = None,
     unreadable: int = 0,
 ) -> Path:
-    """Writes `folder/README.md` for a model at the end of its training.
+    """Writes `folder/README.md` for a trained model.
 
     Args:
         folder: The model folder; its name is the card's title.
-        base: Name of the model that training started from; of a folder only the last part is said.
-        whole: Whether the folder holds the complete model, or only what was trained.
-        data: Of each data set its name, its rows, and how many samples of it an epoch holds.
-        settings: The training arguments that matter.
-        trained_parameters: How many weights were trained.
-        steps: Optimizer steps taken.
+        base: Name of the model that training started from; for a folder only the last part is shown.
+        whole: Whether the folder has the complete model, or only the trained weights.
+        data: (name, number of rows, number of samples per epoch) of each dataset.
+        settings: The training arguments to show.
+        trained_parameters: Number of trained weights.
+        steps: Number of optimizer steps.
         epochs: The same in epochs.
-        figures: Of the evaluation that the weights belong to, by name ("eval_loss", ...).
-        image_use: If measured, the loss with the `true` and with `swapped` pictures, of how many `rows`.
-        base_revision: The commit of `base`, where that came from the Hub.
-        unreadable: How many rows were not trained on because their pictures could not be opened.
+        figures: Metrics of the evaluation at these weights, by name ("eval_loss", ...).
+        image_use: The loss with the `true` and with `swapped` images, and the number of `rows`; None if not measured.
+        base_revision: The commit of `base`, if that came from the Hub.
+        unreadable: Number of rows that were skipped because their images could not be opened.
     """
     base, name, measured = _public_name(base), folder.resolve().name, _measured(figures)
     training = {
@@ -88,7 +88,7 @@ def _write(folder: Path, metadata: str, **values: Any) -> Path:
 
 
 def _public_name(base: str) -> str:
-    """A Hub name as it is; of a folder, which says something of one machine, the last part."""
+    """A Hub name unchanged; for a folder the last part, because the path is private."""
     return base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists() else Path(base).name or base
 
 

@@ -1,4 +1,4 @@
-"""What a dataset's card shows of its rows: how scores are distributed, and a few rows with their pictures."""
+"""The parts of a dataset card that are read from its rows: distributions of scores, and sample rows with images."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from vigc.processing.rows import Row, is_edited
 
 SAMPLES = "samples"
 _PER_TYPE = 2
-_AMONG = 64  # the first rows of a type, of which edited ones are shown rather
+_AMONG = 64  # samples come from the first rows of a type; edited ones are preferred
 _SIDE = 384
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _COLUMNS = ["image", "type", "question", "draft", "answer"]
 
 
 class Distribution(TypedDict):
-    """How many rows have a score, its mean, and its 5, 25, 50, 75 and 95 % quantiles."""
+    """The distribution of a score: number of rows, mean, and the 5, 25, 50, 75 and 95 % quantiles."""
 
     count: int
     mean: float
@@ -33,7 +33,7 @@ class Distribution(TypedDict):
 
 
 class Sample(TypedDict):
-    """A row that a card shows; `picture` is a path in the folder, None where the row holds no readable image."""
+    """A row on the card; `picture` is the path of its image in the folder, None if the row has no readable image."""
 
     type: str
     question: str
@@ -43,7 +43,7 @@ class Sample(TypedDict):
 
 
 def read_scores(folder: Path, types: Sequence[str]) -> dict[str, Distribution]:
-    """The distribution of each score that rows have."""
+    """The distribution of each score, by name."""
     found: dict[str, list[pa.Array]] = {}
     for path in _files(folder, types):
         with open_parquet(path) as file:
@@ -54,25 +54,25 @@ def read_scores(folder: Path, types: Sequence[str]) -> dict[str, Distribution]:
                 for index, field in enumerate(scores.type):
                     values = pc.drop_null(pc.struct_field(scores, [index]))
                     found.setdefault(field.name, []).append(values.filter(pc.is_finite(values)))
-    return {name: figures for name, parts in found.items() if (figures := _distribution(pa.chunked_array(parts)))}
+    return {name: summary for name, parts in found.items() if (summary := _distribution(pa.chunked_array(parts)))}
 
 
 def _distribution(values: pa.ChunkedArray) -> Distribution | None:
     if not len(values):
         return None
-    mean = math.fsum(values.to_numpy().astype("float64")) / len(values)  # the same in whatever order they were added
+    mean = math.fsum(values.to_numpy().astype("float64")) / len(values)  # fsum: independent of the order
     return {"count": len(values), "mean": mean, "quantiles": pc.quantile(values, q=_QUANTILES).to_pylist()}
 
 
 def write_samples(
     folder: Path, types: Sequence[str], write: Callable[[Path, bytes], Any] = Path.write_bytes
 ) -> list[Sample]:
-    """Two rows of each type, edited ones if there are, with a small copy of their picture under `samples/`.
+    """Up to two rows of each type, edited ones if possible, and writes small copies of their images to `samples/`.
 
     Args:
         folder: The dataset folder.
-        types: Which types it has rows of.
-        write: How files are written.
+        types: The task types with rows.
+        write: Function that writes a file.
     """
     samples: list[Sample] = []
     for kind in types:
@@ -113,12 +113,12 @@ def _chosen(folder: Path, kind: str) -> list[Row]:
 
 
 def _small_copy(data: bytes | None) -> tuple[bytes, str] | None:
-    """A picture at most 384 pixels a side, and its suffix; None for a row that only names it, or one unreadable."""
+    """An image of at most 384 pixels per side, and its suffix; None if `data` is None or unreadable."""
     if data is None:
         return None
     try:
         image = open_image(data)
-    except ImageError:  # an older dataset may hold a format that this Pillow lacks; the row stands without it
+    except ImageError:  # an older dataset may have a format that this Pillow cannot read
         return None
     suffix = "png" if max(image.size) <= _SIDE // 2 else "jpg"
     image.thumbnail((_SIDE, _SIDE))

@@ -1,4 +1,4 @@
-"""Images, texts and rows: the processor, the table of task types, and the columns of our datasets."""
+"""Images, texts and rows: the processor, the table of task types, and the columns of the datasets."""
 
 from typing import TYPE_CHECKING
 

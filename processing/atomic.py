@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, each by one writer at a time."""
+"""Atomic writes of files and folders, with a lock that admits one writer at a time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from vigc.errors import BusyError, LinkError
 
 
 def atomic_write(path: Path, data: bytes | Iterable[bytes]) -> None:
-    """Writes a file so that it is there whole or not at all, whenever the process or the machine dies."""
+    """Writes a file atomically: after a crash the file is complete, or it is as it was before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Nobody can foresee the name and put a link there; "x" follows none, either.
+    # The name cannot be guessed, so nobody can plant a link there; mode "x" does not follow links either.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -34,23 +34,23 @@ def atomic_write(path: Path, data: bytes | Iterable[bytes]) -> None:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `target` at the end, and is gone when something failed.
+    """A temporary folder to write into: renamed to `target` on success, deleted after an error.
 
-    What a writer left that was killed is removed. Whether it lives is told by a lock, not by its process number, which
-    another machine or container may have given to somebody else.
+    The remains of a killed writer are deleted first. A lock shows whether a writer is alive; its process id does not,
+    because another machine or container may have given the same id to another process.
 
     Args:
-        target: What is written: new, or an empty folder.
+        target: The folder to create. It does not exist, or is empty.
 
     Raises:
-        BusyError: Another process is writing it.
-        LinkError: Its lock is a symbolic link.
+        BusyError: Another process is writing the folder.
+        LinkError: The lock file is a symbolic link.
     """
     unfinished = target.with_name(f".{target.name}.tmp")
-    busy = BusyError(f"{str(target)!r} is being written by another process: wait for its end.")
+    busy = BusyError(f"{str(target)!r} is being written by another process: wait for it to finish.")
     with sole_writer(target, busy):
         try:
-            if unfinished.is_symlink():  # somebody else's, who leads us elsewhere
+            if unfinished.is_symlink():  # planted: it would redirect the output
                 unfinished.unlink()
             elif unfinished.exists():
                 shutil.rmtree(unfinished)
@@ -66,14 +66,14 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def sole_writer(target: Path, busy: Exception) -> Iterator[None]:
-    """Keeps other processes from writing the same file or folder, by a lock beside it that dies with its holder.
+    """Locks a file or folder against other writers. The system releases the lock when its holder dies.
 
     Args:
-        target: What is written.
-        busy: Raised where another process is writing it.
+        target: The file or folder to write. The lock file lies beside it.
+        busy: The error to raise if another process holds the lock.
 
     Raises:
-        LinkError: The lock is a symbolic link.
+        LinkError: The lock file is a symbolic link.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     path = target.with_name(f".{target.name}.lock")
@@ -86,16 +86,16 @@ def sole_writer(target: Path, busy: Exception) -> Iterator[None]:
     try:
         yield
     finally:
-        if os.name == "posix":  # elsewhere a file in use cannot be removed; the empty one harms nobody
+        if os.name == "posix":  # Windows cannot delete an open file; an empty lock file is harmless
             path.unlink(missing_ok=True)
         lock.release()
 
 
 def refuse_link(path: Path) -> None:
-    """Makes sure that what is about to be opened is no symbolic link.
+    """Checks that a path is not a symbolic link.
 
     Raises:
-        LinkError: It is one.
+        LinkError: The path is a symbolic link.
     """
     if path.is_symlink():
         raise LinkError(f"{str(path)!r} is a symbolic link, which is not followed: remove it.")

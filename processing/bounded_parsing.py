@@ -1,7 +1,7 @@
-"""JSON, YAML and parquet from outside, parsed at a bounded cost: a hostile file is a `ValueError` in one line.
+"""Parses untrusted JSON, YAML and parquet with limits: a hostile file raises a one-line `ValueError`.
 
-All of the package parses by these functions. Without them a text of brackets ends in a `RecursionError`, a few aliases
-of YAML make a list of billions, and a name of 50 MB becomes a message of 50 MB.
+The whole package parses with these functions. Without them, a text of nothing but brackets raises a `RecursionError`,
+a few YAML aliases expand to a list of billions, and a name of 50 MB becomes an error message of 50 MB.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
     from datasets import Features
 
-# Levels of lists and objects in each other. What is parsed is also walked and written again by code that recurses.
+# Levels of nested lists and objects. Recursive code walks and serializes the parsed values later.
 MAX_DEPTH = 100
-# Bytes of a JSON file that is read as a whole. Annotation files, which are larger, are read entry by entry.
+# Bytes of a JSON file that is read at once. Larger annotation files are read entry by entry.
 MAX_JSON_BYTES = 512 * 2**20
-# PyYAML reads about 100 kB in a second.
+# PyYAML reads about 100 kB per second.
 MAX_YAML_BYTES = 2 * 2**20
-# Values in a YAML text once its aliases are put in.
+# Values in a YAML text with all aliases expanded.
 MAX_YAML_VALUES = 200_000
-# Bytes of what `datasets` keeps in a parquet file's schema: 20,000 names of classes are 500 kB.
+# Bytes of the metadata that `datasets` stores in a parquet schema: 20,000 class names take 500 kB.
 MAX_FEATURES_BYTES = 16 * 2**20
-# A JSON object: one to be written, or one of a parsed file, of whose values nothing is known before they are checked.
+# A JSON object, to be written or parsed from a file; the types of parsed values are unknown until they are checked.
 JsonObject: TypeAlias = dict[str, Any]
 
 _DECODER = json.JSONDecoder()
-# What parquet's own metadata may allocate, in bytes of text and in elements of its lists.
+# Limits on parquet's own metadata: bytes of text, and elements of lists.
 _THRIFT_STRINGS, _THRIFT_ELEMENTS = 64 * 2**20, 1_000_000
 
 
@@ -45,7 +45,7 @@ def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: It is not valid JSON, holds a number of thousands of digits, or more than `MAX_DEPTH` levels.
+        ValueError: The text is not valid JSON, has a number of thousands of digits, or more than `MAX_DEPTH` levels.
     """
     decoded = text.decode(json.detect_encoding(text), "surrogatepass") if isinstance(text, bytes) else text
     try:
@@ -58,11 +58,11 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def decode_json(text: str, at: int) -> tuple[Any, int]:
-    """The value that begins at a place in a text, and where it ends.
+    """The JSON value that starts at index `at` of a text, and the index of its end.
 
     Raises:
-        json.JSONDecodeError: It is not valid JSON, or not all there.
-        ValueError: As of [`parse_json`].
+        json.JSONDecodeError: The value is not valid JSON, or incomplete.
+        ValueError: As in [`parse_json`].
     """
     try:
         with _no_garbage_collection():
@@ -75,7 +75,7 @@ def decode_json(text: str, at: int) -> tuple[Any, int]:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Turns garbage collection off: finalizers run in a deep recursion would exceed the recursion limit themselves."""
+    """Turns garbage collection off: finalizers that run at the bottom of a deep recursion would exhaust the stack."""
     # Only the thread that turned it off turns it on again.
     if enabled := gc.isenabled():
         gc.disable()
@@ -88,7 +88,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 def _check_depth(value: Any, text: str, start: int, end: int) -> None:
     if text.count("[", start, end) + text.count("{", start, end) <= MAX_DEPTH:
-        return  # as in nearly all texts: no brackets for more levels
+        return  # nearly always: too few brackets to nest deeper
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [
@@ -107,24 +107,24 @@ def read_json(path: Path) -> Any:
     """The value in a JSON file.
 
     Raises:
-        ValueError: As of [`parse_json`]; it is not UTF-8, or has more than `MAX_JSON_BYTES` bytes.
-        OSError: It cannot be read.
+        ValueError: As in [`parse_json`]; or the file is not UTF-8, or has more than `MAX_JSON_BYTES` bytes.
+        OSError: The file cannot be read.
     """
     return parse_json(read_text(path, MAX_JSON_BYTES))
 
 
 def read_text(path: Path, limit: int) -> str:
-    """The text of a UTF-8 file, without the mark of byte order that some editors put first.
+    """The text of a UTF-8 file, without the byte order mark that some editors write.
 
     Args:
         path: The file.
-        limit: Bytes that it may have.
+        limit: The most bytes that the file may have.
 
     Raises:
-        ValueError: It is no regular file, has more, or is not UTF-8.
-        OSError: It cannot be read.
+        ValueError: The file is not a regular file, has more than `limit` bytes, or is not UTF-8.
+        OSError: The file cannot be read.
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for, a device has no end
+    if path.exists() and not path.is_file():  # reading a pipe would block, a device may never end
         raise ValueError("is not a regular file")
     with path.open("rb") as file:
         data = file.read(limit + 1)
@@ -134,11 +134,11 @@ def read_text(path: Path, limit: int) -> str:
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a YAML text, of plain types only.
+    """The value of a YAML text. Only plain types are built.
 
     Raises:
-        ValueError: It is not valid YAML, or has more than `MAX_YAML_BYTES` bytes, `MAX_DEPTH` levels or, its aliases
-            put in, `MAX_YAML_VALUES` values.
+        ValueError: The text is not valid YAML, or has more than `MAX_YAML_BYTES` bytes, `MAX_DEPTH` levels, or
+            `MAX_YAML_VALUES` values with all aliases expanded.
     """
     if len(text.encode("utf-8", "replace")) > MAX_YAML_BYTES:
         raise ValueError(f"has more bytes than the limit of {MAX_YAML_BYTES:,}")
@@ -149,10 +149,10 @@ def parse_yaml(text: str) -> Any:
 
 
 def parse_card(text: str) -> Any:
-    """The settings at the head of a README.md, found as huggingface_hub finds them; None if there are none.
+    """The YAML metadata of a README.md, located as huggingface_hub does; None if there is no metadata.
 
     Raises:
-        ValueError: As of [`parse_yaml`].
+        ValueError: As in [`parse_yaml`].
     """
     from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
@@ -161,12 +161,12 @@ def parse_card(text: str) -> Any:
 
 
 class _BoundedLoader(yaml.SafeLoader):
-    """PyYAML's safe loader with limits on levels and, since an alias repeats what it stands for, on values."""
+    """PyYAML's safe loader with limits on nesting and on values, counted with all aliases expanded."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._level = 0
-        self._sizes: dict[int, int] = {}  # values in each node, by its identity
+        self._sizes: dict[int, int] = {}  # values in each node, by its `id()`
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Composes a node as PyYAML does, and counts its levels and values."""
@@ -179,7 +179,7 @@ class _BoundedLoader(yaml.SafeLoader):
         if not repeats:
             self._sizes[id(node)] = self._size(node)
         elif id(node) not in self._sizes:
-            raise ValueError("holds an alias of what it stands in: write it out")
+            raise ValueError("has an alias inside the value that it refers to: write the value out")
         return node
 
     def _size(self, node: Any) -> int:
@@ -187,15 +187,15 @@ class _BoundedLoader(yaml.SafeLoader):
         children = [child for part in parts for child in (part if isinstance(part, tuple) else (part,))]
         size = 1 + sum(self._sizes[id(child)] for child in children)
         if size > MAX_YAML_VALUES:
-            raise ValueError(f"holds more values than the limit of {MAX_YAML_VALUES:,}, its aliases put in")
+            raise ValueError(f"has more values than the limit of {MAX_YAML_VALUES:,}, with all aliases expanded")
         return size
 
 
 def open_parquet(source: str | os.PathLike[str] | BinaryIO) -> pq.ParquetFile:
-    """A parquet file, its metadata read within limits.
+    """Opens a parquet file, with limits on its metadata.
 
     Raises:
-        OSError, pyarrow.ArrowInvalid: It cannot be read, is no parquet file, or is over a limit.
+        OSError, pyarrow.ArrowInvalid: The file cannot be read, is not a parquet file, or exceeds a limit.
     """
     import pyarrow.parquet as pq
 
@@ -204,18 +204,18 @@ def open_parquet(source: str | os.PathLike[str] | BinaryIO) -> pq.ParquetFile:
 
 
 def features_of(schema: pa.Schema) -> Features:
-    """The features of rows with an Arrow schema, from what `datasets` wrote into it or else from its types.
+    """The features of an Arrow schema: from the metadata that `datasets` stored in it, or else from its types.
 
     Raises:
-        ValueError: What `datasets` wrote is damaged, too large or nested too deeply.
+        ValueError: The metadata of `datasets` is damaged, too large or nested too deeply.
     """
     from datasets import Features
 
-    written = (schema.metadata or {}).get(b"huggingface", b"")
-    if len(written) > MAX_FEATURES_BYTES:
+    metadata = (schema.metadata or {}).get(b"huggingface", b"")
+    if len(metadata) > MAX_FEATURES_BYTES:
         raise ValueError(f"its 'huggingface' metadata has more bytes than the limit of {MAX_FEATURES_BYTES:,}")
-    if written:
-        parse_json(written)
+    if metadata:
+        parse_json(metadata)
     try:
         return Features.from_arrow_schema(schema)
     except RecursionError:

@@ -1,7 +1,6 @@
-"""Names that data gives to files: followed only below the folder that they belong to.
+"""Resolves file names that come from data, and keeps them inside the folder that they are relative to.
 
-Every path that stands in data (annotations, rows, a dataset's settings) goes through this file, and every link that
-such a path meets.
+Every path that comes from data (annotations, rows, a dataset's settings) is checked here, and so is every link on it.
 """
 
 from __future__ import annotations
@@ -14,21 +13,22 @@ from vigc.errors import ImagePathError
 
 from .image_names import spellings
 
-# No system opens a longer path; following its parts would take long all the same.
+# No system opens a longer path, and resolving one would still be slow.
 _LONGEST = 4096
 _SHOWN = 200
 
 
 def confined(real_root: str, name: str, *, listed: bool = False) -> str:
-    """The path of `name` under a root that is resolved already.
+    """The path of `name` under a resolved root.
 
     Args:
-        real_root: The root.
-        name: Relative to it.
-        listed: The system gave the name: marks that only other systems take for parts of paths are of the name.
+        real_root: The root, with links resolved.
+        name: A name relative to the root.
+        listed: Whether the name comes from a directory listing. It may then contain what is special on other systems,
+            such as backslashes or "c:".
 
     Raises:
-        ImagePathError: It is no relative path, or leads out of the root.
+        ImagePathError: The name is not a relative path, or leads out of the root.
     """
     _check_parts(name, listed)
     path = os.path.join(real_root, name)
@@ -42,10 +42,10 @@ def confined(real_root: str, name: str, *, listed: bool = False) -> str:
 
 
 def located(real_root: str, name: str) -> str:
-    """The path under a resolved root of the first spelling of `name` that a file has; of `name` itself if none has.
+    """The path of the first spelling of `name` that exists under a resolved root; that of `name` if none does.
 
     Raises:
-        ImagePathError: A spelling, such as one with its percent codes decoded, leads out of the root.
+        ImagePathError: A spelling (for example with percent codes decoded) leads out of the root.
     """
     paths = [confined(real_root, name)]
     if os.path.lexists(paths[0]):
@@ -55,13 +55,13 @@ def located(real_root: str, name: str) -> str:
 
 
 def leads_into(real: str, real_root: str) -> bool:
-    """Whether a resolved path lies below a resolved root, or where the links of the Hub client's copies may lead."""
+    """Whether a resolved path lies below a resolved root or, in the Hub client's cache, among its blobs."""
     return any(real.startswith(root.rstrip(os.sep) + os.sep) for root in _linked_roots(real_root))
 
 
 @cache
 def _linked_roots(real_root: str) -> tuple[str, ...]:
-    """The root, and the blobs beside it if it is a snapshot in the Hub client's cache, whose files are links there."""
+    """The root; for a snapshot in the Hub client's cache also its blobs, because a snapshot's files link to them."""
     repository = Path(real_root).parents[1] if len(Path(real_root).parts) > 3 else Path(real_root)
     blobs = repository / "blobs"
     is_snapshot = Path(real_root).parent.name == "snapshots" and repository.name.startswith(("datasets--", "models--"))
@@ -71,33 +71,33 @@ def _linked_roots(real_root: str) -> tuple[str, ...]:
 
 
 def _check_parts(name: str, listed: bool = False) -> None:
-    """Makes sure that a name is a relative path that does not climb, whatever the disk holds."""
+    """Checks that a name is a relative path without "..". Does not access the disk."""
     if not name or "\0" in name or len(name) > _LONGEST or not is_file_name(name):
-        raise ImagePathError(shown(name), "is no file name: correct the annotation")
+        raise ImagePathError(shown(name), "is not a file name: correct the annotation")
     parts = (name.replace(os.sep, "/") if listed else name.replace("\\", "/")).split("/")
     if not parts[0] or ".." in parts or (name[1:2] == ":" and not (listed and os.name == "posix")):
-        raise ImagePathError(shown(name), "is a path out of the folder of pictures: give one relative to it")
+        raise ImagePathError(shown(name), "is a path out of the folder of images: give one relative to it")
 
 
 class ListedFolder:
-    """Finds files below a root by the names that data gives them.
+    """Finds files below a root by names that come from data.
 
-    Each folder is listed once and its links are looked at then: asking for each file is slow on network disks.
+    Each folder is listed once, with its links: a system call for each file is slow on network disks.
 
     Args:
-        root: The folder that names are relative to. It may be a link itself: the user named it, not the data.
+        root: The folder that names are relative to. It may be a link itself, because the user named it, not the data.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = os.path.normpath(root)
         self._real_root = os.path.realpath(root)
-        self._folders: dict[str, dict[str, bool]] = {}  # the files of each folder, and whether they are links
+        self._folders: dict[str, dict[str, bool]] = {}  # by folder and file name: whether the file is a link
 
     def find(self, name: str) -> Path | None:
         """The file of that name, or None if there is none.
 
         Raises:
-            ImagePathError: The name, or a link that it meets, leads out of the root.
+            ImagePathError: The name, or a link on its path, leads out of the root.
         """
         _check_parts(name)
         path = os.path.normpath(os.path.join(self.root, name))
@@ -130,22 +130,22 @@ class ListedFolder:
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a file can be called so."""
+    """Whether a file can have this name."""
     try:
         os.fsencode(name)
-    except UnicodeEncodeError:  # half a character, which JSON can spell and no file can be called
+    except UnicodeEncodeError:  # a lone surrogate: valid in JSON, but not in a file name
         return False
     return True
 
 
 def shown(name: str) -> str:
-    """A name for messages, whatever it holds: of a long one the beginning."""
+    """A name as messages show it: valid Unicode, and a long name shortened."""
     text = name if len(name) <= _LONGEST else f"{name[:_SHOWN]}... ({len(name):,} characters)"
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def printable(name: str) -> str:
-    r"""A file name as valid Unicode: bytes that are not are written as `\xff`."""
+    r"""A file name as valid Unicode: invalid bytes are escaped as `\xff`."""
     if name.isascii():
         return name
     return os.fsencode(name).decode("utf-8", "backslashreplace") if is_file_name(name) else shown(name)

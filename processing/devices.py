@@ -1,4 +1,4 @@
-"""Where models run."""
+"""Selection of the device that a model runs on."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from vigc.errors import first_line
 
 
 def find_device(name: str, error: type[ValueError] = ValueError) -> torch.device:
-    """The device of a name; "auto" is an accelerator if there is one.
+    """The device with a given name; "auto" selects an accelerator if there is one, else the CPU.
 
     Args:
         name: "auto", "cpu", "cuda:1", ...
-        error: What is raised where there is no such device: a room's own kind, which knows its exit code.
+        error: The exception class to raise; a command passes its own, which has the exit code.
 
     Raises:
         ValueError: There is no such device.

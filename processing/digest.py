@@ -1,4 +1,4 @@
-"""The hash of a file, or the reason why there is none."""
+"""The SHA-256 of a file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from vigc.errors import TransientError, is_transient
 
 
 def file_digest(path: Path, most: int | None = None) -> str | None:
-    """SHA-256 of a file in hexadecimal digits; None if it is no regular file, cannot be read, or is larger than `most`.
+    """SHA-256 of a file in hexadecimal digits; None if it is not a regular file, is unreadable or larger than `most`.
 
     Args:
         path: The file.
-        most: Limit in bytes, where there is one: reading takes a second for each gigabyte, or ten.
+        most: Limit in bytes; None for no limit. Reading takes 1 to 10 seconds per gigabyte.
 
     Raises:
-        TransientError: The machine is in the way.
+        TransientError: Reading failed with a transient error.
     """
     digest = hashlib.sha256()
     try:
@@ -27,7 +27,7 @@ def file_digest(path: Path, most: int | None = None) -> str | None:
         with path.open("rb") as file:
             while block := file.read(2**20):
                 digest.update(block)
-    except (OSError, ValueError) as error:  # no name of a file, or the reason of the refusal, recorded beside this
+    except (OSError, ValueError) as error:  # ValueError: not a file name. The caller records the reason
         if is_transient(error):
             raise TransientError(f"{error}: run the same command again later.") from error
         return None

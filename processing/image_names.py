@@ -1,7 +1,7 @@
-"""Names of pictures as tools write them into annotations: with backslashes, percent codes, and what follows a "?".
+"""Image names as tools write them into annotations: with backslashes, percent codes and query strings.
 
-Nothing here asks the disk. Each spelling must be checked to stay under the folder of the pictures, the decoded ones
-too: decode first, then confine.
+Nothing here accesses the disk. The caller checks that each spelling, decoded ones included, stays under the image
+folder: decode first, then confine.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from urllib.parse import unquote, urlsplit
 
 from .images import PICTURE_SUFFIXES
 
-# No system opens a longer name (PATH_MAX of Linux, in bytes), and few servers a longer address.
+# No system opens a longer name (PATH_MAX of Linux, in bytes), and few servers accept a longer URL.
 MAX_NAME = 4_096
 _MARKS = re.compile(r"[\\%?]")
 
 
 def spellings(name: str) -> tuple[str, ...]:
-    r"""The names that a file may have on disk, likeliest first: as it is written, then decoded.
+    r"""The names that a file may have on disk, likeliest first: the given name, then decoded ones.
 
-    `train\a%20b.jpg?width=640` may be that, `train/a%20b.jpg?width=640`, `train/a%20b.jpg`, or `train/a b.jpg`.
+    `train\a%20b.jpg?width=640` may have that name, or `train/a%20b.jpg?width=640`, `train/a%20b.jpg`, `train/a b.jpg`.
     """
     if not _MARKS.search(name):
         return (name,)
@@ -31,7 +31,7 @@ def spellings(name: str) -> tuple[str, ...]:
 
 
 def name_for_id(name: str) -> str:
-    """The name that an id is made of: "/" between its parts, and without a query behind the suffix of a picture."""
+    """The name that an id is made from: "/" as separator, and without a query string after an image suffix."""
     if not _MARKS.search(name):
         return name
     slashed = name.replace("\\", "/")
@@ -40,7 +40,7 @@ def name_for_id(name: str) -> str:
 
 
 def names_in_address(address: str) -> tuple[str, ...]:
-    """Names that the file of an address may have under a folder of pictures: as COCO's archives unpack, or alone."""
+    """Names under an image folder that the file of a URL may have: as COCO's archives unpack, or the bare file name."""
     try:
         parts = [part for part in urlsplit(address).path.split("/") if part]
     except ValueError:
@@ -52,10 +52,10 @@ def names_in_address(address: str) -> tuple[str, ...]:
 
 
 def unusable(name: str) -> str | None:
-    """Why no file can have such a name and no server such an address, or None."""
+    """Why a name can be neither a file name nor a URL; None if it can be one."""
     if name[:5].lower() == "data:":
-        return "is the picture itself (a data URI), not the name of a file: write it to a file and name that"
-    # A name in surrogates or half characters is refused by others; here only its length counts.
+        return "is the image itself (a data URI), not a file name: write it to a file and name that"
+    # Others refuse names with surrogates; only the length is checked here.
     if len(name) > MAX_NAME or len(name.encode("utf-8", "replace")) > MAX_NAME:
-        return f"has {len(name):,} characters, more than the name of a file can have: correct the annotation"
+        return f"has {len(name):,} characters, more than a file name can have: correct the annotation"
     return None

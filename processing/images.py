@@ -1,4 +1,4 @@
-"""Pictures from strangers: opened safely, upright and in RGB, with the bytes of them that may be published."""
+"""Opens untrusted images safely: EXIF orientation applied, RGB, and metadata stripped from the bytes to publish."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from .metadata import MAX_PNG_TEXT, has_more_scans, readable, without_jpeg_metad
 PICTURE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 )
-# Photographs of phones. They are read where pillow-heif is installed, which the extra `heic` brings.
+# Phone photographs. They need pillow-heif, which the extra `heic` installs.
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 HEIF_FIX = "pip install 'vigc[heic]' to read"
-# Named one by one: Pillow knows formats that start other programs (EPS) or that nobody keeps photographs in.
+# An allow-list: some of Pillow's formats start other programs (EPS) or are not used for photographs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
-# An RGB copy of the largest picture is 240 MB. Below Pillow's own warning limit, so that this one speaks.
+# An RGB copy of the largest image is 240 MB. Lower than Pillow's own warning limit, so that this limit applies first.
 MAX_PIXELS = 80_000_000
-# libwebp holds two pictures of its own beside those of Pillow: one of 80 million pixels would take 1.2 GB.
+# libwebp holds two more copies than Pillow: an image of 80 million pixels would take 1.2 GB.
 _MAX_WEBP_PIXELS = 60_000_000
 MAX_BYTES = 256 * 2**20
-# A progressive JPEG has about ten scans. Each is a pass over all pixels, however few bytes it takes.
+# A progressive JPEG has about ten scans. Each one is a pass over all pixels, even if it has few bytes.
 MAX_SCANS = 64
 
 _UPRIGHT = {
@@ -49,13 +49,13 @@ _UPRIGHT = {
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An opened picture.
+    """An opened image.
 
     Args:
         image: RGB, upright, first frame.
-        data: The bytes to publish: the original ones less their metadata, or re-encoded where they cannot stay.
-            Decoding them and calling `convert("RGB")`, as every trainer does, yields exactly `image`.
-        original: The bytes as they were read.
+        data: The bytes to publish: the original without metadata, or re-encoded where that is not possible. Decoding
+            them and calling `convert("RGB")`, as trainers do, yields exactly `image`.
+        original: The bytes of the file.
     """
 
     image: Image.Image
@@ -64,28 +64,28 @@ class Picture:
 
 
 def open_image(source: str | os.PathLike[str] | bytes, *, name: str | None = None) -> Image.Image:
-    """Opens a picture as RGB: first frame, upright by its EXIF, transparency on white, 16-bit grey scaled to 8.
+    """Opens an image as RGB: first frame, EXIF orientation applied, transparency on white, 16-bit grey scaled to 8.
 
     Args:
         source: A path, or the bytes of a file.
-        name: What to call the picture in errors; by default its path.
+        name: The image's name in errors; its path by default.
 
     Raises:
-        ImageError: Not a regular file, empty, not of a known format, truncated or corrupt, or of more than
+        ImageError: Not a regular file, empty, not in a known format, truncated or corrupt, or of more than
             `MAX_BYTES` bytes, `MAX_PIXELS` pixels, `MAX_SCANS` scans or `metadata.MAX_PARTS` parts (checked before
-            anything is decoded). Long texts and profiles are no reason: they are left out.
+            decoding). Long texts and profiles raise nothing: they are removed.
     """
     name = name or _name(source)
     return _to_rgb(_decoded(_readable(_read(source, name), name), name), name)
 
 
 def load_picture(source: str | os.PathLike[str] | bytes, *, name: str | None = None) -> Picture:
-    """Opens a picture as [`open_image`] does, together with the bytes of it that may be published.
+    """Opens an image like [`open_image`], and returns it with the bytes to publish.
 
-    A JPEG or PNG keeps its compressed pixels and loses EXIF, GPS, XMP, comments, text and appended data. A JPEG that
-    its EXIF turns is re-encoded upright. Other formats, and what a plain `convert("RGB")` would show differently
-    (transparency, 16-bit grey), become PNG. A colour profile stays unless it is damaged or, in a PNG, longer than the
-    1 MB that Pillow reads.
+    JPEG and PNG files keep their compressed pixels and lose EXIF, GPS, XMP, comments, text and appended data. A JPEG
+    with an EXIF rotation is re-encoded upright. Other formats, and images that a plain `convert("RGB")` would show
+    differently (transparency, 16-bit grey), become PNG. A colour profile is kept unless it is damaged or, in a PNG,
+    longer than the 1 MB that Pillow reads.
 
     Raises:
         ImageError: As in [`open_image`].
@@ -100,7 +100,7 @@ def load_picture(source: str | os.PathLike[str] | bytes, *, name: str | None = N
     if data is None:
         profile = decoded.info.get("icc_profile") if decoded.mode in ("RGB", "RGBA") else None
         kind = "JPEG" if decoded.format in ("JPEG", "MPO") else "PNG"
-        del decoded  # each copy of the largest picture is 300 MB
+        del decoded  # each copy of the largest image is 300 MB
         data = _encoded(image, kind, profile)
         if kind == "JPEG":
             del image
@@ -121,7 +121,7 @@ def _read(source: str | os.PathLike[str] | bytes, name: str) -> bytes:
         except (OSError, ValueError) as error:
             raise ImageError(name, f"cannot be read ({_text(error)})") from error
         if not stat.S_ISREG(status.st_mode):
-            raise ImageError(name, "is not a regular file: give a picture file")
+            raise ImageError(name, "is not a regular file: give an image file")
         size = status.st_size
     if size == 0:
         raise ImageDataError(name, "is empty (0 bytes): get the file again")
@@ -137,12 +137,12 @@ def _read(source: str | os.PathLike[str] | bytes, name: str) -> bytes:
 
 @cache
 def reads_heif() -> bool:
-    """Whether HEIC and HEIF pictures are read here: pillow-heif is installed."""
+    """Whether HEIC and HEIF images can be read, that is, whether pillow-heif is installed."""
     return find_spec("pillow_heif") is not None
 
 
 def picture_suffixes() -> frozenset[str]:
-    """Endings of the files that are read as pictures, in lower case."""
+    """The file suffixes of the image formats that can be read, in lower case."""
     return PICTURE_SUFFIXES | HEIF_SUFFIXES if reads_heif() else PICTURE_SUFFIXES
 
 
@@ -164,14 +164,14 @@ def _readable(data: bytes, name: str) -> bytes:
 
 
 def _decoded(data: bytes, name: str) -> Image.Image:
-    """The first frame with its pixels, as the file has it."""
+    """The first frame, decoded but not converted."""
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
     except Image.DecompressionBombError as error:
         raise ImageSizeError(name, f"has more than the limit of {MAX_PIXELS:,} pixels: make it smaller") from error
     except MemoryError:
-        raise  # the machine's trouble, not the picture's
-    except Exception as error:  # Pillow's parsers raise whatever a broken header makes them raise
+        raise  # transient: the image may be valid
+    except Exception as error:  # for a broken header, Pillow's parsers raise errors of any class
         raise ImageDataError(name, _why_not_opened(data, error)) from error
     width, height = image.size
     most = min(MAX_PIXELS, _MAX_WEBP_PIXELS) if image.format == "WEBP" else MAX_PIXELS
@@ -179,7 +179,7 @@ def _decoded(data: bytes, name: str) -> Image.Image:
         size = f"{width} x {height} = {width * height:,} pixels"
         raise ImageSizeError(name, f"has {size}, more than the limit of {most:,}: make it smaller")
     if image.format in ("JPEG", "MPO") and has_more_scans(data, MAX_SCANS):
-        raise ImageSizeError(name, f"is drawn in more than the limit of {MAX_SCANS} scans: save it again")
+        raise ImageSizeError(name, f"has more scans than the limit of {MAX_SCANS}: save it again")
     try:
         image.load()
     except MemoryError:
@@ -190,25 +190,25 @@ def _decoded(data: bytes, name: str) -> Image.Image:
 
 
 def _why_not_opened(data: bytes, error: Exception) -> str:
-    """Why Pillow opens no picture: its own limit or complaint where it knows the format."""
+    """Why Pillow cannot open an image: for a known format, Pillow's own reason."""
     brand = data[8:12] if data[4:8] == b"ftyp" else b""
     if brand in _HEIF_BRANDS and "HEIF" not in _formats():
-        return f"is a HEIC or HEIF picture: {HEIF_FIX} it"
+        return f"is a HEIC or HEIF image: {HEIF_FIX} it"
     if brand in (b"avif", b"avis") and "AVIF" not in _formats():
-        return "is an AVIF picture, which this Pillow does not read: install pillow 11.3 or newer"
+        return "is an AVIF image, which this Pillow cannot read: install pillow 11.3 or newer"
     known = [kind for kind in _formats() if (accept := Image.OPEN[kind][1]) and accept(data[:16]) is True]
     if not known:
-        return f"is not a picture in a format that is read here ({', '.join(_formats())}), or corrupt"
+        return f"is not an image in a supported format ({', '.join(_formats())}), or is corrupt"
     if isinstance(error, UnidentifiedImageError):
         error = _swallowed(data, known[0]) or error
     text = _text(error)
     if re.search(r"MAX_|too (large|long|much)", text):
-        return f"passes a limit of Pillow's ({text}): save it again without its metadata"
-    return f"is a {known[0]} file that is truncated or corrupt, or of a kind that Pillow does not read ({text})"
+        return f"exceeds a limit of Pillow's ({text}): save it again without its metadata"
+    return f"is a {known[0]} file that is truncated or corrupt, or of a variant that Pillow does not read ({text})"
 
 
 def _swallowed(data: bytes, kind: str) -> Exception | None:
-    """Why Pillow does not open a file of a format, which `Image.open` does not tell."""
+    """The error that Pillow raises for a file of a known format, which `Image.open` hides."""
     try:
         Image.OPEN[kind][0](io.BytesIO(data), "")
     except MemoryError:
@@ -224,7 +224,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         rgb = _flat(upright, image)
     except (ValueError, OSError) as error:
         raise ImageDataError(
-            name, f"has colours of a kind that cannot be shown ({image.mode}: {_text(error)})"
+            name, f"has a colour mode that cannot be converted ({image.mode}: {_text(error)})"
         ) from error
     if rgb is image:
         rgb = image.copy()
@@ -233,7 +233,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _flat(upright: Image.Image, source: Image.Image) -> Image.Image:
-    """RGB from any mode."""
+    """Converts any mode to RGB."""
     if upright.mode.startswith("I;16"):
         return _from_16_bit(upright.convert("I")).convert("RGB")
     if upright.mode == "I" and source.format == "PNG":  # older Pillow's name for 16-bit grey
@@ -251,12 +251,12 @@ def _flat(upright: Image.Image, source: Image.Image) -> Image.Image:
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
-    # `convert` clips at 255, which leaves a blank white picture.
+    # `convert` clips at 255, which would leave a blank white image.
     return image.point([value // 257 for value in range(65536)], "L")
 
 
 def _stretched(image: Image.Image) -> Image.Image:
-    """Grey from measurements without a known white: darkest to brightest."""
+    """8-bit grey of values without a known range: scaled from the darkest to the brightest."""
     low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError("its values are not finite")
@@ -271,13 +271,13 @@ def _transparent(image: Image.Image) -> bool:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF says nothing; the pixels are whole
+    except Exception:  # damaged EXIF is ignored: the pixels are intact
         return 1
     return value if value in _UPRIGHT else 1
 
 
 def _stripped(image: Image.Image, original: bytes) -> bytes | None:
-    """The file less its metadata, pixels untouched; None if those bytes cannot stay."""
+    """The file without its metadata and with the same pixels; None if it has to be re-encoded."""
     if _orientation(image) != 1 or _transparent(image):
         return None
     if image.format in ("JPEG", "MPO"):
@@ -290,7 +290,7 @@ def _stripped(image: Image.Image, original: bytes) -> bytes | None:
 def _encoded(image: Image.Image, kind: str, profile: bytes | None) -> bytes:
     buffer = io.BytesIO()
     if kind == "PNG" and profile is not None and len(profile) > MAX_PNG_TEXT:
-        profile = None  # Pillow writes it, and refuses to open what it wrote
+        profile = None  # Pillow would write it, and then refuse to open the file
     if kind == "JPEG":
         image.save(buffer, kind, quality=95, subsampling=0, icc_profile=profile)
     else:

@@ -1,7 +1,7 @@
-"""Takes out of PNG and JPEG files what says where, when and by whom: pixels stay as they are, bit for bit.
+"""Strips metadata (place, time, author) from PNG and JPEG files without changing the pixels.
 
-Both ways keep a list of what may stay rather than of what must go, since cameras invent new places. The same walk takes
-out, before Pillow opens a file, texts and profiles that Pillow has limits for or spends minutes on.
+Both formats use an allow-list, because cameras keep inventing new places for metadata. The same code also runs before
+Pillow opens a file, to remove texts and profiles that exceed Pillow's limits or take it minutes to read.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any, Literal
 
 from PIL import ExifTags, Image
 
-# Steps of a walk over a file: segments, chunks, fill bytes, tags. 256 MB in PNG chunks of 1 KB stay below.
+# Parts that are visited in one file: segments, chunks, fill bytes, tags. 256 MB in PNG chunks of 1 KB have fewer.
 MAX_PARTS = 1_000_000
-# Pillow refuses a whole PNG if one of its texts or its profile is longer than this once it is decompressed.
+# Pillow refuses a PNG if one of its texts or its profile is longer than this after decompression.
 MAX_PNG_TEXT = 2**20
-# Of a text that is not compressed. Pillow reads 64 MB of them in all.
+# Bytes of an uncompressed text. Pillow reads up to 64 MB of texts per file.
 _MAX_TURNING_TEXT = 16 * 2**20
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# What decides the pixels. Left out: text, time, EXIF, animation and private chunks.
+# Chunks that determine the pixels. Text, time, EXIF, animation and private chunks are not among them.
 _PNG_PIXELS = frozenset((b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"))
-# What decides how they are shown, and the sizes that are valid: a damaged one is left out, the pixels are whole.
+# Chunks that determine the colours, with their valid sizes. A damaged one is removed; the pixels are intact.
 _PNG_COLOURS: dict[bytes, tuple[int, ...]] = {
     b"gAMA": (4,),
     b"cHRM": (32,),
@@ -34,7 +34,7 @@ _PNG_COLOURS: dict[bytes, tuple[int, ...]] = {
     b"bKGD": (1, 2, 6),
     b"pHYs": (9,),
 }
-# The texts by which Pillow turns a picture upright.
+# Texts from which Pillow reads the orientation of an image.
 _TURNING_TEXTS = (b"XML:com.adobe.xmp", b"Raw profile type exif")
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
@@ -47,10 +47,10 @@ _AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def readable(data: bytes) -> bytes:
-    """The file without the metadata that Pillow may refuse; its pixels stay bit for bit.
+    """The file without the metadata that Pillow may refuse; the pixels do not change.
 
-    PNG and JPEG lose texts, comments, and profiles that are damaged or too long; what says how the picture is turned
-    stays. Files of other formats stay as they are.
+    PNG and JPEG files lose texts, comments, and profiles that are damaged or too long, and keep the orientation. Files
+    of other formats do not change.
 
     Raises:
         ValueError: The file has more than `MAX_PARTS` parts.
@@ -69,26 +69,26 @@ def readable(data: bytes) -> bytes:
 
 
 def without_png_metadata(data: bytes) -> bytes | None:
-    """A PNG file with the chunks that make the picture only; None if its chunks do not add up."""
+    """A PNG file with only the chunks that make the image; None if its chunks are inconsistent."""
     found, whole = _png(data, turning=False) if data.startswith(_PNG_SIGNATURE) else (b"", False)
     return found if whole else None
 
 
 def without_jpeg_metadata(data: bytes) -> bytes | None:
-    """A JPEG file with tables, scans, colour profile and nothing else; None if its segments do not add up.
+    """A JPEG file with only its tables, scans and colour profile; None if its segments are inconsistent.
 
-    What follows the first picture (a second one of an MPO file, a phone's video) goes as well.
+    Data after the first image (further images of an MPO file, a phone's video) is removed too.
     """
     found, whole = _jpeg(data, turning=False) if data.startswith(_SOI) else (b"", False)
     return found if whole else None
 
 
 def has_more_scans(data: bytes, most: int) -> bool:
-    """Whether a JPEG file's first picture has more scans than `most`, or so many that do not add up.
+    """Whether the first image of a JPEG file has more scans than `most`, or its segments are inconsistent.
 
-    Each scan is a pass over all pixels, however few bytes it takes.
+    Each scan is a pass over all pixels, even if it has few bytes.
     """
-    if data.count(bytes((0xFF, _SCAN))) <= most:  # thumbnails and videos included: then no walk is needed
+    if data.count(bytes((0xFF, _SCAN))) <= most:  # an upper bound, since thumbnails and videos count too
         return False
     scans = 0
     for marker, _, _ in _segments(data):
@@ -104,7 +104,7 @@ def _check_parts(count: int) -> None:
 
 
 class _Kept:
-    """The parts of a file that stay."""
+    """Collects the parts of a file that are kept."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -131,11 +131,11 @@ class _Kept:
 
 
 def _png(data: bytes, *, turning: bool) -> tuple[bytes, bool]:
-    """The file less its metadata, and whether its chunks add up.
+    """The file without its metadata, and whether its chunks are consistent.
 
     Args:
         data: A PNG file.
-        turning: Also keep what says how the picture is turned.
+        turning: Whether to keep the orientation too.
     """
     view, at, count = memoryview(data), len(_PNG_SIGNATURE), 0
     kept, seen = _Kept(data), set[bytes]()
@@ -150,13 +150,13 @@ def _png(data: bytes, *, turning: bool) -> tuple[bytes, bool]:
         at = end
         if kind == b"IEND":
             return kept.joined(), True
-    if at + 12 > len(data) or kind in _PNG_PIXELS:  # cut short: Pillow says what is missing, if pixels are
+    if at + 12 > len(data) or kind in _PNG_PIXELS:  # truncated: Pillow reports missing pixels
         kept.keep(at, len(data))
     return kept.joined(), False
 
 
 def _keeps_chunk(kind: bytes, chunk: memoryview, turning: bool, seen: set[bytes]) -> bool:
-    """Whether a chunk stays; `seen` holds the names of which only the first one is looked at, whatever it costs."""
+    """Whether to keep a chunk. `seen` holds the names that occurred: of each name only the first chunk is checked."""
     if kind in _PNG_PIXELS:
         return True
     content = chunk[8:-4]
@@ -180,7 +180,7 @@ def _is_sound(chunk: memoryview) -> bool:
 
 
 def _fits(kind: bytes, content: memoryview) -> bool:
-    """Whether a text or profile, less its keyword, is one that Pillow reads."""
+    """Whether Pillow can read a text or profile, given without its keyword."""
     if len(content) > _MAX_TURNING_TEXT:
         return False
     if kind == b"tEXt":
@@ -207,14 +207,14 @@ def _inflates(packed: bytes) -> bool:
 
 
 def _jpeg(data: bytes, *, turning: bool) -> tuple[bytes, bool]:
-    """As `_png`, for the segments of a JPEG file."""
+    """Like `_png`, for the segments of a JPEG file."""
     kept, end = _Kept(data), 2
     kept.keep(0, 2)
     stay = _applications(data, turning)
     for marker, start, end in _segments(data):
         if marker in _APPLICATIONS:
             if data.startswith(b"JFIF\0", start + 4):
-                # Without the thumbnail, which may show more than the picture.
+                # Without the thumbnail, which may show what was cropped from the image.
                 kept.add(b"\xff\xe0\x00\x10" + data[start + 4 : min(start + 16, end)].ljust(12, b"\0") + b"\0\0")
             elif start in stay:
                 kept.keep(start, end)
@@ -227,9 +227,9 @@ def _jpeg(data: bytes, *, turning: bool) -> tuple[bytes, bool]:
 
 
 def _applications(data: bytes, turning: bool) -> set[int]:
-    """Where the segments begin that say how colours are stored, and how the picture is turned if `turning`."""
+    """Start offsets of the segments for colours and, if `turning`, for the orientation."""
     stay: dict[str, int] = {}
-    profile: dict[int, int] = {}  # of each part, by its number
+    profile: dict[int, int] = {}  # start offset of each part of the profile, by its number
     parts = 0
     for marker, start, end in _segments(data):
         if marker == _SCAN:
@@ -241,7 +241,7 @@ def _applications(data: bytes, turning: bool) -> set[int]:
             profile[data[start + 16]] = start
             stay["of"] = data[start + 17]
         elif turning and marker == 0xE1 and data.startswith(b"Exif\0\0", start + 4):
-            stay.setdefault("exif", start)  # Pillow joins them, which takes minutes for a thousand
+            stay.setdefault("exif", start)  # only the first: Pillow takes minutes to join a thousand
         elif turning and marker == 0xE1 and data.startswith(b"http://ns.adobe.com/xap/1.0/\0", start + 4):
             stay["xmp"] = start
     of = stay.pop("of", 0)
@@ -250,9 +250,9 @@ def _applications(data: bytes, turning: bool) -> set[int]:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end) of all that a JPEG file consists of, up to its end or where it does not add up.
+    """(marker, start, end) of each segment of a JPEG file, up to its end or the first inconsistency.
 
-    What lies between segments is passed by, as libjpeg does.
+    Bytes between segments are skipped, as in libjpeg.
     """
     at, count = 2, 0
     while 0 <= at <= len(data) - 2:
@@ -283,7 +283,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _count_gif_blocks(data: bytes) -> None:
-    """Counts what lies before the first picture; Pillow walks through it."""
+    """Checks the number of blocks before the first image, all of which Pillow visits."""
     at = 13 + (3 << (data[10] & 7) + 1 if len(data) > 10 and data[10] & 0x80 else 0)
     count = 0
     while at + 2 < len(data) and data[at] != ord(","):
@@ -299,18 +299,18 @@ def _count_gif_blocks(data: bytes) -> None:
 
 
 def private_metadata(data: bytes) -> str | None:
-    """What a picture's file says of where, when and by whom: "EXIF", "GPS", "XMP" or "IPTC"; None if nothing of these.
+    """The private metadata in an image file: "EXIF", "GPS", "XMP" or "IPTC"; None if there is none of these.
 
-    Headers are read, pixels are not.
+    Only headers are read, not pixels.
 
     Raises:
-        OSError: It is no picture that Pillow knows.
+        OSError: Pillow does not recognize the file as an image.
     """
     with Image.open(io.BytesIO(data)) as image:
         info: dict[Any, Any] = dict(image.info)
         if image.format == "PNG":
             info |= _png_texts(data)
-        if image.format == "TIFF":  # whose own tags are EXIF; a place or a camera's are not part of the picture
+        if image.format == "TIFF":  # TIFF's own tags count as EXIF; only GPS is private here
             return "GPS" if image.getexif().get_ifd(ExifTags.IFD.GPSInfo) else None
         if "exif" in info or "Raw profile type exif" in info or "Raw profile type APP1" in info:
             return "GPS" if _has_place(image) else "EXIF"
@@ -322,12 +322,12 @@ def private_metadata(data: bytes) -> str | None:
 def _has_place(image: Image.Image) -> bool:
     try:
         return bool(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
-    except Exception:  # damaged EXIF says no place; that it is there is said anyhow
+    except Exception:  # damaged EXIF has no place; the caller still reports "EXIF"
         return False
 
 
 def _png_texts(data: bytes) -> dict[str, bool]:
-    """Keywords of a PNG's texts, and "exif", also of those that follow the pixels, which Pillow sees only later."""
+    """Keywords of a PNG's texts, and "exif". Includes chunks after the pixels, which Pillow reads only later."""
     found, at = {}, len(_PNG_SIGNATURE)
     while at + 12 <= len(data):
         kind, size = data[at + 4 : at + 8], int.from_bytes(data[at : at + 4], "big")

@@ -1,4 +1,4 @@
-"""Model folders: what tells one from another, as a commit does on the Hub, and what comes of loading a damaged one."""
+"""Model folders: a fingerprint of their files, and readable errors when loading one fails."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _SAMPLE_BYTES = 4096
 
 @contextmanager
 def loading_model(name: str, kind: type[VigcError], role: str = "") -> Iterator[None]:
-    """What goes wrong while a model is loaded as an error of vigc.
+    """Turns errors of loading a model into one-line errors of vigc.
 
-    A damaged folder makes transformers raise whatever its code meets: a `TypeError`, an `AttributeError`.
+    For a damaged folder transformers raises errors of any class, such as `TypeError` or `AttributeError`.
 
     Args:
-        name: The model, as the user knows it.
-        kind: Which error it becomes.
-        role: What it is loaded as, such as " as a causal language model".
+        name: The model's name, as the user gave it.
+        kind: The exception class to raise.
+        role: What the model is loaded as, such as " as a causal language model".
 
     Raises:
-        VigcError: It cannot be loaded. Transient errors are raised as they are.
+        VigcError: The model cannot be loaded. Transient errors are raised unchanged.
     """
     try:
         yield
@@ -34,17 +34,17 @@ def loading_model(name: str, kind: type[VigcError], role: str = "") -> Iterator[
     except Exception as error:
         if is_transient(error) or is_transient(error.__cause__):
             raise
-        # Of errors that are no sentence, the type says more.
+        # The messages of other classes make no sense without the class name.
         known = isinstance(error, (OSError, ValueError, ImportError, RuntimeError))
         reason = first_line(error).rstrip(".:") if known else f"{type(error).__name__}: {first_line(error)}"
         raise kind(f"The model {name!r} cannot be loaded{role}: {reason}.") from error
 
 
 def folder_fingerprint(folder: Path, pattern: str = "**/*") -> str:
-    """16 hexadecimal digits that change with the files of a model folder, or with those that match `pattern`.
+    """16 hexadecimal digits that change when files of a model folder change; with `pattern`, files that match it.
 
-    Small files count in full. Of weights, tens of gigabytes, the size and 64 samples count, header included: training
-    moves every weight a little, so that no other model has the same ones.
+    Small files are hashed in full. Weights have tens of gigabytes: their size and 64 samples, header included, are
+    hashed. Training changes every weight a little, so the samples differ between models.
     """
     digest = hashlib.sha256()
     names = sorted(path.relative_to(folder).as_posix() for path in folder.glob(pattern) if path.is_file())
@@ -70,4 +70,4 @@ def is_model_type_of_transformers(name: object) -> bool:
 
     if not isinstance(name, str) or name not in CONFIG_MAPPING:
         return False
-    return CONFIG_MAPPING[name].__module__.startswith("transformers.")  # others can be registered, VIGC's own too
+    return CONFIG_MAPPING[name].__module__.startswith("transformers.")  # others may be registered, VIGC too

@@ -1,4 +1,4 @@
-"""The columns of our datasets, and what identifies a row."""
+"""The columns of the datasets, and the ids of their rows."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, TypeAlias, TypedDict
 
 from datasets import Features, Image, List, Value
 
-# A row of any of our datasets, by column.
+# A row of any of the datasets, by column.
 Row: TypeAlias = Mapping[str, Any]
-# A row, or a record of another layout, that is being made.
+# A row, or a record of another layout, under construction.
 Record: TypeAlias = dict[str, Any]
 
 
 class ImageCell(TypedDict):
-    """An image as a row holds it undecoded: the bytes of its file, or the path of one."""
+    """An undecoded image in a row: the bytes of its file, or a path."""
 
     bytes: bytes | None
     path: str | None
@@ -35,7 +35,7 @@ TRAIN_FEATURES = Features(
         "type": _STRING,
         "question": _STRING,
         "answers": List(_STRING),
-        # One number for each answer, how likely training draws it; null: all answers alike.
+        # For each answer, its relative chance to be drawn in training; null: all answers are equally likely.
         "weights": List(Value("float32")),
         "source": _STRING,
         "license": _STRING,
@@ -70,24 +70,24 @@ GENERATED_FEATURES = Features(
 
 
 def row_id(image: bytes | str, type: str, config_hash: str, question_index: int) -> str:
-    """What identifies a generated row: 32 hexadecimal digits that depend on the picture and the settings alone.
+    """The id of a generated row: 32 hexadecimal digits that depend only on the image and the settings.
 
     Args:
-        image: The picture's file as it was read, or its SHA-256 in hexadecimal digits.
-        type: The type of instruction.
-        config_hash: Hash of all settings that change what is written.
-        question_index: Which of the questions of this type about this picture.
+        image: The bytes of the image file, or their SHA-256 in hexadecimal digits.
+        type: The task type.
+        config_hash: Hash of all settings that change the generated text.
+        question_index: Index of the question among those of this type about this image.
     """
-    picture = image if isinstance(image, str) else hashlib.sha256(image).hexdigest()
-    key = json.dumps([picture, type, config_hash, question_index])
+    digest = image if isinstance(image, str) else hashlib.sha256(image).hexdigest()
+    key = json.dumps([digest, type, config_hash, question_index])
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def to_messages(question: str, answer: str) -> list[dict[str, str]]:
-    """A pair as a chat of two turns with plain string content, as TRL trains on beside an `image` column."""
+    """A pair as a chat of two turns with string content, which TRL trains on together with an `image` column."""
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
 def is_edited(draft: str | None, answer: str) -> bool:
-    """Whether correction changed a word of the draft, if there is one; white space does not count."""
+    """Whether correction changed the words of the draft; False without a draft. White space does not count."""
     return draft is not None and draft.split() != answer.split()

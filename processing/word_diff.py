@@ -1,4 +1,4 @@
-"""What correction did to a text, word by word."""
+"""Word-level diff of a draft and its corrected answer."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
-# (text, whether the other side lacks it)
+# (text, whether only this side has it)
 Part = tuple[str, bool]
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
-# A word or a mark, with the white space behind it, so that the pieces add up to the text.
+# A word or punctuation mark with the white space after it: joined, the pieces are the text.
 _PIECE = re.compile(r"(?:\w+(?:['’]\w+)*|[^\w\s])\s*")
 
 
 def word_differences(draft: str, answer: str) -> tuple[list[Part], list[Part]]:
-    """Cuts two texts into parts that they share and parts that they do not.
+    """Splits two texts into the parts that both have and the parts that only one has.
 
-    White space is not compared. Joined, each side's parts are its text without white space around it.
+    White space is not compared. The parts of each side, joined, are its text without surrounding white space.
     """
     old, new = _PIECE.findall(draft.strip()), _PIECE.findall(answer.strip())
     old_words, new_words = ([piece.rstrip() for piece in pieces] for pieces in (old, new))
@@ -31,7 +31,7 @@ def word_differences(draft: str, answer: str) -> tuple[list[Part], list[Part]]:
 
 
 def words_changed(draft: str | None, answer: str) -> tuple[int, int]:
-    """How many words of the draft the answer lacks, and how many it has that the draft lacks."""
+    """The numbers of words that only the draft has, and that only the answer has."""
     if draft is None or draft == answer:
         return 0, 0
     before, after = word_differences(draft, answer)
@@ -43,7 +43,7 @@ def _add(parts: list[Part], pieces: Sequence[str], marked: bool) -> None:
     text = "".join(pieces)
     if not text:
         return
-    # White space at the end of a marked part stands outside the mark.
+    # White space at the end of a marked part is not marked.
     bare = text.rstrip() if marked else text
     parts.append((bare, marked))
     if bare != text:

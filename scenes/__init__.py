@@ -1,4 +1,4 @@
-"""A rendered world whose truth is known: scenes, pictures, texts about them, and the checker that reads texts back."""
+"""Synthetic scenes with known content: sampling, rendering, texts about them, and a checker for texts about them."""
 
 from .checker import Claim, Mistake, Report, check, read_answer, read_claims
 from .dataset import read_truth, write_scenes

@@ -1,6 +1,6 @@
-"""Reads texts about a scene: what they claim, and which of it is not so.
+"""Extracts the claims of a text about a scene, and finds the false ones.
 
-It knows the world's words, not the sentences of `language.py`: a text by a model is read just as well.
+The checker knows the vocabulary, not the sentence templates of `language.py`, so it also reads generated texts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from .language import NUMBERS
 from .world import CELLS, COLORS, KINDS, SIZES, THEMES, Scene, SceneObject
 
-# What a claim can be wrong about.
+# The sorts of mistakes.
 SORTS = ("object", "color", "size", "place", "count", "absence", "theme")
 
 _KIND_OF = {word: kind.name for kind in KINDS.values() for word in (kind.name, kind.plural)}
@@ -28,17 +28,17 @@ _TOKEN = re.compile(r"[a-z]+|[,;:]")
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One thing that a text says.
+    """One statement of a text.
 
     Args:
-        kind: A kind of object, "object" for things of any kind, or "" for the whole place (then `theme` is set).
-        color: Its colour, if said.
-        size: Its size, if said.
-        cell: Index of its cell, if said.
-        count: How many there are, if said.
-        present: False if the text says that there is none.
-        theme: What place it is, if said.
-        sentence: Number of the sentence, from 0.
+        kind: A kind of object, "object" for objects of any kind, or "" for the whole scene (then `theme` is set).
+        color: Its colour, if stated.
+        size: Its size, if stated.
+        cell: Index of its cell, if stated.
+        count: The number of such objects, if stated.
+        present: False if the text denies that there is one.
+        theme: The theme of the scene, if stated.
+        sentence: Index of the sentence, from 0.
     """
 
     kind: str
@@ -52,13 +52,13 @@ class Claim:
 
     @property
     def is_mention(self) -> bool:
-        """Whether it says that an object of some kind is there, which CHAIR counts."""
+        """Whether the claim mentions an object of a kind as present. CHAIR counts these."""
         return self.kind in KINDS and self.present and self.count != 0
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A claim that is not so: which, what `SORTS` of mistake, what was said, and what is true."""
+    """A false claim: its sort (one of `SORTS`), what the text said, and the truth."""
 
     claim: Claim
     sort: str
@@ -68,13 +68,13 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a text claims about a scene and what of it is wrong.
+    """The claims of a text about a scene, and its mistakes.
 
     Args:
-        claims: In the order of the text.
-        mistakes: One for each wrong statement; a claim may hold several.
+        claims: All claims, in the order of the text.
+        mistakes: One for each false statement; a claim may have several.
         covered: The scene's kinds that the text mentions.
-        missed: Those that it does not.
+        missed: The scene's kinds that the text does not mention.
     """
 
     claims: tuple[Claim, ...]
@@ -84,26 +84,26 @@ class Report:
 
     @property
     def mentions(self) -> list[Claim]:
-        """The claims that something is there."""
+        """The claims that mention an object as present."""
         return [claim for claim in self.claims if claim.is_mention]
 
     @property
     def hallucinated(self) -> list[Claim]:
-        """The mentions of kinds that the scene does not hold."""
+        """The mentions of kinds that the scene does not contain."""
         return [mistake.claim for mistake in self.mistakes if mistake.sort == "object"]
 
 
 def check(text: str, scene: Scene, question: str = "") -> Report:
-    """Holds a text against the truth; with its question, "It is red." and a bare "Yes." are understood too."""
+    """Compares a text with the scene. The question resolves "It is red." and a bare "Yes."."""
     claims = read_claims(text, question)
     mistakes = [mistake for claim in claims for mistake in _mistakes(claim, scene)]
     shown = {item.kind for item in scene.objects}
-    said = {claim.kind for claim in claims if claim.is_mention}
-    return Report(tuple(claims), tuple(mistakes), frozenset(shown & said), frozenset(shown - said))
+    mentioned = {claim.kind for claim in claims if claim.is_mention}
+    return Report(tuple(claims), tuple(mistakes), frozenset(shown & mentioned), frozenset(shown - mentioned))
 
 
 def read_claims(text: str, question: str = "") -> list[Claim]:
-    """All that a text claims, in its order."""
+    """All claims of a text, in order."""
     subject = _subject(question)
     claims: list[Claim] = []
     for number, sentence in enumerate(_SENTENCE.findall(text.lower())):
@@ -118,9 +118,10 @@ def read_claims(text: str, question: str = "") -> list[Claim]:
 
 
 def read_answer(text: str, topic: str) -> str | None:
-    """The word by which an answer to a probing question of `topic` is right or wrong; None if it says none.
+    """The word that decides whether an answer to a probing question of `topic` is correct; None if there is none.
 
-    Comparable with `Pair.truth`: the first colour, size, number, place or kind of the text, or its "yes" or "no".
+    The word is to be compared with `Pair.truth`: it is the first colour, size, number, place or kind in the text, or
+    its "yes" or "no".
     """
     words = re.findall(r"[a-z]+", text.lower())
     if topic == "where":
@@ -140,7 +141,7 @@ def read_answer(text: str, topic: str) -> str | None:
 
 
 def _subject(question: str) -> Claim | None:
-    """What "it" means in an answer: the kind or the place that the question names."""
+    """The meaning of "it" in an answer: the kind or the cell that the question names."""
     words = re.findall(r"[a-z]+", question.lower())
     for at, word in enumerate(words):
         if word in _KIND_OF:
@@ -151,16 +152,16 @@ def _subject(question: str) -> Claim | None:
 
 
 def _read_place(words: list[str], at: int) -> tuple[int, int] | None:
-    """The cell named from word `at` on ("in the top left corner"), and the index behind its words."""
+    """The cell named at word `at` ("in the top left corner"), and the index after its words; None if there is none."""
     if words[at] not in _PREPOSITIONS or words[at + 1 : at + 2] != ["the"]:
         return None
     end = at + 1
     while end < len(words) and words[end] in _PLACE_WORDS:
         end += 1
-    said = words[at:end]
-    rows = [_ROWS[word] for word in said if word in _ROWS]
-    columns = [_COLUMNS[word] for word in said if word in _COLUMNS]
-    if not (rows or columns or _CENTER & set(said)):
+    phrase = words[at:end]
+    rows = [_ROWS[word] for word in phrase if word in _ROWS]
+    columns = [_COLUMNS[word] for word in phrase if word in _COLUMNS]
+    if not (rows or columns or _CENTER & set(phrase)):
         return None
     # "at the top" is in the middle of its row, "on the left" in the middle of its column.
     return (rows or [1])[0] * 3 + (columns or [1])[0], end
@@ -168,7 +169,7 @@ def _read_place(words: list[str], at: int) -> tuple[int, int] | None:
 
 @dataclass(slots=True)
 class _Sentence:
-    """Reads one sentence from left to right; what is said before a noun belongs to it, what follows to the last one."""
+    """Parses one sentence from left to right: attributes before a noun belong to it, later ones to the last noun."""
 
     number: int
     subject: Claim | None
@@ -212,7 +213,7 @@ class _Sentence:
 
     def _noun(self, kind: str) -> None:
         claim = Claim(kind, sentence=self.number, **self.pending)  # type: ignore[arg-type]
-        # "It is a red boat", about what lies at a place.
+        # "It is a red boat", as the answer about a cell.
         if self.about_subject and self.subject and not self.subject.kind and claim.cell is None:
             claim = replace(claim, cell=self.subject.cell)
         self.claims.append(claim)
@@ -225,34 +226,35 @@ class _Sentence:
             self.pending["cell"] = cell
         elif last is None or last.cell is not None:
             self._settle()
-            self._say(cell=cell)
+            self._state(cell=cell)
         else:
             self._settle()
             self._add(cell=cell)
 
     def _settle(self) -> None:
-        """Gives what was said without a noun behind it to the last thing named: "the boat is red"."""
-        said = {name: value for name, value in self.pending.items() if name in ("color", "size", "count")}
-        if said:
-            self._say(**said)
-            for name in said:
+        """Assigns pending attributes without a following noun to the last object: "the boat is red"."""
+        stated = {name: value for name, value in self.pending.items() if name in ("color", "size", "count")}
+        if stated:
+            self._state(**stated)
+            for name in stated:
                 del self.pending[name]
 
-    def _say(self, **said: object) -> None:
+    def _state(self, **stated: object) -> None:
+        """Adds attributes to the last claim; to a new one about the same object, if it has them already."""
         last = self._last()
-        if last is not None and all(getattr(last, name) is None for name in said):
-            self._add(**said)
+        if last is not None and all(getattr(last, name) is None for name in stated):
+            self._add(**stated)
         elif last is not None or (self.subject and self.subject.kind):
             kind = last.kind if last is not None else self.subject.kind if self.subject else ""
-            self.claims.append(Claim(kind, sentence=self.number, **said))  # type: ignore[arg-type]
+            self.claims.append(Claim(kind, sentence=self.number, **stated))  # type: ignore[arg-type]
 
-    def _add(self, **said: object) -> None:
-        """Adds to what is said of the object named last."""
+    def _add(self, **stated: object) -> None:
+        """Adds attributes to the last claim about an object."""
         at = max(index for index, claim in enumerate(self.claims) if claim.kind)
-        self.claims[at] = replace(self.claims[at], **said)  # type: ignore[arg-type]
+        self.claims[at] = replace(self.claims[at], **stated)  # type: ignore[arg-type]
 
     def _last(self) -> Claim | None:
-        """The object named last in this sentence."""
+        """The last claim about an object in this sentence; None if there is none."""
         named = [claim for claim in self.claims if claim.kind]
         return named[-1] if named else None
 
@@ -279,7 +281,7 @@ def _fitting(claim: Claim, items: list[SceneObject]) -> list[SceneObject]:
 
 
 def _differences(claim: Claim, item: SceneObject) -> list[Mistake]:
-    """What a claim says otherwise of this very object."""
+    """The attributes in which a claim differs from an object."""
     found = []
     if claim.color not in (None, item.color):
         found.append(Mistake(claim, "color", str(claim.color), item.color))

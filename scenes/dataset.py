@@ -1,4 +1,4 @@
-"""Scenes as a folder on disk: pictures with instruction rows, the truth about them, and COCO's file of instances."""
+"""Writes scenes to a folder: images with instruction rows, the true scenes, and instances in COCO's layout."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _CATEGORY_IDS = {name: number for number, name in enumerate(KINDS, start=1)}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One instruction row: which scene, which type, and the pair. A scene has one row of each type."""
+    """One instruction row: a scene and a pair about it. A scene has one row of each type."""
 
     scene: Scene
     pair: Pair
 
     @property
     def image_id(self) -> str:
-        """The stem of the picture's file, in COCO's manner a number."""
+        """The stem of the image file: a number, as in COCO."""
         return _image_id(self.scene)
 
     @property
     def file_name(self) -> str:
-        """The picture's path inside the folder of pictures."""
+        """The path of the image in the image folder."""
         return f"{self.image_id}.png"
 
 
 def iterate_rows(rows: int, seed: int = 0, unusual: float = 0.0) -> Iterator[Row]:
-    """The first `rows` rows of the world `seed`: each scene gives one of each type in turn."""
+    """The first `rows` rows of the world `seed`; each scene gives one row of each type."""
     for number in range(rows):
         scene = sample_scene(seed, number // len(TYPES), unusual)
         yield Row(scene, write_pair(scene, TYPES[number % len(TYPES)]))
@@ -50,26 +50,26 @@ def iterate_rows(rows: int, seed: int = 0, unusual: float = 0.0) -> Iterator[Row
 def write_scenes(
     output: str | Path, rows: int, seed: int = 0, layout: str = "llava", unusual: float = 0.0
 ) -> dict[str, int]:
-    """Writes a dataset of scenes; the folder is there whole or not at all.
+    """Writes a dataset of scenes, atomically.
 
-    Both layouts hold `instances.json` (COCO) and `scenes.jsonl` (the whole truth, a scene in a line). "llava" adds
+    Both layouts have `instances.json` (COCO) and `scenes.jsonl` (the true scenes, one per line). "llava" adds
     `images/` and a file in LLaVA's layout for each type; "dataset" adds a folder of parquet files for each type with a
-    README that `datasets.load_dataset` understands.
+    README for `datasets.load_dataset`.
 
     Args:
         output: A folder that does not exist yet or is empty.
-        rows: Number of instruction rows; a scene gives one of each of the three types.
-        seed: The world; another seed gives other scenes.
+        rows: Number of instruction rows; a scene gives one row of each of the three types.
+        seed: Seed of the world; another seed gives other scenes.
         layout: "llava" or "dataset".
-        unusual: Chance of a scene without its theme's usual things.
+        unusual: Probability of a scene without the usual objects of its theme.
 
     Returns:
         The number of "rows" and of "scenes".
 
     Raises:
-        ValueError: Settings outside their range.
-        FileExistsError: The folder holds something.
-        BusyError: Another process is writing it.
+        ValueError: A setting is out of range.
+        FileExistsError: The folder is not empty.
+        BusyError: Another process is writing the folder.
         OSError: The disk is full, or the folder cannot be written.
     """
     from vigc.processing.atomic import atomic_folder
@@ -90,20 +90,20 @@ def write_scenes(
 
 
 def png_bytes(scene: Scene) -> bytes:
-    """The picture of a scene as a PNG file."""
+    """The image of a scene as a PNG file."""
     return _png(render(scene))
 
 
 def llava_entry(row: Row) -> JsonObject:
-    """A row in LLaVA's layout, the place of `<image>` drawn as in the released files: before or behind the question."""
+    """A row in LLaVA's layout. As in the released files, `<image>` is before the question or after it."""
     question = row.pair.question
-    asked = f"<image>\n{question}" if row.scene.index % 2 else f"{question}\n<image>"
-    turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": row.pair.answer}]
+    prompt = f"<image>\n{question}" if row.scene.index % 2 else f"{question}\n<image>"
+    turns = [{"from": "human", "value": prompt}, {"from": "gpt", "value": row.pair.answer}]
     return {"id": row.image_id, "image": row.file_name, "conversations": turns}
 
 
 def coco_instances(scenes: list[Scene]) -> JsonObject:
-    """COCO's file of instances for scenes: boxes are the frames of what is drawn."""
+    """The objects of scenes as instances in COCO's layout, with the bounding boxes of the drawn objects."""
     images: list[JsonObject] = []
     annotations: list[JsonObject] = []
     for scene in scenes:
@@ -151,10 +151,10 @@ def _write_truth(folder: Path, scenes: list[Scene]) -> None:
 
 
 def read_truth(path: str | Path) -> dict[str, Scene]:
-    """The scenes of a `scenes.jsonl`, by image id.
+    """Reads the scenes of a `scenes.jsonl`, by image id.
 
     Raises:
-        ValueError: A line that is no scene, with its number.
+        ValueError: A line is not a scene; the message has its number.
     """
     scenes = {}
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
@@ -164,17 +164,17 @@ def read_truth(path: str | Path) -> dict[str, Scene]:
             objects = tuple(SceneObject(**item) for item in values.pop("objects"))
             scenes[image_id] = Scene(objects=objects, **values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}, line {number} is no scene ({error}): write the folder again.") from error
+            raise ValueError(f"{path}, line {number} is not a scene ({error}): write the folder again.") from error
     return scenes
 
 
 def _write_llava(folder: Path, rows: int, seed: int, unusual: float) -> None:
-    pictures = folder / "images"
-    pictures.mkdir()
+    images = folder / "images"
+    images.mkdir()
     entries: dict[str, list[JsonObject]] = {name: [] for name in TYPES}
     for row in iterate_rows(rows, seed, unusual):
         entries[row.pair.type].append(llava_entry(row))
-        path = pictures / row.file_name
+        path = images / row.file_name
         if not path.exists():
             path.write_bytes(png_bytes(row.scene))
     for name, listed in entries.items():
@@ -230,8 +230,8 @@ def _train_row(row: Row) -> Record:
 _CARD = """\
 # Rendered scenes with known truth
 
-Pictures of a small world, instruction rows that are true of them, and all that is in them: `scenes.jsonl` holds each
-scene's objects with colour, size and cell, `instances.json` their boxes in COCO's layout.
+Rendered images, instruction rows with true answers, and the content of each image: `scenes.jsonl` has the objects of
+each scene with colour, size and cell, `instances.json` their boxes in COCO's layout.
 
 | Type | Rows |
 |---|---|
@@ -243,7 +243,7 @@ Made by `vigc scenes --output DIR --rows {total} --seed {seed} --layout dataset 
 
 @dataclass(frozen=True, slots=True)
 class _Size:
-    """Of some rows: how many, their bytes in memory and on disk."""
+    """The size of some rows: their number, and their bytes in memory and on disk."""
 
     rows: int = 0
     num_bytes: int = 0
@@ -256,7 +256,7 @@ class _Size:
 
 
 def _card(sizes: dict[str, _Size], seed: int, unusual: float) -> str:
-    """README with the configurations, and their sizes, by which `datasets` tells two folders of one name apart."""
+    """README with the configurations and their sizes, by which `datasets` distinguishes folders of the same name."""
     total = sum(sizes.values(), _Size())
     files = {"default": "'*/train-*.parquet'", **{name: f"{name}/train-*.parquet" for name in sizes}}
     head = ["license: cc0-1.0", "configs:"]

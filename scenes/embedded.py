@@ -1,4 +1,4 @@
-"""The models that come with the package, and the names that stand for them wherever a model is named."""
+"""The models that the package includes, and the short names that commands accept for them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ EMBEDDED = {"vigc-tiny": VIGC_TINY}
 
 
 def model_folder(model: str | os.PathLike[str]) -> str:
-    """What `from_pretrained` loads a model from: the folder of an embedded one, by its name; any other name as it is.
+    """The path for `from_pretrained`: an embedded model's folder, given its name; any other name unchanged.
 
     Args:
-        model: "vigc-tiny", or a folder or a name on the Hub. A folder of that name in the working directory comes
-            first.
+        model: "vigc-tiny", or a folder or a name on the Hub. A folder of that name in the working directory takes
+            precedence.
     """
     name = os.fspath(model)
     return str(EMBEDDED[name]) if name in EMBEDDED and not Path(name).is_dir() else name
 
 
 def model_name(model: str | os.PathLike[str]) -> str:
-    """The opposite of [`model_folder`]: the name of an embedded model, by its folder; any other name as it is."""
+    """The inverse of [`model_folder`]: an embedded model's name, given its folder; any other name unchanged."""
     for name, folder in EMBEDDED.items():
         if Path(model).is_dir() and Path(model).resolve() == folder:
             return name

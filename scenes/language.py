@@ -1,6 +1,6 @@
-"""What can be said about a scene: pairs of the three types, and probing questions, all true, in varied wording.
+"""Writes true question-answer pairs about a scene, of the three task types, and probing questions, in varied wording.
 
-`scenes/checker.py` reads such texts back.
+`scenes/checker.py` parses such texts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TOPICS = ("color", "size", "count", "where", "at", "exists")
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
 
-# Two ways to name each cell, in the order of CELLS.
+# Two phrases for each cell, in the order of CELLS.
 PLACES: tuple[tuple[str, str], ...] = (
     ("in the top left corner", "at the top left"),
     ("at the top", "in the top middle"),
@@ -37,7 +37,7 @@ DETAIL_QUESTIONS = (
     "Could you give a full description of the scene?",
 )
 
-_ASKED = {
+_QUESTIONS = {
     "color": ("What color is the {kind}?", "Which color does the {kind} have?"),
     "size": ("How big is the {kind}?", "Is the {kind} small or large?"),
     "count": ("How many {plural} are there?", "How many {plural} can you see in the picture?"),
@@ -45,7 +45,7 @@ _ASKED = {
     "at": ("What is {place}?", "Which object can you see {place}?"),
     "exists": ("Is there {a_kind} in the picture?", "Can you see {a_kind}?"),
 }
-_ANSWERED = {
+_ANSWERS = {
     "color": ("The {kind} is {color}.", "It is {color}."),
     "size": ("The {kind} is {size}.", "It is {size}."),
     "where": ("The {kind} is {place}.", "It is {place}."),
@@ -74,12 +74,12 @@ class Pair:
     Args:
         type: One of `TYPES`.
         topic: For a conversation one of `TOPICS`, else "detail", "place", "activity" or "odd".
-        question: What is asked.
+        question: The question.
         answer: A true answer.
-        truth: For a conversation the word that decides: a colour, a size, a number, a name of `CELLS`, a kind, "yes" or
-            "no"; else "".
-        kind: The kind that a conversation is about; else "".
-        cell: Where the object is that a conversation is about; None if it is about no one object.
+        truth: For a conversation, the word that makes an answer correct: a colour, a size, a number, a name of `CELLS`,
+            a kind, "yes" or "no"; else "".
+        kind: For a conversation, the kind of object that it is about; else "".
+        cell: For a conversation about a single object, the object's cell; else None.
     """
 
     type: str
@@ -97,33 +97,33 @@ def with_article(noun: str) -> str:
 
 
 def describe(item: SceneObject) -> str:
-    """An object with all it looks like: "a small red boat"."""
+    """An object with its attributes: "a small red boat"."""
     return with_article(f"{item.size} {item.color} {item.kind}")
 
 
 def _place(rng: random.Random, cell: int) -> str:
-    # The first way is the usual one; a model trained on both will write that.
+    # The first phrase is more frequent, so that greedy decoding of a trained model uses it.
     return PLACES[cell][rng.random() < 0.3]
 
 
 def probes(scene: Scene, rng: random.Random, topics: Sequence[str] = TOPICS) -> list[Pair]:
-    """A probing question about a scene for each topic that fits it; one that needs a lone object may not.
+    """A probing question about a scene for each topic, except for topics that need a unique object if there is none.
 
-    Whether "exists" asks for what is there is a toss of a coin; what is not there is half from the theme, where a prior
-    would expect it.
+    For "exists", half of the questions are about an object in the scene. Of the other half, 50% are about a kind that
+    the theme makes likely, so that a language prior alone answers wrongly.
     """
     found = [_PROBES[topic](scene, rng) for topic in topics]
     return [pair for pair in found if pair is not None]
 
 
 def conversation(scene: Scene, rng: random.Random) -> Pair:
-    """A probing question about a scene, every topic with the same chance where it fits."""
+    """A probing question about a scene; all topics that fit the scene are equally likely."""
     topics = [topic for topic in TOPICS if scene.single or topic in ("count", "at", "exists")]
     return probes(scene, rng, [rng.choice(topics)])[0]
 
 
 def detail(scene: Scene, rng: random.Random) -> Pair:
-    """A description of everything, in reading order."""
+    """A description of all objects, in reading order."""
     sentences = [rng.choice(_OPENINGS).format(theme=scene.theme, count=NUMBERS[len(scene.objects)])]
     for item in scene.objects:
         thing, place = describe(item), _place(rng, item.cell)
@@ -133,45 +133,45 @@ def detail(scene: Scene, rng: random.Random) -> Pair:
 
 
 def complex_reasoning(scene: Scene, rng: random.Random) -> Pair:
-    """A question whose answer takes the scene and a little knowledge of the world."""
+    """A question whose answer needs the scene and some world knowledge."""
     return rng.choice((_place_reasoning, _activity_reasoning, _oddity_reasoning))(scene, rng)
 
 
 def write_pair(scene: Scene, type: str, salt: object = 0) -> Pair:
-    """A pair of a type about a scene, a pure function of its arguments; `salt` gives further ones."""
+    """A pair of a task type about a scene, a pure function of its arguments. Another `salt` gives another pair."""
     rng = random.Random(f"pair:{scene.key}:{type}:{salt}")
     return {"conversation": conversation, "detail": detail, "complex": complex_reasoning}[type](scene, rng)
 
 
 def write_probes(scene: Scene, salt: object = 0) -> list[Pair]:
-    """One probing question for each topic that fits the scene, a pure function of its arguments."""
+    """A probing question for each topic that fits the scene, a pure function of the arguments."""
     return probes(scene, random.Random(f"probes:{scene.key}:{salt}"))
 
 
-def _asked(rng: random.Random, topic: str, kind: str = "", place: str = "") -> str:
+def _question(rng: random.Random, topic: str, kind: str = "", place: str = "") -> str:
     words = {"kind": kind, "place": place}
     if kind:
         words |= {"plural": KINDS[kind].plural, "a_kind": with_article(kind)}
-    return rng.choice(_ASKED[topic]).format(**words)
+    return rng.choice(_QUESTIONS[topic]).format(**words)
 
 
-def _answered(rng: random.Random, how: str, item: SceneObject | None = None, kind: str = "") -> str:
+def _answer(rng: random.Random, how: str, item: SceneObject | None = None, kind: str = "") -> str:
     kind = item.kind if item else kind
     words = {"kind": kind, "a_kind": with_article(kind)}
     if item:
         words |= {"color": item.color, "size": item.size, "thing": describe(item), "place": _place(rng, item.cell)}
-    return rng.choice(_ANSWERED[how]).format(**words)
+    return rng.choice(_ANSWERS[how]).format(**words)
 
 
 def _about_one(topic: str, truth: Callable[[SceneObject], str]) -> Callable[[Scene, random.Random], Pair | None]:
-    """A probe about an object that is alone of its kind."""
+    """A probe about an object that is the only one of its kind."""
 
     def probe(scene: Scene, rng: random.Random) -> Pair | None:
         if not scene.single:
             return None
         item = rng.choice(scene.single)
-        question = _asked(rng, topic, item.kind)
-        return Pair("conversation", topic, question, _answered(rng, topic, item), truth(item), item.kind, item.cell)
+        question = _question(rng, topic, item.kind)
+        return Pair("conversation", topic, question, _answer(rng, topic, item), truth(item), item.kind, item.cell)
 
     return probe
 
@@ -179,30 +179,30 @@ def _about_one(topic: str, truth: Callable[[SceneObject], str]) -> Callable[[Sce
 def _count(scene: Scene, rng: random.Random) -> Pair:
     kinds = sorted({item.kind for item in scene.objects})
     several = [kind for kind in kinds if len(scene.of_kind(kind)) > 1]
-    # Most kinds are alone: without this "one" would nearly always be right.
+    # Most kinds have one object: without this, "one" would nearly always be correct.
     kind = rng.choice(several if several and rng.random() < 0.7 else kinds)
     number = len(scene.of_kind(kind))
     answer = f"There is one {kind}." if number == 1 else f"There are {NUMBERS[number]} {KINDS[kind].plural}."
-    return Pair("conversation", "count", _asked(rng, "count", kind), answer, NUMBERS[number], kind)
+    return Pair("conversation", "count", _question(rng, "count", kind), answer, NUMBERS[number], kind)
 
 
 def _at(scene: Scene, rng: random.Random) -> Pair:
     item = rng.choice(scene.objects)
-    question = _asked(rng, "at", place=_place(rng, item.cell))
-    return Pair("conversation", "at", question, _answered(rng, "at", item), item.kind, item.kind, item.cell)
+    question = _question(rng, "at", place=_place(rng, item.cell))
+    return Pair("conversation", "at", question, _answer(rng, "at", item), item.kind, item.kind, item.cell)
 
 
 def _exists(scene: Scene, rng: random.Random) -> Pair:
     if rng.random() < 0.5:
         item = rng.choice(scene.objects)
         item = scene.of_kind(item.kind)[0]
-        question = _asked(rng, "exists", item.kind)
-        return Pair("conversation", "exists", question, _answered(rng, "yes", item), "yes", item.kind, item.cell)
+        question = _question(rng, "exists", item.kind)
+        return Pair("conversation", "exists", question, _answer(rng, "yes", item), "yes", item.kind, item.cell)
     shown = {item.kind for item in scene.objects}
     absent = [kind for kind in KINDS if kind not in shown]
     expected = [kind for kind in THEMES[scene.theme].kinds if kind not in shown]
     kind = rng.choice(expected if expected and rng.random() < 0.5 else absent)
-    return Pair("conversation", "exists", _asked(rng, "exists", kind), _answered(rng, "no", kind=kind), "no", kind)
+    return Pair("conversation", "exists", _question(rng, "exists", kind), _answer(rng, "no", kind=kind), "no", kind)
 
 
 _PROBES: dict[str, Callable[[Scene, random.Random], Pair | None]] = {

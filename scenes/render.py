@@ -1,6 +1,6 @@
-"""Scenes as pictures: 96 x 96 pixels, every kind with a shape of its own, a little noise over all.
+"""Renders scenes as images of 96 x 96 pixels: each kind has its own shape, and the image gets a little noise.
 
-A shape is data: parts in a square of 100 x 100, drawn large and scaled down, so that edges are smooth.
+A shape is a list of parts in a square of 100 x 100. Shapes are drawn large and scaled down, so that edges are smooth.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NOISE = 10.0
 
 # Side of an object in pixels: a large one nearly fills its cell.
 OBJECT_SIZE = dict(zip(SIZES, (21, 31), strict=True))
-# How far an object may lie from the middle of its cell, in pixels, where there is room.
+# The largest random offset of an object from the middle of its cell, in pixels.
 _SHAKE = 2
 
 _OVERSAMPLING = 8
@@ -40,8 +40,9 @@ _FIXED_FILLS = {
 class _Part:
     """A piece of a shape.
 
-    "oval", "bare" (an oval without outline), "box" and "pie" take the corners of their frame, "poly" and "line" their
-    points. `fill` is "main" (the object's colour), "dark" or "light" (shades of it), or a name of `_FIXED_FILLS`;
+    "oval", "bare" (an oval without outline), "box" and "pie" have the corners of their bounding box as points, "poly"
+    and "line" their vertices. `fill` is "main" (the object's colour), "dark" or "light" (shades of it), or a name of
+    `_FIXED_FILLS`;
     `extra` is the radius of a box's corners, the width of a line, or the end angle of a pie that starts at 180 degrees.
     """
 
@@ -68,7 +69,7 @@ def _line(fill: str, *points: int, width: int = 6) -> _Part:
 
 
 def _gloss(*points: int) -> _Part:
-    """A shine, without an outline."""
+    """A highlight: a light oval without outline."""
     return _Part("bare", "light", points)
 
 
@@ -238,7 +239,7 @@ _SHAPES: dict[str, tuple[_Part, ...]] = {
     ),
 }
 
-# Upper half, lower half, and where on the picture's height they meet.
+# Colour of the upper half, colour of the lower half, and the horizon as a fraction of the image's height.
 _BACKGROUNDS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int], float]] = {
     "street": ((188, 208, 222), (128, 130, 136), 0.62),
     "kitchen": ((226, 214, 190), (176, 150, 124), 0.7),
@@ -251,11 +252,11 @@ _BACKGROUNDS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int], float]
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A picture and where its objects are.
+    """An image and the boxes of its objects.
 
     Args:
         image: RGB, `PICTURE_SIZE` square.
-        boxes: For each object of the scene (x, y, width, height) in pixels, the frame of what was drawn of it.
+        boxes: For each object of the scene the bounding box (x, y, width, height) of its pixels.
     """
 
     image: Image.Image
@@ -263,31 +264,31 @@ class Rendered:
 
 
 def render(scene: Scene) -> Rendered:
-    """Draws a scene; the same scene gives the same pixels."""
+    """Renders a scene. The same scene always gives the same pixels."""
     rng = random.Random(f"render:{scene.key}")
-    picture = _background(scene.theme).copy()
+    image = _background(scene.theme).copy()
     boxes = []
     for item in scene.objects:
         sprite = _sprite(item.kind, item.color, item.size)
         left, top = _corner(item, rng)
-        picture.paste(sprite, (left, top), sprite)
+        image.paste(sprite, (left, top), sprite)
         x0, y0, x1, y1 = _visible_box(item.kind, item.color, item.size)
         boxes.append((left + x0, top + y0, x1 - x0, y1 - y0))
-    return Rendered(_noisy(picture, rng), tuple(boxes))
+    return Rendered(_noisy(image, rng), tuple(boxes))
 
 
 def _corner(item: SceneObject, rng: random.Random) -> tuple[int, int]:
     room = CELL_SIZE - OBJECT_SIZE[item.size]
-    # Around the middle of the cell, so that "in the top left corner" is never a matter of taste.
+    # Near the middle of the cell, so that "in the top left corner" is never ambiguous.
     low, high = max(0, room // 2 - _SHAKE), min(room, (room + 1) // 2 + _SHAKE)
     column, row = item.cell % 3, item.cell // 3
     return column * CELL_SIZE + rng.randint(low, high), row * CELL_SIZE + rng.randint(low, high)
 
 
-def _noisy(picture: Image.Image, rng: random.Random) -> Image.Image:
+def _noisy(image: Image.Image, rng: random.Random) -> Image.Image:
     generator = np.random.default_rng(rng.getrandbits(64))
     noise = generator.standard_normal((PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.float32) * NOISE
-    pixels = np.asarray(picture, dtype=np.float32) + rng.uniform(-10, 10) + noise
+    pixels = np.asarray(image, dtype=np.float32) + rng.uniform(-10, 10) + noise
     return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
 
 
@@ -309,7 +310,7 @@ def _sprite(kind: str, color: str, size: str) -> Image.Image:
     large = side * _OVERSAMPLING
     canvas = Image.new("RGBA", (large, large), (*_INK, 0))
     draw = ImageDraw.Draw(canvas)
-    # The same outline in pixels of the picture for both sizes.
+    # The same outline width, in pixels of the final image, for both sizes.
     outline = round(0.9 * _OVERSAMPLING)
     margin, scale = outline / 2, (large - 1 - outline) / 100
     for part in _SHAPES[kind]:
@@ -350,7 +351,7 @@ def _fill(name: str, color: str) -> tuple[int, int, int]:
 
 @cache
 def _visible_box(kind: str, color: str, size: str) -> tuple[int, int, int, int]:
-    """The frame (x0, y0, x1, y1) of the pixels of a sprite that are at least half covered."""
+    """The bounding box (x0, y0, x1, y1) of the sprite's pixels that are at least half opaque."""
     alpha = _sprite(kind, color, size).getchannel("A").point(lambda value: 255 if value >= 128 else 0)
     box = alpha.getbbox()
     if box is None:
@@ -359,11 +360,11 @@ def _visible_box(kind: str, color: str, size: str) -> tuple[int, int, int, int]:
 
 
 def contact_sheet(scenes: list[Scene], columns: int = 6, scale: int = 2) -> Image.Image:
-    """Many scenes in one picture, for people to look at."""
+    """Many scenes in one image, to look at."""
     side = PICTURE_SIZE * scale
     rows = -(-len(scenes) // columns)
     sheet = Image.new("RGB", (columns * (side + 4), rows * (side + 4)), (255, 255, 255))
     for number, scene in enumerate(scenes):
-        picture = render(scene).image.resize((side, side), Image.Resampling.NEAREST)
-        sheet.paste(picture, (number % columns * (side + 4), number // columns * (side + 4)))
+        image = render(scene).image.resize((side, side), Image.Resampling.NEAREST)
+        sheet.paste(image, (number % columns * (side + 4), number // columns * (side + 4)))
     return sheet

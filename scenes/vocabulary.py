@@ -1,4 +1,4 @@
-"""The words of the world's language, for tokenizers that know nothing else."""
+"""The vocabulary of the texts about scenes, for a word-level tokenizer."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ PUNCTUATION = (".", ",", "?", ":", ";", "!", "-", "'")
 _WORD = re.compile(r"[A-Za-z]+")
 _BEHIND_HYPHEN = re.compile(r"-([A-Za-z]+)")
 
-# Wordings are few, so that this many scenes use all of them.
+# There are few templates, so that this many scenes use all of them.
 _SCENES = 600
 
 
 def words_of(texts: Iterable[str]) -> set[str]:
-    """The words of texts as they are written, capitals kept."""
+    """The words of texts, with their capitals."""
     return {word for text in texts for word in _WORD.findall(text)}
 
 
 @cache
 def vocabulary() -> tuple[str, ...]:
-    """Every word, in each spelling in which a text of the world or a prompt of the three types may have it, sorted."""
+    """All words of texts about scenes and of the prompts of the three types, in each capitalization, sorted."""
     words = words_of(_texts())
-    # A sentence may begin with any word.
+    # A sentence may start with any word.
     return tuple(sorted(words | {word.lower() for word in words} | {word.capitalize() for word in words}))
 
 
 @cache
 def hyphenated() -> tuple[str, ...]:
-    """The words that stand behind a hyphen ("in-depth") and so without a space before them, sorted."""
+    """The words that follow a hyphen ("in-depth"), which have no space before them, sorted."""
     return tuple(sorted({word for text in _texts() for word in _BEHIND_HYPHEN.findall(text)}))
 
 

@@ -1,6 +1,6 @@
-"""A small world whose truth is known: what there is, where it belongs, and scenes drawn from it.
+"""A synthetic world: kinds of objects, themes, and random scenes whose content is known.
 
-A scene is a pure function of (seed, index, unusual): nothing here keeps state or reads a global random generator.
+A scene is a pure function of (seed, index, unusual): there is no state and no global random generator.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ MAX_OF_A_KIND = 3
 
 SIZES = ("small", "large")
 
-# Name and RGB value, chosen to stay apart under the renderer's noise.
+# Name and RGB value, chosen to stay distinguishable under the renderer's noise.
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (214, 40, 40),
     "orange": (247, 140, 24),
@@ -25,7 +25,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "white": (248, 248, 248),
 }
 
-# The 3 x 3 cells in reading order; a cell's index is its place in this tuple.
+# The 3 x 3 cells in reading order; a cell's index is its position in this tuple.
 CELLS = (
     "top left",
     "top",
@@ -38,8 +38,8 @@ CELLS = (
     "bottom right",
 )
 
-# With these chances a typical scene holds each anchor of its theme, a kind from another theme, and one kind twice: the
-# first makes a language prior, and with it hallucination, possible.
+# Probabilities that a typical scene has each anchor of its theme, a kind from another theme, and one kind twice. The
+# anchors create a language prior, and thereby make hallucination possible.
 _ANCHOR = 0.82
 _STRANGER, _STRANGER_UNUSUAL = 0.1, 0.5
 _AGAIN = 0.2
@@ -52,7 +52,7 @@ class Kind:
     Args:
         name: The noun.
         plural: Its plural.
-        activity: What a person could do with it, as a verb phrase behind "could".
+        activity: What a person could do with it, as a verb phrase after "could".
     """
 
     name: str
@@ -66,8 +66,8 @@ class Theme:
 
     Args:
         name: The noun.
-        anchors: The kinds that most scenes of this theme hold.
-        others: Further kinds that belong there.
+        anchors: The kinds that most scenes of this theme contain.
+        others: Other kinds that belong to the theme.
     """
 
     name: str
@@ -123,7 +123,7 @@ THEMES: dict[str, Theme] = {
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """One thing in a scene: a kind of `KINDS`, a colour of `COLORS`, a size of `SIZES`, and the index of its cell."""
+    """An object of a scene: a kind of `KINDS`, a colour of `COLORS`, a size of `SIZES`, and the index of its cell."""
 
     kind: str
     color: str
@@ -133,14 +133,14 @@ class SceneObject:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a picture shows, and all that decides its pixels.
+    """The content of an image. It determines all pixels.
 
     Args:
         seed: The world's seed.
-        index: The scene's number in that world.
+        index: The scene's index in that world.
         theme: A name of `THEMES`.
-        objects: In reading order, at most one in a cell.
-        unusual: Whether it was drawn without the theme's anchors.
+        objects: The objects in reading order, at most one per cell.
+        unusual: Whether the scene was sampled without the theme's anchors.
     """
 
     seed: int
@@ -151,7 +151,7 @@ class Scene:
 
     @property
     def key(self) -> str:
-        """What names the scene; every random choice about it is seeded with this and a purpose."""
+        """A unique name of the scene. With a purpose added, it seeds every random choice about the scene."""
         return f"{self.seed}:{self.index}:{'unusual' if self.unusual else 'typical'}"
 
     def of_kind(self, kind: str) -> list[SceneObject]:
@@ -159,12 +159,12 @@ class Scene:
         return [item for item in self.objects if item.kind == kind]
 
     def at(self, cell: int) -> SceneObject | None:
-        """What lies in a cell."""
+        """The object in a cell; None if the cell is empty."""
         return next((item for item in self.objects if item.cell == cell), None)
 
     @property
     def single(self) -> list[SceneObject]:
-        """The objects that are alone of their kind, about which "the" can be said."""
+        """The objects that are the only one of their kind, so that "the" identifies them."""
         return [item for item in self.objects if len(self.of_kind(item.kind)) == 1]
 
     @property
@@ -174,20 +174,20 @@ class Scene:
 
 
 def sample_scene(seed: int, index: int, unusual: float | bool = 0.0) -> Scene:
-    """The scene number `index` of the world `seed`.
+    """The scene `index` of the world `seed`.
 
     Args:
         seed: Any integer.
         index: Any integer.
-        unusual: The chance that the scene lacks its theme's anchors and holds many strangers; True and False decide.
+        unusual: The probability that the scene has no anchors of its theme and many strangers; or True or False.
 
     Raises:
-        ValueError: A chance outside 0 to 1.
+        ValueError: The probability is not between 0 and 1.
     """
     if not 0 <= unusual <= 1:
-        raise ValueError(f"unusual={unusual!r} is no chance: give a number from 0 to 1.")
+        raise ValueError(f"unusual={unusual!r} is not a probability: give a number from 0 to 1.")
     rng = random.Random(f"scene:{seed}:{index}")
-    # The first draw, so that it is the same for every chance.
+    # Drawn first, so that the other draws do not depend on the probability.
     is_unusual = rng.random() < unusual
     theme = THEMES[rng.choice(list(THEMES))]
     kinds = _sample_kinds(rng, theme, is_unusual)

@@ -1,4 +1,4 @@
-"""Training: samples from rows, the Trainer of VIGC models, and runs described by a recipe."""
+"""Training: samples from rows, the Trainer for VIGC models, and runs from recipes."""
 
 from .checkpoints import load_trained, merge_trained
 from .data_collator import VigcDataCollator

@@ -1,7 +1,7 @@
-"""What of a model is trained: freezing, LoRA on its language model, and merging LoRA again.
+"""Selects the trained weights of a model: freezing, LoRA on its language model, and merging LoRA.
 
-LoRA's layers are put into the model itself, which stays a VIGC model: Q-Former, queries and projection can be trained
-beside them, `query_tokens` included, which a PEFT wrapper's `modules_to_save` passes over as no module.
+LoRA layers are injected into the model itself, which stays a VIGC model, so that Q-Former, queries and projection can
+be trained with them. A PEFT wrapper's `modules_to_save` would ignore `query_tokens`, which is not a module.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from vigc.processing.bounded_parsing import JsonObject
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """LoRA on linear layers of the language model; written beside the weights it made.
+    """Settings of LoRA on linear layers of the language model. They are saved with the weights.
 
     Args:
-        rank: Of the two matrices.
-        alpha: Their product is scaled by alpha / rank.
-        dropout: On their input, in training.
+        rank: Rank of the two matrices.
+        alpha: The product of the matrices is scaled by alpha / rank.
+        dropout: Dropout on the input of the matrices in training.
         targets: Names of the layers, such as "q_proj".
     """
 
@@ -32,12 +32,12 @@ class LoraSettings:
     targets: tuple[str, ...]
 
     def to_dict(self) -> JsonObject:
-        """As JSON holds it; `LoraSettings.from_dict` reads it."""
+        """The settings as JSON; `LoraSettings.from_dict` reads them."""
         return {**asdict(self), "targets": list(self.targets)}
 
     @classmethod
     def from_dict(cls, values: JsonObject) -> LoraSettings:
-        """The settings that `to_dict` wrote."""
+        """The settings, from the output of `to_dict`."""
         return cls(**{**values, "targets": tuple(values["targets"])})
 
 
@@ -47,16 +47,17 @@ def choose_trained(
     train_ln_vision: bool = False,
     lora: LoraSettings | None = None,
 ) -> list[str]:
-    """Sets what is trained, and returns its names.
+    """Freezes weights according to a policy, adds LoRA, and returns the names of the trained weights.
 
     Args:
-        model: LoRA's layers are put into it.
-        policy: "paper" (Q-Former, queries, projection), "none" (everything) or "all" (nothing but LoRA).
-        train_ln_vision: Also the LayerNorm behind the ViT.
-        lora: LoRA beside that.
+        model: The model, changed in place.
+        policy: What to train: "paper" trains Q-Former, queries and projection; "none" (nothing is frozen) trains
+            everything; "all" (everything is frozen) trains only LoRA.
+        train_ln_vision: Whether to also train the LayerNorm after the ViT.
+        lora: LoRA to add; None for no LoRA.
 
     Raises:
-        ValueError: An unknown policy, no layer of LoRA's targets, or nothing to train.
+        ValueError: The policy is unknown, a LoRA target is not a layer, or there is nothing to train.
     """
     if lora is not None:
         add_lora(model, lora)
@@ -75,9 +76,12 @@ def choose_trained(
 
 
 def add_lora(model: VigcForConditionalGeneration, lora: LoraSettings) -> None:
-    """Puts LoRA's layers, which change nothing yet, into the language model; `ValueError` if it has no such layers.
+    """Injects LoRA layers into the language model; they do not change its outputs yet.
 
-    They are in float32 whatever the model is in: their steps are small.
+    The layers are always in float32, because their updates are small.
+
+    Raises:
+        ValueError: A target is not a layer of the language model.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -92,7 +96,7 @@ def add_lora(model: VigcForConditionalGeneration, lora: LoraSettings) -> None:
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        # Only there: the ViT and the Q-Former may use the same names.
+        # Only in the language model: ViT and Q-Former may have layers of the same names.
         target_modules=rf"language_model\..*\.({'|'.join(lora.targets)})",
     )
     inject_adapter_in_model(config, model)
@@ -102,33 +106,33 @@ def add_lora(model: VigcForConditionalGeneration, lora: LoraSettings) -> None:
 
 
 def merge_lora(model: VigcForConditionalGeneration) -> None:
-    """Adds LoRA's products to the weights they belong to and takes its layers out; a model without is left as it is.
+    """Merges LoRA into the weights and removes its layers. A model without LoRA is not changed.
 
-    Sums are made in float32 and rounded once, to what the weights are held in.
+    Sums are computed in float32 and rounded once, to the dtype of the weights.
     """
     layers = [(name, part) for name, part in model.named_modules() if hasattr(part, "lora_A")]
     for name, layer in layers:
         merged = layer.get_base_layer()
         dtype = merged.weight.dtype
-        if dtype.is_floating_point:  # weights of 4 bits are PEFT's own matter
+        if dtype.is_floating_point:  # PEFT handles 4-bit weights itself
             layer.float()
         layer.merge()
         if dtype.is_floating_point:
             merged.to(dtype)
         parent, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(parent), attribute, merged)
-    # Left by PEFT on the model it worked on.
+    # PEFT leaves these attributes on the model.
     for attribute in ("peft_config", "_hf_peft_config_loaded"):
         model.__dict__.pop(attribute, None)
 
 
 def quantized(model: VigcForConditionalGeneration) -> bool:
-    """Whether weights are held in 4 or 8 bits."""
+    """Whether weights are stored in 4 or 8 bits."""
     return bool(getattr(model, "is_quantized", False))
 
 
 def hold_frozen_in(model: VigcForConditionalGeneration, dtype: torch.dtype) -> None:
-    """Converts what is not trained; what is trained goes to float32, in which small steps are not lost."""
+    """Converts frozen weights to `dtype`, and trained weights to float32, which keeps small updates."""
     for weight in model.parameters():
         if weight.is_floating_point():
             weight.data = weight.data.to(torch.float32 if weight.requires_grad else dtype)

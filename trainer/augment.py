@@ -1,4 +1,4 @@
-"""The pictures of a training epoch: a random part of each, at the model's size, mirrored half the time."""
+"""Image augmentation for training: random resized crop, and horizontal flip with probability 0.5."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _TRIES = 10
 
 
 def crop_box(width: int, height: int, min_area: float, rng: Random) -> tuple[int, int, int, int]:
-    """A random rectangle (left, top, right, bottom): `min_area` to 1 of the area, 3:4 to 4:3 of shape.
+    """A random crop (left, top, right, bottom) with an area ratio of `min_area` to 1 and an aspect ratio of 3:4 to 4:3.
 
-    Where none of ten fits, the largest such rectangle in the middle, as in the usual "random resized crop".
+    If none of ten random crops fits, the largest crop at the center, as in the usual "random resized crop".
     """
     for _ in range(_TRIES):
         area = width * height * rng.uniform(min_area, 1)
@@ -30,6 +30,6 @@ def crop_box(width: int, height: int, min_area: float, rng: Random) -> tuple[int
 
 
 def augmented(image: Image.Image, size: tuple[int, int], min_area: float, rng: Random) -> Image.Image:
-    """A random part of `image`, resized (bicubic) to `size` (width, height) and mirrored half the time."""
+    """A random crop of `image`, resized (bicubic) to `size` (width, height), flipped with probability 0.5."""
     part = image.crop(crop_box(*image.size, min_area, rng)).resize(size, Image.Resampling.BICUBIC)
     return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else part

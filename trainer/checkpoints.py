@@ -1,7 +1,7 @@
-"""Checkpoints that hold what was trained, and nothing else: a few hundred MB where the model has 16 GB.
+"""Checkpoints with only the trained weights: a few hundred MB for a model of 16 GB.
 
-Such a folder has no `model.safetensors`, so that `from_pretrained` refuses it instead of filling the rest with random
-numbers. `load_trained` lays it over the model it started from.
+Such a folder has no `model.safetensors`, so that `from_pretrained` refuses it instead of initializing the other weights
+randomly. `load_trained` loads it on top of the base model.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ DESCRIPTION = "trained_weights.json"
 
 
 def is_trained_only(folder: str | Path) -> bool:
-    """Whether a folder holds what was trained, and nothing else."""
+    """Whether a folder has only trained weights."""
     return (Path(folder) / WEIGHTS).is_file()
 
 
 def weights_fingerprint(base: str) -> str | None:
-    """What tells the weights of a model folder from others; None for a name on the Hub, whose commit does."""
+    """A fingerprint of the weights in a model folder; None for a name on the Hub, which has a commit instead."""
     there = Path(base).is_dir() and any(Path(base).glob("model*.safetensors"))
     return folder_fingerprint(Path(base), "model*.safetensors") if there else None
 
 
 def discard_trained(folder: Path) -> None:
-    """Takes the files of trained weights out of a folder that has become a whole model."""
+    """Deletes the files of trained weights from a folder that now has the whole model."""
     for name in (WEIGHTS, DESCRIPTION):
         (folder / name).unlink()
 
 
 def last_complete(output_dir: str | Path) -> Path | None:
-    """The latest checkpoint that was written to its end, where `trainer_state.json` comes last; None if there is none.
+    """The latest complete checkpoint, that is, one with `trainer_state.json`, which is written last; None if none.
 
-    A process that is killed while it saves leaves a folder without its optimizer or its state.
+    A process that is killed while it saves leaves a folder without optimizer or state.
     """
     folders = [path for path in Path(output_dir).glob("checkpoint-*") if step_of(path) is not None]
     for folder in sorted(folders, key=lambda path: step_of(path) or 0, reverse=True):
         try:
             read_json(folder / "trainer_state.json")
         except (OSError, ValueError):
-            logger.warning("%s was not written to its end: an earlier checkpoint is taken.", folder)
+            logger.warning("%s is incomplete: an earlier checkpoint is used.", folder)
             continue
         return folder
     return None
@@ -77,15 +77,15 @@ def save_trained(
     base_weights: str | None = None,
     lora: LoraSettings | None,
 ) -> None:
-    """Writes trained weights, what they belong to, and the model's configuration.
+    """Saves the trained weights, a description of their base model, and the model's configuration.
 
     Args:
-        folder: Made if it is not there.
-        model: The model; its frozen weights are only named.
-        state: The trained weights by their names.
-        base: Name or folder of the model it started from.
-        base_weights: Of a folder: its [`weights_fingerprint`] when training started.
-        lora: Settings of LoRA's layers, if it has any.
+        folder: The folder to write; it is created if it does not exist.
+        model: The model. The description lists the parts with frozen weights.
+        state: The trained weights by name.
+        base: Name or folder of the base model.
+        base_weights: For a folder, its [`weights_fingerprint`] at the start of training.
+        lora: Settings of the LoRA layers, if any.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in state.items()}
@@ -106,14 +106,14 @@ def save_trained(
 
 
 def lay_over(model: VigcForConditionalGeneration, folder: str | Path) -> None:
-    """Loads trained weights into a model that has their layers.
+    """Loads trained weights into a model.
 
     Args:
-        model: Changed in place.
-        folder: Of trained weights.
+        model: The model, changed in place.
+        folder: A folder of trained weights.
 
     Raises:
-        ValueError: The file lacks weights that were trained; or one is not in the model, or has another shape there.
+        ValueError: The file lacks trained weights, or a weight is not in the model or has another shape there.
     """
     path = Path(folder) / WEIGHTS
     expected = set(_description(folder)["trained"])
@@ -122,45 +122,45 @@ def lay_over(model: VigcForConditionalGeneration, folder: str | Path) -> None:
         names = list(file.keys())
         if lost := expected - set(names):
             raise TrainingError(
-                f"{path} lacks {len(lost)} of the {len(expected)} weights that were trained, such as {min(lost)}: it "
-                "was changed since. Take another checkpoint."
+                f"{path} lacks {len(lost)} of the {len(expected)} trained weights, such as {min(lost)}: it has been "
+                "changed. Use another checkpoint."
             )
         unknown = [name for name in names if name not in weights]
         if unknown:
             raise TrainingError(
-                f"{path} holds {len(unknown)} weights that this model does not have, such as {unknown[0]}: load it "
-                f"over the model it started from ({_description(folder)['base']})."
+                f"{path} has {len(unknown)} weights that this model does not have, such as {unknown[0]}: load it on "
+                f"top of its base model ({_description(folder)['base']})."
             )
         for name in names:
             tensor = file.get_tensor(name)
             if tensor.shape != weights[name].shape:
                 raise TrainingError(
                     f"{name} has shape {tuple(tensor.shape)} in {path} but {tuple(weights[name].shape)} in the model: "
-                    f"load it over the model it started from ({_description(folder)['base']})."
+                    f"load it on top of its base model ({_description(folder)['base']})."
                 )
             weights[name].copy_(tensor)
-    vars(model.config).pop("trained_on", None)  # true of what it started from
+    vars(model.config).pop("trained_on", None)  # describes the base model only
 
 
 def load_trained(
     folder: str | Path, *, base: str | Path | None = None, **kwargs: Any
 ) -> tuple[VigcForConditionalGeneration, VigcProcessor]:
-    """A complete model, LoRA merged, and its processor from a folder of trained weights and the model below.
+    """Loads a complete model, with LoRA merged, and its processor from trained weights and their base model.
 
     Args:
-        folder: A checkpoint or the end of a run that kept what was trained, or the name it was published under.
-        base: Where the model it started from lies now, if elsewhere than then.
-        kwargs: For `from_pretrained` of the base, such as `dtype`.
+        folder: A checkpoint or final folder of a run that saved only trained weights, or its name on the Hub.
+        base: The base model, if it has moved since training.
+        kwargs: Arguments for `from_pretrained` of the base model, such as `dtype`.
 
     Raises:
-        ValueError: The folder is none of these, or lacks weights; or the base is not there, or no longer has the
-            weights it had; the error says what it should bring.
+        ValueError: The folder has no trained weights or lacks some, or the base model is missing or its weights have
+            changed; the error names what is expected.
     """
     folder = _folder_of(folder)
     if not is_trained_only(folder):
         raise TrainingError(f"{folder} has no {WEIGHTS}: a whole model is loaded with from_pretrained.")
     description = _description(folder)
-    if (folder / STATE).is_file():  # a checkpoint, or the end of a run, whose state holds no hashes
+    if (folder / STATE).is_file():  # a checkpoint; or a final folder, whose state has no hashes
         check_intact(folder, WEIGHTS)
     where = model_folder(base or description["base"])
     _check_base(folder, where, description, chosen=base is not None)
@@ -170,8 +170,8 @@ def load_trained(
         model = VigcForConditionalGeneration.from_pretrained(where, **kwargs)
     except OSError as error:
         raise TrainingError(
-            f"{folder} holds {description['trained_parameters']:,} trained parameters; the rest "
-            f"({', '.join(description['from_base'])}) comes from {where!r}, which cannot be loaded: give base= the "
+            f"{folder} has {description['trained_parameters']:,} trained parameters; the rest "
+            f"({', '.join(description['from_base'])}) comes from {where!r}, which cannot be loaded: set base= to the "
             "folder of that model."
         ) from error
     if description["lora"]:
@@ -182,7 +182,7 @@ def load_trained(
 
 
 def merge_trained(folder: str | Path, output: str | Path, *, base: str | Path | None = None, **kwargs: Any) -> None:
-    """Writes the complete model of a folder of trained weights; arguments and errors as [`load_trained`]."""
+    """Saves the complete model for a folder of trained weights; arguments and errors as in [`load_trained`]."""
     model, processor = load_trained(folder, base=base, **kwargs)
     model.save_pretrained(output)
     processor.save_pretrained(output)
@@ -192,10 +192,10 @@ def _check_base(folder: Path, where: str, description: JsonObject, *, chosen: bo
     then, now = description["base_weights"], weights_fingerprint(where)
     if then is None or now is None or then == now:
         return
-    said = f"{folder} was trained over weights ({then}) that {where} does not hold ({now})"
+    problem = f"{folder} was trained on base weights ({then}) that {where} does not have ({now})"
     if not chosen:
-        raise TrainingError(f"{said}: bring them back, or say with base= which model it shall be laid over.")
-    logger.warning("%s: what comes of laying it over them is another model than was trained.", said)
+        raise TrainingError(f"{problem}: restore them, or name the base model with base=.")
+    logger.warning("%s: the loaded model differs from the one that was trained.", problem)
 
 
 def _folder_of(name: str | Path) -> Path:
@@ -205,7 +205,7 @@ def _folder_of(name: str | Path) -> Path:
         return Path(snapshot_download(str(name)))  # nosec B615: weights, no code
     except (OSError, HFValidationError) as error:
         raise TrainingError(
-            f"{str(name)!r} is neither a folder here nor a model on the Hub: check the name."
+            f"{str(name)!r} is neither a local folder nor a model on the Hub: check the name."
         ) from error
 
 
@@ -215,7 +215,7 @@ def _description(folder: str | Path) -> JsonObject:
         return read_json(path)
     except (OSError, ValueError) as error:
         raise TrainingError(
-            f"{path}, which says what {WEIGHTS} belongs to, cannot be read: {reason_of(error, path=False)}"
+            f"{path}, the description of {WEIGHTS}, cannot be read: {reason_of(error, path=False)}"
         ) from error
 
 

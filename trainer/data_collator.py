@@ -1,4 +1,4 @@
-"""Samples -> one batch of tensors."""
+"""Collates samples into a batch of tensors."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from vigc.processing import VigcProcessor
 
 from .mixture import Sample
 
-# What a model is called with: tensors by name, and what tells rows apart.
+# The arguments of a model's forward: tensors by name, and further keys that identify rows.
 Batch: TypeAlias = dict[str, Any]
 
 
 @dataclass
 class VigcDataCollator:
-    """Makes batches with the processor, which cuts, pads and labels as the release does.
+    """Makes batches with the processor, which truncates, pads and labels as the release does.
 
     Args:
-        processor: The model's.
+        processor: The model's processor.
     """
 
     processor: VigcProcessor
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
-        """Tensors of a batch.
+        """The tensors of a batch.
 
         Returns:
-            `pixel_values` float (B, 3, H, W), or `image_embeds` float (B, patches + 1, vision width) of samples that
-            bring these; `input_ids`, `attention_mask` and `labels` int64 (B, T); and
-            `qformer_input_ids`, `qformer_attention_mask` int64 (B, Q). For samples of an evaluation also `groups`,
-            int64 (B,).
+            `pixel_values` float (B, 3, H, W), or `image_embeds` float (B, patches + 1, vision width) if the samples
+            have features; `input_ids`, `attention_mask` and `labels` int64 (B, T); and `qformer_input_ids`,
+            `qformer_attention_mask` int64 (B, Q). For evaluation samples also `groups`, int64 (B,).
         """
         texts, targets = [sample.text for sample in samples], [sample.target for sample in samples]
         embeds = [sample.image_embeds for sample in samples if sample.image_embeds is not None]

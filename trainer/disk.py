@@ -1,4 +1,4 @@
-"""Errors of the disk, said as such by whichever library wrote."""
+"""Turns disk errors of any library into `OSError`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Rust's (safetensors, tokenizers), and torch's, which keeps no number.
+# Messages of Rust libraries (safetensors, tokenizers), and of torch, whose messages have no error number.
 _NUMBERED = re.compile(r"\(os error (\d+)\)")
 _TORCH_WRITER = ("inline_container", "PytorchStreamWriter")
 _PROBE_BYTES = 1 << 20
@@ -18,15 +18,15 @@ _PROBE_BYTES = 1 << 20
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Raises an `OSError` with its number where a library that writes below `folder` hides it in a text.
+    """Raises an `OSError` with its errno if a library that writes to `folder` raises a disk error as another class.
 
-    A full disk is then known as one, which passes, by whoever decides what becomes of the run.
+    The caller can then recognize a full disk as a transient error.
     """
     try:
         yield
     except OSError:
         raise
-    except Exception as error:  # tokenizers raises no class of its own
+    except Exception as error:  # tokenizers has no exception class
         number = _number(str(error), folder)
         if number is None:
             raise
@@ -39,7 +39,7 @@ def _number(text: str, folder: Path) -> int | None:
     if not any(word in text for word in _TORCH_WRITER):
         return None
     try:
-        # The disk says what it told torch; an error that is over by now was one of reading or writing.
+        # A test write finds the errno that torch dropped. If the error is over by now, EIO stands for it.
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(_PROBE_BYTES))
             file.flush()

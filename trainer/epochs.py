@@ -1,4 +1,4 @@
-"""The order of samples, epoch by epoch."""
+"""Sampling order of each epoch, and callbacks for epochs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .run_fingerprint import recorded
 
 
 class EpochSampler(torch.utils.data.Sampler):
-    """The (epoch, index) places of one epoch, in an order that depends on seed and epoch alone.
+    """Yields the (epoch, index) keys of one epoch, in an order that depends only on seed and epoch.
 
     Args:
-        mixture: The samples, which the mixture has already shuffled.
-        group: Samples of one step, if each step should have samples of about one length; 0 takes them as they come.
+        mixture: The samples, already shuffled by the mixture.
+        group: Number of samples per step, to group samples of similar length into steps; 0 for no grouping.
     """
 
-    # Enough batches to sort among that lengths agree, few enough that each holds all sorts of samples.
+    # Samples are sorted within this many batches: enough for similar lengths, few enough to keep batches diverse.
     _SORTED_AT_ONCE = 50
 
     def __init__(self, mixture: VigcMixture, group: int = 0) -> None:
@@ -51,7 +51,7 @@ class EpochSampler(torch.utils.data.Sampler):
         )
         whole = len(order) // self.group * self.group
         batches = order[:whole].reshape(-1, self.group)
-        # The longest first, so that too little memory shows at once; the rest in random order; what is left over last.
+        # The longest batch first, so that out-of-memory errors occur at once; then random order; the remainder last.
         turns = np.random.default_rng([self.mixture.seed, self.epoch, 2]).permutation(len(batches))
         if len(batches):
             longest = int(lengths[batches].max(axis=1).argmax())
@@ -60,22 +60,22 @@ class EpochSampler(torch.utils.data.Sampler):
 
 
 def epoch_sampler(mixture: VigcMixture, args: TrainingArguments) -> EpochSampler:
-    """The sampler of a run's strategy.
+    """The sampler for `train_sampling_strategy`.
 
     Raises:
-        ValueError: A strategy that is not one of a mixture's.
+        ValueError: A mixture does not support the strategy.
     """
     strategy = args.train_sampling_strategy
     if strategy not in ("random", "group_by_length"):
         raise TrainingError(
-            f"train_sampling_strategy={strategy!r}: a mixture is drawn at 'random' or by 'group_by_length'."
+            f"train_sampling_strategy={strategy!r} is not supported for a mixture: use 'random' or 'group_by_length'."
         )
     step = args.train_batch_size * args.world_size
     return EpochSampler(mixture, group=step if strategy == "group_by_length" else 0)
 
 
 class EpochCallback(TrainerCallback):
-    """Tells the sampler which epoch begins, checks the use of pictures before the first, and reads what a run noted.
+    """Sets the sampler's epoch, measures image use before the first epoch, and restores the run's record on resuming.
 
     Args:
         trainer: A [`VigcTrainer`].
@@ -87,26 +87,26 @@ class EpochCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measures the use of pictures, or, where training goes on, takes what was measured."""
+        """Measures image use; when resuming, restores the record instead."""
         record = self._trainer.record
         if state.global_step == 0:
-            record.go_on({"image_use": {}, "unreadable": []})
+            record.restore({"image_use": {}, "unreadable": []})
             self._trainer.note_image_use("before")
             return
         states = cast("JsonObject", state.stateful_callbacks)
         if saved := recorded(states):
-            record.go_on(saved)
+            record.restore(saved)
         else:
-            states[type(record).__name__] = record.state()  # HF's Trainer writes only those that it has read
+            states[type(record).__name__] = record.state()  # HF's Trainer saves only states that it has loaded
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Says which pictures could not be opened."""
+        """Warns about images that could not be opened."""
         self._trainer.note_unreadable()
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """The same, and tells the other processes."""
+        """Warns about unreadable images, and shares them between processes."""
         self._trainer.note_unreadable(share=True)
 
     def on_epoch_begin(
@@ -115,5 +115,5 @@ class EpochCallback(TrainerCallback):
         """Sets the sampler's epoch."""
         if not isinstance(self._trainer.train_dataset, VigcMixture):
             return
-        # A whole number at the start of an epoch, and between two where training goes on amid one.
+        # An integer at the start of an epoch; fractional when resuming inside one.
         self._trainer.epoch_sampler.epoch = math.floor(state.epoch or 0)

@@ -1,4 +1,4 @@
-"""What an evaluation measures: losses by task and type, texts that are written, and whether pictures matter."""
+"""Evaluation during training: losses by task and type, generated texts, and whether the model uses the images."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from .rows import likeliest_answer, open_row_image, references_of
 
 logger = logging.getLogger(__name__)
 
-# With fewer, two standard errors are too rough a measure to warn anybody.
+# With fewer rows, two standard errors are too unreliable for a warning.
 _FEWEST_ROWS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenRow:
-    """What the model wrote about one row of the evaluation set; `compute_metrics` gets a list of these.
+    """The generated texts for one evaluation row; `compute_metrics` gets a list of these.
 
     Args:
         index: The row's index in the evaluation set.
-        type: Its type of instruction.
+        type: The row's task type.
         reference_question: The row's question.
-        references: All its answers; weighted ones as often as ten annotators would have given them.
-        vig_text: What VIG wrote.
-        question: VIG's question; None where its text is not a pair.
+        references: All its answers; weighted ones are repeated as if by ten annotators.
+        vig_text: VIG's output.
+        question: VIG's question; None if its output is not a pair.
         draft: VIG's answer.
-        answer: That answer corrected by VIC.
-        given_answer: What VIC wrote to the row's own question.
+        answer: VIG's answer, corrected by VIC.
+        given_answer: VIC's answer to the row's own question.
     """
 
     index: int
@@ -57,13 +57,13 @@ class WrittenRow:
 
 @dataclass(frozen=True, slots=True)
 class ImageUse:
-    """Mean loss with each row's own picture and with another row's, over `rows` rows, in nats per token.
+    """Mean losses with each row's own image and with the image of another row, in nats per token.
 
     Args:
-        true: With the own picture.
-        swapped: With another one.
-        error: Standard error of the mean of the rows' differences.
-        rows: How many rows; each shows another picture than the one whose picture it is given.
+        true: Mean loss with the own image.
+        swapped: Mean loss with another image.
+        error: Standard error of the mean difference.
+        rows: Number of rows, all with different images.
     """
 
     true: float
@@ -73,12 +73,17 @@ class ImageUse:
 
     @property
     def used(self) -> bool:
-        """Whether the wrong picture costs more than chance explains (two standard errors)."""
+        """Whether the loss is significantly higher with the wrong image (by more than two standard errors)."""
         return self.swapped - self.true > 2 * self.error
 
 
 def row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood and number of each row's labels: float32 (B, 2) from (B, T, V) and int64 (B, T)."""
+    """For each row the summed negative log-likelihood and the number of labels, float32 (B, 2).
+
+    Args:
+        logits: float (B, T, V).
+        labels: int64 (B, T).
+    """
     targets = labels[:, 1:].to(logits.device)
     losses = functional.cross_entropy(
         logits[:, :-1].float().transpose(1, 2), targets, ignore_index=-100, reduction="none"
@@ -91,7 +96,7 @@ def losses_by_group(sums: np.ndarray, groups: np.ndarray, names: Sequence[str]) 
 
     Args:
         sums: float (rows, 2) of [`row_losses`].
-        groups: int (rows,), each row's place in `names`.
+        groups: int (rows,), each row's index in `names`.
         names: "vig_detail", "vic_detail", ...
     """
     figures = {"loss": _mean_loss(sums)}
@@ -111,17 +116,17 @@ def check_metric(
     generated: bool,
     compute_metrics: Callable[[list[WrittenRow]], dict[str, float]] | None = None,
 ) -> None:
-    """Looks for `metric_for_best_model` among an evaluation's figures, before a first epoch is spent on it.
+    """Checks that `metric_for_best_model` is a metric of the evaluation, before the first epoch is trained.
 
     Args:
-        name: With or without "eval_".
-        pairs: What is evaluated on.
-        generated: Whether texts are written in an evaluation.
-        compute_metrics: The caller's; asked for its names, about rows as a perfect model would write them, where the
-            name is none of ours.
+        name: The metric, with or without "eval_".
+        pairs: The evaluation set.
+        generated: Whether texts are generated in an evaluation.
+        compute_metrics: The caller's function. It is called with perfect outputs to get the names of its metrics, if
+            `name` is not a built-in metric.
 
     Raises:
-        ValueError: It is none of them; all are listed.
+        ValueError: There is no such metric; the message lists all metrics.
     """
     wanted = (name or "loss").removeprefix("eval_")
     types = pairs.rows["type"]
@@ -129,17 +134,17 @@ def check_metric(
     tasks = [f"loss_{task}" for task in pairs.tasks] if len(groups) > len(pairs.tasks) else []
     known = ["loss", *tasks, *groups, *(["well_formed"] if generated else [])]
     if generated and compute_metrics is not None and wanted not in known:
-        known += compute_metrics([_written_well(pairs.rows[index], index) for index in map(types.index, set(types))])
+        known += compute_metrics([_perfect_row(pairs.rows[index], index) for index in map(types.index, set(types))])
     if wanted not in known:
         near = difflib.get_close_matches(wanted, known, n=1)
         raise TrainingError(
-            f"metric_for_best_model={name!r} is no figure of an evaluation: "
+            f"metric_for_best_model={name!r} is not a metric of the evaluation: "
             + (f"did you mean {near[0]!r}? " if near else "")
-            + f"There are {', '.join(known)}."
+            + f"The metrics are {', '.join(known)}."
         )
 
 
-def _written_well(row: Mapping[str, Any], index: int) -> WrittenRow:
+def _perfect_row(row: Mapping[str, Any], index: int) -> WrittenRow:
     question, answer = row["question"], likeliest_answer(row)
     text = pair_text(question, answer)
     return WrittenRow(index, row["type"], question, references_of(row), text, question, answer, answer, answer)
@@ -155,7 +160,7 @@ def write_rows(
     batch_size: int,
     max_new_tokens: int,
 ) -> list[WrittenRow]:
-    """Lets the model write about rows of the evaluation set: VIG with correction, and VIC on the rows' questions."""
+    """Generates texts for rows of the evaluation set: VIG with correction, and VIC on the rows' questions."""
     written: list[WrittenRow] = []
     settings: dict[str, Any] = {
         "processor": processor,
@@ -169,8 +174,8 @@ def write_rows(
         images = [open_row_image(row) for row in rows]
         questions = [row["question"].strip() for row in rows]
         drafted: Any = model.generate(**_to(model, processor(images, task=types, return_tensors="pt")), **settings)
-        asked = _to(model, processor(images, text=questions, task=types, return_tensors="pt"))
-        answered: Any = model.generate(**asked, **settings)
+        inputs = _to(model, processor(images, text=questions, task=types, return_tensors="pt"))
+        answered: Any = model.generate(**inputs, **settings)
         written += [
             WrittenRow(
                 index,
@@ -189,12 +194,12 @@ def write_rows(
 
 
 def sample_indices(count: int, wanted: int, seed: int) -> list[int]:
-    """`wanted` rows of `count`, always the same, in order."""
+    """Indices of `wanted` of `count` rows, in order; a function of `seed`."""
     return sorted(Random(f"{seed}/generation").sample(range(count), min(wanted, count)))
 
 
 def rows_with_other_pictures(pairs: EvaluationPairs, wanted: int, seed: int) -> list[int]:
-    """Places in `pairs` of up to `wanted` samples, no two with the same picture."""
+    """Indices in `pairs` of up to `wanted` samples, all with different images."""
     order = list(range(len(pairs.rows)))
     Random(f"{seed}/pictures").shuffle(order)
     images, chosen = set(), []
@@ -209,7 +214,7 @@ def rows_with_other_pictures(pairs: EvaluationPairs, wanted: int, seed: int) -> 
 
 
 def image_use(true: torch.Tensor, swapped: torch.Tensor) -> ImageUse:
-    """Compares two results of [`row_losses`] (float (rows, 2)) over the same rows."""
+    """The image use of a model, from two results of [`row_losses`], float (rows, 2), for the same rows."""
     first, second = (sums[:, 0] / sums[:, 1].clamp(min=1) for sums in (true.double(), swapped.double()))
     rows = len(first)
     error = ((second - first).std() / math.sqrt(rows)).item() if rows > 1 else math.inf
@@ -217,28 +222,27 @@ def image_use(true: torch.Tensor, swapped: torch.Tensor) -> ImageUse:
 
 
 def say_image_use(before: ImageUse | None, after: ImageUse | None) -> None:
-    """Warns if, after the first evaluation, the wrong picture costs nothing."""
+    """Warns if, after the first evaluation, the wrong image does not increase the loss."""
     if after is None:
         return
     earlier = f"before training {before.true:.4f} and {before.swapped:.4f}; " if before else ""
     text = (
-        f"loss with the true picture {after.true:.4f}, with another one {after.swapped:.4f} ({earlier}{after.rows} "
-        "rows)"
+        f"loss with the true image {after.true:.4f}, with another one {after.swapped:.4f} ({earlier}{after.rows} rows)"
     )
     if after.used:
-        logger.info("Pictures are used: %s.", text)
+        logger.info("The model uses the images: %s.", text)
     elif after.rows < _FEWEST_ROWS:
-        logger.info("Too few pictures to say whether they are used: %s.", text)
+        logger.info("Too few images to tell whether the model uses them: %s.", text)
     else:
         logger.warning(
-            "Pictures make no difference yet: %s. Go on if training is young; else check that rows and pictures belong "
-            "together, and that the ViT's weights are there.",
+            "The model does not use the images yet: %s. This is normal early in training; later, check that rows and "
+            "images belong together, and that the ViT's weights are loaded.",
             text,
         )
 
 
 def _mean_loss(sums: np.ndarray) -> float:
-    # In float64: a mean over millions of tokens.
+    # In float64, because it is a mean over millions of tokens.
     losses, tokens = sums.astype(np.float64).sum(axis=0)
     return float(losses / tokens) if tokens else 0.0
 

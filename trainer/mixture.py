@@ -1,7 +1,7 @@
-"""VIG and VIC samples from the rows of several data sets, every draw a function of (seed, epoch, index).
+"""VIG and VIC samples from the rows of several datasets. Every draw is a function of (seed, epoch, index).
 
-No global random generator is asked, so that a run that goes on from a checkpoint sees what it would have seen, with
-any number of loader workers and processes.
+No global random generator is used, so that a resumed run gets the same samples, with any number of loader workers and
+processes.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
     from .vision_cache import ImageFeatures
 
 _SENTENCES = UnitRule()
-# Rows that are tried in the place of one whose picture cannot be opened, before all are given up.
+# Number of rows that are tried when images cannot be opened, before training ends with an error.
 _TRIES = 20
 
 
 @dataclass(slots=True)
 class Sample:
-    """What the model is trained on: it sees `image` and `text`, and learns to write `target`.
+    """A training sample: given `image` and `text`, the model learns to generate `target`.
 
     Args:
-        image: RGB; None where its features are known.
-        text: What VIG or VIC is asked.
+        image: RGB; None if there are cached features.
+        text: The prompt for VIG or VIC.
         target: VIG: " Question: ... Answer: ..."; VIC: the answer.
         task: "vig" or "vic".
-        type: Type of instruction.
-        group: In evaluation: which figure the sample counts for.
-        place: In training: (data set, row) that it was made of.
-        image_embeds: Instead of the picture: what the ViT makes of it, float (patches + 1, vision width).
+        type: The task type.
+        group: In evaluation: index of the group whose loss the sample counts for.
+        place: In training: (dataset, row) of the sample.
+        image_embeds: Cached features instead of the image, the ViT's output, float (patches + 1, vision width).
     """
 
     image: Image.Image | None
@@ -59,25 +59,25 @@ class Sample:
 
 
 class VigcMixture(torch.utils.data.Dataset):
-    """Training samples, addressed by (epoch, index).
+    """Training samples, indexed by (epoch, index).
 
-    An epoch holds `samples_per_epoch` samples in random order, each data set's share of them given by its weight.
-    Every row of a data set is drawn as VIG and as VIC once before any is drawn again, across the ends of epochs. Where
-    a picture cannot be opened, another row of the data set, which (seed, epoch, index) decides too, takes its place.
+    An epoch has `samples_per_epoch` samples in random order; the weight of a dataset determines its share. Every row of
+    a dataset is drawn once as VIG and once as VIC before any is drawn again, also across epochs. If an image cannot be
+    opened, another row of the dataset, also determined by (seed, epoch, index), replaces it.
 
     Args:
-        rows: Data sets with the columns of `TRAIN_FEATURES` or `GENERATED_FEATURES`.
-        seed: Decides every draw, together with epoch and index.
-        weights: Share of each data set, up to scale; by default the square root of its size, as in the release.
-        samples_per_epoch: By default as many as there are rows.
+        rows: Datasets with the columns of `TRAIN_FEATURES` or `GENERATED_FEATURES`.
+        seed: Seed of all draws, together with epoch and index.
+        weights: Relative share of each dataset; by default the square root of its size, as in the release.
+        samples_per_epoch: Number of samples; by default the number of rows.
         tasks: "vig", "vic" or both.
-        prefix_probability: How often VIC gets an answer's first sentences, drawn at random, with the question, and
-            learns the rest: what the Iterative Q-Former asks of it. 0 in the paper.
-        image_size: (width, height) of augmented pictures; None leaves pictures as they are.
-        min_crop: The smallest share of a picture's area that is kept.
+        prefix_probability: How often VIC gets a random number of the answer's first sentences with the question, and
+            learns the rest, as in inference with the Iterative Q-Former. 0 in the paper.
+        image_size: (width, height) of augmented images; None for no augmentation.
+        min_crop: The smallest area ratio of a crop.
 
     Raises:
-        ValueError: A data set lacks columns, is empty or has an unknown type, or weights that fit no data set.
+        ValueError: A dataset lacks columns, is empty or has an unknown type, or the weights do not fit the datasets.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class VigcMixture(torch.utils.data.Dataset):
         for index, part in enumerate(self.rows):
             check_answers(part, index)
         if not self.rows:
-            raise TrainingError("A mixture needs at least one data set.")
+            raise TrainingError("A mixture needs at least one dataset.")
         sizes = [len(part) for part in self.rows]
         self.weights = [math.sqrt(size) for size in sizes] if weights is None else [float(one) for one in weights]
         if len(self.weights) != len(sizes) or min(self.weights) < 0 or sum(self.weights) <= 0:
             raise TrainingError(
-                f"weights={weights}: give one number, 0 or more, for each of the {len(sizes)} data sets."
+                f"weights={weights}: give one number, 0 or more, for each of the {len(sizes)} datasets."
             )
         self.seed = seed
         self.samples_per_epoch = samples_per_epoch or sum(sizes)
@@ -109,10 +109,10 @@ class VigcMixture(torch.utils.data.Dataset):
         self.prefix_probability = prefix_probability
         self.image_size = image_size
         self.min_crop = min_crop
-        # Set by who has computed them, and then what samples bring instead of pictures.
+        # Set by `compute_features`; samples then have features instead of images.
         self.features: ImageFeatures | None = None
         self.counts = shares(self.samples_per_epoch, self.weights)
-        # Marked by whichever process met them: loader workers share this memory.
+        # In shared memory, because loader workers set these flags.
         self._unreadable = [torch.zeros(size, dtype=torch.bool).share_memory_() for size in sizes]
         self._plan: tuple[int, np.ndarray] | None = None
         self._lengths: list[np.ndarray] | None = None
@@ -133,15 +133,15 @@ class VigcMixture(torch.utils.data.Dataset):
                 rng = Random(f"{self.seed}/{epoch}/{index}/{attempt}")
                 row = rng.randrange(len(self.rows[part]))
         raise TrainingError(
-            f"{_TRIES} rows of data set {part} were tried in a row: {last}. Are the pictures still there?"
+            f"{_TRIES} rows of dataset {part} in succession have no readable image: {last}. Do the images still exist?"
         )
 
     def unreadable(self) -> list[tuple[int, int]]:
-        """(data set, row) of the rows met so far whose pictures could not be opened."""
+        """(dataset, row) of the rows drawn so far whose images could not be opened."""
         return [(part, int(row)) for part, rows in enumerate(self._unreadable) for row in rows.nonzero().ravel()]
 
     def plan(self, epoch: int) -> np.ndarray:
-        """What an epoch is made of, int64 (samples, 3): data set, row, task."""
+        """The samples of an epoch, int64 (samples, 3): dataset, row, task."""
         if self._plan is None or self._plan[0] != epoch:
             parts = [self._draws(part, epoch) for part in range(len(self.rows))]
             order = np.random.default_rng([self.seed, epoch]).permutation(self.samples_per_epoch)
@@ -149,7 +149,7 @@ class VigcMixture(torch.utils.data.Dataset):
         return self._plan[1]
 
     def lengths(self, epoch: int) -> np.ndarray:
-        """About how long each sample of an epoch is, int64 (samples,): characters of question and first answer."""
+        """The approximate length of each sample, int64 (samples,): characters of question and first answer."""
         plan = self.plan(epoch)
         if self._lengths is None:
             self._lengths = [
@@ -162,7 +162,7 @@ class VigcMixture(torch.utils.data.Dataset):
         return lengths
 
     def _draws(self, part: int, epoch: int) -> np.ndarray:
-        """The next `counts[part]` of a data set's endless sequence: all rows and tasks shuffled, and again."""
+        """The draws of a dataset in an epoch, from its endless sequence of shuffled (row, task) pairs."""
         count, tasks = self.counts[part], len(self.tasks)
         items = len(self.rows[part]) * tasks
         places = np.arange(epoch * count, (epoch + 1) * count)
@@ -179,7 +179,7 @@ class VigcMixture(torch.utils.data.Dataset):
         kind, answer = instruction_type(row["type"]), draw_answer(row, rng)
         question = row["question"].strip()
         if task == "vig":
-            # The prompt of inference is one more wording, or training would never meet it.
+            # Includes the prompt of inference, which is not among the paraphrases.
             text, target = rng.choice((kind.prompt, *kind.paraphrases)), pair_text(question, answer)
         else:
             text, target = rng.choice(kind.answer_templates).format(question=question), answer
@@ -194,12 +194,12 @@ class VigcMixture(torch.utils.data.Dataset):
 
 
 class EvaluationPairs(torch.utils.data.Dataset):
-    """Each row as VIG and as VIC, asked as at inference, with its likeliest answer; nothing is random.
+    """Evaluation samples: each row as VIG and as VIC, with the prompts of inference and its likeliest answer.
 
-    Published and generated rows can stand together: their columns are aligned, and what one lacks is null.
+    Nothing is random. Published and generated rows can be combined: missing columns are null.
 
     Args:
-        rows: Data sets, as of [`VigcMixture`].
+        rows: Datasets, as in [`VigcMixture`].
         tasks: "vig", "vic" or both.
     """
 
@@ -219,19 +219,19 @@ class EvaluationPairs(torch.utils.data.Dataset):
         row, task = self.rows[index // len(self.tasks)], self.tasks[index % len(self.tasks)]
         kind, question = instruction_type(row["type"]), row["question"].strip()
         answer = likeliest_answer(row)
-        asked = {"vig": (kind.prompt, pair_text(question, answer)), "vic": (kind.vic_prompt(question), answer)}
-        text, target = asked[task]
+        texts = {"vig": (kind.prompt, pair_text(question, answer)), "vic": (kind.vic_prompt(question), answer)}
+        text, target = texts[task]
         return Sample(open_row_image(row), text, target, task, kind.name, self.groups.index(f"{task}_{kind.name}"))
 
 
 def _texts(rows: datasets.Dataset) -> datasets.Dataset:
-    """The columns that lengths are read from."""
+    """The columns that lengths are computed from."""
     wanted = ("question", "answers", "answer", "conversation_id")
     return rows.select_columns([name for name in wanted if name in rows.column_names])
 
 
 def _with_prefix(text: str, answer: str, rng: Random) -> tuple[str, str]:
-    """Moves 1 to all but 1 of the answer's sentences behind the text; an answer of one sentence stays whole."""
+    """Moves a random number of the answer's first sentences to the prompt, at least one; the last one always stays."""
     ends, at = [], 0
     while end := _SENTENCES.end(answer[at:], complete=True):
         at += end

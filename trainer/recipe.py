@@ -1,4 +1,4 @@
-"""A training run as a YAML file: the model, the data, and any training argument, all side by side.
+"""Recipes: YAML files with the model, the data and the training arguments of a run.
 
 ```yaml
 model: vigc-7b-start
@@ -33,26 +33,27 @@ from vigc.scenes import model_folder
 
 from .vigc_config import VigcTrainingArguments
 
-# What the types of fields are called in messages.
+# Names of field types in messages.
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list of texts"}
 
 
 @dataclass(frozen=True, slots=True)
 class DataEntry:
-    """One data set of a recipe: published annotations, or a dataset folder.
+    """A dataset of a recipe: published annotations (`layout`, `files`, `images`) or `dataset`.
 
     Args:
-        layout: Of annotations: one of `vigc.formats.table.LAYOUTS`.
-        files: Its files.
-        images: The folder of its pictures; for a dataset, of those that its rows name instead of holding them.
-        type: Type of instruction, where layout and file name (or the rows of conversations) do not say it.
-        source: What its rows are said to come from.
-        license: Its licence.
-        dataset: Instead: a folder, a file of rows or a Hub name, with columns as of ours or with conversations.
-        config: Which configuration of it.
-        split: Which split of it.
-        revision: Which commit, tag or branch of it, on the Hub.
-        weight: Its share of the samples, up to scale; by default the square root of its rows. All entries or none.
+        layout: Layout of the annotations, one of `vigc.formats.table.LAYOUTS`.
+        files: The annotation files.
+        images: The image folder; for `dataset`, that of images which rows only name.
+        type: The task type, if neither the layout, the file name nor the rows have it.
+        source: Value for the column `source`.
+        license: Value for the column `license`.
+        dataset: A folder, a file of rows or a name on the Hub, with training rows, generated rows or conversations.
+        config: Its configuration.
+        split: Its split.
+        revision: Its commit, tag or branch on the Hub.
+        weight: Its relative share of the samples; by default the square root of its number of rows. Give it for all
+            entries or none.
     """
 
     layout: str | None = None
@@ -69,21 +70,21 @@ class DataEntry:
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """The name in messages."""
         return str(self.dataset or self.source or self.files[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a run consists of.
+    """The content of a recipe.
 
     Args:
-        model: Folder or Hub name of the model it starts from; of an embedded one the folder.
-        revision: Which commit, tag or branch of it, on the Hub.
-        data: What it is trained on.
-        validation_data: What it is evaluated on.
-        validation_rows: Instead: about so many rows of `data` are held out, all rows of a picture together.
-        arguments: All else.
+        model: Folder or Hub name of the base model; for an embedded model its folder.
+        revision: The model's commit, tag or branch on the Hub.
+        data: The training data.
+        validation_data: The evaluation data.
+        validation_rows: About how many rows of `data` to hold out for evaluation, all rows of an image together.
+        arguments: The training arguments.
     """
 
     model: str
@@ -96,7 +97,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What the file and the command line give for the recipe itself; the values are not checked yet."""
+    """Unchecked values of the recipe's own keys, from the file and the command line."""
 
     model: Any = None
     revision: Any = None
@@ -108,7 +109,7 @@ class _Given:
 
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise TrainingError(f"{message}; training arguments are those of VigcTrainingArguments.")
+        raise TrainingError(f"{message}; see VigcTrainingArguments for all training arguments.")
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -116,11 +117,11 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         path: The YAML file.
-        overrides: `["--learning_rate", "1e-4", "--model=DIR", ...]`, which win over the file.
+        overrides: `["--learning_rate", "1e-4", "--model=DIR", ...]`, which override the file.
 
     Raises:
-        ValueError: The file is not readable or no recipe; a key or value is unknown, missing or contradictory. It names
-            the file, the key and the value.
+        ValueError: The file is unreadable or not a recipe, or a key or value is unknown, missing or contradictory. The
+            message names the file, the key and the value.
     """
     path = Path(path)
     values = _read_yaml(path)
@@ -128,7 +129,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     arguments = [item.name for item in fields(VigcTrainingArguments) if item.init]
     for name in values:
         if name not in own and name not in arguments:
-            raise TrainingError(f"{path}: {name!r} is not known: {_meant(str(name), [*own, *arguments])}")
+            raise TrainingError(f"{path}: {name!r} is not known: {_suggestion(str(name), [*own, *arguments])}")
     typed, rest = _own_overrides(list(overrides))
     given = _Given(**{**{name: value for name, value in values.items() if name in own}, **typed})
     _check_needed(path, given, has_output=bool(values.get("output_dir")) or _names_output(rest))
@@ -148,12 +149,12 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _check_needed(path: Path, given: _Given, *, has_output: bool) -> None:
-    """Raises `TrainingError` where the model or the output folder is missing, or a name is no text."""
+    """Raises `TrainingError` if the model or the output folder is missing, or a name is not text."""
     if not given.model:
-        raise TrainingError(f"{path}: 'model' is missing: name the folder of the model that training starts from.")
+        raise TrainingError(f"{path}: 'model' is missing: give the folder or Hub name of the model to start from.")
     if not has_output:
-        # HF's own default would be taken without a word.
-        raise TrainingError(f"{path}: 'output_dir' is missing: name the folder that the trained model is written to.")
+        # Otherwise HF's default would be used silently.
+        raise TrainingError(f"{path}: 'output_dir' is missing: give the folder to write the trained model to.")
     for name, value in (("model", given.model), ("revision", given.revision), ("data_root", given.data_root)):
         if not isinstance(value, str) and not (name == "revision" and value is None):
             raise TrainingError(f"{path}: {name}={value!r} is not a text: write it in quotes.")
@@ -164,13 +165,13 @@ def _names_output(overrides: Iterable[str]) -> bool:
 
 
 def _check_weights(path: Path, data: Sequence[DataEntry]) -> None:
-    """Raises `TrainingError` where there are no data sets, or only some of them have a weight."""
+    """Raises `TrainingError` if there are no datasets, or only some of them have a weight."""
     if not data:
-        raise TrainingError(f"{path}: 'data' is missing: list at least one data set.")
+        raise TrainingError(f"{path}: 'data' is missing: list at least one dataset.")
     weighted = [entry for entry in data if entry.weight is not None]
     if weighted and len(weighted) < len(data):
         raise TrainingError(
-            f"{path}: 'weight' is given for {len(weighted)} of {len(data)} data sets: give it for all or none."
+            f"{path}: 'weight' is given for {len(weighted)} of {len(data)} datasets: give it for all or none."
         )
 
 
@@ -180,12 +181,12 @@ def _read_yaml(path: Path) -> JsonObject:
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path} is not a readable YAML file: {reason_of(error, path=False)}") from error
     if not isinstance(values, dict):
-        raise TrainingError(f"{path} holds {type(values).__name__}, but a recipe is a list of 'name: value'.")
+        raise TrainingError(f"{path} contains {type(values).__name__}, but a recipe is a mapping of 'name: value'.")
     return values
 
 
 def _own_overrides(overrides: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Splits overrides into those of the recipe itself and those of the training arguments."""
+    """Splits overrides into the recipe's own keys and training arguments."""
     given, rest = {}, []
     while overrides:
         word = overrides.pop(0)
@@ -204,7 +205,7 @@ def _own_overrides(overrides: list[str]) -> tuple[dict[str, str], list[str]]:
 
 def _arguments(path: Path, values: Mapping[str, Any], overrides: list[str]) -> VigcTrainingArguments:
     parser = _Parser(cast(Any, VigcTrainingArguments), allow_abbrev=False)
-    # YAML reads 3e-5 as text; argparse converts defaults that are text as if they had been typed.
+    # YAML reads 3e-5 as text; argparse converts text defaults like command-line values.
     hints = get_type_hints(VigcTrainingArguments)
     parser.set_defaults(**{name: _as_typed(f"{path}: {name}", value, hints[name]) for name, value in values.items()})
     try:
@@ -214,26 +215,26 @@ def _arguments(path: Path, values: Mapping[str, Any], overrides: list[str]) -> V
     if unknown:
         name = unknown[0].removeprefix("--").partition("=")[0].replace("-", "_")
         if not unknown[0].startswith("--"):
-            raise TrainingError(f"{unknown[0]!r} belongs to no argument: they are given as --{name} VALUE.")
-        raise TrainingError(f"{unknown[0].partition('=')[0]} is not known: {_meant(name, hints)}")
+            raise TrainingError(f"{unknown[0]!r} belongs to no argument: give arguments as --{name} VALUE.")
+        raise TrainingError(f"{unknown[0].partition('=')[0]} is not known: {_suggestion(name, hints)}")
     return arguments
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
+def _suggestion(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {near[0]!r}?" if near else "it is neither part of a recipe nor a training argument."
 
 
 def _as_typed(place: str, value: Any, hint: Any) -> Any:
-    """A value of the file as a field of this type takes it; texts may still turn out to be no numbers.
+    """Converts a value of the file to the type of its field; texts are left to argparse.
 
     Raises:
-        ValueError: It is of another type.
+        ValueError: The value has another type.
     """
     options = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
     kinds = [get_origin(option) or option for option in options]
     if value is False and place.endswith("_strategy"):
-        return "no"  # which YAML reads as False
+        return "no"  # YAML reads an unquoted no as False
     if isinstance(value, str):
         return [value] if list in kinds and str not in kinds else value
     if not _fits(value, options, kinds):
@@ -243,7 +244,7 @@ def _as_typed(place: str, value: Any, hint: Any) -> Any:
 
 
 def _fits(value: Any, options: Sequence[Any], kinds: Sequence[Any]) -> bool:
-    """Whether a value that is no text is of one of a field's types (`options`; `kinds`: without their arguments)."""
+    """Whether a value other than text has one of a field's types (`options`; `kinds`: without their arguments)."""
     if isinstance(value, list) and list[str] in options:
         return all(isinstance(one, str) for one in value)
     if any(type(value) is kind for kind in kinds) or (type(value) is int and float in kinds):
@@ -264,7 +265,7 @@ def _entries(path: Path, key: str, values: Any, root: Path) -> tuple[DataEntry, 
     if values is None:
         return ()
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-        raise TrainingError(f"{path}: {key!r} is {values!r}, but a list of data sets is expected.")
+        raise TrainingError(f"{path}: {key!r} is {values!r}, but a list of datasets is expected.")
     return tuple(_entry(f"{path}: {key}[{index}]", value, root) for index, value in enumerate(values))
 
 
@@ -272,7 +273,7 @@ def _entry(place: str, value: JsonObject, root: Path) -> DataEntry:
     names = [item.name for item in fields(DataEntry)]
     unknown = [name for name in value if name not in names]
     if unknown:
-        raise TrainingError(f"{place}: {unknown[0]!r} is not known: a data set has {', '.join(names)}.")
+        raise TrainingError(f"{place}: {unknown[0]!r} is not known: a dataset has {', '.join(names)}.")
     if (value.get("dataset") is None) == (value.get("layout") is None):
         raise TrainingError(f"{place}: give either 'dataset' (a folder of rows) or 'layout' with 'files' and 'images'.")
     files = _files(place, value.get("files") or ())
@@ -296,7 +297,7 @@ def _files(place: str, given: Any) -> Sequence[str]:
 
 
 def _check_values(place: str, value: JsonObject, names: Sequence[str], *, has_files: bool) -> None:
-    """Raises `TrainingError` where a text is none, or the task type or the layout is not known."""
+    """Raises `TrainingError` if a value is not text, or the task type or the layout is unknown."""
     for name in (name for name in names if name not in ("files", "weight")):
         if not isinstance(value.get(name), (str, type(None))):
             raise TrainingError(f"{place}: {name}={value[name]!r} is not a text: write it in quotes.")

@@ -1,4 +1,4 @@
-"""What a Trainer of VIGC models writes: checkpoints of what is trained, and in the end a model with its card."""
+"""Saving in the Trainer for VIGC models: checkpoints of trained weights, and the final model with its card."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ UNNAMED = "(unnamed)"
 
 
 class SavingTrainer(Trainer):
-    """The half of [`VigcTrainer`] that writes and reads folders; the other one sets what it needs to know.
+    """The part of [`VigcTrainer`] that saves and loads folders; the subclass sets the attributes.
 
     Attributes:
-        base: Name or folder of the model that training started from; `UNNAMED` if it was never in one.
-        base_weights: Of a folder: what tells its weights from others.
-        trained: Names of the trained weights, as the model's state dict has them.
-        trained_parameters: How many numbers they hold.
-        lora: Settings of LoRA's layers, if the model has any.
-        processor: The model's.
-        finite: Looks for losses, gradients and weights that are no numbers.
+        base: Name or folder of the base model; `UNNAMED` if it was never saved.
+        base_weights: For a folder, the fingerprint of its weights.
+        trained: Names of the trained weights in the model's state dict.
+        trained_parameters: Number of trained parameters.
+        lora: Settings of the LoRA layers, if any.
+        processor: The model's processor.
+        finite: Checks that losses, gradients and weights are finite.
     """
 
     args: VigcTrainingArguments
@@ -56,22 +56,22 @@ class SavingTrainer(Trainer):
     lora: LoraSettings | None
     processor: VigcProcessor
     finite: FiniteCheck
-    # Whether folders get the whole model; None: as `save_only_trained` says.
+    # Whether to save the whole model; None: determined by `save_only_trained`.
     _writes_whole: bool | None = None
 
     @property
     def record(self) -> RunRecord:
-        """What the run noted of itself."""
+        """The record of the run."""
         return next(one for one in self.callback_handler.callbacks if isinstance(one, RunRecord))
 
     @property
     def image_use_before(self) -> ImageUse | None:
-        """The check of pictures before training, if it was made."""
+        """Image use before training; None if not measured."""
         return self._image_use("before")
 
     @property
     def image_use_after(self) -> ImageUse | None:
-        """The same after the first evaluation."""
+        """Image use after the first evaluation; None if not measured."""
         return self._image_use("after")
 
     def _image_use(self, when: str) -> ImageUse | None:
@@ -79,7 +79,7 @@ class SavingTrainer(Trainer):
         return ImageUse(**measured) if measured else None
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        # The arguments are saved too, in a folder that may be published.
+        # The arguments are saved in a folder that may be published: the token must not be among them.
         token, self.args.hub_token = self.args.hub_token, None
         try:
             self._save_weights(output_dir, state_dict)
@@ -104,16 +104,16 @@ class SavingTrainer(Trainer):
         self.finite.check_weights()
         folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.args.should_save:
-            (folder / STATE).unlink(missing_ok=True)  # what is written over is complete again when this is there
+            (folder / STATE).unlink(missing_ok=True)  # written last: marks the checkpoint as complete
         with self.record.of_checkpoint(folder, self.state), disk_errors(folder):
             super()._save_checkpoint(model, trial)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        self.accelerator.wait_for_everyone()  # hashes are taken next, of what all processes wrote
+        self.accelerator.wait_for_everyone()  # the files of all processes are hashed next
 
     def save_state(self) -> None:
-        """As every Trainer's; the hashes of the last checkpoint, which are not of this folder's files, stay there."""
+        """As in every Trainer, but without the hashes of the last checkpoint, which do not apply to this folder."""
         record = recorded(cast("JsonObject", self.state.stateful_callbacks))
         for name in (FILES, STATE_HASH):
             (record or {}).pop(name, None)
@@ -143,16 +143,17 @@ class SavingTrainer(Trainer):
             lay_over(self.accelerator.unwrap_model(self.model), best)
 
     def save_final(self, output_dir: str | Path | None = None) -> Path:
-        """Writes the trained model with its processor and card: whole, LoRA merged, unless `final_weights="trained"`.
+        """Saves the trained model with its processor and card: the whole model with LoRA merged, by default.
 
-        What was held in half precision is taken from the model that training started from, as that has it, so that
-        only what was trained differs. Otherwise LoRA's layers are merged here, which ends their training.
+        With `final_weights="trained"` only the trained weights are saved. If `frozen_dtype` rounded the frozen weights,
+        they are read from the base model again, in its own precision. Otherwise LoRA is merged into the model in memory
+        and cannot be trained further.
 
         Raises:
-            DivergenceError: A trained weight is NaN or infinite; nothing is written.
-            OSError: The disk is full, or gone.
-            ValueError: The model that training started from is gone or another one; what was trained is then in
-                `output_dir`, and `merge_trained(output_dir, ..., base=...)` makes the whole of it.
+            DivergenceError: A trained weight is NaN or infinite; nothing is saved.
+            OSError: The disk is full or unavailable.
+            ValueError: The base model is missing or has changed. The trained weights are then in `output_dir`, and
+                `merge_trained(output_dir, ..., base=...)` makes the whole model.
         """
         folder = Path(output_dir or str(self.args.output_dir))
         self.finite.check_weights()
@@ -180,18 +181,18 @@ class SavingTrainer(Trainer):
     def _write(self, folder: Path, *, whole: bool) -> None:
         self._writes_whole = whole
         try:
-            # Internal: with push_to_hub, a user's call publishes, which comes back here.
+            # Internal: with push_to_hub, other calls would publish, which calls this method again.
             self.save_model(str(folder), _internal_call=True)
         finally:
             self._writes_whole = None
 
     def _complete(self, folder: Path) -> None:
-        """Lays the trained weights of `folder` over the model they started from, and leaves the whole one there."""
+        """Replaces the trained weights in `folder` by the whole model: base model and trained weights."""
         here = self.accelerator.unwrap_model(self.model)
         whole = None if self.base == UNNAMED else load_trained(folder)[0]
         if whole is None or not (self.is_fsdp_enabled or _same_frozen(here, whole)):
             logger.warning(
-                "The model that was trained is not that of %s: what is frozen is written as %s rounded it.",
+                "The trained model is not based on %s: frozen weights are saved as rounded to %s.",
                 self.base,
                 self.args.frozen_dtype,
             )
@@ -209,14 +210,16 @@ class SavingTrainer(Trainer):
         private: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Writes the trained model with its card and publishes the folder as `vigc push` does, private by default.
+        """Saves the trained model with its card and publishes the folder like `vigc push`, private by default.
 
         Raises:
-            ValueError: A revision, or what would change the card, is given.
-            PushError: Something keeps it from the Hub; the model is in `output_dir`.
+            ValueError: A revision, or an argument for the card, is given.
+            PushError: The model cannot be published; it is in `output_dir`.
         """
         if revision is not None or kwargs:
-            raise TrainingError(f"push_to_hub publishes main, with our card: drop {', '.join(['revision', *kwargs])}.")
+            raise TrainingError(
+                f"push_to_hub publishes to main, with our card: drop {', '.join(['revision', *kwargs])}."
+            )
         folder, args = self.save_final(), self.args
         if not self.is_world_process_zero():
             return None
@@ -225,7 +228,7 @@ class SavingTrainer(Trainer):
         return push_folder(folder, repo, public=public, token=token or args.hub_token, message=commit_message)
 
     def write_card(self, folder: Path) -> Path:
-        """The model's card: what it was trained on, how, and the figures of these weights where they were evaluated."""
+        """Writes the model's card: training data, settings, and the metrics of these weights if they were evaluated."""
         dataset, measured = self.train_dataset, self.image_use_after or self.image_use_before
         parts = zip(dataset.rows, dataset.counts, strict=True) if isinstance(dataset, VigcMixture) else ()
         return write_trained_model_card(
@@ -244,9 +247,9 @@ class SavingTrainer(Trainer):
         )
 
     def _figures(self) -> JsonObject:
-        """Of the evaluation at the step that the weights are of: the best checkpoint's, if it was loaded, or the last.
+        """Metrics of the evaluation at the step of these weights: that of the best checkpoint if loaded, else the last.
 
-        Steps between two evaluations have none, and those of the evaluation before would be another model's.
+        Empty for a step without evaluation, because earlier metrics belong to other weights.
         """
         best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
         step = self.state.global_step if best is None else int(Path(best).name.rsplit("-", 1)[1])
@@ -255,10 +258,10 @@ class SavingTrainer(Trainer):
 
 
 def _same_frozen(held: VigcForConditionalGeneration, exact: VigcForConditionalGeneration) -> bool:
-    """Whether frozen weights, as they are held, are those of `exact` but for rounding."""
+    """Whether the frozen weights are equal to those of `exact`, rounded."""
     weights = dict(exact.named_parameters())
     return all(
         torch.equal(weight.cpu(), weights[name].to(weight.dtype))
         for name, weight in held.named_parameters()
-        if not weight.requires_grad and name in weights  # below LoRA they have other names
+        if not weight.requires_grad and name in weights  # inside LoRA layers they have other names
     )

@@ -1,4 +1,4 @@
-"""Runs a recipe: reads its data, loads its model, trains, and writes the trained model with its card."""
+"""Runs a recipe: loads the data and the model, trains, and saves the trained model with its card."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class DryRun:
-    """What a run would do, and what stands in its way."""
+    """The result of a dry run: a summary of the run, and the problems that prevent it."""
 
     lines: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -59,18 +59,18 @@ def train(
     *,
     compute_metrics: Callable[[list[WrittenRow]], dict[str, float]] | None = None,
 ) -> VigcTrainer:
-    """Trains as a recipe says, writes the model to its `output_dir`, and with `push_to_hub` publishes it.
+    """Trains according to a recipe, saves the model to its `output_dir`, and publishes it with `push_to_hub`.
 
-    The same call resumes a run that was interrupted, and one that has ended writes its model again.
+    The same call resumes an interrupted run; for a finished run it saves the model again.
 
     Args:
         recipe: A YAML file, see [`~vigc.trainer.recipe`].
-        overrides: Training arguments that win over it, such as `["--learning_rate", "1e-4"]`.
+        overrides: Training arguments that override the recipe, such as `["--learning_rate", "1e-4"]`.
         compute_metrics: See [`VigcTrainer`].
 
     Raises:
-        TrainingError: Something in the recipe or the data is wrong or missing; or the output folder holds the
-            checkpoints of another run, or damaged ones; or the loss is NaN or infinite.
+        TrainingError: The recipe or the data is invalid or incomplete; or the output folder has checkpoints of another
+            run, or damaged ones; or the loss is NaN or infinite.
         OSError: The disk is full: the same call resumes from the last checkpoint once there is room.
     """
     plan = read_recipe(recipe, overrides)
@@ -94,7 +94,7 @@ def train(
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
     if args.push_to_hub:
-        trainer.push_to_hub()  # which writes it first
+        trainer.push_to_hub()  # also saves the model
     else:
         trainer.save_final()
     return trainer
@@ -106,21 +106,20 @@ def dry_run(
     *,
     compute_metrics: Callable[[list[WrittenRow]], dict[str, float]] | None = None,
 ) -> DryRun:
-    """Checks a recipe to the last path without training: arguments, files, every entry of them, pictures, one batch.
+    """Checks a recipe without training: arguments, paths, every entry of the data, evaluation images, and one batch.
 
     Args:
         recipe: A YAML file.
-        overrides: As of [`train`].
-        compute_metrics: As of [`train`].
+        overrides: As in [`train`].
+        compute_metrics: As in [`train`].
 
     Raises:
-        ValueError: The recipe itself, or an entry of its data, is wrong. Paths that are not there are listed in the
-            result, all of them.
+        ValueError: The recipe or an entry of its data is invalid. Missing paths do not raise: the result lists them.
     """
     report = DryRun()
     if not torch.accelerator.is_available():
         overrides = [*overrides, "--use_cpu", "true"]
-        report.lines.append("no accelerator here: arguments are checked as for a CPU")
+        report.lines.append("no accelerator found: arguments are checked for a CPU")
     plan = read_recipe(recipe, overrides)
     for entry in (*plan.data, *plan.validation_data):
         report.problems += _absent(entry)
@@ -141,8 +140,8 @@ def dry_run(
     for entry, rows, count in zip(plan.data, training, samples.counts, strict=True):
         report.lines.append(f"{entry.name}: {len(rows):,} rows, {count:,} samples per epoch")
     report.lines.append(f"validation: {sum(map(len, validation)):,} rows")
-    report.lines.append(_model_said(config, plan.arguments))
-    report.lines.append(_steps_said(plan.arguments, len(samples)))
+    report.lines.append(_model_summary(config, plan.arguments))
+    report.lines.append(_steps_summary(plan.arguments, len(samples)))
     _check_settings(plan.arguments, samples)
     collate = VigcDataCollator(processor)
     if validation:
@@ -150,7 +149,7 @@ def dry_run(
         if plan.arguments.eval_strategy != "no":
             check_metric(plan.arguments.metric_for_best_model, pairs, writes, compute_metrics)
         collate([pairs[len(pairs.tasks) * start] for start in _starts(validation)])
-    # One sample of each data set beside the first two: what is wrong with a data set shows in any of its rows.
+    # One sample of each dataset besides the first two: an error in a dataset usually affects all of its rows.
     first = np.unique(samples.plan(0)[:, 0], return_index=True)[1].tolist()
     collate([samples[0, index] for index in first])
     batch = collate([samples[0, index] for index in range(min(2, len(samples)))])
@@ -159,19 +158,19 @@ def dry_run(
 
 
 def _starts(parts: Sequence[datasets.Dataset]) -> list[int]:
-    """Where each of several data sets begins once they are joined."""
+    """The start index of each dataset after concatenation."""
     return [0, *accumulate(map(len, parts))][:-1]
 
 
 def load_data(plan: Recipe) -> tuple[list[datasets.Dataset], list[datasets.Dataset]]:
-    """Training and validation rows of each data set, held-out rows taken out of the training ones.
+    """Loads training and validation rows of each dataset. Held-out rows are removed from the training rows.
 
-    Pictures of validation rows are opened here: those that cannot be leave out their rows, with a warning.
+    Images of validation rows are opened here; rows whose image cannot be opened are skipped with a warning.
     """
     training = [readable(_load(entry), index) for index, entry in enumerate(plan.data)]
     validation = [readable(_load(entry), index) for index, entry in enumerate(plan.validation_data)]
     if plan.validation_rows > 0:
-        held_out = _pictures_held_out(training, plan.validation_rows, plan.arguments.seed)
+        held_out = _images_held_out(training, plan.validation_rows, plan.arguments.seed)
         sides: list[list[datasets.Dataset]] = [[], []]
         for entry, rows in zip(plan.data, training, strict=True):
             places: list[list[int]] = [[], []]
@@ -189,9 +188,9 @@ def load_data(plan: Recipe) -> tuple[list[datasets.Dataset], list[datasets.Datas
 
 
 def load_model(name: str, args: VigcTrainingArguments, revision: str | None = None) -> VigcForConditionalGeneration:
-    """The model a run starts from, in float32: what is frozen is rounded later, once it is known what that is.
+    """Loads the base model in float32. Frozen weights are rounded later, when it is known which they are.
 
-    With `load_in_4bit` the language model's layers are rounded here. On the Hub, `revision` is its commit.
+    With `load_in_4bit` the layers of the language model are quantized here. `revision` is a commit on the Hub.
     """
     kwargs: dict[str, Any] = {"revision": revision}
     if args.load_in_4bit:
@@ -202,11 +201,11 @@ def load_model(name: str, args: VigcTrainingArguments, revision: str | None = No
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
-            # Only the language model's layers: the rest is small, or trained.
+            # Only layers of the language model: the other parts are small or trained.
             llm_int8_skip_modules=["vision_model", "qformer", "language_projection", "lm_head"],
         )
     model = VigcForConditionalGeneration.from_pretrained(name, dtype=torch.float32, **kwargs)
-    model.config._commit_hash = revision  # for checkpoints and card; no file of the model holds it
+    model.config._commit_hash = revision  # for checkpoints and card; not stored in the model's files
     return model
 
 
@@ -246,10 +245,10 @@ def _load(entry: DataEntry) -> datasets.Dataset:
     return rows
 
 
-def _pictures_held_out(parts: list[datasets.Dataset], wanted: int, seed: int) -> set[str]:
-    """Ids of pictures that have at least `wanted` rows between them, in whichever data sets, drawn by `seed`."""
+def _images_held_out(parts: list[datasets.Dataset], wanted: int, seed: int) -> set[str]:
+    """Ids of random images that together have at least `wanted` rows in all datasets."""
     if not all("image_id" in rows.column_names for rows in parts):
-        raise TrainingError("validation_rows needs a column image_id in every data set: give validation_data instead.")
+        raise TrainingError("validation_rows needs a column image_id in every dataset: give validation_data instead.")
     counts = Counter(image_id for rows in parts for image_id in rows["image_id"])
     held_out: set[str] = set()
     found = 0
@@ -264,39 +263,39 @@ def _pictures_held_out(parts: list[datasets.Dataset], wanted: int, seed: int) ->
 def _checkpoint(args: VigcTrainingArguments) -> str | None:
     """The checkpoint to resume from: the last one, unless `resume_from_checkpoint` names another, or is "none"."""
     last = last_complete(str(args.output_dir))
-    asked = args.resume_from_checkpoint
-    if asked == "none":
+    requested = args.resume_from_checkpoint
+    if requested == "none":
         if last is not None:
             raise TrainingError(
-                f"{args.output_dir} already holds {last.name}: give another --output_dir, or resume without "
+                f"{args.output_dir} already has {last.name}: give another --output_dir, or resume without "
                 "--resume_from_checkpoint none."
             )
         return None
-    if asked in (None, "", "last", "true", "True", True):
+    if requested in (None, "", "last", "true", "True", True):
         if last is not None:
             logger.warning("Resuming from %s.", last)
-        elif asked not in (None, ""):
-            logger.warning("%s holds no checkpoint: training starts anew.", args.output_dir)
+        elif requested not in (None, ""):
+            logger.warning("%s has no checkpoint: training starts from the beginning.", args.output_dir)
         return str(last) if last else None
-    if not Path(str(asked)).is_dir():
-        raise TrainingError(f"resume_from_checkpoint={asked!r} is not a folder: name a checkpoint, or give 'last'.")
-    return str(asked)
+    if not Path(str(requested)).is_dir():
+        raise TrainingError(f"resume_from_checkpoint={requested!r} is not a folder: name a checkpoint, or give 'last'.")
+    return str(requested)
 
 
 def _model_problem(name: str) -> str | None:
-    """Why training cannot start from a folder; None for one that looks whole, and for names on the Hub."""
+    """Why training cannot start from a folder; None if it has a whole model, and for names on the Hub."""
     if not Path(name).is_dir() or any(Path(name).glob("model*.safetensors*")):
         return None
     if is_trained_only(name):
         return (
-            f"model {name!r} holds only what was trained: vigc.trainer.merge_trained({name!r}, FOLDER) writes the "
-            "whole model, which can be trained on."
+            f"model {name!r} has only trained weights: vigc.trainer.merge_trained({name!r}, FOLDER) saves the whole "
+            "model, which can be trained further."
         )
     return f"model {name!r}: the folder has no model*.safetensors"
 
 
 def _check_settings(args: VigcTrainingArguments, samples: VigcMixture) -> None:
-    """Makes what the Trainer makes of settings alone; `ValueError` or `ImportError` where one of them cannot be."""
+    """Creates the Trainer's sampler, optimizer and scheduler; `ValueError` or `ImportError` if a setting is invalid."""
     epoch_sampler(samples, args)
     Trainer.get_optimizer_cls_and_kwargs(args)
     if args.lr_scheduler_type != "cosine":
@@ -312,14 +311,14 @@ def _check_settings(args: VigcTrainingArguments, samples: VigcMixture) -> None:
 
 def _absent(entry: DataEntry) -> list[str]:
     if entry.dataset is not None:
-        # A name without a folder may be one of the Hub's; only the loading itself can tell.
+        # Other names may be datasets on the Hub, which only loading can check.
         looks_local = entry.dataset.startswith((".", "/")) or entry.dataset.count("/") > 1
         return [f"dataset {entry.dataset}"] if looks_local and not Path(entry.dataset).exists() else []
     absent = [f"file {path}" for path in entry.files if not Path(path).is_file()]
-    return absent + ([] if Path(str(entry.images)).is_dir() else [f"folder of pictures {entry.images}"])
+    return absent + ([] if Path(str(entry.images)).is_dir() else [f"image folder {entry.images}"])
 
 
-def _model_said(config: VigcConfig, args: VigcTrainingArguments) -> str:
+def _model_summary(config: VigcConfig, args: VigcTrainingArguments) -> str:
     with torch.device("meta"):
         model = VigcForConditionalGeneration(config)
     lora = None
@@ -332,14 +331,14 @@ def _model_said(config: VigcConfig, args: VigcTrainingArguments) -> str:
 
 
 def _steps(args: VigcTrainingArguments, samples: int) -> tuple[int, int, int]:
-    """Optimizer steps of an epoch, and in all, and the samples of one."""
+    """(optimizer steps per epoch, optimizer steps in total, samples per step)."""
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     steps = math.ceil(samples / batch)
     total = args.max_steps if args.max_steps > 0 else math.ceil(steps * args.num_train_epochs)
     return steps, total, batch
 
 
-def _steps_said(args: VigcTrainingArguments, samples: int) -> str:
+def _steps_summary(args: VigcTrainingArguments, samples: int) -> str:
     steps, total, batch = _steps(args, samples)
     shared = f" over {args.world_size} processes" if args.world_size > 1 else " on one process"
     return f"steps: {steps:,} per epoch of {samples:,} samples, {total:,} in all, batch {batch}{shared}"

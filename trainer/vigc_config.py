@@ -1,4 +1,4 @@
-"""Settings of a training run: those of every Trainer, with the paper's values, and what VIGC adds."""
+"""Training arguments: those of transformers with the paper's values as defaults, and VIGC's own."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ FINAL_WEIGHTS = ("whole", "trained")
 class VigcTrainingArguments(TrainingArguments):
     """[`~transformers.TrainingArguments`] with the paper's values as defaults, and VIGC's own settings.
 
-    The paper trains for 10 epochs with batches of 64 and AdamW, the learning rate rising from 1e-6 to 3e-5 in 1,000
-    steps and falling to 1e-5 along a cosine, with a weight decay of 0.05 that spares norms and biases, and keeps the
-    best epoch. Batches of 64 are for one device: with more, give `per_device_train_batch_size` such that the product
-    with the number of devices and `gradient_accumulation_steps` is 64.
+    The paper trains for 10 epochs with batches of 64 and AdamW. The learning rate rises from 1e-6 to 3e-5 in 1,000
+    steps and falls to 1e-5 along a cosine; weight decay is 0.05, without norms and biases; the best epoch is kept. The
+    default batch of 64 is for one device: with more, set `per_device_train_batch_size` so that its product with the
+    number of devices and `gradient_accumulation_steps` is 64.
 
     Raises:
-        ValueError: A value that is impossible, or two that contradict each other; it names them and the fix.
+        ValueError: A value is out of range, or two values contradict each other; the message names them and the fix.
     """
 
     num_train_epochs: float = field(default=10, metadata={"help": "Number of epochs."})
@@ -36,105 +36,101 @@ class VigcTrainingArguments(TrainingArguments):
     lr_scheduler_type: str = field(
         default="cosine",
         metadata={
-            "help": "'cosine' goes from warmup_learning_rate over learning_rate to min_learning_rate; others: HF's."
+            "help": "'cosine': warmup_learning_rate, learning_rate, min_learning_rate; others as in transformers."
         },
     )
-    warmup_steps: float = field(default=1000, metadata={"help": "Steps (or, below 1, share of all) of warm-up."})
-    weight_decay: float = field(default=0.05, metadata={"help": "Of all weights but norms and biases."})
-    max_grad_norm: float = field(default=0.0, metadata={"help": "Gradients are clipped to this norm; 0: not at all."})
+    warmup_steps: float = field(default=1000, metadata={"help": "Warm-up steps; below 1, their share of all steps."})
+    weight_decay: float = field(default=0.05, metadata={"help": "Weight decay of all weights except norms and biases."})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "Gradients are clipped to this norm; 0: no clipping."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps, epoch."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to save: no, steps, epoch, best."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "How many checkpoints stay."})
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best epoch's weights."})
-    metric_for_best_model: str | None = field(default="loss", metadata={"help": "What makes an epoch the best."})
-    greater_is_better: bool | None = field(default=False, metadata={"help": "Whether more of that is better."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "How many checkpoints to keep."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint."})
+    metric_for_best_model: str | None = field(default="loss", metadata={"help": "Metric for the best checkpoint."})
+    greater_is_better: bool | None = field(default=False, metadata={"help": "Whether higher is better."})
     remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Samples are not rows of model inputs: leave."}
+        default=False, metadata={"help": "Keep False: samples are not columns of model inputs."}
     )
-    logging_steps: float = field(default=50, metadata={"help": "Log every so many steps."})
+    logging_steps: float = field(default=50, metadata={"help": "Log every N steps."})
 
-    min_learning_rate: float = field(default=1e-5, metadata={"help": "Where the cosine ends."})
-    warmup_learning_rate: float = field(default=1e-6, metadata={"help": "Where the warm-up of 'cosine' starts."})
+    min_learning_rate: float = field(default=1e-5, metadata={"help": "Learning rate at the end of 'cosine'."})
+    warmup_learning_rate: float = field(default=1e-6, metadata={"help": "Learning rate at the start of 'cosine'."})
 
     freeze_policy: str = field(
         default="paper",
         metadata={
-            "help": "'paper' trains Q-Former, queries and projection; 'none' everything; 'all' nothing but LoRA.",
+            "help": "'paper' trains Q-Former, queries and projection; 'none' trains everything; 'all' only LoRA.",
             "choices": FREEZE_POLICIES,
         },
     )
-    train_ln_vision: bool = field(default=False, metadata={"help": "Also train the LayerNorm behind the ViT."})
+    train_ln_vision: bool = field(default=False, metadata={"help": "Also train the LayerNorm after the ViT."})
     frozen_dtype: str | None = field(
         default=None,
-        metadata={
-            "help": "Keep what is not trained in 'bfloat16' or 'float16' (use with bf16 or fp16); None: as loaded."
-        },
+        metadata={"help": "Dtype of frozen weights, 'bfloat16' or 'float16' (use with bf16 or fp16); None: as loaded."},
     )
     lora_rank: int = field(default=0, metadata={"help": "Rank of LoRA on the language model; 0: no LoRA."})
-    lora_alpha: int = field(default=16, metadata={"help": "LoRA's scale times its rank."})
+    lora_alpha: int = field(default=16, metadata={"help": "LoRA alpha: the scale of LoRA times its rank."})
     lora_dropout: float = field(default=0.1, metadata={"help": "LoRA's dropout."})
     lora_targets: list[str] = field(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"],
-        metadata={"help": "Linear layers of the language model that get LoRA: its attention's."},
+        metadata={"help": "Linear layers of the language model with LoRA."},
     )
     load_in_4bit: bool = field(
-        default=False, metadata={"help": "QLoRA: hold the language model in 4 bits (needs bitsandbytes)."}
+        default=False, metadata={"help": "QLoRA: load the language model in 4 bits (needs bitsandbytes)."}
     )
 
     tasks: list[str] = field(
-        default_factory=lambda: ["vig", "vic"], metadata={"help": "What samples are made of a row, equally often."}
+        default_factory=lambda: ["vig", "vic"],
+        metadata={"help": "The tasks that each row is trained as, equally often."},
     )
     samples_per_epoch: int | None = field(
-        default=None, metadata={"help": "Samples in an epoch; None: as many as there are rows."}
+        default=None, metadata={"help": "Samples per epoch; None: the number of rows."}
     )
     prefix_probability: float = field(
         default=0.0,
-        metadata={
-            "help": "Beyond the paper: how often VIC is given an answer's first sentences and asked for the rest."
-        },
+        metadata={"help": "How often VIC gets an answer's first sentences and learns the rest. Not in the paper."},
     )
-    augment: bool = field(default=True, metadata={"help": "Random resized crop and mirror of training pictures."})
-    min_crop: float = field(default=0.5, metadata={"help": "The smallest share of a picture's area that is cropped."})
+    augment: bool = field(default=True, metadata={"help": "Random resized crop and flip of training images."})
+    min_crop: float = field(default=0.5, metadata={"help": "The smallest area ratio of a random crop."})
     hub_strategy: str = field(
         default="end", metadata={"help": "With push_to_hub: 'end' publishes the finished model, and no checkpoint."}
     )
     image_features: str | None = field(
         default=None,
-        metadata={
-            "help": "Folder to keep the frozen ViT's outputs in, computed once per picture; needs augment=False."
-        },
+        metadata={"help": "Folder to cache the frozen ViT's outputs in, computed once per image; needs augment=False."},
     )
 
     save_only_trained: bool = field(
-        default=True, metadata={"help": "Checkpoints hold what is trained; they load over the model it started from."}
+        default=True,
+        metadata={"help": "Checkpoints have only trained weights, without the base model."},
     )
     final_weights: str = field(
         default="whole",
-        metadata={"help": "At the end write the 'whole' model, LoRA merged, or what was 'trained'.",
+        metadata={"help": "At the end save the 'whole' model with LoRA merged, or only 'trained' weights.",
                   "choices": FINAL_WEIGHTS},
     )  # fmt: skip
     generation_samples: int = field(
-        default=64, metadata={"help": "Rows that an evaluation writes texts for; 0: losses only."}
+        default=64, metadata={"help": "Rows that an evaluation generates texts for; 0: losses only."}
     )
     eval_max_new_tokens: int = field(
-        default=249, metadata={"help": "Longest text written in an evaluation, in tokens."}
+        default=249, metadata={"help": "Longest text generated in an evaluation, in tokens."}
     )
     image_use_rows: int = field(
         default=64,
-        metadata={"help": "Rows of the check that pictures matter (true against swapped ones); 0: no check."},
+        metadata={"help": "Rows to measure image use on (loss with true and swapped images); 0: not measured."},
     )
 
     def __post_init__(self) -> None:
         self._check()
         if self.ddp_find_unused_parameters is None:
-            # What the paper trains all gets gradients in every step; searching for the rest costs time.
+            # With the paper's policy all trained weights get gradients in every step, so no search is needed.
             self.ddp_find_unused_parameters = self.freeze_policy == "none"
         if self.hub_private_repo is None:
-            self.hub_private_repo = True  # published by a decision, not by default
+            self.hub_private_repo = True  # publishing must be a decision, not a default
         super().__post_init__()
         if self.deepspeed is not None and self.hf_deepspeed_config.is_zero3():
             raise TrainingError(
-                f"deepspeed={self.deepspeed!r} is of stage 3, which splits weights before it is known what is trained: "
+                f"deepspeed={self.deepspeed!r} is stage 3, which shards weights before it is known which are trained: "
                 "use stage 2 (recipes/deepspeed/zero2.json), or FSDP for models that one device cannot hold."
             )
 
@@ -165,8 +161,8 @@ class VigcTrainingArguments(TrainingArguments):
         )
         _refuse(
             self.image_features is not None and self.augment,
-            f"image_features={self.image_features!r} with augment=True: a picture that is cut anew every time has no "
-            "features to keep. Set augment=False, or image_features=None.",
+            f"image_features={self.image_features!r} with augment=True: the features of random crops cannot be cached. "
+            "Set augment=False, or image_features=None.",
         )
         _refuse(
             self.image_features is not None and (self.freeze_policy == "none" or self.train_ln_vision),
@@ -177,14 +173,14 @@ class VigcTrainingArguments(TrainingArguments):
             not self.tasks or not set(self.tasks) <= {"vig", "vic"} or len(set(self.tasks)) < len(self.tasks),
             f"tasks={self.tasks!r}: give 'vig', 'vic' or both.",
         )
-        self._check_what_is_written()
+        self._check_saving()
         self._check_numbers()
 
-    def _check_what_is_written(self) -> None:
+    def _check_saving(self) -> None:
         _refuse(
             self.lora_rank > 0 and not self.save_only_trained,
-            "save_only_trained=False with LoRA: its checkpoints hold what is trained, the final model is merged. "
-            "Leave save_only_trained=True.",
+            "save_only_trained=False with LoRA: checkpoints have only trained weights, the final model is merged. "
+            "Keep save_only_trained=True.",
         )
         _refuse(
             self.final_weights not in FINAL_WEIGHTS,
@@ -197,7 +193,7 @@ class VigcTrainingArguments(TrainingArguments):
         )
         _refuse(
             self.push_to_hub and self.hub_strategy != "end",
-            f"hub_strategy={str(self.hub_strategy)!r}: checkpoints, which are no whole models, are not published; use "
+            f"hub_strategy={str(self.hub_strategy)!r}: checkpoints are not whole models and are not published; use "
             "'end', which publishes the finished model.",
         )
 
@@ -233,7 +229,7 @@ def _refuse(wrong: bool, message: str) -> None:
 
 
 def learning_rate_factor(step: int, *, total: int, warmup: int, start: float, end: float) -> float:
-    """Share of the highest learning rate at a step: a line from `start` to 1, then half a cosine down to `end`."""
+    """Learning rate at a step relative to its maximum: linear from `start` to 1, then half a cosine down to `end`."""
     if step < warmup:
         return start + (1 - start) * step / warmup
     progress = min(1.0, (step - warmup) / max(1, total - warmup))
@@ -241,7 +237,7 @@ def learning_rate_factor(step: int, *, total: int, warmup: int, start: float, en
 
 
 def settings_said(args: VigcTrainingArguments) -> JsonObject:
-    """The settings that a model card tells."""
+    """The settings for the model card."""
     names = (
         "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
         "min_learning_rate", "warmup_steps", "weight_decay", "optim", "seed", "freeze_policy", "train_ln_vision",

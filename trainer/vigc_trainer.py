@@ -1,4 +1,4 @@
-"""The Trainer of VIGC models."""
+"""The Trainer for VIGC models."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 
 class VigcTrainer(SavingTrainer):
-    """Trains VIG and VIC as the paper does: a [`~transformers.Trainer`] that knows what is frozen and what is written.
+    """A [`~transformers.Trainer`] that trains VIG and VIC as in the paper, with freezing, LoRA and its own evaluation.
 
     ```python
     trainer = VigcTrainer(model, args, train_dataset=VigcMixture([rows], seed=args.seed), processor=processor,
@@ -60,19 +60,18 @@ class VigcTrainer(SavingTrainer):
     ```
 
     Args:
-        model: Its weights are frozen, and LoRA is put into it, as `args` says.
-        args: Settings.
-        train_dataset: The samples.
-        processor: The model's.
-        eval_dataset: Rows that are not trained on.
-        data_collator: Makes samples into the arguments of the model's forward, where they are not [`Sample`]s of a
-            mixture; by default [`VigcDataCollator`].
-        compute_metrics: Figures from what the model wrote about a sample of the evaluation rows, for each evaluation:
-            called with a list of [`WrittenRow`], returns numbers by name.
-        kwargs: As of every Trainer.
+        model: The model, changed in place: weights are frozen and LoRA is added according to `args`.
+        args: The settings.
+        train_dataset: The training samples.
+        processor: The model's processor.
+        eval_dataset: Held-out rows.
+        data_collator: Collator for samples other than the [`Sample`]s of a mixture; by default [`VigcDataCollator`].
+        compute_metrics: Computes metrics from the generated texts of each evaluation: it is called with a list of
+            [`WrittenRow`], and returns numbers by name.
+        kwargs: As in every Trainer.
 
     Raises:
-        ValueError: Settings that this model, or this way of distributing it, cannot serve.
+        ValueError: The settings do not fit this model or its distribution over devices.
     """
 
     args: VigcTrainingArguments
@@ -93,20 +92,22 @@ class VigcTrainer(SavingTrainer):
         self.lora = None
         if args.lora_rank:
             self.lora = LoraSettings(args.lora_rank, args.lora_alpha, args.lora_dropout, tuple(args.lora_targets))
-        # The state dict of a wrapped model has these names; those of its parameters may differ.
+        # Names as in the state dict; those of a wrapped model's parameters may differ.
         self.trained = frozenset(choose_trained(model, args.freeze_policy, args.train_ln_vision, self.lora))
         self.trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         if args.frozen_dtype is not None:
             hold_frozen_in(model, getattr(torch, args.frozen_dtype))
         if quantized(model):
-            model._hf_peft_config_loaded = True  # what the Trainer asks before it trains over 4-bit weights
+            model._hf_peft_config_loaded = True  # the Trainer requires this for training on 4-bit weights
         source = str(model.config._name_or_path or UNNAMED)
         self.base, self.base_weights = model_name(source), weights_fingerprint(source)
-        vars(model.config).pop("trained_on", None)  # that it knows one kind of images only: no longer so
+        vars(model.config).pop(
+            "trained_on", None
+        )  # after training, the restriction to one kind of images no longer holds
         self.processor = processor
         self.collate = VigcDataCollator(processor) if data_collator is None else data_collator
         self.compute_written_metrics = compute_metrics
-        self._micro_step = (-1, 0)  # optimizer step, and how many backward passes of it came before
+        self._micro_step = (-1, 0)  # optimizer step, and index of the backward pass in it
         super().__init__(
             model=model,
             args=args,
@@ -118,8 +119,8 @@ class VigcTrainer(SavingTrainer):
         )
         if self.is_fsdp_enabled and eval_dataset is not None and args.generation_samples:
             raise TrainingError(
-                f"generation_samples={args.generation_samples}: texts are written row by row, which weights sharded "
-                "over processes (FSDP) cannot serve. Set generation_samples=0."
+                f"generation_samples={args.generation_samples}: texts cannot be generated with weights that are "
+                "sharded over processes (FSDP). Set generation_samples=0."
             )
         self.finite = FiniteCheck(self)
         self.add_callback(self.finite)
@@ -132,20 +133,20 @@ class VigcTrainer(SavingTrainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """As every Trainer's; `resume_from_checkpoint=True` takes the last checkpoint that was written to its end.
+        """As in every Trainer; `resume_from_checkpoint=True` resumes from the last complete checkpoint.
 
         Raises:
             DivergenceError: The loss, a gradient or a weight becomes NaN or infinite; the last good checkpoint stays.
-            CheckpointError: The checkpoint is not as it was written.
+            CheckpointError: The checkpoint is damaged.
             OSError: The disk is full: the same call resumes from the last checkpoint once there is room.
-            TrainingError: With True, if there is none; the checkpoint is of a run with other data or settings; or
-                metric_for_best_model is no figure of an evaluation.
+            TrainingError: There is no complete checkpoint (with True); the checkpoint is of a run with other data or
+                settings; or metric_for_best_model is not a metric of the evaluation.
         """
         if resume_from_checkpoint is True:
             last = last_complete(str(self.args.output_dir))
             if last is None:
                 raise TrainingError(
-                    f"{self.args.output_dir} holds no complete checkpoint to go on from: start without one."
+                    f"{self.args.output_dir} has no complete checkpoint to resume from: start without one."
                 )
             resume_from_checkpoint = str(last)
         self._micro_step = (-1, 0)
@@ -168,13 +169,13 @@ class VigcTrainer(SavingTrainer):
         except (ValueError, RuntimeError) as error:
             if not str(error).startswith("Caught ") or "in DataLoader worker" not in str(error):
                 raise
-            # torch hands on the worker's traceback as the message: what was wrong is its last line.
+            # torch uses the worker's traceback as message; the error is in its last line.
             raise TrainingError(str(error).rstrip().splitlines()[-1].partition(": ")[2]) from error
 
     # Data and steps
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
-        """As every Trainer's; batches of a mixture also say which rows they are made of."""
+        """As in every Trainer; batches of a mixture also have the places of their rows."""
         plain, placed = self.data_collator, PlacedCollator(self.data_collator)
         self.data_collator = placed if isinstance(self.train_dataset, VigcMixture) else plain
         try:
@@ -190,11 +191,11 @@ class VigcTrainer(SavingTrainer):
         return self.epoch_sampler
 
     def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:
-        # In their order: an evaluation is one pass, whatever training's order is.
+        # In order: the sampling strategy applies to training only.
         return None if isinstance(eval_dataset, EvaluationPairs) else super()._get_eval_sampler(eval_dataset)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
-        """The paper's schedule for "cosine"; any other is transformers' own."""
+        """The paper's schedule for "cosine"; other schedules are those of transformers."""
         if self.args.lr_scheduler_type != "cosine" or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         factor = partial(
@@ -211,14 +212,14 @@ class VigcTrainer(SavingTrainer):
         return self.lr_scheduler
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # A run that has all its steps would otherwise make one more, where they end amid an epoch.
+        # Otherwise a finished run whose steps end inside an epoch would make one more step.
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
-        """As every Trainer's; what dropout draws depends on seed, step and process alone, so that resuming is exact."""
+        """As in every Trainer; dropout is seeded by seed, step and process, so that resuming is exact."""
         step, micro = self._micro_step
         micro = micro + 1 if step == self.state.global_step else 0
         self._micro_step = (self.state.global_step, micro)
@@ -232,7 +233,7 @@ class VigcTrainer(SavingTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """As every Trainer's, without dropout in parts that are not trained, and logits only where labels are."""
+        """As in every Trainer, but without dropout in frozen parts, and without unneeded logits."""
         core = self.accelerator.unwrap_model(self.model)
         for part in (core.vision_model, core.language_model):
             if part.training and not any(weight.requires_grad for weight in part.parameters()):
@@ -242,10 +243,10 @@ class VigcTrainer(SavingTrainer):
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def note_unreadable(self, share: bool = False) -> None:
-        """Warns of rows whose pictures could not be opened, and keeps them in the run's record.
+        """Warns about rows whose images could not be opened, and adds them to the run's record.
 
         Args:
-            share: Between processes, all of which have to ask.
+            share: Whether to share them between processes; then all processes must call this.
         """
         if not isinstance(self.train_dataset, VigcMixture):
             return
@@ -259,7 +260,7 @@ class VigcTrainer(SavingTrainer):
                 reason = "opens now, but did not when it was drawn"
             except ImageError as error:
                 reason = str(error)
-            logger.warning("Row %d of data set %d: %s. Other rows are trained on in its place.", row, part, reason)
+            logger.warning("Row %d of dataset %d: %s. Another row replaces it in training.", row, part, reason)
         if share:
             record.unreadable = sorted({tuple(place): place for place in gather_object(record.unreadable)}.values())
 
@@ -292,7 +293,7 @@ class VigcTrainer(SavingTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Adds losses by task and type, the share of well-formed pairs, and the caller's figures from written texts."""
+        """Adds losses by task and type, the share of well-formed pairs, and the caller's metrics of generated texts."""
         output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
         pairs = dataloader.dataset
         if not isinstance(pairs, EvaluationPairs):
@@ -304,7 +305,7 @@ class VigcTrainer(SavingTrainer):
         return output._replace(metrics={**(output.metrics or {}), **added})
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As every Trainer's. After the first one of a training: says so if pictures make no difference."""
+        """As in every Trainer. The first evaluation in training also warns if the model does not use the images."""
         metrics = super().evaluate(*args, **kwargs)
         if self.is_in_train and self.image_use_after is None:
             self.note_image_use("after")
@@ -313,17 +314,17 @@ class VigcTrainer(SavingTrainer):
         return metrics
 
     def note_image_use(self, when: str) -> None:
-        """Measures the use of pictures, and keeps it in the run's record: "before" training, or "after" evaluating."""
+        """Measures image use, and adds it to the run's record as "before" training or "after" the first evaluation."""
         if (measured := self.measure_image_use()) is not None:
             self.record.image_use[when] = asdict(measured)
 
     def write(self, pairs: EvaluationPairs) -> list[WrittenRow]:
-        """What the model writes about the sampled rows, each process a part of them; all processes get all."""
+        """Generates texts for the sampled rows, distributed over processes; every process returns all of them."""
         indices = sample_indices(len(pairs.rows), self.args.generation_samples, self.args.seed)
         model = self.accelerator.unwrap_model(self.model)
         training = model.training
         model.eval()
-        with self.accelerator.autocast():  # generation does not pass through `forward`, which has it of its own
+        with self.accelerator.autocast():  # generation does not use the wrapped `forward`, which has autocast
             written = write_rows(
                 model,
                 self.processor,
@@ -342,13 +343,13 @@ class VigcTrainer(SavingTrainer):
         return figures
 
     def measure_image_use(self) -> ImageUse | None:
-        """Loss with true and with swapped pictures on some evaluation rows; None if these have no two pictures."""
+        """Loss with true and with swapped images on some evaluation rows; None if all rows have the same image."""
         pairs = self.eval_dataset
         if not self.args.image_use_rows or not isinstance(pairs, EvaluationPairs):
             return None
         places = rows_with_other_pictures(pairs, self.args.image_use_rows, self.args.seed)
         if len(places) < 2:
-            logger.warning("All evaluation rows show one picture: whether pictures are used cannot be measured.")
+            logger.warning("All evaluation rows have the same image: image use cannot be measured.")
             return None
         samples = [pairs[place] for place in places]
         swapped = [

@@ -1,7 +1,7 @@
-"""The ViT's outputs for the training pictures, computed once and read from disk.
+"""A disk cache for the ViT's outputs of the training images.
 
-The ViT is frozen, so without augmentation each epoch would compute the same again: it is the larger part of a step's
-work in front of the language model, and of a loader's work before it.
+The ViT is frozen, so without augmentation every epoch would compute the same outputs. They are the larger part of a
+step's work before the language model, and of the data loader's work.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from vigc.processing import VigcProcessor
 from .mixture import VigcMixture
 from .rows import open_row_image
 
-# What `done.bin` says of a picture.
+# States of an image in `done.bin`.
 _DONE, _UNREADABLE = 1, 2
 
-_BATCH = 32  # pictures at a time: the ViT alone, without gradients, takes little memory
+_BATCH = 32  # images at a time: the ViT without gradients needs little memory
 
 
 class ImageFeatures:
-    """One float tensor (patches + 1, vision width) a distinct picture, in a file that all processes share.
+    """Cached features, a float tensor (patches + 1, vision width) per distinct image, in a file for all processes.
 
-    The file's folder is named by all that decides its content (the ViT's weights, the pictures and how they are
-    prepared, the precision), so that no run finds another's. Pictures are marked when they are done: a pass that was
-    interrupted goes on where it stopped.
+    The folder's name is a hash of everything that determines the features (the ViT's weights, the images and their
+    preprocessing, the precision), so that runs with other settings do not use them. Finished images are marked, so that
+    an interrupted pass is resumed.
 
     Args:
-        folder: Where such folders lie.
-        rows: Data sets whose pictures are wanted, undecoded (see `readable`).
-        model: Whose ViT.
-        processor: The model's.
-        dtype: Precision to keep them in.
+        folder: The parent folder of all caches.
+        rows: Datasets with undecoded images (see `readable`).
+        model: The model with the ViT.
+        processor: The model's processor.
+        dtype: Precision of the cached features.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ImageFeatures:
         return len(self._places)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Loader workers that are started anew map the file themselves.
+        # Spawned loader workers map the file themselves.
         return {**self.__dict__, "_tensor": None}
 
     @property
@@ -82,14 +82,14 @@ class ImageFeatures:
         return len(self) * math.prod(self.shape) * self.dtype.itemsize
 
     def of(self, image: Mapping[str, Any]) -> torch.Tensor:
-        """A picture's features, float (patches + 1, vision width), by its undecoded form.
+        """The features of an undecoded image, float (patches + 1, vision width).
 
         Raises:
-            ImageError: It could not be opened when features were computed.
+            ImageError: The image could not be opened when features were computed.
         """
         if self._tensor is None:
             self._done = self._marks("r")
-            # Copy on write: torch warns of memory that it may not write to.
+            # Copy on write, because torch warns about read-only memory.
             self._tensor = torch.from_numpy(self._open("c")).view(self.dtype).view(len(self), *self.shape)
         place = self._places[_key(image)]
         if self._done[place] == _UNREADABLE:
@@ -104,14 +104,14 @@ class ImageFeatures:
         share: tuple[int, int] = (0, 1),
         quiet: bool = False,
     ) -> int:
-        """Computes what is missing of one process's share, and returns how many pictures that were.
+        """Computes the missing features of one process's share, and returns the number of these images.
 
         Args:
-            embed: From `pixel_values`, float (B, 3, H, W), to features, float (B, patches + 1, vision width).
-            processor: The model's.
-            batch_size: Pictures at a time.
-            share: This process's number and how many processes there are.
-            quiet: Show no progress.
+            embed: Function from `pixel_values`, float (B, 3, H, W), to features, float (B, patches + 1, vision width).
+            processor: The model's processor.
+            batch_size: Images per batch.
+            share: Index of this process, and number of processes.
+            quiet: Whether to hide the progress bar.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self._open("r+")
@@ -127,13 +127,13 @@ class ImageFeatures:
                     part, index = sources[place]
                     try:
                         images[place] = open_row_image(self._rows[part][index])
-                    except ImageError:  # said by who draws it
+                    except ImageError:  # reported when the row is drawn
                         done[place] = _UNREADABLE
                 if images:
                     values = processor(images=list(images.values()), return_tensors="pt")["pixel_values"]
                     features = embed(values).to("cpu", self.dtype).contiguous()
                     file[list(images)] = features.view(len(images), -1).view(torch.uint8).numpy()
-                    # Marked when they are on the disk: whoever dies in between does these again.
+                    # Marked after the flush: if the process dies in between, these images are computed again.
                     file.flush()
                     done[list(images)] = _DONE
                     done.flush()
@@ -141,11 +141,11 @@ class ImageFeatures:
         return len(missing)
 
     def _marks(self, mode: str) -> np.memmap:
-        """What is known of each picture, uint8 (pictures,): 0, `_DONE` or `_UNREADABLE`."""
+        """The state of each image, uint8 (images,): 0, `_DONE` or `_UNREADABLE`."""
         return _mapped(self.folder / "done.bin", (len(self),), np.uint8, mode)
 
     def _open(self, mode: str) -> np.memmap:
-        """The file, uint8 (pictures, bytes of one)."""
+        """The features file, uint8 (images, bytes per image)."""
         return _mapped(self.folder / "features.bin", (len(self), self.size // len(self)), np.uint8, mode)
 
 
@@ -157,21 +157,17 @@ def compute_features(
     accelerator: Accelerator,
     quiet: bool = False,
 ) -> None:
-    """Lets `mixture` bring the ViT's outputs, once all processes have computed what is missing of them.
+    """Computes missing features in all processes, and makes `mixture` return features instead of images.
 
     Raises:
-        ValueError: `mixture` is no [`VigcMixture`], or one that cuts its pictures anew every time.
+        ValueError: `mixture` is not a [`VigcMixture`], or it augments its images.
     """
     if not isinstance(mixture, VigcMixture):
-        raise TrainingError(
-            f"image_features={str(folder)!r} works with a VigcMixture as train_dataset, and this is none."
-        )
+        raise TrainingError(f"image_features={str(folder)!r} needs a VigcMixture as train_dataset.")
     if mixture.image_size is not None:
-        raise TrainingError(
-            "image_features keeps what the ViT makes of whole pictures: give the mixture image_size=None."
-        )
+        raise TrainingError("image_features caches features of whole images: give the mixture image_size=None.")
     model.vision_model.to(accelerator.device).eval()
-    # What the Q-Former's cross-attention makes of them in mixed precision.
+    # The precision to which the Q-Former's cross-attention converts them in mixed precision.
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)
 
     @torch.no_grad()
@@ -186,13 +182,13 @@ def compute_features(
 
 
 def _mapped(path: Path, shape: tuple[int, ...], dtype: type, mode: str) -> np.memmap:
-    """The file as an array; in mode "r+" it is made of zeros if need be, by several processes at once if need be."""
+    """Maps a file as an array; mode "r+" creates it with zeros if needed, also from several processes at once."""
     if mode == "r+":
         size = math.prod(shape) * np.dtype(dtype).itemsize
         with path.open("ab") as file:
             file.truncate(size)
             try:
-                # Without the space behind it, writing to a mapped file would end the process without a word.
+                # Without allocated space, writing to the mapped file would kill the process silently.
                 os.posix_fallocate(file.fileno(), 0, size)
             except OSError as error:
                 raise OSError(error.errno, f"{path} needs {size / 1e9:,.1f} GB: {error.strerror}") from error
@@ -206,7 +202,7 @@ def _key(image: Mapping[str, Any]) -> str:
         stat = Path(image["path"]).stat()
     except OSError as error:
         raise TrainingError(
-            f"The picture {cut(image['path'])!r} cannot be read: {reason_of(error, path=False)}"
+            f"The image {cut(image['path'])!r} cannot be read: {reason_of(error, path=False)}"
         ) from error
     return f"{image['path']}:{stat.st_size}:{stat.st_mtime_ns}"
 

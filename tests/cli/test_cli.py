@@ -40,7 +40,7 @@ def test_generate_prints_what_a_person_wants_to_know(pictures, vigc_folder, tmp_
     assert "rows from 2 pictures" in result.stdout and "answers edited" in result.stdout
     for kind in ("conversation", "detail", "complex"):
         assert f"  {kind}" in result.stdout
-    assert "Set aside, 1 file:" in result.stdout and r"broken \x1b[31m.png is not a picture" in result.stdout
+    assert "Set aside, 1 file:" in result.stdout and r"broken \x1b[31m.png is not an image" in result.stdout
     assert "\x1b" not in result.stdout
     assert result.stdout.count("  question  ") == result.stdout.count("  draft     ") == 3
     assert result.stdout.endswith("Dataset: out\nReport:  out/report/index.html\n")

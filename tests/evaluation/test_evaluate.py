@@ -250,7 +250,7 @@ def test_a_broken_picture_is_set_aside_and_counts_as_wrong(stock_folder, tmp_pat
     result = call("evaluate", "okvqa", "-d", tmp_path, "-m", stock_folder, "-o", tmp_path / "r.json")
     assert result.exit_code == 3, result.output
     assert "Set aside, 4 questions (counted as wrong):" in result.output
-    assert "is not a picture" in result.output and "is not there" in result.output
+    assert "is not an image" in result.output and "is not there" in result.output
     content = json.loads((tmp_path / "r.json").read_text())
     assert [key for key, _ in content["set_aside"]] == ["730", "731", "1390", "1391"]
     assert len(json.loads((tmp_path / "r.submission.json").read_text())) == 8

@@ -168,9 +168,9 @@ def test_rows_of_ours_become_entries_of_the_same_form(tmp_path):
         ({"conversations": [{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}]}, r"\['gpt', 'human'\]"),
         ({"conversations": [{"from": "human"}]}, r"'conversations\[0\].value' is None"),
         ({"conversations": ["a"]}, r"'conversations\[0\].value' is None"),
-        ({"conversations": [{"from": "human", "value": "<image>"}, TALK[1]]}, "question of pair 0.*says nothing"),
+        ({"conversations": [{"from": "human", "value": "<image>"}, TALK[1]]}, "question of pair 0.*is empty"),
         ({"conversations": [TALK[0], {"from": "gpt", "value": " \n"}]}, "answer of pair 0"),
-        ({"conversations": [{"from": "human", "value": "a\ud83d"}, TALK[1]]}, "half a character"),
+        ({"conversations": [{"from": "human", "value": "a\ud83d"}, TALK[1]]}, "lone surrogate"),
     ],
 )
 def test_what_is_no_conversation_is_refused(entry, reason):
@@ -182,7 +182,7 @@ def test_what_is_no_conversation_is_refused(entry, reason):
 def test_no_picture_is_written_outside_of_the_folder(name, tmp_path):
     (rows,) = read([{"id": 1, "image": name, "conversations": TALK[:2]}])
     write(tmp_path / "rows", rows, TRAIN_FEATURES)
-    with pytest.raises(ExportError, match="leads out of a folder: give --no-pictures"):
+    with pytest.raises(ExportError, match="is outside the folder: give --no-pictures"):
         export_dataset(tmp_path / "rows", tmp_path / "out", format="llava")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows"], "nothing half-written is left"
     export_dataset(tmp_path / "rows", tmp_path / "out", format="llava", pictures=False)
@@ -193,7 +193,7 @@ def test_two_pictures_of_one_name_are_refused(tmp_path):
     rows = [row for conversation in read([LLAVA[0], LLAVA[0]]) for row in conversation]
     rows[2]["image"] = {"bytes": picture("green"), "path": None}
     write(tmp_path / "rows", rows, TRAIN_FEATURES)
-    with pytest.raises(ExportError, match=r"two pictures are called '000000033471.jpg'"):
+    with pytest.raises(ExportError, match=r"two images have the name '000000033471.jpg'"):
         export_dataset(tmp_path / "rows", tmp_path / "out", format="llava")
 
 
@@ -334,7 +334,7 @@ def test_finevision_and_back():
     assert finevision_record(rows) == FINE
     corrected = finevision_record([rows[0], {**rows[1], "answer": "other"}])
     assert corrected["relevance_ratings"] == [5, None] and corrected["relevance_min"] == 5
-    with pytest.raises(LayoutError, match="it has 2 pictures"):
+    with pytest.raises(LayoutError, match="it has 2 images"):
         rows_from_finevision({**FINE, "images": [1, 2]}, conversation_id="f", type="detail")
     with pytest.raises(LayoutError, match="'texts' is"):
         rows_from_finevision({"images": [], "texts": []}, conversation_id="f", type="detail")
@@ -359,7 +359,7 @@ def test_trl_and_back(tmp_path):
     assert sft_record([row])["messages"] == [*typed["prompt"][:1], said("user", "What?"), said("assistant", "A cat.")]
     with pytest.raises(LayoutError, match="it has 'text', but 'messages'"):
         rows_from_trl({"text": "x"}, conversation_id="c")
-    with pytest.raises(LayoutError, match=r"its turns are those of \['user', 'user'\]"):
+    with pytest.raises(LayoutError, match=r"its turns have the roles \['user', 'user'\]"):
         rows_from_trl({"messages": [said("user", "a"), said("user", "b")]}, conversation_id="c")
 
 
@@ -396,7 +396,7 @@ def call(*arguments):
         (("--format", "trl-dpo", "--score", "luck"), "score 'luck' is not known: use one of logprob"),
         (("--format", "trl-dpo", "--min-words", "0"), "min_words=0 is too small"),
         (("--format", "trl-dpo", "--min-gain", "9"), "none of 2 rows makes a preference pair (2 the logprob score"),
-        (("--format", "llava", "--types", "poem"), "holds no rows of type poem"),
+        (("--format", "llava", "--types", "poem"), "has no rows of type poem"),
         (("--format", "llava", "-o", "{rows}"), "exists: give a new or empty folder"),
     ],
 )
@@ -412,7 +412,7 @@ def test_folders_that_hold_no_rows_are_refused(tmp_path):
     with pytest.raises(ExportError, match="is not a folder"):
         export_dataset(tmp_path / "no", tmp_path / "out", format="llava")
     (tmp_path / "rows").mkdir()
-    with pytest.raises(ExportError, match="holds no parquet files"):
+    with pytest.raises(ExportError, match="has no parquet files"):
         export_dataset(tmp_path / "rows", tmp_path / "out", format="llava")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "rows" / "x.parquet")
     with pytest.raises(ExportError, match="has the columns a: 'image', 'question'"):
@@ -551,7 +551,7 @@ def test_an_interrupted_export_leaves_nothing(layout, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     write(tmp_path / "rows", [generated(0)])
-    monkeypatch.setattr(export, "_to_disk", fail)
+    monkeypatch.setattr(export, "_sync", fail)
     result = call("export", tmp_path / "rows", "-f", layout, "-o", tmp_path / "out")
     assert result.exit_code == 75 and "No space left on device" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows"]

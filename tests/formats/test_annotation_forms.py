@@ -149,10 +149,10 @@ def test_decoded_names_stay_under_the_root(name, tmp_path):
     with pytest.raises(ImagePathError, match="out of the folder"):
         collection.open(next(iter(collection)))
     if name != "link%2Epng":  # links under their own folder are followed there
-        with pytest.raises(AnnotationError, match="does not lie under"):
+        with pytest.raises(AnnotationError, match="is not under"):
             read_annotations(tmp_path / "detail.json", root, layout="llava")
     rows = Dataset.from_dict({"image": [name], "messages": [CHAT]})
-    with pytest.raises(ValueError, match="does not lie under"):
+    with pytest.raises(ValueError, match="is not under"):
         training_chats(rows, type="detail", name="x", root=root)
 
 
@@ -331,8 +331,7 @@ def test_boxes_that_cannot_be_used_are_left_out_and_counted(many, tmp_path, caps
     print_summary(summary)
     count = len(BAD) + len(extra)
     assert (
-        f"{count} boxes left out: a number is missing or not finite, or a side is not above 0"
-        in capsys.readouterr().out
+        f"{count} boxes skipped: a number is missing or not finite, or a side is not above 0" in capsys.readouterr().out
     )
     (tmp_path / "x.json").write_text(json.dumps(coco_of("a.png", boxes=BAD)))
     (source,) = open_collection(tmp_path / "x.json", "coco")
@@ -461,7 +460,7 @@ def test_conversations_in_a_dataset_are_mixed_and_trained_on(tmp_path, caplog):
     path = str(tmp_path / "rows.parquet")
     mixture = mix(MixRequest(MixSource((path,), type="detail")))
     assert mixture.manifest["result"]["instances"] == 2 and len(mixture.rows) == 3
-    assert "1 conversations are left out" in caplog.text
+    assert "skipped 1 conversations" in caplog.text
     rows = readable(_load(DataEntry(dataset=path, type="conversation")), 0)
     assert [(row["question"], row["answers"], row["turn"]) for row in rows] == [
         ("What?", ["A cat."], 0),
@@ -469,7 +468,7 @@ def test_conversations_in_a_dataset_are_mixed_and_trained_on(tmp_path, caplog):
         ("Why?", ["Because."], 1),
     ]
     assert rows[0]["image_id"] == "0" and rows[0]["source"] == "theirs" and open_row_image(rows[2]).size == (12, 10)
-    with pytest.raises(MixError, match="row 0 is no conversation to train on: it does not say its type"):
+    with pytest.raises(MixError, match="row 0 is not a conversation to train on: it has no task type"):
         MixSource((path,)).read()
 
 
@@ -630,7 +629,7 @@ def test_no_reason_is_a_bare_key_or_a_number(tmp_path):
         )
     pq.write_table(pa.table({"image": [data], "texts": [[{"user": "What?"}]]}), tmp_path / "x.parquet")
     (source,) = CorrectJob(dataset=tmp_path / "x.parquet", model="m").collection()
-    assert source.refused == "is no conversation: pair 0 has the text None, which says nothing"
+    assert source.refused == "is no conversation: pair 0 has the text None, which is empty or not text"
     gone = tmp_path / "gone"
     for read in (
         lambda: read_recipe(f"{gone}.yaml"),

@@ -102,7 +102,7 @@ def test_conversations_give_a_row_per_turn_pair(pictures, caplog):
         ("conversation_58k.json", 3, "000000000030.jpg"),
         ("conversation_58k.json", 4, None),
     ]
-    assert "2 entries are left out" in caplog.text and "000000000030.jpg" in caplog.text
+    assert "skipped 2 entries" in caplog.text and "000000000030.jpg" in caplog.text
     assert [row["image"].size for row in rows] == [(20, 20), (20, 20), (22, 22), (22, 22)]
 
 
@@ -170,13 +170,13 @@ AOKVQA = {"split": "train", "image_id": 9, "question": "What?", "choices": ["a",
 DAMAGED = [
     ("llava", "x", r"entry 1: is 'x', but an object"),
     ("llava", {**LLAVA, "image": 9}, r"'image' is 9, but text"),
-    ("llava", {**LLAVA, "image": "../000000000009.jpg"}, r"does not lie under"),
+    ("llava", {**LLAVA, "image": "../000000000009.jpg"}, r"is not under"),
     ("llava", {**LLAVA, "conversations": None}, r"'conversations' is None"),
     ("llava", {**LLAVA, "conversations": TURNS[:1]}, r"'conversations' has 1 entries"),
     (
         "llava",
         {**LLAVA, "conversations": [TURNS[1], TURNS[0]]},
-        r"'conversations\[0\].from' is 'gpt': it is human's turn",
+        r"'conversations\[0\].from' is 'gpt', but 'human' is expected",
     ),
     (
         "llava",
@@ -188,8 +188,8 @@ DAMAGED = [
         {**LLAVA, "conversations": [TURNS[0], {"from": "gpt", "value": " "}]},
         r"'conversations\[1\].value' is ' '",
     ),
-    ("llava", {**LLAVA, "conversations": [{"from": "human", "value": "<image>\n"}, TURNS[1]]}, r"which says nothing"),
-    ("llava", {**LLAVA, "conversations": [TURNS[0], {"from": "gpt", "value": "<image>"}]}, r"which says nothing"),
+    ("llava", {**LLAVA, "conversations": [{"from": "human", "value": "<image>\n"}, TURNS[1]]}, r"which is empty"),
+    ("llava", {**LLAVA, "conversations": [TURNS[0], {"from": "gpt", "value": "<image>"}]}, r"which is empty"),
     ("vigc", {"image": "000000000009.jpg", "answer": ["a"]}, r"has no 'question', only 'image', 'answer'"),
     ("vigc", {**VIGC, "answer": []}, r"'answer' is \[\]: at least one"),
     ("vigc", {**VIGC, "answer": ["a", 3]}, r"'answer' is \['a', 3\], but a list of texts"),
@@ -200,8 +200,12 @@ DAMAGED = [
     ("vigc", {**VIGC, "weight": [0]}, r"'weight' is \[0\]: at least one answer needs a weight above 0"),
     ("vigc-aokvqa", {**VIGC, "direct_answers": ["a"]}, r"has no 'image_path'"),
     ("aokvqa", {**AOKVQA, "image_id": "9"}, r"'image_id' is '9', but a whole number"),
-    ("aokvqa", {**AOKVQA, "correct_choice_idx": 2}, r"'correct_choice_idx' 2 names none of the 'choices' \['a', 'b'\]"),
-    ("aokvqa", {**AOKVQA, "correct_choice_idx": True}, r"'correct_choice_idx' True names none of the 'choices'"),
+    (
+        "aokvqa",
+        {**AOKVQA, "correct_choice_idx": 2},
+        r"_choice_idx' 2 is not an index into 'choices' \['a', 'b'\]",
+    ),
+    ("aokvqa", {**AOKVQA, "correct_choice_idx": True}, r"'correct_choice_idx' True is not an index into 'choices'"),
     ("stable-llava", {"image": "000000000009.jpg", "question": "<image>", "answer": "a"}, r"'question' is '<image>'"),
     ("stable-llava", {"image": "000000000009.jpg", "question": "What?", "answer": "<image>"}, r"'answer' is '<image>'"),
 ]
@@ -304,11 +308,11 @@ def test_two_files_that_do_not_belong_together(change, message, pictures, tmp_pa
         ('{"a": 1}', r"starts with '\{', but a list"),
         ("[1, 2", r"entry 2: the file ends here"),
         ("[1, {]", r"entry 1: is not valid JSON"),
-        ("[1 2]", r"entry 1: '2' stands where"),
+        ("[1 2]", r"entry 1: has '2' instead of"),
         ("[1, ]", r"entry 1: a ',' ends the list"),
-        ("[1] x", r"goes on with 'x'"),
+        ("[1] x", r"has 'x' after its end"),
         ("[" * 100_000, r"entry 0: is nested too deeply"),
-        (f'[1, {{"id": {"9" * 5_000}}}]', r"damaged.json, line 1, entry 1: holds no sound number"),
+        (f'[1, {{"id": {"9" * 5_000}}}]', r"damaged.json, line 1, entry 1: has an invalid number"),
     ],
 )
 def test_damaged_json_is_refused(text, message, tmp_path):
@@ -353,9 +357,9 @@ def test_what_is_asked_for_must_make_sense(pictures, tmp_path):
         stream_annotations(llava, pictures / "nowhere", layout="llava")
     mixed = tmp_path / "llava_instruct_150k.json"
     mixed.write_text(json.dumps([LLAVA]), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"llava_instruct_150k.json does not say its type"):
+    with pytest.raises(ValueError, match=r"llava_instruct_150k.json has no task type"):
         read_annotations(mixed, pictures / "train2017", layout="llava")
-    with pytest.raises(AnnotationError, match=r"none of the pictures of its 5 entries is under .*'000000000009.jpg'"):
+    with pytest.raises(AnnotationError, match=r"none of the images of its 5 entries is under .*'000000000009.jpg'"):
         read_annotations(llava, pictures, layout="llava")
     with pytest.raises(AnnotationError, match=r"has no 'questions', only 'annotations'"):
         list(stream_entries(_written(tmp_path, {"annotations": []}), "questions"))

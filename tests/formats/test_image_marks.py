@@ -260,7 +260,7 @@ def test_stable_llava_and_vigc_files():
         ("<image>What?<image>", "A cat.", ("<image>\nA?", "B.")),
     ):
         if edited is None:
-            with pytest.raises(ValueError, match="'answer' is '<image>', which says nothing"):
+            with pytest.raises(ValueError, match="'answer' is '<image>', which is empty"):
                 list(read_stable_llava({**talk, "question": asked, "answer": answer}))
             continue
         (pair,) = read_stable_llava({**talk, "question": asked, "answer": answer})
@@ -276,7 +276,7 @@ def test_stable_llava_and_vigc_files():
     row = {"conversation_id": "c", "extra": json.dumps(pair.extra), "answers": pair.answers}
     assert list(source_records([{**row, "question": "What?"}])) == [flat]
     assert [made["question"] for made in source_records([{**row, "question": "Why?"}])] == ["<image> Why?"]
-    with pytest.raises(ValueError, match="'question' is ' <image>', which says nothing"):
+    with pytest.raises(ValueError, match="'question' is ' <image>', which is empty"):
         list(read_vigc({**flat, "question": " <image>"}))
 
 

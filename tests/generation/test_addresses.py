@@ -189,7 +189,7 @@ def refused(place):
         f"{place}/drip-body.png": "does not answer (it takes longer than 1.5 s, once): get the file, or leave it out",
         f"{place}/silent.png": "does not answer (it takes longer than 1.5 s, once): get the file, or leave it out",
         f"{place}/broken.png": "does not answer (the answer broke off, 3 times): get the file, or leave it out",
-        f"{place}/page.html": "is not a picture in a format that is read here",
+        f"{place}/page.html": "is not an image in a supported format",
         f"{place}/empty.png": "is empty (0 bytes): get the file again",
         f"{place}/loop": "is redirected more than 5 times",
         f"{place}/to/http://localhost/x.png": "leads to 'http://localhost/x.png', on the host 'localhost', which "
@@ -198,7 +198,7 @@ def refused(place):
         "https are fetched",
         "http://example.org/x.png": "is on the host 'example.org', which --allow-urls does not name (127.0.0.1)",
         "ftp://127.0.0.1/x.png": "is an address of the kind 'ftp': only http and https are fetched",
-        "data:image/png;base64,AAAA": "names its picture 'data:image/png;base64,AAAA', which is the picture itself",
+        "data:image/png;base64,AAAA": "names its picture 'data:image/png;base64,AAAA', which is the image itself",
         "http://me:secret@127.0.0.1/x.png": "is an address with a user's name, which is not sent",
         "http://127.0.0.1:x/": "is no address that can be asked",
         "http://\ud800/": "is no address that can be asked",

@@ -196,7 +196,7 @@ def test_rows_to_train_on_name_no_pictures_of_others(tmp_path, server, form):
 
     assert load(str(folder / "sub" / "a.png")) == load("sub/a.png") == str(folder / "sub" / "a.png")
     for name in (str(others / "a.png"), "../others/a.png", "link.png", f"file://{others}/a.png", f"{url}/a.png"):
-        with pytest.raises(DatasetError, match=r"row 1 names the picture .*: embed the pictures, or say which folder"):
+        with pytest.raises(DatasetError, match=r"row 1 names the image .*: embed the images, or name the folder"):
             load(name)
     assert load(str(others / "a.png"), images=[others]) == str(others / "a.png")
     assert asked == []
@@ -223,7 +223,7 @@ def test_annotations_and_benchmarks_meet_no_picture_behind_a_link(tmp_path):
     for name in ("link.png", "sub/a.png", "../root2/a.png", str(tmp_path / "root2" / "a.png")):
         path = tmp_path / "detail.json"
         path.write_text(json.dumps([{"id": "1", "image": name, "conversations": turns}]))
-        with pytest.raises(AnnotationError, match="does not lie under"):
+        with pytest.raises(AnnotationError, match="is not under"):
             read_annotations(path, tmp_path / "root", layout="llava")
         benchmark = BENCHMARKS["pope"](DataSettings(tmp_path, images=tmp_path / "root"))
         with pytest.raises(ValueError, match="does not lie under"):

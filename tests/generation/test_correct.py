@@ -58,7 +58,7 @@ def test_a_corrected_chat_is_given_back_with_what_it_came_with(picture, tmp_path
     folder, aside = corrected(tmp_path, "chat", records, {"messages": CHAT, "id": text, "type": text, "source": text})
     assert aside == [
         "has 2 pictures, but VIC sees one: leave the row out",
-        "is no conversation: pair 0 has the text ' ', which says nothing",
+        "is no conversation: pair 0 has the text ' ', which is empty or not text",
     ]
     assert [row["type"] for row in rows_of(folder)] == ["detail"] * 2
     (chat,) = exported(folder, "trl-sft")

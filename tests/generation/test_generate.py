@@ -268,8 +268,8 @@ def test_questions_alone_have_the_same_answers_and_no_drafts(made, pictures, mod
         assert row["scores"]["draft_logprob"] is None and row["scores"]["answer_logprob"] < 0
         assert all(step["changed"] is None for step in row["trace"])
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "No drafts were written" in card and "so `draft` is null" in card and "draft_logprob`" not in card
-    assert re.search(r"\| `detail` \| \d+ \| - \|", card) and "that were edited" not in card
+    assert "There are no drafts." in card and "so `draft` is null" in card and "draft_logprob`" not in card
+    assert re.search(r"\| `detail` \| \d+ \| - \|", card) and "edited ones" not in card
     page = (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert "without drafts" in page and "Answers edited" not in page and "<del>" not in page
     assert re.search(r"\d steps?<span>", page) and " edited<" not in page
@@ -280,7 +280,7 @@ def test_questions_alone_have_the_same_answers_and_no_drafts(made, pictures, mod
         assert export_dataset(folder, tmp_path / layout, format=layout).rows == len(answers)
     rows = load_dataset(str(folder), split="train")
     assert sorted(training_rows(rows)["answers"]) == sorted([row["answer"]] for row in rows_of(folder))
-    with pytest.raises(MixError, match="has no draft: leave it out, or take the other text"):
+    with pytest.raises(MixError, match="has no draft: remove the row, or use the other text"):
         training_rows(rows, text="draft")
 
 

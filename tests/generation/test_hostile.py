@@ -203,7 +203,7 @@ def test_the_command_on_the_card_is_inert_and_whole(made):
 def test_cards_of_exports_are_ours_alone(layout, made):
     path = made[0].parent / layout / file_name(FOLDER) / "README.md"
     card = DatasetCard.load(path)
-    shown = table_rows(check_markdown(card.text), "Licence of the pictures")[1:]
+    shown = table_rows(check_markdown(card.text), "Licence of the images")[1:]
     assert len(shown) == 50 and {cells[1] for cells in shown} <= set(map(visible, PAYLOADS))
 
 

@@ -154,14 +154,14 @@ def large_inputs():
 
 def bad_inputs():
     """Name -> (bytes, words of the reason)."""
-    found = {"zero.png": (b"", "is empty"), "text.jpg": (b"not a picture at all", "is not a picture")}
+    found = {"zero.png": (b"", "is empty"), "text.jpg": (b"not a picture at all", "is not an image")}
     for kind, suffix in (("PNG", "png"), ("JPEG", "jpg"), ("GIF", "gif"), ("BMP", "bmp"), ("WEBP", "webp")):
         noise = Image.fromarray(np.random.default_rng(1).integers(0, 255, (40, 40, 3), dtype=np.uint8))
         whole = encoded(noise, kind)
         for part in range(1, 12):
-            found[f"cut {part}.{suffix}"] = (whole[: len(whole) * part // 12], "truncated or corrupt|not a picture")
+            found[f"cut {part}.{suffix}"] = (whole[: len(whole) * part // 12], "truncated or corrupt|not an image")
         for byte in (2, 9, 30, 4):
-            found[f"head {byte}.{suffix}"] = (whole[:byte], "not a picture|truncated or corrupt")
+            found[f"head {byte}.{suffix}"] = (whole[:byte], "not an image|truncated or corrupt")
     header = bytearray(encoded(Image.new("1", (8, 8)), "PNG"))
     for index, edge in enumerate((20_000, 65_000, 200_000)):
         bomb = bytearray(header)
@@ -170,7 +170,7 @@ def bad_inputs():
         found[f"bomb {index}.png"] = (bytes(bomb), "more than the limit")
     flat = encoded(Image.new("RGB", (64, 64)), "JPEG", progressive=True)
     scan = flat[flat.rindex(b"\xff\xda") : -2]  # of a few bytes, and of a pass over all pixels
-    found["bomb of scans.jpg"] = (flat[:-2] + 5000 * scan + flat[-2:], "more than the limit of 64 scans")
+    found["bomb of scans.jpg"] = (flat[:-2] + 5000 * scan + flat[-2:], "more scans than the limit of 64")
     return found
 
 
@@ -279,7 +279,7 @@ BAD_LINES = {
     "empty": ("{}", "'conversations' is None"),
     "no turns": ('{"conversations": []}', "no 'human' that a 'gpt' answers"),
     "a turn without text": ('{"conversations": [{"from": "human"}]}', "text is expected"),
-    "two pictures": (json.dumps({**ASKED, "image": ["a", "b"]}), "name of one picture"),
+    "two pictures": (json.dumps({**ASKED, "image": ["a", "b"]}), "name of one image"),
     "a picture out of the folder": (json.dumps({**ASKED, "image": "../a.png"}), "out of the folder"),
     "a picture that is not there": (json.dumps({**ASKED, "image": "gone.png"}), "cannot be read"),
     "an address": (json.dumps({**ASKED, "image": "http://x/a.png"}), "is an address"),

@@ -259,7 +259,7 @@ def test_copies_of_a_broken_file_are_counted_as_everywhere(tmp_path):
     words = plain((tmp_path / "out" / ledger.REPORT).read_text())
     assert summary.set_aside == 3 and "Set aside 3 3 files, 0 texts" in words and "and 2 exact copies of it" in words
     card = (tmp_path / "out" / ledger.CARD).read_text()
-    assert "Files that could not be read: 3" in card and re.search(r"\| *3 *\|", card)
+    assert "Files skipped because they could not be read: 3" in card and re.search(r"\| *3 *\|", card)
 
 
 def test_ever_new_reasons_take_bounded_room(tmp_path, monkeypatch):

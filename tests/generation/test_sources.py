@@ -148,10 +148,10 @@ def test_objects365_is_found_as_it_is_unpacked(root, tmp_path, unpacked):
         ("C:\\x.png", "out of the folder"),
         ("\\\\server\\x.png", "out of the folder"),
         ("http://x/y.png", "is an address"),
-        ("a\0b.png", "is no file name"),
-        ("\ud800.png", "is no file name"),
+        ("a\0b.png", "is not a file name"),
+        ("\ud800.png", "is not a file name"),
         ("out.png", "link out of the folder"),
-        ("", "is no file name"),
+        ("", "is not a file name"),
     ],
 )
 def test_names_stay_under_their_root(root, tmp_path, name, reason):
@@ -629,7 +629,7 @@ def test_correcting_llava_keeps_every_turn(root, tmp_path):
     (figures,) = summary.types.values()
     assert figures.changed == 2 and figures.words_out >= 3 and figures.words_in >= 10
     said = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert f"took {figures.words_out} words out of the drafts and put {figures.words_in} in, over 2 edited" in said
+    assert f"removed {figures.words_out} words from the drafts and inserted {figures.words_in}, in 2 edited" in said
     back = llava_entry([{**row, "answer": row["draft"]} for row in rows[:2]], None)
     assert back == entries[0] and llava_entry(rows[2:], None) == entries[1]
 

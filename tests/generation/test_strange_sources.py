@@ -57,7 +57,7 @@ def joined(tmp_path):
 
 
 def test_a_second_list_behind_the_first_is_not_lost(joined, tmp_path):
-    root, said = tmp_path / "root", r"joined\.json, line 2: goes on with '\[' after its end: join lists into one"
+    root, said = tmp_path / "root", r"joined\.json, line 2: has '\[' after its end: join lists into one"
     with pytest.raises(GenerationError, match=said):
         correct_dataset(joined, tmp_path / "out", image_root=root, **scripted())
     with pytest.raises(GenerationError, match=said):
@@ -66,7 +66,7 @@ def test_a_second_list_behind_the_first_is_not_lost(joined, tmp_path):
         generate(root, tmp_path / "out", exclude_ids=[joined])
     images = json.dumps({"images": [{"id": 1, "file_name": "1.png"}]})
     joined.write_text(f"{images}\n{images}")
-    with pytest.raises(GenerationError, match=r"joined\.json, line 2: goes on with '\{' after its end"):
+    with pytest.raises(GenerationError, match=r"joined\.json, line 2: has '\{' after its end"):
         generate(joined, tmp_path / "out", format="coco", image_root=root)
     other = json.dumps({"images": [{"id": 2, "file_name": "2.png"}]})
     joined.write_text(f"{images}\n{other}")  # which is JSON Lines, too

@@ -243,7 +243,7 @@ def refusal(folder, **given):
 def test_pictures_with_a_place_or_time_are_refused(tmp_path, saved, found):
     rows = [{"image": {"bytes": data}, "license": "cc0-1.0"} for data in (picture(), picture(**saved))]
     error = refusal(dataset(tmp_path / "one", rows), allow_unknown_licence=True)
-    assert "detail/train-00000.parquet, row 1, column image" in error and f"holds {found}" in error
+    assert "detail/train-00000.parquet, row 1, column image" in error and f"has {found} metadata" in error
 
 
 def test_pictures_in_lists_and_beside_the_rows_are_read_too(tmp_path):
@@ -259,7 +259,7 @@ def test_pictures_in_lists_and_beside_the_rows_are_read_too(tmp_path):
 
 def test_pictures_that_are_only_named_are_refused(tmp_path):
     rows = [{"image": {"bytes": None, "path": "pictures/1.png"}, "license": "cc0-1.0"}]
-    assert "row 0, column image is only named" in refusal(dataset(tmp_path / "one", rows))
+    assert "row 0, column image is only a local path" in refusal(dataset(tmp_path / "one", rows))
 
 
 @pytest.mark.parametrize("licence", [None, "", "unknown"])
@@ -271,7 +271,7 @@ def test_rows_of_unknown_licence_are_refused_unless_told(push, tmp_path, licence
     assert push.hub.repos == {}  # not even made
     assert push(folder, allow_unknown_licence=True)["exit_code"] == 0
     card = dataset(tmp_path / "bare", [row], card="---\nlicense: unknown\n---\n# x\n")
-    assert "README.md states none" in refusal(card)
+    assert "README.md has none" in refusal(card)
 
 
 def test_folders_that_cannot_be_published(push, tmp_path, versions):
@@ -290,4 +290,4 @@ def test_folders_that_cannot_be_published(push, tmp_path, versions):
 
 
 def test_a_name_that_the_hub_cannot_have(push, versions):
-    assert "no such name" in push(versions[0], repo="a b/c")["error"]
+    assert "does not allow this name" in push(versions[0], repo="a b/c")["error"]

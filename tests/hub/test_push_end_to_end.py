@@ -140,7 +140,7 @@ def test_model_and_trainer_push_the_card_of_vigc_push(pusher, vigc_folder, parit
     settings = {"images": str(parity_dir / "images"), "output": str(tmp_path / "five"), "final_weights": "trained"}
     done = pusher(vigc_folder, "ada/five", how="trainer", **settings)
     assert done["same"] and not any(name == "model.safetensors" for name in hub.repo("ada/five", "models").states()[-1])
-    with pytest.raises(ValueError, match="neither a folder here nor a model on the Hub"):
+    with pytest.raises(ValueError, match="neither a local folder nor a model on the Hub"):
         load_trained("ada/absent")
 
 

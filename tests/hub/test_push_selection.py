@@ -46,10 +46,10 @@ def chosen(folder, kind="dataset", include=()):
 
 STRANGE = {
     "token.txt": "looks like a secret", "id_rsa": "looks like a secret", ".env": "hidden", ".git/": "hidden",
-    "model.pkl": "a pickle", "detail/cache.pt": "a pickle", "notes.txt": "no part of a dataset",
-    "detail/scan.png": "no part of a dataset", "settings.json": "no part of a dataset", "run.py": "no part of",
-    "link.jsonl": "a link to .env: hidden", "quarantine/part-9.jsonl": "a link to id_rsa: it looks like a secret",
-    "latest/": "a link to a folder", "away.txt": "a link out of the folder", "gone.txt": "a link that leads nowhere",
+    "model.pkl": "a pickle", "detail/cache.pt": "a pickle", "notes.txt": "not part of a dataset",
+    "detail/scan.png": "not part of a dataset", "settings.json": "not part of a dataset", "run.py": "not part of",
+    "link.jsonl": "a link to .env: hidden", "quarantine/part-9.jsonl": "a link to id_rsa: looks like a secret",
+    "latest/": "a link to a folder", "away.txt": "a link out of the folder", "gone.txt": "a broken link",
     "pipe": "not a regular file",
 }  # fmt: skip
 
@@ -78,7 +78,7 @@ def test_what_is_no_part_of_a_dataset_stays_and_is_named(push, strange, versions
     done = push(strange, how="command")
     assert push.hub.repo(REPO).states()[-1].keys() == expected
     assert f"{len(STRANGE)} files skipped, which no model or dataset is made of:" in done["stdout"]
-    assert "  token.txt (it looks like a secret)\n" in done["stdout"] and "--include" in done["stdout"]
+    assert "  token.txt (looks like a secret)\n" in done["stdout"] and "--include" in done["stdout"]
 
 
 def test_the_output_names_twenty_and_counts_the_rest(push, shapes):
@@ -138,7 +138,7 @@ def test_links_out_of_the_folder_are_not_followed(shapes, tmp_path):
     for name, target in (("detail/more.jsonl", "more.jsonl"), ("images/a.png", "a.png"), ("images", ".")):
         (shapes / name).parent.mkdir(exist_ok=True)
         (shapes / name).symlink_to(outside / target)
-        with pytest.raises(PushError, match="link out of the folder: put the file itself there"):
+        with pytest.raises(PushError, match="link out of the folder: replace the link by the file itself"):
             read_publication(shapes, REPO, include=["*"])
         (shapes / name).unlink()
         shutil.rmtree(shapes / "images", ignore_errors=True)
@@ -220,8 +220,8 @@ def cut(folder):
         (without("processor_config.json"), "no processor_config.json"),
         (edited("config.json", model_type="other", auto_map={}), "'other', which transformers does not know"),
         (edited("config.json", auto_map={"AutoModel": ["foo.Bar", None]}), "foo.py, which config.json names"),
-        (cut, "model.safetensors is no safetensors file, or truncated"),
-        (lambda folder: place(folder, "config.json", content=b"{"), "config.json is no JSON"),
+        (cut, "model.safetensors is truncated or not a safetensors file"),
+        (lambda folder: place(folder, "config.json", content=b"{"), "config.json is not valid JSON"),
         (
             lambda folder: place(
                 folder, "model.safetensors.index.json", content=b'{"weight_map": {"a": "model-2.safetensors"}}'
@@ -239,7 +239,7 @@ def test_what_nobody_could_load_is_refused(vigc_folder, tmp_path, spoil, reason)
 
 
 def test_without_code_at_hand_a_bare_model_is_refused(bare):
-    with pytest.raises(PushError, match=r"lacks the code of its model.*save_pretrained.*vigc push"):
+    with pytest.raises(PushError, match=r"code of the model is missing.*save_pretrained.*vigc push"):
         read_publication(bare, REPO)
 
 

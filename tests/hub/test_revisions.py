@@ -90,7 +90,7 @@ def test_code_of_a_repository_runs_only_when_asked_for(repo, pictures, tmp_path)
     done = generate(pictures, tmp_path / "set", repo, "--trust-remote-code")
     assert done.exit_code in (0, 3), done.output
     assert ledger.read_plan(tmp_path / "set").configuration["remote_code"] is True
-    assert "by the code that comes with it" in (tmp_path / "set" / "README.md").read_text()
+    assert "with its own code" in (tmp_path / "set" / "README.md").read_text()
     assert generate(pictures, tmp_path / "set", repo).exit_code == 4
 
 

@@ -900,11 +900,11 @@ def test_copies_are_worked_on_once_and_named(place):
     assert near.duplicates == 0, "the copies lie in other shards"
     ids = [row["id"] for row in rows_of(place / "near")]
     assert near.repeated == len(ids) - len(set(ids)) > 0
-    said = f"Rows with the `id` of another one: {near.repeated}. Their pictures are exact copies, which `--dedup` finds"
+    said = f"Rows with the same `id` as another row: {near.repeated}. Their images are exact copies. `--dedup` finds"
     assert said in (place / "near" / "README.md").read_text()
     far = generate(place, place / "far", dedup=True)
     assert far.duplicates == 2 and far.images == near.images - 2 and far.repeated == 0
-    assert "of another one" not in (place / "far" / "README.md").read_text()
+    assert "as another row" not in (place / "far" / "README.md").read_text()
     named = {
         name
         for row in rows_of(place / "far")

@@ -96,8 +96,8 @@ def test_yaml_is_plain_and_small():
     assert parse_yaml("a: &d {x: 1}\nb:\n  <<: *d\n  y: 2") == {"a": {"x": 1}, "b": {"x": 1, "y": 2}}
     refused = {
         ALIASES: "more values than the limit",
-        "a: &a [*a]": "an alias of what it stands in",
-        "a: &a {b: {c: *a}}": "an alias of what it stands in",
+        "a: &a [*a]": "an alias inside the value that it refers to",
+        "a: &a {b: {c: *a}}": "an alias inside the value that it refers to",
         "a: '" + "x" * (2 * 2**20) + "'": "more bytes than the limit",
         "!!python/object/apply:os.system [id]": "could not determine a constructor",
         "a: [1": "while parsing",
@@ -174,7 +174,7 @@ def test_settings_of_datasets_and_cards_are_bounded(text, tmp_path):
         else:
             assert text in ("configs: 5", "5")
     if text in (DEEP, ALIASES, "a: [1"):
-        with pytest.raises(PushError, match=r"README.md of .* has settings that cannot be read"):
+        with pytest.raises(PushError, match=r"README.md of .* has metadata that cannot be read"):
             read_publication(tmp_path, "ada/x")
 
 

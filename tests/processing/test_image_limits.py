@@ -179,12 +179,12 @@ def test_endless_parts_are_refused_by_their_limit(data, monkeypatch):
 
 def test_reasons_name_what_pillow_does_not_read(monkeypatch):
     twelve = JPEG.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c")
-    with pytest.raises(ImageError, match=r"is a JPEG file .* of a kind that Pillow does not read \(.*12-bit"):
+    with pytest.raises(ImageError, match=r"is a JPEG file .* of a variant that Pillow does not read \(.*12-bit"):
         open_image(twelve)
     with monkeypatch.context() as patch:
         patch.setattr(metadata, "MAX_PNG_TEXT", 10**9)  # a limit of Pillow's that nothing here knows of
         xmp = PNG_FILES["XMP too long"]
-        with pytest.raises(ImageError, match=r"passes a limit of Pillow's \(.*MAX_TEXT_CHUNK\): save it again without"):
+        with pytest.raises(ImageError, match=r"exceeds a limit of Pillow's \(.*MAX_TEXT_CHUNK\): save it again"):
             open_image(xmp)
     monkeypatch.setattr(images, "_MAX_WEBP_PIXELS", 1000)
     with pytest.raises(ImageError, match="1,536 pixels, more than the limit of 1,000"):
@@ -226,6 +226,6 @@ def test_without_pillow_heif_the_reason_names_the_extra(monkeypatch):
     data = heic()  # phones and messengers name such files .jpg, too
     monkeypatch.setattr(images, "reads_heif", lambda: False)
     monkeypatch.setattr(images, "_formats", images._formats.__wrapped__)
-    with pytest.raises(ImageError, match=r"is a HEIC or HEIF picture: pip install 'vigc\[heic\]' to read it"):
+    with pytest.raises(ImageError, match=r"is a HEIC or HEIF image: pip install 'vigc\[heic\]' to read it"):
         open_image(data, name="photo.jpg")
     assert ".heic" not in images.picture_suffixes()

@@ -388,7 +388,7 @@ def test_folders_in_use_and_wrong_settings_are_refused(tmp_path):
     assert not (tmp_path / "new").exists()
     damaged = tmp_path / "scenes.jsonl"
     damaged.write_text('{"image_id": "1"}\n')
-    with pytest.raises(ValueError, match="line 1 is no scene"):
+    with pytest.raises(ValueError, match="line 1 is not a scene"):
         read_truth(damaged)
 
 

@@ -283,7 +283,7 @@ def test_an_evaluation_takes_the_heaviest_answer(images):
 )
 def test_weights_that_fit_no_answers_are_refused(weights, images, rows):
     for made in (VigcMixture, EvaluationPairs):
-        with pytest.raises(TrainingError, match=r"Data set 1, row 0: the weights .* of heavy do not fit its 4 answers"):
+        with pytest.raises(TrainingError, match=r"Dataset 1, row 0: the weights .* of heavy do not fit its 4 answers"):
             made([rows[0], weighted(images, weights)])
 
 
@@ -296,23 +296,23 @@ def test_a_turn_has_an_order_of_its_own(rows):
 
 
 def test_data_that_cannot_be_trained_on_is_refused(images, rows, tmp_path):
-    with pytest.raises(ValueError, match=r"Data set 1 has no question, answers, only image"):
+    with pytest.raises(ValueError, match=r"Dataset 1 has no question, answers, only image"):
         VigcMixture([rows[0], rows[0].remove_columns(["question", "answers"])])
-    with pytest.raises(ValueError, match=r"Data set 0 is empty"):
+    with pytest.raises(ValueError, match=r"Dataset 0 is empty"):
         VigcMixture([rows[0].select([])])
     with pytest.raises(ValueError, match=r"Unknown task 'poems'"):
         VigcMixture([rows[0].remove_columns("type").add_column("type", ["poems"] * 9)])
     with pytest.raises(ValueError, match=r"weights=\[1\]: give one number, 0 or more, for each of the 3"):
         VigcMixture(rows, weights=[1])
-    with pytest.raises(ValueError, match=r"at least one data set"):
+    with pytest.raises(ValueError, match=r"at least one dataset"):
         VigcMixture([])
     silent = Dataset.from_list([generated_row(images, answer=" ")], features=GENERATED_FEATURES)
-    with pytest.raises(ValueError, match=r"'What is it\?' .* has no answer: drop this row"):
+    with pytest.raises(ValueError, match=r"'What is it\?' .* has no answer: remove this row"):
         VigcMixture([silent])[0, 0]
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not a picture")
     damaged = Dataset.from_list(
         [generated_row(images, image={"bytes": None, "path": str(broken)})], features=GENERATED_FEATURES
     )
-    with pytest.raises(ValueError, match=r"20 rows of data set 0 .*broken\.png"):
+    with pytest.raises(ValueError, match=r"20 rows of dataset 0 .*broken\.png"):
         VigcMixture([damaged])[0, 0]

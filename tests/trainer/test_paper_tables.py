@@ -176,7 +176,7 @@ def test_commands_that_would_be_refused_are_named(recipe, root, stock, tmp_path)
     base = root / "llava/conversation_58k.json"
     told = problem("vigc", "mix", base, "--image-root", root / "coco/train2017", "--from", base, "--from-image-root",
                    root / "coco/train2017", "--add", "detail=7", "--output", tmp_path / "x")  # fmt: skip
-    assert "7 instances of type detail are asked for" in told
+    assert "7 instances of type detail are requested" in told
     unmarked = shutil.copytree(stock, tmp_path / "unmarked")
     (unmarked / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
     tuned = ["--config", RECIPE / "llava_7b.yaml", "--data", tmp_path, "--output_dir", tmp_path / "run"]

@@ -126,10 +126,10 @@ def test_a_checkpoint_cut_short_is_not_taken(damage, vigc_folder, images, tmp_pa
     resumed = make_trainer(vigc_folder, images, tmp_path / "run", evaluated=False, **STEPS)
     with caplog.at_level(logging.WARNING, "vigc"):
         resumed.train(resume_from_checkpoint=True)
-    assert "checkpoint-5 was not written to its end" in caplog.text
+    assert "checkpoint-5 is incomplete" in caplog.text
     assert file_digest(tmp_path / "run" / "checkpoint-6" / LAST) == expected
     fresh = make_trainer(vigc_folder, images, tmp_path / "empty", evaluated=False, **STEPS)
-    with pytest.raises(ValueError, match="holds no complete checkpoint to go on from"):
+    with pytest.raises(ValueError, match="has no complete checkpoint to resume from"):
         fresh.train(resume_from_checkpoint=True)
 
 
@@ -176,14 +176,14 @@ def test_a_damaged_checkpoint_is_refused_by_name(vigc_folder, images, tmp_path):
     settings = {"evaluated": False, "dropout": False, "save_only_trained": False, "max_steps": 3, **STEPS}
     make_trainer(vigc_folder, images, tmp_path / "run", **settings).train()
     damages = [
-        ("model.safetensors", flip, r"model.safetensors is not what was written: its SHA-256 is"),
+        ("model.safetensors", flip, r"model.safetensors has been changed: its SHA-256 is"),
         ("model.safetensors", cut, r"model.safetensors has [\d,]+ bytes, but [\d,]+ were written"),
         ("model.safetensors", Path.unlink, r"model.safetensors is missing"),
-        ("optimizer.pt", flip, r"optimizer.pt is not what was written"),
+        ("optimizer.pt", flip, r"optimizer.pt has been changed"),
         ("rng_state.pth", cut, r"rng_state.pth has"),
-        ("trainer_state.json", altered, r"trainer_state.json is not what was written: its hash differs"),
+        ("trainer_state.json", altered, r"trainer_state.json has been changed: its hash differs"),
         ("trainer_state.json", cut, r"trainer_state.json cannot be read"),
-        ("trainer_state.json", Path.unlink, r"trainer_state.json is missing: it was not written to its end"),
+        ("trainer_state.json", Path.unlink, r"trainer_state.json is missing: saving was interrupted"),
     ]
     whole = shutil.copytree(tmp_path / "run" / "checkpoint-3", tmp_path / "kept")
     checkpoint = tmp_path / "run" / "checkpoint-3"
@@ -199,7 +199,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(vigc_folder, images, tmp_path):
     # Where no earlier one is intact, none is named; one without hashes is named by what reads it.
     flip(checkpoint / "optimizer.pt"), cut(tmp_path / "run" / "checkpoint-2" / "model.safetensors")
     shutil.rmtree(tmp_path / "run" / "checkpoint-1")
-    with pytest.raises(CheckpointError, match="no earlier checkpoint there is intact: start again in another output"):
+    with pytest.raises(CheckpointError, match="start again in another output_dir, because no earlier"):
         trainer.train(resume_from_checkpoint=True)
     for name in ("model.safetensors", "optimizer.pt"):
         shutil.copy(whole / "optimizer.pt", checkpoint)
@@ -216,7 +216,7 @@ def test_the_best_checkpoint_is_looked_at_before_it_is_the_end(vigc_folder, imag
     trainer.train()
     flip(tmp_path / "run" / "checkpoint-3" / LAST)
     for load in (trainer._load_best_model, lambda: load_trained(tmp_path / "run" / "checkpoint-3")):
-        with pytest.raises(CheckpointError, match=rf"checkpoint-3 is damaged: {LAST} is not what was written"):
+        with pytest.raises(CheckpointError, match=rf"checkpoint-3 is damaged: {LAST} has been changed"):
             load()
     # The run's own folder holds its state too, and other weights than the last checkpoint: those of the best one.
     trainer.save_state()
@@ -252,7 +252,7 @@ class Spoil(TrainerCallback):
 def test_a_loss_that_is_no_number_ends_training(what, workers, vigc_folder, images, tmp_path):
     said = {
         "gradient": "Step 3: a gradient is NaN or infinite",
-        "weight": "Step 3: language_projection.bias is NaN or infinite, so nothing is written",
+        "weight": "Step 3: language_projection.bias is NaN or infinite, so nothing is saved",
     }.get(what, r"Step 3: the loss is (nan|inf)")
     settings = {"evaluated": False, **STEPS, **ACCUMULATED, "dataloader_num_workers": workers, "logging_steps": 500}
     trainer = make_trainer(vigc_folder, images, tmp_path, callbacks=[Spoil(2, what)], **settings)
@@ -261,13 +261,13 @@ def test_a_loss_that_is_no_number_ends_training(what, workers, vigc_folder, imag
     places = trainer.train_dataset.plan(0)[8 : 10 if what in ("nan", "inf") else 12, :2].tolist()
     for part, row in places:
         name = trainer.train_dataset.rows[part][row]["conversation_id"]
-        assert f"row {row} of data set {part} ({name})" in str(caught.value)
-    assert str(caught.value).count(" of data set ") == len({tuple(place) for place in places})
+        assert f"row {row} of dataset {part} ({name})" in str(caught.value)
+    assert str(caught.value).count(" of dataset ") == len({tuple(place) for place in places})
     last = tmp_path / "checkpoint-2"
     assert f"merge_trained('{last}', FOLDER)" in str(caught.value) and not (tmp_path / "checkpoint-3").exists()
     assert all(torch.isfinite(weight).all() for weight in load_file(last / LAST).values())
     if what in ("nan", "weight"):
-        with pytest.raises(DivergenceError, match="so nothing is written"):
+        with pytest.raises(DivergenceError, match="so nothing is saved"):
             trainer.save_final(tmp_path / "final")
         assert not (tmp_path / "final").exists()
 
@@ -340,9 +340,9 @@ def test_damaged_pictures_give_their_place_to_others(workers, vigc_folder, image
     with caplog.at_level(logging.WARNING, "vigc"):
         whole.train()
     rows = [row for part in whole.train_dataset.rows for row in part if row["image"]["path"] == str(damaged)]
-    assert rows and caplog.text.count("Other rows are trained on in its place") == len(rows)
+    assert rows and caplog.text.count("Another row replaces it in training") == len(rows)
     assert str(damaged) in caplog.text
-    assert f"pictures could not be opened: {len(rows)}." in (whole.save_final() / "README.md").read_text("utf-8")
+    assert f"images could not be opened: {len(rows)}." in (whole.save_final() / "README.md").read_text("utf-8")
     resumed = make_trainer(vigc_folder, tmp_path / "images", tmp_path / "resumed", **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
     assert digest(resumed.model.named_parameters()) == digest(whole.model.named_parameters())
@@ -351,7 +351,7 @@ def test_damaged_pictures_give_their_place_to_others(workers, vigc_folder, image
         for path in (tmp_path / "images").glob("*.png"):
             path.write_bytes(b"")
         hopeless = make_trainer(vigc_folder, tmp_path / "images", tmp_path / "hopeless", **settings)
-        with pytest.raises(ValueError, match=r"^20 rows of data set \d were tried in a row: picture .* is empty"):
+        with pytest.raises(ValueError, match=r"^20 rows of dataset \d in succession have no .*: picture .* is empty"):
             hopeless.train()
 
 
@@ -363,7 +363,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(vigc_folder,
         r"prefix_probability was 0.5 and is 0.25": {"mixture": {"prefix_probability": 0.25}},
         r"batch was 4 and is 8": {"gradient_accumulation_steps": 2},
         r"data\[1\]: rows was 4 and is 3": {"rows": ("okvqa", 3)},
-        r"other run: data\[1\]: texts was '\w+' and is '\w+'. Go on": {"rows": ("okvqa", 4, 5)},
+        r"other run: data\[1\]: texts was '\w+' and is '\w+'. Resume with": {"rows": ("okvqa", 4, 5)},
     }
     for said, change in others.items():
         rows = change.pop("rows", None)
@@ -839,7 +839,7 @@ def test_pictures_that_do_not_matter_are_noticed(vigc_folder, images, tmp_path, 
     trainer = run(blind)
     assert trainer.image_use_before.true == pytest.approx(trainer.image_use_before.swapped)
     assert not trainer.image_use_after.used
-    assert "Pictures make no difference yet" in caplog.text
+    assert "The model does not use the images yet" in caplog.text
     trainer = run()
     assert trainer.image_use_before.rows == 6
     assert trainer.image_use_before.true != pytest.approx(trainer.image_use_before.swapped, abs=1e-3)
@@ -890,7 +890,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(vigc_folder, images, tmp_pat
     resumed = make_trainer(vigc_folder, images, run, evaluated=False, **STEPS, max_steps=3)
     as_before_hashes(run / "checkpoint-2")
     for load in (lambda: load_trained(run / "checkpoint-2"), lambda: resumed.train(resume_from_checkpoint=True)):
-        with pytest.raises(ValueError, match=r"lacks 1 of the \d+ weights .* such as language_projection.weight"):
+        with pytest.raises(ValueError, match=r"lacks 1 of the \d+ trained weights, such as language_projection.weight"):
             load()
     other = make_trainer(vigc_folder, images, run, evaluated=False, **STEPS, train_ln_vision=True, max_steps=2)
     with pytest.raises(ValueError, match=r"checkpoint-1 is of another run: train_ln_vision was False and is True"):
@@ -905,15 +905,15 @@ def test_trained_weights_know_their_base_again(vigc_folder, images, tmp_path, ca
     shutil.copytree(tmp_path / "base", tmp_path / "moved")
     load_trained(checkpoint, base=tmp_path / "moved")
     load_trained(checkpoint)
-    assert "was trained over" not in caplog.text
+    assert "was trained on base weights" not in caplog.text
     weights = load_file(tmp_path / "base" / "model.safetensors")
     weights["language_model.lm_head.weight"] += 1
     save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"checkpoint-1 was trained over weights .* that .*base does not hold .*base="):
+    with pytest.raises(ValueError, match=r"checkpoint-1 was trained on base weights .*base does not have .*base="):
         load_trained(checkpoint)
     with caplog.at_level(logging.WARNING, "vigc"):
         load_trained(checkpoint, base=tmp_path / "base")
-    assert "another model than was trained" in caplog.text
+    assert "differs from the one that was trained" in caplog.text
 
 
 def test_the_final_folder_is_a_model(vigc_folder, images, processor, tmp_path):
@@ -1049,7 +1049,7 @@ def test_a_model_changed_since_it_was_loaded_is_written_as_it_is(vigc_folder, im
     torch.nn.init.ones_(trainer.model.language_model.lm_head.weight)
     with caplog.at_level(logging.WARNING, "vigc"):
         folder = trainer.save_final(tmp_path / "final")
-    assert "is not that of" in caplog.text
+    assert "is not based on" in caplog.text
     final = load_file(folder / "model.safetensors")
     assert (final["language_model.lm_head.weight"] == 1).all()
     assert {weight.dtype for weight in final.values()} == {torch.float32}
@@ -1064,7 +1064,10 @@ def test_a_model_changed_since_it_was_loaded_is_written_as_it_is(vigc_folder, im
         ({"lora_rank": 2, "save_only_trained": False}, r"save_only_trained=False with LoRA"),
         ({"load_in_4bit": True}, r"set lora_rank too"),
         ({"load_in_4bit": True, "lora_rank": 2}, r"final_weights='whole' with load_in_4bit"),
-        ({"push_to_hub": True, "hub_strategy": "every_save"}, r"hub_strategy='every_save': checkpoints, .* use 'end'"),
+        (
+            {"push_to_hub": True, "hub_strategy": "every_save"},
+            r"hub_strategy='every_save': checkpoints are .* use 'end'",
+        ),
         ({"final_weights": "wholly"}, r"final_weights='wholly' is not known: use 'whole', 'trained'"),
         ({"frozen_dtype": "int8"}, r"frozen_dtype='int8' is not known"),
         ({"frozen_dtype": "bfloat16"}, r"without mixed precision: set bf16=True"),
