@@ -84,7 +84,7 @@ def test_options_are_the_settings_of_the_job(command):
     options = {parameter.name: parameter.default for parameter in get_command(app).commands[command].params}
     assert settings.keys() <= options.keys()
     general = {"help", "debug", "log_level", "config", "help_all"}
-    assert options.keys() - settings.keys() - decoding - general == {"output", "dry_run"}
+    assert options.keys() - settings.keys() - decoding - general == {"output", "dry_run", "settings"}
     for name in settings.keys() & options.keys() - {"types"}:
         assert (options[name] or None) == (None if settings[name] is MISSING else settings[name] or None), name
 

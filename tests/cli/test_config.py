@@ -91,7 +91,7 @@ def planned(monkeypatch):
     """What a command would do: the settings of its job, where it writes and whether; no model is loaded."""
     found = []
 
-    def note(job, output, *, dry_run=False):
+    def note(job, output, *, dry_run=False, started=None):
         found.append(({item.name: getattr(job, item.name) for item in fields(job)}, output, dry_run))
         return 0
 

@@ -3,10 +3,12 @@
 import json
 
 import pytest
+from choices import also
 from dataset_rows import generated, write
 from typer.testing import CliRunner
 
 from vigc.cli.root import app
+from vigc.exports.settings import ExportSettings
 from vigc.formats import FORMATS, Format
 from vigc.formats.base import Writing
 from vigc.formats.chats import CHAT_COLUMNS, TEXT_COLUMNS, rows_of_chat
@@ -54,6 +56,7 @@ def test_a_new_layout_is_one_object(tmp_path, monkeypatch):
 
     layout = Format("pairs", "plain pairs", pairs, file="pairs.json", note="A pair a question.")
     monkeypatch.setitem(EXPORTS, layout.name, layout)
+    also(monkeypatch, ExportSettings, "format", layout.name)
     write(tmp_path / "rows", [generated(0), generated(1)])
     options = ["export", str(tmp_path / "rows"), "-f", "pairs", "-o", str(tmp_path / "out")]
     result = CliRunner().invoke(app, options)

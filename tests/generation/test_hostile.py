@@ -103,7 +103,7 @@ def made(coco, tmp_path_factory):
     generate = ["generate", coco / "instances.json", "--output", folder, "--format", "coco", "--image-root", coco]
     generate += ["--license", LICENSE, "--types", "detail,okvqa"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vigc.generation.settings.describe_model", lambda *_, **__: facts)
+        patch.setattr("vigc.inference.loading.describe_model", lambda *_, **__: facts)
         patch.setattr("vigc.generation.settings.load_model", lambda *_, **__: loaded)
         run(3, *generate)
         run(3, *generate)

@@ -12,12 +12,13 @@ import time
 import forks
 import psutil
 import pytest
+from choices import also
 from dataset_rows import content
 from faults import make_inputs
 from scripted import ScriptedModel, ScriptedProcessor
 
 from vigc.errors import GenerationError
-from vigc.generation import correct_dataset, generate_dataset
+from vigc.generation import GenerateJob, correct_dataset, generate_dataset
 from vigc.jobs import executors, ledger, locks
 
 try:
@@ -135,6 +136,7 @@ def test_another_executor_is_a_class_and_a_line(tmp_path, monkeypatch):
             yield from super().run(folder, plan, reversed(list(shards)), report)
 
     monkeypatch.setitem(executors.EXECUTORS, "backwards", Backwards)
+    also(monkeypatch, GenerateJob, "engine", "backwards")
     make_inputs(tmp_path)
     job = {"model": ScriptedModel(), "processor": ScriptedProcessor(), "types": ["detail"], "shard_size": 4}
     summary = generate_dataset(tmp_path / "pictures", tmp_path / "one" / "data", engine="backwards", **job)
