@@ -104,7 +104,7 @@ def made(coco, tmp_path_factory):
     generate += ["--license", LICENSE, "--types", "detail,okvqa"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vigc.inference.loading.describe_model", lambda *_, **__: facts)
-        patch.setattr("vigc.generation.settings.load_model", lambda *_, **__: loaded)
+        patch.setattr("vigc.inference.loading.load_model", lambda *_, **__: loaded)
         run(3, *generate)
         run(3, *generate)
         run(4, *generate, "--license", "other")
