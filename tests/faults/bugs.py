@@ -57,9 +57,9 @@ def marks_too_early():
     """The completion file before the rows that it vouches for."""
     commit, write_shard = shards.commit, ledger.write_shard
 
-    def early(out, plan, shard, sources, output):
+    def early(out, plan, shard, sources, output, schema):
         write_shard(out, ledger.ShardRecord(shard, plan.fingerprint, inputs=len(sources)))
-        return commit(out, plan, shard, sources, output)
+        return commit(out, plan, shard, sources, output, schema)
 
     resume.commit = early
 
@@ -131,9 +131,9 @@ def leaves_shards_out_after_an_error():
     """A shard that could not be written is left out, and the job ends well."""
     commit = resume.commit
 
-    def lenient(out, plan, shard, sources, output):
+    def lenient(out, plan, shard, sources, output, schema):
         try:
-            return commit(out, plan, shard, sources, output)
+            return commit(out, plan, shard, sources, output, schema)
         except OSError:
             return ledger.write_shard(out, ledger.ShardRecord(shard, plan.fingerprint, inputs=len(sources)))
 
