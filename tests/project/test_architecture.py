@@ -326,6 +326,12 @@ def test_every_python_file_lies_in_a_listed_package():
     assert not wrong, f"no __init__.py beside {wrong}: the wheel would lack them"
 
 
+def test_planted_bugs_know_the_package_by_one_module():
+    found = imports_of(ROOT / "tests" / "faults" / "bugs.py")
+    assert "seams" in {each.module for each in found}
+    assert [each.module for each in found if room_of(each.module)] == []
+
+
 # What travels to the Hub
 
 
