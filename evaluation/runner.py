@@ -14,7 +14,7 @@ from PIL import Image
 from vigc.errors import AnnotationError, BusyError, ConflictError, EvaluationError, ImageError
 from vigc.evaluation.benchmarks.base import Benchmark, DataSettings, Predictions, Question, digest_of
 from vigc.evaluation.benchmarks.llava import Judging, LlavaBench
-from vigc.evaluation.benchmarks.predictions import Journal, Prediction, read_answers
+from vigc.evaluation.benchmarks.predictions import Prediction, PredictionFile, read_answers
 from vigc.evaluation.benchmarks.table import open_benchmark
 from vigc.jobs.progress import Progress
 from vigc.processing.atomic import atomic_write, sole_writer
@@ -154,21 +154,21 @@ def _ask(
             f"None of the {len(questions)} pictures was found (looked for {questions[0].name}): give --images the "
             "folder that these names are relative to."
         )
-    journal_file, run_file = beside(output, "predictions.jsonl"), beside(output, "run.json")
-    _claim(run_file, journal_file, run, overwrite)
-    journal = Journal(journal_file)
+    path, run_file = beside(output, "predictions.jsonl"), beside(output, "run.json")
+    _claim(run_file, path, run, overwrite)
     # Batches are cut from all questions, so that one that is asked again has the same neighbours and the same padding.
     size = run.answers["batch_size"]
     batches = [questions[start : start + size] for start in range(0, len(questions), size)]
-    waiting = [batch for batch in batches if any(question.id not in journal.known for question in batch)]
-    before = len(questions) - sum(map(len, waiting))
-    with Progress("questions", len(questions), before=before, label=run.benchmark) as progress:
-        for batch in waiting:
-            journal.add(_answered(model, batch))
-            progress.add(len(batch))
-    records = [journal.known[question.id] for question in questions]
+    with PredictionFile(path) as file:
+        waiting = [batch for batch in batches if any(question.id not in file.known for question in batch)]
+        before = len(questions) - sum(map(len, waiting))
+        with Progress("questions", len(questions), before=before, label=run.benchmark) as progress:
+            for batch in waiting:
+                file.add(_answered(model, batch))
+                progress.add(len(batch))
+    records = [file.known[question.id] for question in questions]
     aside = [(record.question_id, record.reason or "") for record in records if record.text is None]
-    return journal.predictions(), aside
+    return {key: prediction.text for key, prediction in file.known.items()}, aside
 
 
 def _answered(model: AnsweringModel, batch: Sequence[Question]) -> list[Prediction]:
@@ -188,23 +188,23 @@ def _answered(model: AnsweringModel, batch: Sequence[Question]) -> list[Predicti
     return [Prediction(question.id, found.get(question.id), reasons.get(question.id)) for question in batch]
 
 
-def _claim(run_file: Path, journal_file: Path, run: Run, overwrite: bool) -> None:
+def _claim(run_file: Path, predictions_file: Path, run: Run, overwrite: bool) -> None:
     """Notes the settings of a run, or refuses to mix its answers with those of another one."""
     if overwrite:
-        journal_file.unlink(missing_ok=True)
-    elif journal_file.exists():
+        predictions_file.unlink(missing_ok=True)
+    elif predictions_file.exists() and predictions_file.stat().st_size:  # an empty one is of a run without an answer
         try:
             before = read_json(run_file)
         except (OSError, ValueError) as error:
             raise ConflictError(
-                f"{journal_file} is there, but not what it was made with ({error}): --overwrite it."
+                f"{predictions_file} is there, but not what it was made with ({error}): --overwrite it."
             ) from error
         now = parse_json(json.dumps(run.to_json()))
         changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
         if changed:
             told = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in changed)
             raise ConflictError(
-                f"{journal_file} holds answers of another run: {told}. Give another --output, or --overwrite."
+                f"{predictions_file} holds answers of another run: {told}. Give another --output, or --overwrite."
             )
     atomic_write(run_file, f"{json.dumps(run.to_json(), indent=2)}\n".encode())
 

@@ -12,6 +12,7 @@ from vigc.errors import GenerationError
 from vigc.options import Option, check_path, settings_of, unknown
 from vigc.processing import INSTRUCTION_TYPES
 
+from .row_schema import CORRECTED
 from .settings import INPUT, JobSettings
 
 if TYPE_CHECKING:
@@ -149,6 +150,4 @@ class CorrectJob(JobSettings):
 
     def configuration(self) -> Record:
         """The one type."""
-        from vigc.jobs.output_folder import CORRECTED
-
         return {"types": [self.type or CORRECTED]}

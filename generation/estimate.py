@@ -11,6 +11,8 @@ from vigc.jobs import Plan, ShardOutput, ledger
 from vigc.jobs.executors import Executor
 from vigc.jobs.protocols import Record
 
+from .row_schema import GeneratedRows
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -119,6 +121,7 @@ def estimate(
 
 def _bytes(scratch: Path, kind: str, rows: list[Record]) -> int:
     """What the rows of a type take as parquet, less what any file takes, which few rows would make too much of."""
-    _, empty = ledger.write_rows(scratch, kind, 0, [])
-    _, full = ledger.write_rows(scratch, kind, 1, [row for row in rows if row["type"] == kind])
+    schema, chosen = GeneratedRows().arrow, [row for row in rows if row["type"] == kind]
+    _, empty = ledger.write_rows(scratch, kind, 0, [], schema)
+    _, full = ledger.write_rows(scratch, kind, 1, chosen, schema)
     return (full.size or 0) - (empty.size or 0)

@@ -19,6 +19,8 @@ from vigc.generation.sources.hosts import check_hosts
 from vigc.inference.settings import MODEL, SPEED_SETTINGS, DecodingSettings, LoadingSettings, check_settings
 from vigc.options import Option, check_paths, check_values, recorded, settings_of, unknown
 
+from .row_schema import GeneratedRows
+
 if TYPE_CHECKING:
     from vigc.generation.filters.selection import Selection
     from vigc.generation.rollouts.worker import Worker
@@ -47,6 +49,7 @@ class JobSettings(LoadingSettings, ABC):
     """
 
     kind: ClassVar[str]
+    row_schema: ClassVar[GeneratedRows] = GeneratedRows()
 
     model: Annotated[
         Any,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from vigc.errors import MAX_REASON, cut
 from vigc.processing import INSTRUCTION_TYPES
 from vigc.processing.bounded_parsing import JsonObject
-from vigc.processing.rows import is_edited
 
 from .licences import licence_metadata, licence_of
 from .samples import read_scores, write_samples
@@ -61,10 +60,19 @@ class TypeFigures:
     words_out: int = 0
     words_in: int = 0
 
-    def add(self, rows: Sequence[Mapping[str, Any]], num_bytes: int, download_bytes: int) -> None:
-        """Adds the rows of another file."""
-        self.rows += len(rows)
-        self.changed += sum(is_edited(row["draft"], row["answer"]) for row in rows)
+    def add(self, edits: Iterable[tuple[bool, int, int]], num_bytes: int, download_bytes: int) -> None:
+        """Adds the rows of another file.
+
+        Args:
+            edits: Of each row whether it changed, and its `words_out` and `words_in`.
+            num_bytes: See the class.
+            download_bytes: See the class.
+        """
+        for changed, words_out, words_in in edits:
+            self.rows += 1
+            self.changed += changed
+            self.words_out += words_out
+            self.words_in += words_in
         self.files += 1
         self.num_bytes += num_bytes
         self.download_bytes += download_bytes

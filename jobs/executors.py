@@ -61,7 +61,7 @@ class ShardWorker(Generic[InputT]):
 
     def run(self, folder: Path, plan: Plan, shard: int, sources: list[InputT], report: Report = _silent) -> None:
         """Makes and commits a shard."""
-        run_shard(folder, plan, shard, sources, self.load(), report)
+        run_shard(folder, plan, shard, sources, self.load(), report, schema=self.job.row_schema)
 
     def sample(self, sources: list[InputT]) -> tuple[ShardOutput, float]:
         """What comes of some inputs, committed nowhere, and the seconds that it took."""

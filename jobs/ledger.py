@@ -23,7 +23,6 @@ from vigc.errors import GenerationError
 from vigc.hub_cards import SAMPLES
 from vigc.processing.atomic import atomic_write as atomic_write  # the job calls it by this module
 from vigc.processing.bounded_parsing import parse_json, read_json
-from vigc.processing.rows import GENERATED_FEATURES
 
 from .canonical import canonical_json
 from .plan import Plan
@@ -253,9 +252,8 @@ def finished_files(finished: Record) -> dict[str, FileMark]:
     return {name: FileMark.from_json(value) for name, value in files.items()}
 
 
-def write_rows(folder: Path, kind: str, shard: int, rows: Sequence[Record]) -> tuple[int, FileMark]:
+def write_rows(folder: Path, kind: str, shard: int, rows: Sequence[Record], schema: pa.Schema) -> tuple[int, FileMark]:
     """Writes the rows of one type and shard as parquet; returns their bytes in memory, and the file's mark."""
-    schema = GENERATED_FEATURES.arrow_schema
     buffer, size = io.BytesIO(), 0
     with pq.ParquetWriter(buffer, schema) as writer:
         for start in range(0, len(rows), _ROWS_PER_GROUP):

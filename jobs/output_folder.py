@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vigc.errors import BusyError, GenerationError
 from vigc.hub_cards import SAMPLES
-from vigc.processing.instructions_vigc import INSTRUCTION_TYPES
 
 from . import ledger, locks
-
-# The folder of corrected rows of no known type.
-CORRECTED = "corrected"
 
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]+\.tmp")  # as `atomic_write` names them
 
@@ -37,8 +33,12 @@ def _has_shards(folder: Path) -> bool:
     return any((folder / ledger.SHARDS).glob("*.json"))
 
 
-def remove_dataset(folder: Path) -> None:
+def remove_dataset(folder: Path, types: Sequence[str]) -> None:
     """Deletes what an earlier job wrote, and nothing else; the plan goes last, since it says whose folder this is.
+
+    Args:
+        folder: The dataset folder.
+        types: All types that rows can have: their folders are looked into if the plan is damaged.
 
     Raises:
         BusyError: A process is still at work on it.
@@ -47,7 +47,7 @@ def remove_dataset(folder: Path) -> None:
     if busy:
         raise BusyError(f"{str(folder)!r} is being written by another process ({', '.join(busy)}): wait for its end.")
     (folder / ledger.FINISHED).unlink(missing_ok=True)
-    written = list(_written(folder))
+    written = list(_written(folder, types))
     for path in written:
         path.unlink(missing_ok=True)
     for path in [*written, folder / ledger.PLAN]:
@@ -58,9 +58,9 @@ def remove_dataset(folder: Path) -> None:
             parent.rmdir()
 
 
-def _written(folder: Path) -> Iterator[Path]:
+def _written(folder: Path, types: Sequence[str]) -> Iterator[Path]:
     yield from sorted((folder / ledger.SHARDS).glob("*.json"))
-    for kind in _kinds(folder):
+    for kind in _types(folder, types):
         yield from sorted((folder / kind).glob("train-*.parquet"))
     yield from sorted((folder / ledger.QUARANTINE).glob("part-*.jsonl"))
     yield from sorted((folder / SAMPLES).glob("*-[0-9].[jp][np]g"))
@@ -70,11 +70,11 @@ def _written(folder: Path) -> Iterator[Path]:
     )
 
 
-def _kinds(folder: Path) -> list[str]:
+def _types(folder: Path, known: Sequence[str]) -> Sequence[str]:
     try:
         return ledger.read_plan_json(folder)["configuration"]["types"]
     except GenerationError:  # damaged, or never written: nothing but the known types can have been
-        return [*INSTRUCTION_TYPES, CORRECTED]
+        return known
 
 
 def remove_unfinished(folder: Path) -> None:

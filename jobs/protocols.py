@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from .plan import Plan, PlannedInputs
     from .shard_output import ShardOutput
 
@@ -71,8 +73,41 @@ class InputSet(Protocol[InputT_co]):
         """
 
 
+class Edit(NamedTuple):
+    """How far correction changed the draft of a row.
+
+    Args:
+        changed: Whether the row counts as changed.
+        words_out: Words that only the draft has.
+        words_in: Words that only the answer has.
+    """
+
+    changed: bool
+    words_out: int
+    words_in: int
+
+
+class RowSchema(Protocol):
+    """What the rows of a job are. Of their columns, a job itself reads `id`, `type` and `license`."""
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """The columns, as parquet files have them."""
+
+    @property
+    def types(self) -> Sequence[str]:
+        """All types that such rows can have. Each names a folder; a plan names those of its job."""
+
+    def edit_of(self, row: Record) -> Edit:
+        """How far correction changed a row."""
+
+
 class Task(Protocol[InputT_contra]):
     """What is made, and how: the settings of a job."""
+
+    @property
+    def row_schema(self) -> RowSchema:
+        """What its rows are."""
 
     @property
     def overwrite(self) -> bool:

@@ -14,7 +14,7 @@ from vigc.errors import BusyError, GenerationError, TransientError
 from . import ledger, locks
 from .output_folder import check_output, sweep
 from .plan import Plan
-from .protocols import InputSet, InputT, MakeShard, Report
+from .protocols import InputSet, InputT, MakeShard, Report, RowSchema
 from .shards import commit
 
 
@@ -77,13 +77,20 @@ def _check_still_readable(inputs: InputSet[InputT]) -> None:
 
 
 def run_shard(
-    folder: Path, plan: Plan, shard: int, sources: list[InputT], make: MakeShard[InputT], report: Report
+    folder: Path,
+    plan: Plan,
+    shard: int,
+    sources: list[InputT],
+    make: MakeShard[InputT],
+    report: Report,
+    *,
+    schema: RowSchema,
 ) -> None:
     """Makes and commits one shard. One that another process holds is left to it."""
     with locks.hold(folder, f"shard-{shard:05d}") as free:
         # Looked at again: it may have been finished between the first look and the lock.
         if free and not _is_done(folder, plan, shard):
-            commit(folder, plan, shard, sources, make(sources, report))
+            commit(folder, plan, shard, sources, make(sources, report), schema)
 
 
 def _is_done(folder: Path, plan: Plan, shard: int) -> bool:

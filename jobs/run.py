@@ -55,7 +55,14 @@ def run_task(
         # 1. What is damaged of an earlier run, and the plan: written, or compared with the folder's.
         found = verify.Inspection() if task.overwrite else verify.inspect_state(folder, content=task.verify)
         begun = draft(executor.device())
-        plan = settle.settle_plan(folder, begun, inputs, overwrite=task.overwrite, ready=lambda: executor.start(begun))
+        plan = settle.settle_plan(
+            folder,
+            begun,
+            inputs,
+            overwrite=task.overwrite,
+            types=task.row_schema.types,
+            ready=lambda: executor.start(begun),
+        )
         # 2. Shards of this rank whose files are damaged are made again.
         mine = range(task.rank, plan.inputs.shards, task.world_size)
         if not task.overwrite:

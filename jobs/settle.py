@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -22,7 +22,13 @@ from .protocols import Input, InputSet, InputT, Record
 
 
 def settle_plan(
-    folder: Path, plan: Plan, inputs: InputSet[InputT], *, overwrite: bool, ready: Callable[[], Any]
+    folder: Path,
+    plan: Plan,
+    inputs: InputSet[InputT],
+    *,
+    overwrite: bool,
+    types: Sequence[str],
+    ready: Callable[[], Any],
 ) -> Plan:
     """Writes the plan of a new job, or makes sure that the folder's is the same.
 
@@ -31,6 +37,7 @@ def settle_plan(
         plan: The plan without its inputs.
         inputs: The inputs.
         overwrite: Whether another job, or a finished one, may be replaced.
+        types: All types that rows can have, for the removal of a dataset whose plan is damaged.
         ready: Loads the model: called before anything is replaced or claimed, so that a model that cannot be loaded
             costs nothing.
 
@@ -59,7 +66,7 @@ def settle_plan(
                 return _rebuilt(folder, done, inputs, plan)
             inputs.check_readable()
             ready()
-            remove_dataset(folder)
+            remove_dataset(folder, types)
         return _begin(folder, plan, inputs, ready)
 
 

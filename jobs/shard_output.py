@@ -13,7 +13,7 @@ class ShardOutput(Counts):
     """All that came of a shard, with its counters.
 
     Args:
-        rows: Rows of `GENERATED_FEATURES` as they are stored.
+        rows: Rows of the task's `RowSchema`, as they are stored.
         skipped: Records of inputs that were skipped.
         rejects: Records of samples that were rejected.
         asked: How many samples were asked for: each must be a row, rejected, or dropped.

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vigc.hub_cards import TypeFigures
-from vigc.processing.word_diff import words_changed
 
 from . import ledger
 from .counts import NO_PAIR, UNREADABLE, Reason
 from .plan import Plan
-from .protocols import Input, Record
+from .protocols import Input, RowSchema
 from .records import ShardRecord
 from .shard_output import ShardOutput
 
 
-def commit(folder: Path, plan: Plan, shard: int, sources: Sequence[Input], output: ShardOutput) -> ShardRecord:
+def commit(
+    folder: Path, plan: Plan, shard: int, sources: Sequence[Input], output: ShardOutput, schema: RowSchema
+) -> ShardRecord:
     """Writes a shard: rows by type, then what was skipped or rejected, then the record that vouches for them.
 
     Raises:
@@ -40,8 +41,8 @@ def commit(folder: Path, plan: Plan, shard: int, sources: Sequence[Input], outpu
     for kind, figures in record.types.items():
         rows = [row for row in output.rows if row["type"] == kind]
         if rows:
-            memory, mark = ledger.write_rows(folder, kind, shard, rows)
-            _count_rows(figures, rows, memory, mark.size or 0)
+            memory, mark = ledger.write_rows(folder, kind, shard, rows, schema.arrow)
+            figures.add(map(schema.edit_of, rows), memory, mark.size or 0)
             record.files[ledger.rows_file(kind, shard)] = mark
         figures.malformed = sum(reject["type"] == kind for reject in output.rejects)
     if aside := output.skipped + output.rejects:
@@ -51,13 +52,6 @@ def commit(folder: Path, plan: Plan, shard: int, sources: Sequence[Input], outpu
     # 4. The record, last: with it the shard is finished.
     ledger.write_shard(folder, record)
     return record
-
-
-def _count_rows(figures: TypeFigures, rows: Sequence[Record], memory: int, size: int) -> None:
-    figures.add(rows, memory, size)
-    changes = [words_changed(row["draft"], row["answer"]) for row in rows]
-    figures.words_out += sum(lost for lost, _ in changes)
-    figures.words_in += sum(gained for _, gained in changes)
 
 
 def _reasons(output: ShardOutput) -> Counter[Reason]:

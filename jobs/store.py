@@ -6,14 +6,13 @@ import json
 import os
 import threading
 from collections.abc import Callable, Hashable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from filelock import FileLock, Timeout
-
 from vigc.errors import BusyError, VigcError
-from vigc.processing.atomic import refuse_link
+from vigc.processing.atomic import sole_writer
 from vigc.processing.bounded_parsing import parse_json
 
 from .protocols import Record
@@ -26,7 +25,8 @@ class LineStore(Generic[K, T]):
     """Objects by their keys, in memory and, if there is a path, on the disk before [`add`] returns.
 
     What [`add`] is given is written in one piece. A last line that a kill cut short is removed when the file is opened
-    again; damage anywhere else is an error. One process has the file open at a time.
+    again; damage anywhere else is an error, and so are two different objects of one key: which of them counts is not
+    known. A line that is there twice is read once. One process has the file open at a time.
 
     ```python
     with LineStore(path, key=lambda answer: answer.id, to_json=Answer.to_json, from_json=Answer.from_json) as store:
@@ -45,7 +45,7 @@ class LineStore(Generic[K, T]):
         start: What every line begins with: a cut-off last line that begins otherwise is not ours, and is an error.
 
     Raises:
-        VigcError: Of the class `error`: the file holds something else, or one key twice.
+        VigcError: Of the class `error`: the file holds something else, or two objects of one key.
         BusyError: Another process has it open.
         LinkError: Its lock is a symbolic link.
     """
@@ -70,61 +70,56 @@ class LineStore(Generic[K, T]):
         self._guard = threading.Lock()
         self._file: int | None = None
         self._broken: OSError | None = None
+        self._open = ExitStack()
 
     def __enter__(self) -> LineStore[K, T]:
         if self.path is None:
             return self
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = self.path.with_name(f".{self.path.name}.lock")
-        refuse_link(lock)
-        self._lock = FileLock(lock)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise BusyError(f"another process is writing {str(self.path)!r}: wait for it.") from None
-        try:
+        busy = BusyError(f"another process is writing {str(self.path)!r}: wait for it.")
+        with ExitStack() as opened:  # what is opened is closed again if the file cannot be read
+            opened.enter_context(sole_writer(self.path, busy))
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            opened.callback(self._close, self._file)
             self._read(self.path, self._file)
-        except BaseException:
-            self._close()
-            raise
+            self._open = opened.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.path is not None:
-            self._close()
+        self._open.close()
 
-    def _close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
+    def _close(self, file: int) -> None:
+        os.close(file)
         self._file = None
-        self._lock.release()
 
     def _read(self, path: Path, file: int) -> None:
         data, whole = path.read_bytes(), 0
         for number, line in enumerate(data.splitlines(keepends=True), 1):
             # 1. Only the last line can be without an end: a kill cut it short.
-            if not line.endswith(b"\n") and (line.startswith(self._start) or self._start.startswith(line)):
+            if not line.endswith(b"\n") and self._is_cut(line):
                 break
-            # 2. Every other one is an object that is new.
+            # 2. Every other one is an object.
+            place = f"{str(path)!r}, line {number}"
             try:
                 found = self._from_json(parse_json(line))
             except (ValueError, TypeError, KeyError, AttributeError):
-                place = f"{str(path)!r}, line {number}"
                 raise self._error(f"{place} is no {self._what}: mend the line, or name another file.") from None
             key = self._key(found)
-            if key in self.known:
-                raise self._error(f"{str(path)!r}, line {number} {self._says(found)} a second time: remove one.")
+            if key in self.known and found != self.known[key]:
+                raise self._error(f"{place} {self._says(found)} a second time, and otherwise: remove one.")
             self.known[key] = found
             whole += len(line)
         # 3. What was cut short is removed.
         if whole < len(data):
             os.ftruncate(file, whole)
 
+    def _is_cut(self, line: bytes) -> bool:
+        """Whether a line without end is the beginning of one of ours; after an outage zeros may stand for the rest."""
+        return line.startswith(self._start) or self._start.startswith(line.rstrip(b"\0"))
+
     def add(self, objects: Iterable[T]) -> None:
-        """Keeps objects whose keys are new for good; callable from several threads.
+        """Keeps objects whose keys are new for good, of several the first; callable from several threads.
 
         Raises:
             OSError: They cannot be written. Nothing is written after that.
@@ -132,7 +127,10 @@ class LineStore(Generic[K, T]):
         with self._guard:
             if self._broken is not None:
                 raise self._broken
-            fresh = {key: each for each in objects if (key := self._key(each)) not in self.known}
+            fresh: dict[K, T] = {}
+            for each in objects:
+                if (key := self._key(each)) not in self.known:
+                    fresh.setdefault(key, each)
             records = [self._to_json(each) for each in fresh.values()]
             lines = "".join(f"{json.dumps(record, ensure_ascii=True, allow_nan=False)}\n" for record in records)
             if self._file is not None and lines:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from typing import Any
 from zipfile import BadZipFile
 
 from vigc.errors import AnnotationError, EvaluationError, reason_of
-from vigc.processing.bounded_parsing import parse_json
+from vigc.jobs.store import LineStore
 
 from .base import Predictions, Question
-from .entries import Entry, json_lines, read_json
+from .entries import Entry, read_json
 
 # What the answer and its question are called in the files of the field.
 _TEXTS = ("text", "prediction", "answer", "caption", "response")
@@ -37,7 +36,7 @@ class Prediction:
     text: str | None
     reason: str | None = None
 
-    def to_json(self) -> dict[str, str | None]:
+    def to_json(self) -> dict[str, Any]:
         """The entries of its line."""
         line = {"question_id": self.question_id, "text": self.text}
         return {**line, "reason": self.reason} if self.reason is not None else line
@@ -52,44 +51,33 @@ class Prediction:
         return cls(record["question_id"], record["text"], record.get("reason"))
 
 
-class Journal:
-    """A file of answers, a line each, that survives being killed: what is in it is never asked again.
+class PredictionFile(LineStore[str, Prediction]):
+    """The predictions of a run by question, on the disk before `add` returns: no question in it is asked again.
 
     Args:
-        path: The file; a last line that was cut off is removed from it.
+        path: The file, JSON Lines.
 
     Raises:
-        EvaluationError: A line that is no answer.
+        EvaluationError: The file holds something else.
+        BusyError: Another process has it open.
+        LinkError: Its lock is a symbolic link.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.known: dict[str, Prediction] = {}
-        data = path.read_bytes() if path.exists() else b""
-        whole = data[: data.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.splitlines(), 1):
-            try:
-                prediction = Prediction.from_json(parse_json(line))
-                self.known[prediction.question_id] = prediction
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise EvaluationError(f"{path}, line {number} is no answer ({error}): remove the file.") from error
-        if whole != data:
-            os.truncate(path, len(whole))
+        super().__init__(
+            path,
+            key=lambda prediction: prediction.question_id,
+            to_json=Prediction.to_json,
+            from_json=Prediction.from_json,
+            what="answer",
+            says=lambda prediction: f"answers question {prediction.question_id!r}",
+            error=EvaluationError,
+            start=b'{"question_id": ',
+        )
 
-    def add(self, predictions: Sequence[Prediction]) -> None:
-        """Appends answers to questions that have none yet, and waits until they are on the disk."""
-        fresh = [one for one in predictions if one.question_id not in self.known]
-        if not fresh:
-            return
-        with self.path.open("ab") as file:
-            file.write(json_lines([one.to_json() for one in fresh]))
-            file.flush()
-            os.fsync(file.fileno())
-        self.known |= {one.question_id: one for one in fresh}
-
-    def predictions(self) -> Predictions:
-        """The texts by question."""
-        return {key: prediction.text for key, prediction in self.known.items()}
+    def __enter__(self) -> PredictionFile:
+        super().__enter__()
+        return self
 
 
 @dataclass(frozen=True, slots=True)

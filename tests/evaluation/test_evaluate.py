@@ -202,6 +202,30 @@ def test_a_run_can_stop_after_any_answer(stock, tmp_path):
         assert outputs(tmp_path, "whole.") == whole
 
 
+def test_of_two_answers_to_a_question_none_is_chosen(stock, tmp_path):
+    files.okvqa(tmp_path)
+    settings, path = DataSettings(tmp_path), tmp_path / "r.predictions.jsonl"
+    evaluate("okvqa", settings, tmp_path / "r.json", model=stock)
+    whole = path.read_bytes()
+    first = whole[: whole.index(b"\n") + 1]
+    path.write_bytes(whole + first + first[:25])  # the same line twice, and one that was being written
+    before = (tmp_path / "r.json").read_bytes()
+    evaluate("okvqa", settings, tmp_path / "r.json", model=stock)
+    assert (tmp_path / "r.json").read_bytes() == before and path.read_bytes() == whole + first
+    other = {**json.loads(first), "text": "something else"}
+    files.write_lines(path, [*map(json.loads, whole.splitlines()), other])
+    with pytest.raises(EvaluationError, match=r"line \d+ answers question '\d+' a second time, and otherwise: remove"):
+        evaluate("okvqa", settings, tmp_path / "r.json", model=stock)
+
+
+def test_a_run_that_ended_before_its_first_answer_is_in_nobody_s_way(stock, tmp_path, monkeypatch):
+    files.okvqa(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr(type(stock.generator), "run", None)
+        evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock, batch_size=4)
+    evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock, batch_size=5)
+
+
 def test_a_finished_run_asks_nothing_again(stock, tmp_path, monkeypatch):
     files.okvqa(tmp_path)
     evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)

@@ -469,7 +469,9 @@ def test_a_torn_last_line_is_asked_again_and_other_damage_is_named(tmp_path):
         file.write_bytes(whole[: first - 9] + b"\n" + whole[first:])
         with pytest.raises(JudgeError, match="line 1 is no review"):
             judged(server, count=2, output=file)
-        file.write_bytes(whole + whole[:first])
+        file.write_bytes(whole + whole[:first])  # the same line twice
+        assert judged(server, count=2, output=file) == rows
+        file.write_bytes(whole + whole[:first].replace(b'"review": "', b'"review": "Or rather: '))
         with pytest.raises(JudgeError, match="line 3 reviews question 0 a second time"):
             judged(server, count=2, output=file)
         for other in (b'{"someone": "else"}', b"[1, 2", b"text\n"):

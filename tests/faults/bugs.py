@@ -6,12 +6,7 @@ import json
 import os
 import time
 
-from vigc.generation import finalize as finish
-from vigc.generation.filters import hashing
-from vigc.generation.rollouts import worker
-from vigc.jobs import ledger, locks, resume, settle, shards
-from vigc.jobs import output_folder as folder
-from vigc.jobs.counts import Totals
+import seams
 
 BUGS = {}
 
@@ -26,71 +21,65 @@ def install(name):
         BUGS[name]()
 
 
-@bug
-def writes_in_place():
-    """No temporary file and no rename."""
-
-    def write(path, data):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            for part in (data,) if isinstance(data, bytes) else data:
-                file.write(part)
+def _write_in_place(path, data, sync=True):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        for part in (data,) if isinstance(data, bytes) else data:
+            file.write(part)
+        if sync:
             file.flush()
             os.fsync(file.fileno())
 
-    ledger.atomic_write = write
+
+@bug
+def writes_in_place():
+    """No temporary file and no rename."""
+    seams.ATOMIC_WRITE.replace(_write_in_place)
     # As trusting as a writer that believes in its files.
-    ledger.read_shard = _trusting
+    seams.READ_SHARD.replace(_trusting)
 
 
 def _trusting(folder, shard):
-    path = folder / ledger.SHARDS / f"{shard:05d}.json"
+    path = seams.record_file(folder, shard)
     if not path.exists():
         return None
     values = json.loads(path.read_bytes())
     del values["sha256"]
-    return ledger.ShardRecord.from_json(values)
+    return seams.ShardRecord.from_json(values)
 
 
 @bug
 def marks_too_early():
     """The completion file before the rows that it vouches for."""
-    commit, write_shard = shards.commit, ledger.write_shard
 
-    def early(out, plan, shard, sources, output):
-        write_shard(out, ledger.ShardRecord(shard, plan.fingerprint, inputs=len(sources)))
-        return commit(out, plan, shard, sources, output)
+    def early(commit, out, plan, shard, sources, *made):
+        seams.WRITE_SHARD(out, seams.ShardRecord(shard, plan.fingerprint, inputs=len(sources)))
+        return commit(out, plan, shard, sources, *made)
 
-    resume.commit = early
+    seams.COMMIT.wrap(early)
 
 
 @bug
 def swallows_errors_of_writing():
     """A full disk is a warning."""
-    write = ledger.atomic_write
 
-    def quiet(path, data):
+    def quiet(write, path, data):
         with contextlib.suppress(OSError):
             write(path, data)
 
-    ledger.atomic_write = quiet
+    seams.ATOMIC_WRITE.wrap(quiet)
 
 
 @bug
 def does_not_sync():
     """Renames what may not be on disk yet."""
-    fsync = os.fsync
 
     def write(path, data):
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            for part in (data,) if isinstance(data, bytes) else data:
-                file.write(part)
+        _write_in_place(temporary, data, sync=False)
         os.replace(temporary, path)
 
-    assert fsync
-    ledger.atomic_write = write
+    seams.ATOMIC_WRITE.replace(write)
 
 
 @bug
@@ -98,113 +87,98 @@ def appends_to_the_quarantine():
     """A shard that is made again adds to what was set aside."""
 
     def append(out, shard, records):
-        path = out / ledger.quarantine_file(shard)
+        path = out / seams.quarantine_file(shard)
         old = path.read_bytes() if path.exists() else b""
         data = old + "".join(json.dumps(record) + "\n" for record in records).encode()
-        ledger.atomic_write(path, data)
-        return ledger.FileMark.of(data)
+        seams.ATOMIC_WRITE(path, data)
+        return seams.FileMark.of(data)
 
-    ledger.write_quarantine = append
+    seams.WRITE_QUARANTINE.replace(append)
 
 
 @bug
 def says_finished_first():
     """The mark of the end before card and report."""
-    original = resume.finish
 
-    def first(out, plan, write):
-        if not resume.missing_shards(out, plan) and not ledger.is_finished(out, plan.fingerprint):
-            totals = Totals.of(ledger.shard_records(out), plan.configuration.types)
+    def first(finish, out, plan, write):
+        if not seams.missing_shards(out, plan) and not seams.is_finished(out, plan.fingerprint):
+            totals = seams.Totals.of(seams.shard_records(out), plan.configuration.types)
             names = ("inputs", "images", "duplicates", "skipped")
             counts = {name: count for name, count in totals.counts_by_name().items() if name in names}
-            ledger.write_finished(out, plan, {**counts, "rows": totals.rows, "set_aside": totals.set_aside})
+            seams.write_finished(out, plan, {**counts, "rows": totals.rows, "set_aside": totals.set_aside})
             write()
-            folder.sweep(out)
+            seams.SWEEP(out)
             return True
-        return original(out, plan, write)
+        return finish(out, plan, write)
 
-    resume.finish = first
+    seams.FINISH.wrap(first)
 
 
 @bug
 def leaves_shards_out_after_an_error():
     """A shard that could not be written is left out, and the job ends well."""
-    commit = resume.commit
 
-    def lenient(out, plan, shard, sources, output):
+    def lenient(commit, out, plan, shard, sources, *made):
         try:
-            return commit(out, plan, shard, sources, output)
+            return commit(out, plan, shard, sources, *made)
         except OSError:
-            return ledger.write_shard(out, ledger.ShardRecord(shard, plan.fingerprint, inputs=len(sources)))
+            return seams.WRITE_SHARD(out, seams.ShardRecord(shard, plan.fingerprint, inputs=len(sources)))
 
-    resume.commit = lenient
+    seams.COMMIT.wrap(lenient)
 
 
 @bug
 def counts_rows_of_the_process():
     """What is written depends on what the process wrote before."""
     counter = itertools.count()
-    finish_row = worker.finish_row
 
-    def counted(item, row):
-        row = finish_row(item, row)
-        return {**row, "turn": next(counter)}
+    def counted(finish_row, item, row):
+        return {**finish_row(item, row), "turn": next(counter)}
 
-    worker.finish_row = counted
+    seams.FINISH_ROW.wrap(counted)
 
 
 @bug
 def names_files_after_the_process():
     """Rows of a shard that is made again lie beside the first ones."""
-    ledger.rows_file = lambda kind, shard: f"{kind}/train-{shard:05d}-{os.getpid()}.parquet"
+    seams.ROWS_FILE.replace(lambda kind, shard: f"{kind}/train-{shard:05d}-{os.getpid()}.parquet")
 
 
 @bug
 def leaves_unfinished_files():
     """What a killed write left behind stays."""
-    resume.sweep = lambda out: None
+    seams.SWEEP.replace(lambda out: None)
 
 
 @bug
 def writes_the_time_down():
     """A card that is never the same."""
-    original = finish.write_dataset_card
 
-    def dated(out, facts, *, write):
-        return original(out, facts, write=lambda path, data: write(path, data + f"{time.time_ns()}\n".encode()))
+    def dated(write_card, out, facts, *, write):
+        return write_card(out, facts, write=lambda path, data: write(path, data + f"{time.time_ns()}\n".encode()))
 
-    finish.write_dataset_card = dated
+    seams.WRITE_CARD.wrap(dated)
 
 
 @bug
 def trusts_torn_records():
     """Whatever lies at a record's place means that the shard is done, and it is not written atomically."""
-    write = ledger.atomic_write
 
     def direct(out, record):
-        path = out / ledger.SHARDS / f"{record.shard:05d}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            file.write(json.dumps(record.to_json()).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        _write_in_place(seams.record_file(out, record.shard), json.dumps(record.to_json()).encode())
 
-    assert write
-    ledger.write_shard = direct
-    resume._is_done = lambda out, plan, shard: (out / ledger.SHARDS / f"{shard:05d}.json").exists()
+    seams.WRITE_SHARD.replace(direct)
+    seams.IS_DONE.replace(lambda out, plan, shard: seams.record_file(out, shard).exists())
 
 
 @bug
 def trusts_torn_hashes():
     """Hashes are written in place, and what a piece lacks is taken for pictures without one."""
-    write = ledger.atomic_write
 
-    def direct(path, data):
-        if ledger.HASHES not in path.as_posix():
+    def direct(write, path, data):
+        if seams.HASHES not in path.as_posix():
             return write(path, data)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            file.write(data)
+        return _write_in_place(path, data, sync=False)
 
     def kept(path, of, keys, looks):
         found = {}
@@ -214,7 +188,8 @@ def trusts_torn_hashes():
                 found[str(key)] = tuple(pair)
         return [found.get(str(key), (None, None)) for key in keys] if path.exists() else None
 
-    ledger.atomic_write, hashing._kept = direct, kept
+    seams.ATOMIC_WRITE.wrap(direct)
+    seams.KEPT_HASHES.replace(kept)
 
 
 @bug
@@ -225,23 +200,22 @@ def locks_nothing():
     def hold(out, name, *, wait=False):
         yield True
 
-    locks.hold = hold
+    seams.HOLD.replace(hold)
 
 
 @bug
 def takes_the_first_plan():
     """The plan before the list of inputs, and a list that is there is taken as whole."""
-    original = settle.complete_plan
 
-    def early(out, plan, selection, *, write):
-        done = original(out, plan, selection, write=False)
+    def early(complete_plan, out, plan, selection, *, write):
+        done = complete_plan(out, plan, selection, write=False)
         if write:
-            ledger.write_plan(out, done)
-            path = out / ledger.INPUTS
+            seams.write_plan(out, done)
+            path = out / seams.INPUTS
             with path.open("wb") as file:
-                for line in settle._lines(selection, out):
+                for line in seams.input_lines(selection, out):
                     file.write(line)
         return done
 
-    settle.complete_plan = early
-    settle._is_listed = lambda out, plan, selection: True
+    seams.COMPLETE_PLAN.wrap(early)
+    seams.IS_LISTED.replace(lambda out, plan, selection: True)

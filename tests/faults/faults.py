@@ -20,6 +20,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "sup
 
 import bugs
 import numpy as np
+import seams
 import torch
 from dataset_rows import content
 from PIL import Image
@@ -27,7 +28,6 @@ from scripted import ScriptedModel, ScriptedProcessor
 
 from vigc.errors import VigcError, is_transient
 from vigc.generation import correct_dataset, generate_dataset
-from vigc.generation.filters import hashing
 
 torch.set_num_threads(1)
 DIED, PLENTY = 77, 10_000
@@ -73,8 +73,8 @@ def make_choice(folder):
     theirs.mkdir()
     shutil.copy(root / "p4.png", theirs / "test.png")
     (folder / "ids.txt").write_text("p5\n")
-    hashing._PIECE = 4
-    hashing.perceptual_hash(Image.new("RGB", (8, 8)))  # its imports, once and not in every child
+    seams.HASH_PIECE.replace(4)
+    seams.perceptual_hash(Image.new("RGB", (8, 8)))  # its imports, once and not in every child
 
 
 def run(folder, out, job, log=None, **more):

@@ -20,6 +20,7 @@ from vigc.errors import GenerationError
 from vigc.generation import correct_dataset, generate_dataset, write_report
 from vigc.generation.report.charts import histogram
 from vigc.generation.report.statistics import Figures
+from vigc.generation.row_schema import GeneratedRows
 from vigc.jobs import Configuration, Plan, ledger
 from vigc.processing import row_id
 from vigc.processing.rows import to_messages
@@ -64,7 +65,7 @@ def make(folder, rows, types=("detail", "complex"), records=(), correct=True, ma
     for kind in types:
         chosen = [item for item in rows if item["type"] == kind]
         if chosen:
-            ledger.write_rows(folder, kind, 0, chosen)
+            ledger.write_rows(folder, kind, 0, chosen, GeneratedRows().arrow)
     if records:
         ledger.write_quarantine(folder, 0, records)
     return write_report(folder, max_rows=max_rows).read_text(encoding="utf-8")

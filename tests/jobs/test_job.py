@@ -427,10 +427,10 @@ def test_a_shard_that_lost_a_text_is_not_committed(place, monkeypatch, kind, par
     root = make_inputs(place)
     commit = resume.commit
 
-    def lossy(folder, plan, shard, sources, output):
+    def lossy(folder, plan, shard, sources, output, schema):
         if lost := getattr(output, part):
             lost.pop()
-        return commit(folder, plan, shard, sources, output)
+        return commit(folder, plan, shard, sources, output, schema)
 
     def run():
         if kind == "generate":

@@ -51,13 +51,41 @@ def test_a_line_that_was_cut_anywhere_is_removed_and_no_other(tmp_path):
         assert path.read_bytes() == whole, cut
 
 
+def test_zeros_that_an_outage_left_behind_the_last_line_are_removed(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    for left in (b"\0" * 9, b'{"i\0\0', b'{"id": 2, "te\0\0\0'):
+        path.write_bytes(b'{"id": 1}\n' + left)
+        with store(path) as again:
+            assert list(again.known) == [1]
+        assert path.read_bytes() == b'{"id": 1}\n', left
+
+
+def test_a_line_that_is_there_twice_is_read_once(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"id": 1}\n{"id": 2}\n{"id": 1}\n')
+    with store(path) as again:
+        again.add(records(2, 3))
+        assert list(again.known) == [1, 2, 3]
+    assert path.read_text().count("\n") == 4, "what is there stays"
+
+
+def test_of_several_objects_of_one_key_the_first_is_kept(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    with store(path) as lines:
+        lines.add([{"id": 1, "text": "first"}, {"id": 1, "text": "second"}])
+        lines.add([{"id": 1, "text": "third"}])
+        assert lines.known[1]["text"] == "first"
+    assert [json.loads(line)["text"] for line in path.read_text().splitlines()] == ["first"]
+    assert [file.name for file in tmp_path.iterdir()] == ["lines.jsonl"], "its lock does not stay"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('{"id": 1}\n{"id": \n{"id": 2}\n', "line 2 is no review: mend the line"),
         ('{"id": 1}\n[1]\n', "line 2 is no review"),
         ('{"id": 1}\nnotes of a person', "line 2 is no review"),
-        ('{"id": 1}\n{"id": 1}\n', "line 2 has the review 1 a second time: remove one"),
+        ('{"id": 1}\n{"id": 1, "text": ""}\n', "line 2 has the review 1 a second time, and otherwise: remove one"),
     ],
 )
 def test_a_file_that_holds_something_else_is_refused_and_kept(tmp_path, text, message):

@@ -21,7 +21,7 @@ from vigc.cli.terminal import line
 from vigc.errors import AnnotationError, DatasetError, GenerationError, JudgeError, LinkError, PushError, TransientError
 from vigc.evaluation import EndpointJudge, read_rules
 from vigc.evaluation.benchmarks.entries import read_entries
-from vigc.evaluation.benchmarks.predictions import Journal, read_answers
+from vigc.evaluation.benchmarks.predictions import PredictionFile, read_answers
 from vigc.evaluation.judge.review_file import ReviewFile
 from vigc.formats.annotations import read_annotations
 from vigc.formats.hf_datasets import load_rows
@@ -187,7 +187,7 @@ def test_json_of_strangers_is_refused_in_one_line(tmp_path):
         lambda: read_answers(deep),
         lambda: read_answers(tmp_path / "deep.jsonl"),
         lambda: read_entries(tmp_path / "deep.jsonl"),
-        lambda: Journal(tmp_path / "deep.jsonl"),
+        lambda: PredictionFile(tmp_path / "deep.jsonl").__enter__(),
         lambda: ReviewFile(tmp_path / "deep.jsonl").__enter__(),
         lambda: read_first_words(deep),
         lambda: read_annotations(deep, tmp_path, layout="llava", type="detail"),

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
+from vigc.inference.scheduling import run_in_batches
 from vigc.modeling_vigc import VigcGenerateOutput
 from vigc.modeling_vigc.requests_vigc import Completion
 from vigc.processing import parse_pair
@@ -103,7 +104,7 @@ class ScriptedModel:
 
 
 class ScriptedEngine:
-    """Runs rollouts, as many at a time as there are slots; a call of `generate` for those that are alike.
+    """Runs the rollouts of a schedule in batches; a call of `generate` for those that are alike.
 
     A sample is made at once: VIG's text, then VIC's answer in one completion, and nothing behind it.
     """
@@ -112,28 +113,17 @@ class ScriptedEngine:
         self.model, self.processor, self.max_slots = model, processor, max_slots
 
     def run_schedule(self, schedule):
-        while True:
-            tasks = []
-            while len(tasks) < self.max_slots and (task := schedule.take()):
-                tasks.append(task)
+        for _ in run_in_batches(self._rollouts(schedule), self._complete, self.max_slots):
             yield from self._results(schedule)
-            if not tasks and schedule.finished:
-                return
-            groups = {}
-            for task in tasks:
-                mode = "vig" if task[1].prompt.kind else "vic"
-                groups.setdefault((mode, repr(task[1].sampling.settings)), []).append(task)
-            waiting = []
-            for (mode, _), group in groups.items():
-                waiting += zip(group, self._made(mode, [request for _, request in group]), strict=True)
-            for (rollout, request), texts in waiting:
-                for text, logprob, reason in texts:
-                    request = schedule.send(rollout, completion(text, logprob, reason))
-                    if request is None:
-                        break
-                    if request.prompt.kind:
-                        raise AssertionError("a further attempt is deferred")
-                yield from self._results(schedule)
+        yield from self._results(schedule)  # of rollouts that asked nothing
+
+    def _rollouts(self, schedule):
+        """Those that begin or resume, as `run_in_batches` takes them; None where the schedule has none ready."""
+        running = True  # what was taken since the last None, and may yet defer a further attempt
+        while running or not schedule.finished:
+            task = schedule.take()
+            running = task is not None
+            yield _sample(schedule, *task) if running else None
 
     def _results(self, schedule):
         for batch, key, samples in schedule.results():
@@ -141,8 +131,17 @@ class ScriptedEngine:
                 self.model.finish(sample)
             yield batch, key, samples
 
+    def _complete(self, requests):
+        """For each request, the completions of its whole sample, in their order."""
+        groups, found = {}, {}
+        for request in requests:
+            mode = "vig" if request.prompt.kind else "vic"
+            groups.setdefault((mode, repr(request.sampling.settings)), []).append(request)
+        for (mode, _), group in groups.items():
+            found |= zip(group, self._made(mode, group), strict=True)
+        return [found[request] for request in requests]
+
     def _made(self, mode, requests):
-        """The completions of each sample, in their order."""
         out = self.model.generate(
             torch.stack([request.images[0] for request in requests]),
             self.processor,
@@ -153,13 +152,24 @@ class ScriptedEngine:
             **requests[0].sampling.settings,
         )
         for row in range(len(requests)):
-            vig = [(out.vig_texts[row], out.draft_logprobs[row], "eos")] if mode == "vig" else []
-            vic = [(out.answers[row], out.answer_logprobs[row], "eos"), ("", -0.5, "eos")]
+            vig = [completion(out.vig_texts[row], out.draft_logprobs[row])] if mode == "vig" else []
+            vic = [completion(out.answers[row], out.answer_logprobs[row]), completion("", -0.5)]
             yield vig if out.answers[row] is None else vig + vic
 
 
-def completion(text, logprob, reason):
-    return Completion(text, reason, [0], [logprob])
+def _sample(schedule, rollout, request):
+    """A rollout of the schedule that asks once for all completions of a sample."""
+    for found in (yield request):
+        request = schedule.send(rollout, found)
+        if request is None:
+            return
+        if request.prompt.kind:
+            raise AssertionError("a further attempt is deferred")
+    raise AssertionError("a sample ends with its completions")
+
+
+def completion(text, logprob):
+    return Completion(text, "eos", [0], [logprob])
 
 
 class Prompt(str):
