@@ -31,7 +31,8 @@ from vigc.scenes import (
 )
 from vigc.scenes.checker import SORTS
 from vigc.scenes.dataset import coco_instances, iterate_rows
-from vigc.scenes.language import NUMBERS, PLACES, TOPICS, TYPES, describe
+from vigc.scenes.language import TOPICS, TYPES
+from vigc.scenes.phrases import NUMBERS, PLACES, describe
 from vigc.scenes.render import _SHAPES, CELL_SIZE, PICTURE_SIZE, _sprite
 from vigc.scenes.vocabulary import words_of
 from vigc.scenes.world import CELLS, COLORS, KINDS, MAX_OBJECTS, MAX_OF_A_KIND, MIN_OBJECTS, SIZES, THEMES
