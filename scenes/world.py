@@ -255,7 +255,7 @@ def _sample_crowd(rng: random.Random, theme: Theme, unusual: bool) -> list[str]:
     kinds = [] if unusual else [kind for kind in theme.anchors if rng.random() < _ANCHOR_CROWDED]
     while len(kinds) < different:
         kinds.append(_another_kind(rng, theme, kinds, unusual))
-    # Two kinds stay single, so that a relation between "the" one and "the" other can be stated.
-    repeatable = rng.sample(kinds, len(kinds) - 2) * (MAX_OF_A_KIND - 1)
+    # The others stay single, so that a relation between "the" one and "the" other can be stated.
+    repeatable = rng.sample(kinds, 2) * (MAX_OF_A_KIND - 1)
     count = rng.randint(MIN_CROWDED, min(MAX_CROWDED, different + len(repeatable)))
     return kinds + rng.sample(repeatable, count - different)
