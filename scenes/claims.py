@@ -146,7 +146,7 @@ class _Sentence:
         subject: The meaning of "it".
         claims: Those read so far.
         pending: Attributes that wait for a noun.
-        waiting: A relation that waits for its other object.
+        waiting: A relation that waits for one of its objects, or for both.
         last: Index of the claim that later attributes belong to; None if no object was named.
         about_subject: Whether "it" was read, and no noun after it.
         reason: Whether what follows is a reason or an example.
@@ -176,6 +176,9 @@ class _Sentence:
                 self._word(tokens[at], tokens[at + 1 : at + 2])
                 at += 1
         self._settle()
+        # "Left of the lamp", as the answer to where something is.
+        if self.number == 0 and self.waiting and self.waiting.other and self.subject and self.subject.kind:
+            self.claims.append(replace(self.waiting, kind=self.subject.kind))
         return self.claims
 
     def _word(self, word: str, following: list[str]) -> None:
@@ -210,18 +213,25 @@ class _Sentence:
             claim = replace(claim, cell=self.subject.cell)
         self.claims.append(claim)
         self.pending.clear()
-        if self.waiting:
+        waiting = self.waiting
+        if waiting is not None and waiting.kind:
             # Whatever follows is still about the first of the two objects.
-            self.claims.append(replace(self.waiting, other=kind))
+            self.claims.append(replace(waiting, other=kind))
             self.waiting = None
-        else:
-            self.last = len(self.claims) - 1
-            self.about_subject = False
+            return
+        self.last, self.about_subject = len(self.claims) - 1, False
+        if waiting is not None and waiting.other:
+            self.claims.append(replace(waiting, kind=kind))
+            self.waiting = None
+        elif waiting is not None:
+            self.waiting = replace(waiting, other=kind)
 
     def _relation(self, relation: str, denied: bool) -> None:
         self._settle()
-        kind = self._kind()
-        if kind in KINDS:
+        # No kind yet where the relation comes first: "left of the lamp there is a tree".
+        named = (self.last is not None or self.about_subject) and self.waiting is None
+        kind = self._kind() if named else ""
+        if kind in KINDS or not named:
             self.waiting = Claim(kind, present=not denied, sentence=self.number, relation=relation)
 
     def _nothing(self, tokens: list[str], at: int) -> int:

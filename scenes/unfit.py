@@ -95,8 +95,8 @@ class _Reasoning:
 
     def reasons(self) -> Iterator[Unfit]:
         """Kinds that are given as the reason for a theme and do not belong to it."""
-        if "because" in self.words and set(THEMES) & set(self.words[: (at := self.words.index("because"))]):
-            yield from self._misfits(at)
+        if "because" in self.words and set(THEMES) & set(self.words):
+            yield from self._misfits(self.words.index("because"))
 
     def _misfits(self, start: int) -> Iterator[Unfit]:
         for kind in self._nouns(start, self._end(start + 1)):

@@ -59,6 +59,7 @@ def test_activities_need_what_is_named(text, expected):
         ("This could be a beach, although a boat does not belong there.", HARBOUR, 1),
         ("This could be a beach, because there is a boat, although a lamp does not belong there.", HARBOUR, 0),
         ("This could be a beach, because there is no lamp.", HARBOUR, 0),
+        ("Because there is a lamp, this could be a beach.", HARBOUR, 1),
         ("Yes, there is a lamp on the right, and it does not belong to a beach.", HARBOUR, 0),
         ("Yes, there is a fish in the middle, and it doesn't belong to a beach.", HARBOUR, 1),
         ("The boat belongs to a beach.", HARBOUR, 0),
