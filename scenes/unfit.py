@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .claims import KIND_OF, SENTENCE, TOKEN, Claim
+from .phrases import with_article
 from .world import CELLS, KINDS, THEMES, Scene
 
 # The sorts of unfit statements.
@@ -86,12 +87,12 @@ class _Reasoning:
             denied = bool({"not", "t", "never"} & set(self.words[max(0, at - 2) : at]))
             if {"everything", "all"} & set(self.words[:at]):
                 if denied != bool(self.strangers):
-                    stranger = f"a {self.strangers[0]} does not" if self.strangers else "it all does"
+                    stranger = f"{with_article(self.strangers[0])} does not" if self.strangers else "it all does"
                     yield self._unfit(f"{'not ' if denied else ''}everything belongs", stranger)
                 yield from self._misfits(at)
             elif (before := self._nouns(0, at)) and (before[-1] in self.kinds) == denied:
                 said, truth = ("does not belong", "it does") if denied else ("belongs", "it does not")
-                yield self._unfit(f"a {before[-1]} {said}", truth)
+                yield self._unfit(f"{with_article(before[-1])} {said}", truth)
 
     def reasons(self) -> Iterator[Unfit]:
         """Kinds that are given as the reason for a theme and do not belong to it."""
@@ -101,7 +102,7 @@ class _Reasoning:
     def _misfits(self, start: int) -> Iterator[Unfit]:
         for kind in self._nouns(start, self._end(start + 1)):
             if kind not in self.kinds:
-                yield self._unfit(f"a {kind} as in a {self.theme}", "it does not belong there")
+                yield self._unfit(f"{with_article(kind)} as in a {self.theme}", "it does not belong there")
 
     def _end(self, start: int) -> int:
         """Where what begins at a word ends: at the next contrast."""
@@ -139,7 +140,7 @@ def _doubles(sentences: list[str], claims: list[Claim], scene: Scene) -> Iterato
             if (claim.kind, claim.cell) in places:
                 reasons.append(f"the {claim.kind} at the {CELLS[claim.cell]} was there before")
             elif placed[claim.kind] > there > 0:
-                reasons.append(f"{placed[claim.kind]} of {there} with a place")
+                reasons.append(f"the scene has {there}, and this is number {placed[claim.kind]} with a place")
             places.add((claim.kind, claim.cell))
         if reasons:
             yield Unfit("double", number, sentence.strip(), reasons[0])
