@@ -10,10 +10,11 @@ from functools import cache
 from typing import Any
 
 import torch
-from measure import HELD_OUT_SEED, Subject, count, probe_figures
+from measure import Subject, count, probe_figures
 from transformers import LogitsProcessor
 
 from vigc.scenes.checker import check
+from vigc.scenes.splits import HELD_OUT_SEED
 from vigc.scenes.world import Scene, sample_scenes
 
 SPLITS = {"typical": False, "unusual": True}

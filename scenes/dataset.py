@@ -13,7 +13,7 @@ from vigc.processing.rows import Record
 
 from .language import TYPES, Pair, write_pair
 from .render import PICTURE_SIZE, Rendered, render
-from .world import KINDS, THEMES, Scene, SceneObject, sample_scene
+from .world import KINDS, THEMES, Scene, SceneObject, sample_scene, sample_scenes
 
 LAYOUTS = ("llava", "dataset")
 SOURCE, LICENSE = "vigc-scenes", "CC0-1.0"
@@ -40,15 +40,20 @@ class Row:
         return f"{self.image_id}.png"
 
 
-def iterate_rows(rows: int, seed: int = 0, unusual: float = 0.0) -> Iterator[Row]:
+def iterate_rows(rows: int, seed: int = 0, unusual: float = 0.0, crowded: bool = False) -> Iterator[Row]:
     """The first `rows` rows of the world `seed`; each scene gives one row of each type."""
     for number in range(rows):
-        scene = sample_scene(seed, number // len(TYPES), unusual)
+        scene = sample_scene(seed, number // len(TYPES), unusual, crowded)
         yield Row(scene, write_pair(scene, TYPES[number % len(TYPES)]))
 
 
 def write_scenes(
-    output: str | Path, rows: int, seed: int = 0, layout: str = "llava", unusual: float = 0.0
+    output: str | Path,
+    rows: int,
+    seed: int = 0,
+    layout: str = "llava",
+    unusual: float = 0.0,
+    crowded: bool = False,
 ) -> dict[str, int]:
     """Writes a dataset of scenes, atomically.
 
@@ -62,6 +67,7 @@ def write_scenes(
         seed: Seed of the world; another seed gives other scenes.
         layout: "llava" or "dataset".
         unusual: Probability of a scene without the usual objects of its theme.
+        crowded: Whether scenes have 6 to 9 objects, and descriptions count and relate them instead of placing each.
 
     Returns:
         The number of "rows" and of "scenes".
@@ -81,10 +87,10 @@ def write_scenes(
     folder = Path(output).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is not an empty folder: give another --output, or remove it first.")
-    scenes = [sample_scene(seed, index, unusual) for index in range(-(-rows // len(TYPES)))]
+    scenes = sample_scenes(seed, -(-rows // len(TYPES)), unusual, crowded=crowded)
     writer = _write_llava if layout == "llava" else _write_dataset
     with atomic_folder(folder) as unfinished:
-        writer(unfinished, rows, seed, unusual)
+        writer(unfinished, rows, seed, unusual, crowded)
         _write_truth(unfinished, scenes)
     return {"rows": rows, "scenes": len(scenes)}
 
@@ -168,11 +174,11 @@ def read_truth(path: str | Path) -> dict[str, Scene]:
     return scenes
 
 
-def _write_llava(folder: Path, rows: int, seed: int, unusual: float) -> None:
+def _write_llava(folder: Path, rows: int, seed: int, unusual: float, crowded: bool) -> None:
     images = folder / "images"
     images.mkdir()
     entries: dict[str, list[JsonObject]] = {name: [] for name in TYPES}
-    for row in iterate_rows(rows, seed, unusual):
+    for row in iterate_rows(rows, seed, unusual, crowded):
         entries[row.pair.type].append(llava_entry(row))
         path = images / row.file_name
         if not path.exists():
@@ -181,7 +187,7 @@ def _write_llava(folder: Path, rows: int, seed: int, unusual: float) -> None:
         (folder / f"{name}.json").write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_dataset(folder: Path, rows: int, seed: int, unusual: float) -> None:
+def _write_dataset(folder: Path, rows: int, seed: int, unusual: float, crowded: bool) -> None:
     from datasets import Dataset
 
     from vigc.processing import TRAIN_FEATURES
@@ -201,13 +207,13 @@ def _write_dataset(folder: Path, rows: int, seed: int, unusual: float) -> None:
         shards[name] += 1
         waiting[name].clear()
 
-    for row in iterate_rows(rows, seed, unusual):
+    for row in iterate_rows(rows, seed, unusual, crowded):
         waiting[row.pair.type].append(_train_row(row))
         if len(waiting[row.pair.type]) == _ROWS_IN_SHARD:
             write(row.pair.type)
     for name in TYPES:
         write(name)
-    card = _card({name: size for name, size in sizes.items() if size.rows}, seed, unusual)
+    card = _card({name: size for name, size in sizes.items() if size.rows}, seed, unusual, crowded)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -237,7 +243,7 @@ each scene with colour, size and cell, `instances.json` their boxes in COCO's la
 |---|---|
 {rows}
 
-Made by `vigc scenes --output DIR --rows {total} --seed {seed} --layout dataset --unusual {unusual}`.
+Made by `vigc scenes --output DIR --rows {total} --seed {seed} --layout dataset --unusual {unusual}{crowded}`.
 """
 
 
@@ -255,7 +261,7 @@ class _Size:
         )
 
 
-def _card(sizes: dict[str, _Size], seed: int, unusual: float) -> str:
+def _card(sizes: dict[str, _Size], seed: int, unusual: float, crowded: bool) -> str:
     """README with the configurations and their sizes, by which `datasets` distinguishes folders of the same name."""
     total = sum(sizes.values(), _Size())
     files = {"default": "'*/train-*.parquet'", **{name: f"{name}/train-*.parquet" for name in sizes}}
@@ -269,5 +275,6 @@ def _card(sizes: dict[str, _Size], seed: int, unusual: float) -> str:
         head += [f"    num_bytes: {size.num_bytes}", f"    num_examples: {size.rows}"]
         head += [f"  download_size: {size.download_bytes}", f"  dataset_size: {size.num_bytes}"]
     rows = "\n".join(f"| {name} | {size.rows} |" for name, size in sizes.items())
-    text = _CARD.format(rows=rows, total=total.rows, seed=seed, unusual=unusual)
+    option = " --crowded" if crowded else ""
+    text = _CARD.format(rows=rows, total=total.rows, seed=seed, unusual=unusual, crowded=option)
     return "\n".join(["---", *head, "---", text])

@@ -1,6 +1,6 @@
 """Writes true question-answer pairs about a scene, of the three task types, and probing questions, in varied wording.
 
-`scenes/checker.py` parses such texts.
+`scenes/claims.py` parses such texts.
 """
 
 from __future__ import annotations
@@ -9,25 +9,17 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .world import CELLS, KINDS, THEMES, Scene, SceneObject
+from .inventory import absent_kind, how_many, inventory
+from .phrases import NUMBERS, capital, describe, place_of, related, with_article
+from .world import CELLS, KINDS, RELATIONS, THEMES, Scene, SceneObject
 
 TYPES = ("conversation", "detail", "complex")
 TOPICS = ("color", "size", "count", "where", "at", "exists")
-
-NUMBERS = ("zero", "one", "two", "three", "four", "five")
-
-# Two phrases for each cell, in the order of CELLS.
-PLACES: tuple[tuple[str, str], ...] = (
-    ("in the top left corner", "at the top left"),
-    ("at the top", "in the top middle"),
-    ("in the top right corner", "at the top right"),
-    ("on the left side", "on the left"),
-    ("in the middle", "in the center"),
-    ("on the right side", "on the right"),
-    ("in the bottom left corner", "at the bottom left"),
-    ("at the bottom", "in the bottom middle"),
-    ("in the bottom right corner", "at the bottom right"),
-)
+# Topics that the embedded model has not been trained on: an empty place, a kind of which there is none, and whether one
+# object lies so to another.
+FURTHER_TOPICS = ("nothing", "zero", "relation")
+# What conversations about crowded scenes are about: no grid places.
+CROWDED_TOPICS = ("color", "size", "count", "exists", "zero", "relation")
 
 DETAIL_QUESTIONS = (
     "Can you describe the picture in detail?",
@@ -44,6 +36,9 @@ _QUESTIONS = {
     "where": ("Where is the {kind}?", "In which part of the picture is the {kind}?"),
     "at": ("What is {place}?", "Which object can you see {place}?"),
     "exists": ("Is there {a_kind} in the picture?", "Can you see {a_kind}?"),
+    # As of "at" and "count": the question does not tell that there is nothing.
+    "nothing": ("What is {place}?", "Which object can you see {place}?"),
+    "zero": ("How many {plural} are there?", "How many {plural} can you see in the picture?"),
 }
 _ANSWERS = {
     "color": ("The {kind} is {color}.", "It is {color}."),
@@ -52,6 +47,7 @@ _ANSWERS = {
     "at": ("There is {thing} {place}.", "It is {thing}."),
     "yes": ("Yes, there is {thing} {place}.", "Yes, there is {a_kind} in the picture."),
     "no": ("No, there is no {kind} in the picture.", "No, there is no {kind}."),
+    "zero": ("There are zero {plural}.", "There are zero {plural} in the picture."),
 }
 
 _OPENINGS = (
@@ -73,13 +69,13 @@ class Pair:
 
     Args:
         type: One of `TYPES`.
-        topic: For a conversation one of `TOPICS`, else "detail", "place", "activity" or "odd".
+        topic: For a conversation one of `TOPICS` or `FURTHER_TOPICS`, else "detail", "place", "activity" or "odd".
         question: The question.
         answer: A true answer.
         truth: For a conversation, the word that makes an answer correct: a colour, a size, a number, a name of `CELLS`,
-            a kind, "yes" or "no"; else "".
+            a kind, "nothing", "yes" or "no"; else "".
         kind: For a conversation, the kind of object that it is about; else "".
-        cell: For a conversation about a single object, the object's cell; else None.
+        cell: For a conversation about a single object or an empty cell, that cell; else None.
     """
 
     type: str
@@ -89,21 +85,6 @@ class Pair:
     truth: str = ""
     kind: str = ""
     cell: int | None = None
-
-
-def with_article(noun: str) -> str:
-    """`"a boat"`, `"an orange boat"`."""
-    return f"{'an' if noun[0] in 'aeio' or noun.startswith('um') else 'a'} {noun}"
-
-
-def describe(item: SceneObject) -> str:
-    """An object with its attributes: "a small red boat"."""
-    return with_article(f"{item.size} {item.color} {item.kind}")
-
-
-def _place(rng: random.Random, cell: int) -> str:
-    # The first phrase is more frequent, so that greedy decoding of a trained model uses it.
-    return PLACES[cell][rng.random() < 0.3]
 
 
 def probes(scene: Scene, rng: random.Random, topics: Sequence[str] = TOPICS) -> list[Pair]:
@@ -119,15 +100,19 @@ def probes(scene: Scene, rng: random.Random, topics: Sequence[str] = TOPICS) -> 
 def conversation(scene: Scene, rng: random.Random) -> Pair:
     """A probing question about a scene; all topics that fit the scene are equally likely."""
     topics = [topic for topic in TOPICS if scene.single or topic in ("count", "at", "exists")]
+    if scene.crowded:
+        topics = [topic for topic in CROWDED_TOPICS if scene.single or topic in ("count", "exists", "zero")]
     return probes(scene, rng, [rng.choice(topics)])[0]
 
 
 def detail(scene: Scene, rng: random.Random) -> Pair:
-    """A description of all objects, in reading order."""
+    """A description of all objects: one by one in reading order, or by kinds if the scene is crowded."""
+    if scene.crowded:
+        return Pair("detail", "detail", rng.choice(DETAIL_QUESTIONS), " ".join(inventory(scene, rng)))
     sentences = [rng.choice(_OPENINGS).format(theme=scene.theme, count=NUMBERS[len(scene.objects)])]
     for item in scene.objects:
-        thing, place = describe(item), _place(rng, item.cell)
-        words = {"thing": thing, "place": place, "Thing": _capital(thing), "Place": _capital(place)}
+        thing, place = describe(item), place_of(rng, item.cell)
+        words = {"thing": thing, "place": place, "Thing": capital(thing), "Place": capital(place)}
         sentences.append(rng.choice(_MENTIONS).format(**words))
     return Pair("detail", "detail", rng.choice(DETAIL_QUESTIONS), " ".join(sentences))
 
@@ -143,9 +128,9 @@ def write_pair(scene: Scene, type: str, salt: object = 0) -> Pair:
     return {"conversation": conversation, "detail": detail, "complex": complex_reasoning}[type](scene, rng)
 
 
-def write_probes(scene: Scene, salt: object = 0) -> list[Pair]:
+def write_probes(scene: Scene, salt: object = 0, topics: Sequence[str] = TOPICS) -> list[Pair]:
     """A probing question for each topic that fits the scene, a pure function of the arguments."""
-    return probes(scene, random.Random(f"probes:{scene.key}:{salt}"))
+    return probes(scene, random.Random(f"probes:{scene.key}:{salt}"), topics)
 
 
 def _question(rng: random.Random, topic: str, kind: str = "", place: str = "") -> str:
@@ -157,9 +142,9 @@ def _question(rng: random.Random, topic: str, kind: str = "", place: str = "") -
 
 def _answer(rng: random.Random, how: str, item: SceneObject | None = None, kind: str = "") -> str:
     kind = item.kind if item else kind
-    words = {"kind": kind, "a_kind": with_article(kind)}
+    words = {"kind": kind, "plural": KINDS[kind].plural, "a_kind": with_article(kind)}
     if item:
-        words |= {"color": item.color, "size": item.size, "thing": describe(item), "place": _place(rng, item.cell)}
+        words |= {"color": item.color, "size": item.size, "thing": describe(item), "place": place_of(rng, item.cell)}
     return rng.choice(_ANSWERS[how]).format(**words)
 
 
@@ -182,13 +167,12 @@ def _count(scene: Scene, rng: random.Random) -> Pair:
     # Most kinds have one object: without this, "one" would nearly always be correct.
     kind = rng.choice(several if several and rng.random() < 0.7 else kinds)
     number = len(scene.of_kind(kind))
-    answer = f"There is one {kind}." if number == 1 else f"There are {NUMBERS[number]} {KINDS[kind].plural}."
-    return Pair("conversation", "count", _question(rng, "count", kind), answer, NUMBERS[number], kind)
+    return Pair("conversation", "count", _question(rng, "count", kind), how_many(kind, number), NUMBERS[number], kind)
 
 
 def _at(scene: Scene, rng: random.Random) -> Pair:
     item = rng.choice(scene.objects)
-    question = _question(rng, "at", place=_place(rng, item.cell))
+    question = _question(rng, "at", place=place_of(rng, item.cell))
     return Pair("conversation", "at", question, _answer(rng, "at", item), item.kind, item.kind, item.cell)
 
 
@@ -198,11 +182,37 @@ def _exists(scene: Scene, rng: random.Random) -> Pair:
         item = scene.of_kind(item.kind)[0]
         question = _question(rng, "exists", item.kind)
         return Pair("conversation", "exists", question, _answer(rng, "yes", item), "yes", item.kind, item.cell)
-    shown = {item.kind for item in scene.objects}
-    absent = [kind for kind in KINDS if kind not in shown]
-    expected = [kind for kind in THEMES[scene.theme].kinds if kind not in shown]
-    kind = rng.choice(expected if expected and rng.random() < 0.5 else absent)
+    kind = absent_kind(scene, rng)
     return Pair("conversation", "exists", _question(rng, "exists", kind), _answer(rng, "no", kind=kind), "no", kind)
+
+
+def _nothing(scene: Scene, rng: random.Random) -> Pair | None:
+    empty = [cell for cell in range(len(CELLS)) if scene.at(cell) is None]
+    if not empty:
+        return None
+    cell = rng.choice(empty)
+    question = _question(rng, "nothing", place=place_of(rng, cell))
+    answer = rng.choice((f"There is nothing {place_of(rng, cell)}.", "It is nothing."))
+    return Pair("conversation", "nothing", question, answer, "nothing", cell=cell)
+
+
+def _zero(scene: Scene, rng: random.Random) -> Pair:
+    kind = absent_kind(scene, rng)
+    return Pair("conversation", "zero", _question(rng, "zero", kind), _answer(rng, "zero", kind=kind), "zero", kind)
+
+
+def _relation(scene: Scene, rng: random.Random) -> Pair | None:
+    """Whether a single object lies so to another; half of the answers are "no", and then say how it lies instead."""
+    if len(scene.single) < 2:
+        return None
+    one, other = rng.sample(scene.single, 2)
+    true = one.relations(other)
+    truth = rng.choice(("yes", "no"))
+    asked = rng.choice([name for name in RELATIONS if (name in true) == (truth == "yes")])
+    told = asked if truth == "yes" else rng.choice(true)
+    question = f"Is the {one.kind} {related(rng, asked)} the {other.kind}?"
+    answer = f"{truth.capitalize()}, the {one.kind} is {related(rng, told)} the {other.kind}."
+    return Pair("conversation", "relation", question, answer, truth, one.kind, one.cell)
 
 
 _PROBES: dict[str, Callable[[Scene, random.Random], Pair | None]] = {
@@ -212,6 +222,9 @@ _PROBES: dict[str, Callable[[Scene, random.Random], Pair | None]] = {
     "where": _about_one("where", lambda item: CELLS[item.cell]),
     "at": _at,
     "exists": _exists,
+    "nothing": _nothing,
+    "zero": _zero,
+    "relation": _relation,
 }
 
 
@@ -230,7 +243,9 @@ def _place_reasoning(scene: Scene, rng: random.Random) -> Pair:
 def _activity_reasoning(scene: Scene, rng: random.Random) -> Pair:
     item = rng.choice(scene.objects)
     question = rng.choice(("What could a person do here?", "What could happen next in this scene?"))
-    answer = f"A person could {KINDS[item.kind].activity}, because there is {describe(item)} {_place(rng, item.cell)}."
+    answer = (
+        f"A person could {KINDS[item.kind].activity}, because there is {describe(item)} {place_of(rng, item.cell)}."
+    )
     return Pair("complex", "activity", question, answer)
 
 
@@ -240,14 +255,10 @@ def _oddity_reasoning(scene: Scene, rng: random.Random) -> Pair:
     odd = "unusual" in question
     if scene.strangers:
         item = scene.strangers[0]
-        thing = f"{describe(item)} {_place(rng, item.cell)}"
+        thing = f"{describe(item)} {place_of(rng, item.cell)}"
         answer = f"{'Yes' if odd else 'No'}, there is {thing}, and it does not belong to a {scene.theme}."
     else:
         item = rng.choice(scene.objects)
-        thing = f"{describe(item)} {_place(rng, item.cell)}"
+        thing = f"{describe(item)} {place_of(rng, item.cell)}"
         answer = f"{'No' if odd else 'Yes'}, everything belongs to a {scene.theme}, for example {thing}."
     return Pair("complex", "odd", question, answer)
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]

@@ -1,6 +1,6 @@
 """A synthetic world: kinds of objects, themes, and random scenes whose content is known.
 
-A scene is a pure function of (seed, index, unusual): there is no state and no global random generator.
+A scene is a pure function of (seed, index, unusual, crowded): there is no state and no global random generator.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from dataclasses import dataclass
 
 MIN_OBJECTS, MAX_OBJECTS = 2, 5
 MAX_OF_A_KIND = 3
+
+# A crowded scene has more objects than any other, so that their number tells which it is.
+MIN_CROWDED, MAX_CROWDED = MAX_OBJECTS + 1, 9
+MIN_CROWDED_KINDS, MAX_CROWDED_KINDS = 4, 6
 
 SIZES = ("small", "large")
 
@@ -38,9 +42,12 @@ CELLS = (
     "bottom right",
 )
 
+# How one object can lie to another, by column and by row.
+RELATIONS = ("left of", "right of", "above", "below")
+
 # Probabilities that a typical scene has each anchor of its theme, a kind from another theme, and one kind twice. The
 # anchors create a language prior, and thereby make hallucination possible.
-_ANCHOR = 0.82
+_ANCHOR, _ANCHOR_CROWDED = 0.82, 0.95
 _STRANGER, _STRANGER_UNUSUAL = 0.1, 0.5
 _AGAIN = 0.2
 
@@ -130,6 +137,13 @@ class SceneObject:
     size: str
     cell: int
 
+    def relations(self, other: SceneObject) -> tuple[str, ...]:
+        """The `RELATIONS` in which the object lies to another; none of a pair if both share the column or the row."""
+        row, column = divmod(self.cell, 3)
+        other_row, other_column = divmod(other.cell, 3)
+        holds = (column < other_column, column > other_column, row < other_row, row > other_row)
+        return tuple(name for name, true in zip(RELATIONS, holds, strict=True) if true)
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:
@@ -152,7 +166,13 @@ class Scene:
     @property
     def key(self) -> str:
         """A unique name of the scene. With a purpose added, it seeds every random choice about the scene."""
-        return f"{self.seed}:{self.index}:{'unusual' if self.unusual else 'typical'}"
+        sort = "unusual" if self.unusual else "typical"
+        return f"{self.seed}:{self.index}:{f'crowded {sort}' if self.crowded else sort}"
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the scene has more objects than a text names with their places: see `scenes/inventory.py`."""
+        return len(self.objects) > MAX_OBJECTS
 
     def of_kind(self, kind: str) -> list[SceneObject]:
         """The objects of a kind, in reading order."""
@@ -173,24 +193,26 @@ class Scene:
         return [item for item in self.objects if item.kind not in THEMES[self.theme].kinds]
 
 
-def sample_scene(seed: int, index: int, unusual: float | bool = 0.0) -> Scene:
+def sample_scene(seed: int, index: int, unusual: float | bool = 0.0, crowded: bool = False) -> Scene:
     """The scene `index` of the world `seed`.
 
     Args:
         seed: Any integer.
         index: Any integer.
         unusual: The probability that the scene has no anchors of its theme and many strangers; or True or False.
+        crowded: Whether the scene has 6 to 9 objects of 4 to 6 kinds instead of 2 to 5 objects. At least two of them
+            are the only one of their kind. Scenes of the two sorts have nothing in common, whatever their index.
 
     Raises:
         ValueError: The probability is not between 0 and 1.
     """
     if not 0 <= unusual <= 1:
         raise ValueError(f"unusual={unusual!r} is not a probability: give a number from 0 to 1.")
-    rng = random.Random(f"scene:{seed}:{index}")
+    rng = random.Random(f"{'crowded' if crowded else 'scene'}:{seed}:{index}")
     # Drawn first, so that the other draws do not depend on the probability.
     is_unusual = rng.random() < unusual
     theme = THEMES[rng.choice(list(THEMES))]
-    kinds = _sample_kinds(rng, theme, is_unusual)
+    kinds = _sample_crowd(rng, theme, is_unusual) if crowded else _sample_kinds(rng, theme, is_unusual)
     cells = sorted(rng.sample(range(len(CELLS)), len(kinds)))
     rng.shuffle(kinds)
     objects = tuple(
@@ -200,23 +222,40 @@ def sample_scene(seed: int, index: int, unusual: float | bool = 0.0) -> Scene:
     return Scene(seed, index, theme.name, objects, is_unusual)
 
 
-def sample_scenes(seed: int, count: int, unusual: float | bool = 0.0, start: int = 0) -> list[Scene]:
+def sample_scenes(
+    seed: int, count: int, unusual: float | bool = 0.0, start: int = 0, crowded: bool = False
+) -> list[Scene]:
     """The scenes `start` to `start + count - 1` of the world `seed`."""
-    return [sample_scene(seed, index, unusual) for index in range(start, start + count)]
+    return [sample_scene(seed, index, unusual, crowded) for index in range(start, start + count)]
 
 
 def _sample_kinds(rng: random.Random, theme: Theme, unusual: bool) -> list[str]:
     count = rng.randint(MIN_OBJECTS, MAX_OBJECTS)
-    strangers = [kind for kind in KINDS if kind not in theme.kinds]
     kinds = [] if unusual else [kind for kind in theme.anchors if rng.random() < _ANCHOR]
     while len(kinds) < count:
         repeatable = [kind for kind in kinds if kinds.count(kind) < MAX_OF_A_KIND]
         if repeatable and rng.random() < _AGAIN:
             kinds.append(rng.choice(repeatable))
-            continue
-        belonging = [kind for kind in theme.others if kind not in kinds]
-        strange = rng.random() < (_STRANGER_UNUSUAL if unusual else _STRANGER)
-        pool = strangers if strange or not belonging else belonging
-        fresh = [kind for kind in pool if kind not in kinds]
-        kinds.append(rng.choice(fresh))
+        else:
+            kinds.append(_another_kind(rng, theme, kinds, unusual))
     return kinds
+
+
+def _another_kind(rng: random.Random, theme: Theme, kinds: list[str], unusual: bool) -> str:
+    """A kind that is not among those drawn so far, of the theme or a stranger."""
+    belonging = [kind for kind in theme.others if kind not in kinds]
+    strange = rng.random() < (_STRANGER_UNUSUAL if unusual else _STRANGER)
+    strangers = [kind for kind in KINDS if kind not in theme.kinds]
+    pool = strangers if strange or not belonging else belonging
+    return rng.choice([kind for kind in pool if kind not in kinds])
+
+
+def _sample_crowd(rng: random.Random, theme: Theme, unusual: bool) -> list[str]:
+    different = rng.randint(MIN_CROWDED_KINDS, MAX_CROWDED_KINDS)
+    kinds = [] if unusual else [kind for kind in theme.anchors if rng.random() < _ANCHOR_CROWDED]
+    while len(kinds) < different:
+        kinds.append(_another_kind(rng, theme, kinds, unusual))
+    # The others stay single, so that a relation between "the" one and "the" other can be stated.
+    repeatable = rng.sample(kinds, 2) * (MAX_OF_A_KIND - 1)
+    count = rng.randint(MIN_CROWDED, min(MAX_CROWDED, different + len(repeatable)))
+    return kinds + rng.sample(repeatable, count - different)

@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import Dataset
 
 from vigc.processing import INSTRUCTION_TYPES, VigcProcessor, pair_text
-from vigc.scenes.language import NUMBERS, TOPICS, TYPES, Pair, describe, probes, with_article, write_pair
+from vigc.scenes.language import TOPICS, TYPES, Pair, probes, write_pair
+from vigc.scenes.phrases import NUMBERS, describe, with_article
 from vigc.scenes.render import render
 from vigc.scenes.world import CELLS, COLORS, KINDS, MAX_OF_A_KIND, SIZES, Scene, SceneObject, sample_scenes
 

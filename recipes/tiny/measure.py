@@ -19,10 +19,9 @@ from vigc.scenes.checker import check, read_answer
 from vigc.scenes.embedded import model_folder
 from vigc.scenes.language import TOPICS, TYPES, write_probes
 from vigc.scenes.render import render
+from vigc.scenes.splits import HELD_OUT_SEED
 from vigc.scenes.world import Scene, sample_scenes
 
-# No training scene is from this world.
-HELD_OUT_SEED = 1_000_003
 BATCH = 250
 
 TARGETS = {

@@ -12,7 +12,7 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 from vigc.scenes.render import PICTURE_SIZE
-from vigc.scenes.vocabulary import PUNCTUATION, hyphenated, vocabulary
+from vigc.scenes.vocabulary import PUNCTUATION, first_words, hyphenated, later_words
 
 WIDTH = 128
 QUERIES = 9
@@ -30,7 +30,9 @@ def build_processor(queries: int = QUERIES) -> VigcProcessor:
 def _language_tokenizer() -> PreTrainedTokenizerFast:
     """One token for each word with the space before it, one for each mark."""
     special = [UNKNOWN, BEGIN, END, PAD, IMAGE]
-    tokens = [*special, *PUNCTUATION, *(_SPACE + word for word in vocabulary()), *hyphenated(), _SPACE]
+    first, later = ([_SPACE + word for word in words] for words in (first_words(), later_words()))
+    # Words that were added later come last, so that the others keep their ids.
+    tokens = [*special, *PUNCTUATION, *first, *hyphenated(), _SPACE, *later]
     tokenizer = Tokenizer(WordLevel({token: index for index, token in enumerate(tokens)}, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Metaspace(_SPACE, prepend_scheme="first"), pre_tokenizers.Punctuation()]
@@ -54,8 +56,8 @@ def _language_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _qformer_tokenizer() -> BertTokenizer:
-    words = sorted({word.lower() for word in vocabulary()})
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PUNCTUATION, *words]
+    first, later = ({word.lower() for word in words} for words in (first_words(), later_words()))
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PUNCTUATION, *sorted(first), *sorted(later - first)]
     return BertTokenizer(vocab={token: index for index, token in enumerate(tokens)}, do_lower_case=True)
 
 

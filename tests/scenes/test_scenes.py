@@ -31,9 +31,10 @@ from vigc.scenes import (
 )
 from vigc.scenes.checker import SORTS
 from vigc.scenes.dataset import coco_instances, iterate_rows
-from vigc.scenes.language import NUMBERS, PLACES, TOPICS, TYPES, describe
+from vigc.scenes.language import TOPICS, TYPES
+from vigc.scenes.phrases import NUMBERS, PLACES, describe
 from vigc.scenes.render import _SHAPES, CELL_SIZE, PICTURE_SIZE, _sprite
-from vigc.scenes.vocabulary import words_of
+from vigc.scenes.vocabulary import later_words, words_of
 from vigc.scenes.world import CELLS, COLORS, KINDS, MAX_OBJECTS, MAX_OF_A_KIND, MIN_OBJECTS, SIZES, THEMES
 
 SCENES = sample_scenes(11, 1200, unusual=0.3)
@@ -148,6 +149,7 @@ def test_the_checker_passes_every_true_text():
             report = check(pair.answer, scene, pair.question)
             assert report.claims, pair
             assert not report.mistakes, (pair, report.mistakes)
+            assert not report.unfit, (pair, report.unfit)
 
 
 @pytest.mark.slow
@@ -157,6 +159,7 @@ def test_the_checker_passes_very_many_true_texts():
             report = check(pair.answer, scene, pair.question)
             assert report.claims
             assert not report.mistakes, (pair, report.mistakes)
+            assert not report.unfit, (pair, report.unfit)
 
 
 def test_descriptions_tell_everything_and_no_more():
@@ -208,7 +211,7 @@ def test_texts_are_a_function_of_the_scene():
 
 
 def test_the_vocabulary_holds_every_word():
-    known = set(vocabulary())
+    known = set(vocabulary()) - set(later_words())
     for scene in SCENES:
         for pair in all_pairs(scene):
             assert words_of([pair.question, pair.answer]) <= known
@@ -238,7 +241,7 @@ def planted(scene: Scene, item: SceneObject, sort: str) -> str:
     return texts[sort]
 
 
-@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("sort", [sort for sort in SORTS if sort != "relation"])  # see test_crowded.py
 def test_the_checker_catches_planted_errors(sort):
     for scene in SCENES[:400]:
         for item in scene.single:
@@ -281,6 +284,19 @@ def test_swapped_attributes_are_errors_though_each_is_in_the_scene():
         ("There is a red boat in the middle and a green car on the right.", "", ["place", "object"]),
         ("The BOAT is RED! The fish in the center is large; a kite is there.", "", ["object"]),
         ("Nothing of the kind.", "", []),
+        ("There is nothing on the right.", "", []),
+        ("There is nothing in the middle.", "", ["absence"]),
+        ("On the right there is nothing, and in the middle there is nothing.", "", ["absence"]),
+        ("There is nothing unusual in the middle.", "", []),
+        ("It is nothing.", "What is on the right?", []),
+        ("It is nothing.", "What is in the middle?", ["absence"]),
+        ("There is nothing.", "Which object can you see in the middle?", ["absence"]),
+        ("There are zero cars.", "", []),
+        ("There are zero fishes.", "", ["count"]),
+        ("There are nine fishes.", "", ["count"]),
+        ("Both fishes are pink.", "", ["count"]),
+        ("One fish is pink and small.", "", []),
+        ("One fish is large. One fish is blue. One fish is green.", "", ["count"]),
     ],
 )
 def test_the_checker_reads_other_wordings(text, question, sorts):
@@ -294,7 +310,7 @@ def test_claims_hold_all_that_is_said():
 
 
 def test_an_unknown_topic_is_refused():
-    with pytest.raises(ValueError, match=r"topic='shape'.*where, exists, color"):
+    with pytest.raises(ValueError, match=r"topic='shape'.*where, exists, relation, color"):
         read_answer("It is round.", "shape")
 
 

@@ -77,6 +77,37 @@ def test_texts_survive_the_tokenizer(recipe, pictures, tiny_processor):
             assert parse_pair(row.target).answer == row.pair.answer
 
 
+def test_the_embedded_tokenizers_are_a_prefix_of_those_that_a_new_training_gets(tiny_processor):
+    from vigc.processing import VigcProcessor
+    from vigc.scenes import VIGC_TINY
+    from vigc.scenes.vocabulary import first_words, later_words, vocabulary
+
+    embedded = VigcProcessor.from_pretrained(VIGC_TINY)
+    for name in ("tokenizer", "qformer_tokenizer"):
+        old, new = (getattr(processor, name).get_vocab() for processor in (embedded, tiny_processor))
+        assert old.items() < new.items() and sorted(new.values()) == list(range(len(new)))
+        # Until it is trained again, the embedded model knows none of the later words.
+        added = {word.lstrip("▁").lower() for word in new.keys() - old.keys()}
+        assert added == {word.lower() for word in later_words()}
+    assert vocabulary() == first_words() + later_words() and len(set(vocabulary())) == len(vocabulary())
+
+
+def test_later_words_survive_the_tokenizer(tiny_processor):
+    from vigc.scenes import sample_scene, write_pair, write_probes
+    from vigc.scenes.language import FURTHER_TOPICS
+
+    tokenizer = tiny_processor.tokenizer
+    for index in range(20):
+        scene = sample_scene(6, index, crowded=True)
+        for pair in [write_pair(scene, "detail"), *write_probes(scene, topics=FURTHER_TOPICS)]:
+            for text in (pair.question, pair.answer):
+                ids = tokenizer(text)["input_ids"]
+                assert tokenizer.unk_token_id not in ids
+                assert tiny_processor.decode_texts([ids]) == [text]
+                questions = tiny_processor.qformer_tokenizer
+                assert questions.unk_token_id not in questions(text)["input_ids"]
+
+
 def test_a_prefix_moves_sentences_and_loses_none(recipe, pictures):
     import random
 

@@ -14,6 +14,9 @@ SceneRows = Annotated[int, option("Instruction rows; a scene gives one of each t
 SceneSeed = Annotated[int, option("Another seed gives other scenes.")]
 SceneLayout = Annotated[str, option("llava (json files and pictures) or dataset (parquet, for `datasets`).")]
 Unusual = Annotated[float, option("Chance of a scene without its theme's usual things.", min=0.0, max=1.0)]
+Crowded = Annotated[
+    bool, option("Scenes of 6 to 9 objects, described by number and relation in 10 to 17 sentences.", "--crowded")
+]
 
 
 def scenes(
@@ -22,11 +25,12 @@ def scenes(
     seed: SceneSeed = 0,
     layout: SceneLayout = "llava",
     unusual: Unusual = 0.0,
+    crowded: Crowded = False,
 ) -> None:
     """Write a dataset of rendered scenes whose truth is known: pictures, instruction rows, COCO instances."""
     from vigc.scenes import write_scenes
 
-    written = write_scenes(output, rows, seed, layout, unusual)
+    written = write_scenes(output, rows, seed, layout, unusual, crowded)
     say(f"{count(written['rows'], 'row')} about {count(written['scenes'], 'scene')} in {output}")
 
 
