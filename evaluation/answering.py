@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,9 +12,11 @@ from PIL import Image
 
 from vigc.errors import EvaluationError
 from vigc.evaluation.benchmarks.base import Question
-from vigc.inference import Request, Rollout, SamplingParams, TextGenerator, load_generator
-from vigc.inference.answers import QuestionRequest, VigcAnswers
+from vigc.inference import ChatGenerator, Request, Rollout, SamplingParams, VigcGenerator, load_generator
+from vigc.inference.encoder_decoder import EncoderDecoderGenerator
 from vigc.modeling_vigc import IqfSettings, VigcConfig
+from vigc.modeling_vigc.rollout_vigc import RolloutSettings, iqf
+from vigc.modeling_vigc.speculative_vigc import AHEAD_LANES
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class AnsweringModel:
         settings: Decoding settings of every request; for VIGC and InstructBLIP `iqf_*` and `correct` too.
     """
 
-    generator: TextGenerator
+    generator: VigcGenerator | ChatGenerator
     settings: Mapping[str, Any]
 
     @property
@@ -44,17 +47,26 @@ class AnsweringModel:
 
     def answer(self, images: Sequence[Image.Image], questions: Sequence[Question]) -> list[str]:
         """The model's answer to each question about its image; all of them are one batch."""
-        rollouts = [self._rollout(*one) for one in enumerate(zip(images, questions, strict=True))]
-        answers: dict[int, str] = dict(self.generator.run(rollouts))
+        generator = self.generator
+        encoded: Sequence[Any]
+        if isinstance(generator, VigcGenerator):
+            # As many slots as `generate` has for such a batch.
+            generator = replace(generator, slots=max(len(questions), AHEAD_LANES))
+            encoded = generator.encode_images(images)
+        else:
+            encoded = [generator.encode(image) for image in images]
+        asked = enumerate(zip(questions, encoded, strict=True))
+        answers: dict[int, str] = dict(generator.run(_placed(place, self._rollout(*one)) for place, one in asked))
         return [answers[place] for place in range(len(questions))]
 
-    def _rollout(self, place: int, asked: tuple[Image.Image, Question]) -> Rollout:
-        """Returns the place of the question and its answer."""
-        image, question = asked
-        # VIC is asked the bare question or, where it knows the type, in its own words; a chat model the whole prompt.
-        answer = answer_by_vic if "correct" in self.settings else answer_in_chat
-        text = yield from answer(question, self.generator.encode(image), self.settings)
-        return place, text
+    def _rollout(self, question: Question, image: Any) -> Rollout[str]:
+        """How the question is asked: VIC in its own words, a chat model with the whole prompt."""
+        generator, settings = self.generator, dict(self.settings)
+        if "correct" not in settings:
+            return answer_in_chat(question, image, settings)
+        if settings.pop("correct") and isinstance(generator, VigcGenerator):
+            return answer_by_iqf(question, image, generator.rollout_settings(settings))
+        return answer_plainly(question, image, generator.processor, settings)
 
     def described(self) -> dict[str, Any]:
         """What decides its answers, as a run records it."""
@@ -73,17 +85,29 @@ def answer_in_chat(question: Question, image: Any, settings: Mapping[str, Any]) 
     return completion.text.strip()
 
 
-def answer_by_vic(question: Question, image: Any, settings: Mapping[str, Any]) -> Rollout:
-    """VIC's answer, sentence by sentence if the settings say `correct`, else decoded plainly."""
-    decoding = {name: value for name, value in settings.items() if name != "correct"}
-    completion = yield QuestionRequest(
-        question.text,
-        (image,),
-        sampling=SamplingParams(decoding),
-        task=question.task,
-        correct=settings["correct"],
-    )
-    return completion.text
+def answer_by_iqf(question: Question, image: Any, settings: RolloutSettings) -> Rollout[str]:
+    """VIC's answer, sentence by sentence."""
+    sample = yield from iqf(image, question.text.strip(), None, settings, question.task, _seed(question))
+    return sample.answer or ""
+
+
+def answer_plainly(question: Question, image: Any, processor: Any, decoding: Mapping[str, Any]) -> Rollout[str]:
+    """VIC's prompt, decoded as by transformers; returns the answer."""
+    sampling = SamplingParams(decoding, seed=_seed(question), plain=True)
+    prompt = processor.vic_prompt(question.text.strip(), question.task)
+    completion = yield Request(prompt, (image,), sampling=sampling)
+    return completion.text.strip()
+
+
+def _placed(place: int, rollout: Rollout[str]) -> Rollout[tuple[int, str]]:
+    """A rollout that returns its question's place, too."""
+    text = yield from rollout
+    return place, text
+
+
+def _seed(question: Question) -> int:
+    """What is sampled depends on the question alone, not on its batch."""
+    return int.from_bytes(hashlib.sha256(question.id.encode()).digest()[:4], "big")
 
 
 def load_answerer(
@@ -122,18 +146,19 @@ def load_answerer(
     given = dict(settings or {})
     greedy = {"do_sample": False, "num_beams": 1}
     chosen = given if given.get("iqf_preset") == "original" else {**greedy, **given}  # which decodes in its own way
-    iqf = {name: value for name, value in chosen.items() if name.startswith("iqf_")}
-    if not isinstance(generator, VigcAnswers):
-        if iqf or correct:
-            what = ", ".join(iqf) or "A correction"
-            raise EvaluationError(f"{what} has no effect on {generator.identity.name!r}: only VIGC corrects.")
+    given_iqf = {name: value for name, value in chosen.items() if name.startswith("iqf_")}
+    corrects = isinstance(generator, VigcGenerator)
+    if not corrects and (given_iqf or correct):
+        what = ", ".join(given_iqf) or "A correction"
+        raise EvaluationError(f"{what} has no effect on {generator.identity.name!r}: only VIGC corrects.")
+    if not corrects and not isinstance(generator, EncoderDecoderGenerator):
         return AnsweringModel(generator, chosen)
     if correct is None:
-        correct = generator.model.config.model_type == VigcConfig.model_type
-    if iqf and not correct:
-        raise EvaluationError(f"Without correction {', '.join(iqf)} has no effect: drop it.")
+        correct = corrects and generator.model.config.model_type == VigcConfig.model_type
+    if given_iqf and not correct:
+        raise EvaluationError(f"Without correction {', '.join(given_iqf)} has no effect: drop it.")
     try:
-        resolved = asdict(IqfSettings.resolve(generator.model.generation_config, iqf)) if correct else {}
+        resolved = asdict(IqfSettings.resolve(generator.model.generation_config, given_iqf)) if correct else {}
     except ValueError as error:
         raise EvaluationError(str(error)) from error
     return AnsweringModel(generator, {**chosen, **resolved, "correct": correct})

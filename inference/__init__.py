@@ -26,10 +26,9 @@ __all__ = [
 if TYPE_CHECKING:
     from vigc.modeling_vigc.requests_vigc import Completion, Request, Rollout, SamplingParams
 
-    from .answers import load_generator
     from .chat import ChatGenerator, load_chat_model
     from .generator import ModelFacts, ModelIdentity, TextGenerator
-    from .loading import describe_model, load_model
+    from .loading import describe_model, load_generator, load_model
     from .openai import OpenAIGenerator
     from .routing import RoutedGenerator
     from .scripted import ScriptedGenerator
@@ -39,10 +38,9 @@ else:  # unseen by type checkers, which would otherwise accept any name
         __name__,
         {
             "vigc.modeling_vigc.requests_vigc": ("Completion", "Request", "Rollout", "SamplingParams"),
-            ".answers": ("load_generator",),
             ".chat": ("ChatGenerator", "load_chat_model"),
             ".generator": ("ModelFacts", "ModelIdentity", "TextGenerator"),
-            ".loading": ("describe_model", "load_model"),
+            ".loading": ("describe_model", "load_generator", "load_model"),
             ".openai": ("OpenAIGenerator",),
             ".routing": ("RoutedGenerator",),
             ".scripted": ("ScriptedGenerator",),

@@ -79,8 +79,7 @@ class ChatGenerator:
         """The completions of requests that are decoded together."""
         settings = dict(requests[0].sampling.settings)
         inputs = self._inputs(requests)
-        length = inputs["input_ids"].shape[1]
-        self._check_room(length, settings)
+        self._check_room(inputs["input_ids"].shape[1], settings)
         if not self.identity.images:
             tokenizer = self.processor
             pad = tokenizer.pad_token_id
@@ -88,7 +87,7 @@ class ChatGenerator:
         with torch.random.fork_rng(enabled=_is_sampled(requests[0])), torch.inference_mode():
             if _is_sampled(requests[0]):
                 torch.manual_seed(_seed(requests[0]))
-            generated = self.model.generate(**inputs, **settings)[:, length:]
+            generated = self.model.generate(**inputs, **settings)[:, self._prompt_length(inputs) :]
         texts = self.processor.batch_decode(generated, skip_special_tokens=True)
         read = inputs["attention_mask"].sum(1).tolist()
         rows = zip(requests, texts, generated.tolist(), read, strict=True)
@@ -117,6 +116,10 @@ class ChatGenerator:
             **settings,
         )
         return placed(self.model, inputs)
+
+    def _prompt_length(self, inputs: Any) -> int:
+        """How many of the ids that `generate` returns are the prompt's."""
+        return inputs["input_ids"].shape[1]
 
     def _text_inputs(self, turns: Sequence[Turn], settings: dict[str, Any]) -> Any:
         from jinja2 import TemplateError

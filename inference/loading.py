@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, InstructBlipConfig, PreTrainedConfig
+from transformers import AutoConfig, GenerationConfig, InstructBlipConfig, PreTrainedConfig
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
+from transformers.utils.hub import cached_file, extract_commit_hash
 
-from vigc.errors import GenerationError, TransientError, first_line, is_out_of_memory, is_transient
+from vigc.errors import GenerationError, TransientError, VigcError, first_line, is_out_of_memory, is_transient
 from vigc.hub.errors import is_hub_away
 from vigc.hub.revisions import commit_of
 from vigc.modeling_vigc import IqfSettings, VigcConfig, VigcForConditionalGeneration
@@ -23,10 +24,13 @@ from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, ORIGINAL_DECODING
 from vigc.options import unknown
 from vigc.processing import VigcProcessor
 from vigc.processing.devices import find_device
-from vigc.processing.model_folder import folder_fingerprint
+from vigc.processing.model_folder import folder_fingerprint, loading_model
 from vigc.scenes import model_folder, model_name
 
+from .chat import ChatGenerator, load_chat_model
+from .encoder_decoder import EncoderDecoderGenerator
 from .generator import ModelFacts as ModelFacts
+from .generator import ModelIdentity
 from .settings import DTYPES, SPEED_SETTINGS
 from .vigc import VigcGenerator
 
@@ -139,6 +143,58 @@ def load_model(
         processor = processor or processor_class.from_pretrained(name, **hub)
         loaded = loaded.to(place).eval()
     return VigcGenerator(loaded, processor, replace(facts, generation_config=loaded.generation_config))
+
+
+def load_generator(
+    model: str | os.PathLike[str],
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    batch_size: int | None = 8,
+    error: type[VigcError] = GenerationError,
+) -> VigcGenerator | ChatGenerator:
+    """Loads a model that answers questions about images: VIGC, InstructBLIP, or any chat model of transformers.
+
+    Args:
+        model: A folder or a Hub name.
+        dtype: One of `DTYPES`; "auto" is what the weights were saved in, but float32 on a CPU.
+        device: "auto" (an accelerator if there is one), "cpu", "cuda:1", ...
+        revision: Commit, tag or branch on the Hub; all is loaded from the commit that it names now.
+        trust_remote_code: Whether code in a chat model's folder may run, for architectures that transformers lacks.
+        batch_size: How many rollouts run at a time; None: all that are given to `run`, or VIGC's usual number of slots.
+        error: What is raised.
+
+    Raises:
+        VigcError: `error`: the model cannot be loaded, or has no chat template.
+        TransientError: Memory does not suffice, or the Hub is away.
+    """
+    name = model_folder(model)
+    if dtype not in DTYPES:
+        raise error(f"dtype {dtype!r} is not known: use one of {', '.join(DTYPES)}.")
+    place = find_device(device, error)
+    here = Path(name).is_dir()
+    with loading_model(name, error):
+        # Named once, so that all is of one commit: transformers no longer notes it in the configuration.
+        config_file = None if here else cached_file(name, "config.json", revision=revision)
+        commit = extract_commit_hash(config_file, None) or revision
+        hub: dict[str, Any] = {"revision": commit, "trust_remote_code": trust_remote_code}
+        config = AutoConfig.from_pretrained(name, **hub)  # nosec B615: by `revision`
+    kind = torch.float32 if dtype == "auto" and place.type == "cpu" else dtype
+    if not isinstance(config, VigcConfig) and type(config) is not InstructBlipConfig:
+        return load_chat_model(model, dtype=kind, device=device, batch_size=batch_size, error=error, **hub)
+    # Not by `load_model`, which takes no language model with an encoder.
+    with loading_model(name, error):
+        loaded: Any = VigcForConditionalGeneration.from_pretrained(name, dtype=kind, **hub)
+        processor = VigcProcessor.from_pretrained(name, **hub)
+    loaded = loaded.to(place).eval()
+    found = folder_fingerprint(Path(name)) if here else commit
+    facts = ModelFacts(_public_name(name), found, _dtype_name(loaded.dtype), place, loaded.generation_config)
+    if not loaded.language_model.config.is_encoder_decoder:
+        return VigcGenerator(loaded, processor, facts, batch_size or VigcGenerator.slots)
+    identity = ModelIdentity(facts.name, found, facts.dtype, prefix=False, logprobs=False, system=False)
+    return EncoderDecoderGenerator(loaded, processor, identity, batch_size)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -10,7 +10,9 @@ import torch
 
 from vigc.errors import TransientError, is_out_of_memory
 from vigc.modeling_vigc import VigcForConditionalGeneration
+from vigc.modeling_vigc.generation_vigc import split_settings
 from vigc.modeling_vigc.requests_vigc import Rollout
+from vigc.modeling_vigc.rollout_vigc import RolloutSettings
 from vigc.modeling_vigc.slots_vigc import Schedule
 
 from .generator import ModelFacts, ModelIdentity
@@ -90,17 +92,30 @@ class VigcGenerator:
     @property
     def identity(self) -> ModelIdentity:
         """Which model this is, and what it can do."""
-        return ModelIdentity(self.facts.name, self.facts.revision, self.facts.dtype, several=True, system=False)
+        return ModelIdentity(
+            self.facts.name, self.facts.revision, self.facts.dtype, scores=True, several=True, system=False
+        )
 
     def encode(self, image: Any) -> torch.Tensor:
         """The ViT's output for one PIL image, float (patches + 1, vision width)."""
-        return self.encode_pixels(self.processor(images=[image], return_tensors="pt")["pixel_values"])[0]
+        return self.encode_images([image])[0]
+
+    def encode_images(self, images: Sequence[Any]) -> torch.Tensor:
+        """The ViT's output for B PIL images in one pass, float (B, patches + 1, vision width)."""
+        return self.encode_pixels(self.processor(images=list(images), return_tensors="pt")["pixel_values"])
 
     @torch.no_grad()
     def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         """The ViT's output for a batch: float (B, 3, H, W) to float (B, patches + 1, vision width)."""
         embed, to = self.model.get_image_embeds, (self.model.device, self.model.dtype)
         return torch.cat(self.fitting.run(len(pixels), lambda part: embed(pixels[part].to(*to))))
+
+    def rollout_settings(self, given: Mapping[str, Any]) -> RolloutSettings:
+        """What `given` decoding and `iqf_*` settings, over the model's own, ask of a rollout."""
+        config = self.model.generation_config
+        iqf, decoding = split_settings(config, given)
+        most = decoding.get("max_new_tokens", config.max_new_tokens) or 249
+        return RolloutSettings(self.processor, iqf, decoding, most)
 
     def run(self, rollouts: Iterable[Rollout[T] | None]) -> Iterator[T]:
         """Yields what rollouts return, in the order in which they end.

@@ -17,7 +17,7 @@ import torch
 
 from .beams_vigc import BeamSearch
 from .decoding_vigc import Decoding
-from .requests_vigc import Request, Rollout
+from .requests_vigc import Completion, Request, Rollout
 from .sequences_vigc import Sequences
 from .slots_vigc import Schedule, Slot
 from .speculative_vigc import Speculation
@@ -90,7 +90,7 @@ class Engine:
 
     def slot_of(self, request: Request, rollout: Rollout[Any] | None) -> Slot:
         """A slot for a request, with its decoding settings."""
-        for name in ("target", "schema", "system"):
+        for name in ("schema", "system"):
             if getattr(request, name, None) is not None:
                 raise ValueError(f"The engine knows no Request.{name}: ask another generator, or leave it out.")
         sampling = request.sampling
@@ -130,12 +130,23 @@ class Engine:
     @torch.no_grad()
     def _step(self, new: list[Slot]) -> list[Slot]:
         """Begins slots; then, unless one of them is over already, decodes a token of each. Returns what is over."""
-        self._begin(new + self.speculation.begin_ahead(new))
+        fresh = new + self.speculation.begin_ahead(new)
+        self._score([slot for slot in fresh if slot.request.target is not None])
+        self._begin([slot for slot in fresh if slot.request.target is None])
         done = self._collect()
         if not done and self.slots:
             self._choose(self.slots, self.sequences.next_logits(), [slot.lanes for slot in self.slots])
             done = self._collect()
         return done
+
+    def _score(self, fresh: list[Slot]) -> None:
+        """Scores the targets of slots in one pass, without sequences: they are over at once."""
+        if not fresh:
+            return
+        self.slots += fresh
+        scores = self.sequences.scores([slot.request for slot in fresh])
+        for slot, (ids, logprobs) in zip(fresh, scores, strict=True):
+            slot.completion = Completion(slot.request.target or "", "scored", ids.tolist(), logprobs.tolist())
 
     def _begin(self, fresh: list[Slot]) -> None:
         """Gives slots their sequences, reads their prompts and chooses their first tokens."""

@@ -317,7 +317,7 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
             refused.append("do_sample with num_beams > 1")
         if refused:
             listed = ", ".join(refused)
-            raise ValueError(f"A correction does not know {listed}: drop it, or decode plainly with correct=False.")
+            raise ValueError(f"Rollouts cannot use {listed}: drop it, or call generate(..., correct=False).")
         if self.training and any(getattr(module, "gradient_checkpointing", False) for module in self.modules()):
             raise ValueError(
                 "Gradient checkpointing in training mode leaves no cache to write with: call model.eval()."

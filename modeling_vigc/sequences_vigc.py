@@ -11,6 +11,7 @@ from .decoding_vigc import image_features
 from .packed_weights_vigc import BlockedWeights
 from .placement_vigc import execution_device
 from .requests_vigc import Request
+from .scoring_vigc import target_logprobs
 from .slots_vigc import Slot
 
 # Prompts are packed up to so many tokens, which bounds the attention they pay to each other.
@@ -144,6 +145,19 @@ class Sequences:
             if others := slot.lanes[1:]:
                 self.cache.copy(slot.lanes[:1] * len(others), others, 0, slot.prompt_length)
         return logits
+
+    def scores(self, requests: list[Request]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Ids and log-probabilities of the requests' targets; see `target_logprobs`.
+
+        Raises:
+            ValueError: A request has no image, or several.
+        """
+        if any(len(request.images) != 1 for request in requests):
+            raise ValueError("A VIGC model scores a target about one image: give the request one.")
+        image_embeds = torch.stack([request.images[0] for request in requests])
+        prompts = [prompt_of(request) for request in requests]
+        targets = [request.target or "" for request in requests]
+        return target_logprobs(self.model, self.processor, image_embeds, prompts, targets)
 
     # Next tokens
 

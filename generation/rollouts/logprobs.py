@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from vigc.modeling_vigc.scoring_vigc import target_logprobs
+
 
 def visual_dependencies(
     model: Any,
@@ -46,13 +48,5 @@ def mean_logprobs(
 ) -> list[float]:
     """Mean log-probability of each answer's tokens as VIC's, natural logarithm; arguments as above."""
     prompts = [processor.vic_prompt(question, task) for question, task in zip(questions, tasks, strict=True)]
-    inputs = processor.encode_pairs(prompts, list(answers)).to(image_embeds.device)
-    labels = inputs.pop("labels")[:, 1:]
-    logits = model(image_embeds=image_embeds, **inputs).logits[:, :-1]
-    means = []
-    for row_logits, row_labels in zip(logits, labels, strict=True):  # a row at a time: in float32 they are large
-        # The end of sequence behind the answer is none of its words.
-        learnt = (row_labels != -100) & (row_labels != processor.tokenizer.eos_token_id)
-        logprobs = row_logits[learnt].float().log_softmax(-1)
-        means.append(logprobs.gather(-1, row_labels[learnt][:, None]).mean().item())
-    return means
+    found = target_logprobs(model, processor, image_embeds, prompts, answers)
+    return [logprobs.mean().item() for _, logprobs in found]

@@ -18,7 +18,7 @@ from vigc.generation.sources.prefetch import Item, Loader
 from vigc.inference.vigc import VigcGenerator
 from vigc.jobs import Plan, Reason, ShardOutput
 from vigc.jobs.protocols import Report
-from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, split_settings
+from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS
 from vigc.modeling_vigc.requests_vigc import Rollout, Sample, deferred
 from vigc.modeling_vigc.rollout_vigc import RolloutSettings
 from vigc.processing.bounded_parsing import parse_json
@@ -93,7 +93,6 @@ class Worker(ABC):
         self.constants = {name: getattr(plan, name) for name in ("source", "license", "config_hash")}
         self.constants["model"] = configuration["model"]
         self.corrector = CORRECTORS[corrector_of(configuration)]
-        self.max_new_tokens = configuration["decoding"].get("max_new_tokens") or 249
         self.generator = replace(loaded, slots=slots)
         self.fitting = self.generator.fitting
         self._rollout_settings: dict[str, RolloutSettings] = {}
@@ -191,8 +190,7 @@ class Worker(ABC):
         """What `given` decoding and `iqf_*` settings ask of a rollout; the same object for equal ones."""
         name = repr(sorted(given.items()))
         if name not in self._rollout_settings:
-            iqf, decoding = split_settings(self.model.generation_config, given)
-            self._rollout_settings[name] = RolloutSettings(self.processor, iqf, decoding, self.max_new_tokens)
+            self._rollout_settings[name] = self.generator.rollout_settings(given)
         return self._rollout_settings[name]
 
     def attempts(

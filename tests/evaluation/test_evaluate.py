@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from huggingface_hub import ModelCard, ModelCardData
-from stock_vlm import save_stock_vlm
+from PIL import Image
+from stock_vlm import save_stock_encoder_decoder, save_stock_vlm
 from typer.testing import CliRunner
 
 from vigc.cli.root import app
@@ -22,6 +23,7 @@ from vigc.errors import BusyError, ConflictError, EvaluationError
 from vigc.evaluation import (
     BENCHMARKS,
     DataSettings,
+    Question,
     Unit,
     compare_results,
     evaluate,
@@ -521,20 +523,51 @@ def test_mistakes_are_said_in_a_sentence(options, reason, stock_folder, tmp_path
     assert len(result.output.splitlines()) == 1 and "Traceback" not in result.output
 
 
-def test_a_plain_answer_is_not_corrected(tmp_path):
-    """InstructBLIP, and VIGC without correction, decode as transformers does."""
-    from PIL import Image
+def asked(number, text, task=None):
+    return Question(str(number), str(number), None, "x", text, text, task, {})
 
-    from vigc.evaluation import Question
 
-    question = Question("1", "1", None, "x", "What can you see in the picture?", "", None, {})
-    image = Image.new("RGB", (96, 96), "red")
-    plain = load_answerer(VIGC_TINY, settings={"max_new_tokens": 20}, correct=False)
-    (text,) = plain.answer([image], [question])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"repetition_penalty": 1.5},
+        {"num_beams": 3, "repetition_penalty": 1.5, "length_penalty": -1.0, "temperature": 0.5},
+        {"num_beams": 3, "min_new_tokens": 4, "no_repeat_ngram_size": 2, "early_stopping": True},
+    ],
+)
+def test_a_plain_answer_is_that_of_transformers(settings):
+    """InstructBLIP, and VIGC without correction: prompts of any length, penalties that count them, beams."""
+    texts = ["What can you see in the picture?", "Is there a dog?", "How many are there, and where are they?"]
+    questions = [asked(number, text, "okvqa") for number, text in enumerate(texts)]
+    images = [Image.new("RGB", (96, 96), color) for color in ("red", "green", "blue")]
+    plain = load_answerer(VIGC_TINY, settings={"max_new_tokens": 12, **settings}, correct=False)
+    found = plain.answer(images, questions)
     model, processor = plain.generator.model, plain.generator.processor
-    inputs = processor(images=[image], text=[question.text], return_tensors="pt")
-    ids = model.generate(**inputs, correct=False, max_new_tokens=20, do_sample=False)
-    assert text == processor.decode_texts(ids[:, inputs["input_ids"].shape[1] :])[0]
+    inputs = processor(images=images, text=texts, task=["okvqa"] * len(texts), return_tensors="pt")
+    ids = model.generate(**inputs, correct=False, **{"max_new_tokens": 12, "num_beams": 1, **settings})
+    assert found == processor.decode_texts(ids[:, inputs["input_ids"].shape[1] :])
+    assert found == [plain.answer([image], [one])[0] for image, one in zip(images, questions, strict=True)]
+
+
+@pytest.mark.parametrize("correct", [True, False])
+def test_a_drawn_answer_depends_on_its_question_alone(correct):
+    drawn = load_answerer(
+        VIGC_TINY, settings={"max_new_tokens": 16, "do_sample": True, "temperature": 2.0}, correct=correct
+    )
+    image = Image.new("RGB", (96, 96), "red")
+    questions = [asked(number, "What can you see in the picture?") for number in range(4)]
+    found = drawn.answer([image] * 4, questions)
+    assert len(set(found)) > 1 and found[2:] == drawn.answer([image] * 2, questions[2:])
+
+
+def test_a_model_with_an_encoder_answers_and_is_not_corrected(tmp_path):
+    folder = save_stock_encoder_decoder(tmp_path / "flan")
+    model = load_answerer(folder, settings={"max_new_tokens": 6})
+    (text,) = model.answer([Image.new("RGB", (96, 96), "red")], [asked(0, "Is it red?")])
+    assert text and model.settings["correct"] is False
+    with pytest.raises(EvaluationError, match="A correction has no effect on 'flan': only VIGC corrects"):
+        load_answerer(folder, correct=True)
 
 
 @pytest.mark.slow

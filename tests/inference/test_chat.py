@@ -1,14 +1,15 @@
 """Chat models as generators: a tiny random LLaVA and a tiny random language model, asked by rollouts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
-from stock_vlm import save_stock_instructblip, save_stock_vlm
+from stock_vlm import save_stock_encoder_decoder, save_stock_instructblip, save_stock_vlm
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from vigc.errors import EvaluationError, GenerationError, RequestRefusedError
 from vigc.inference import Request, SamplingParams, load_chat_model, load_generator
-from vigc.inference.answers import QuestionRequest
 from vigc.modeling_vigc.sentences_vigc import UnitRule
 from vigc.scenes import VIGC_TINY
 
@@ -212,7 +213,23 @@ def test_one_loader_knows_all_kinds(stock_folder, stock, tmp_path):
     folders = {"vigc": VIGC_TINY, "instructblip": save_stock_instructblip(tmp_path / "blip"), "chat": stock_folder}
     for name, folder in folders.items():
         generator = load_generator(folder, device="cpu")
-        request = QuestionRequest("Is it red?", (image("red"),), sampling=SHORT, correct=False)
+        request = Request("Is it red?", (generator.encode(image("red")),), sampling=replace(SHORT, plain=True))
         found[name] = texts(generator, request)[0]
         assert generator.identity.kind == ("chat" if name == "chat" else "vigc")
     assert found["vigc"] == found["instructblip"] and found["chat"] == texts(stock, request)[0]
+
+
+def test_a_language_model_with_an_encoder_answers_in_batches(tmp_path):
+    """Each answer is all that the decoder generates, whichever prompts are encoded beside its own."""
+    generator = load_generator(save_stock_encoder_decoder(tmp_path / "flan"), device="cpu")
+    prompts = ("Is it red?", "What can you see in the picture?")
+    requests = [Request(prompt, (image(colour),), sampling=SHORT) for prompt in prompts for colour in COLOURS[:2]]
+    found = texts(generator, *requests)
+    for request, text in zip(requests, found, strict=True):
+        inputs = generator.processor(images=list(request.images), text=[request.prompt], return_tensors="pt")
+        ids = generator.model.generate(**inputs, correct=False, **SHORT.settings)
+        assert text == generator.processor.decode_texts(ids)[0] != ""
+    together = dict(enumerate(generator.run(ask(place, one) for place, one in enumerate(requests))))
+    assert [together[place][1][0].text.strip() for place in range(len(requests))] == found
+    with pytest.raises(GenerationError, match="'flan' sees one image: give each request one"):
+        texts(generator, Request("Is it red?", sampling=SHORT))

@@ -8,6 +8,7 @@ import torch
 from stock_vlm import save_stock_vlm
 
 from vigc.errors import GenerationError
+from vigc.generation.rollouts.logprobs import mean_logprobs
 from vigc.inference import (
     Request,
     RoutedGenerator,
@@ -104,6 +105,52 @@ def test_more_completions_than_beams_are_refused(vigc_tiny, scenes):
     image = vigc_tiny.encode(pictures(scenes)[0])
     with pytest.raises(ValueError, match="n=5 completions need as many beams, but num_beams is 4"):
         list(vigc_tiny.run([short_answers(image, "What is there?", 5)]))
+
+
+# Log-probabilities of given texts
+
+
+def scored(image, question, answer):
+    """Generates an answer; returns it, its log-probability as a target, and that of another answer."""
+    sampling = SamplingParams(GREEDY)
+    own = yield Request(question, (image,), sampling=sampling)
+    given = yield Request(question, (image,), target=own.text, sampling=sampling)
+    other = yield Request(question, (image,), target=answer, sampling=sampling)
+    return own, given, other
+
+
+def test_a_target_is_scored_beside_what_is_decoded(vigc_tiny, scenes):
+    """Token by token as the engine itself has them, and bit for bit what `--score` measures."""
+    images = [vigc_tiny.encode(image) for image in pictures(scenes)]
+    questions = ["What can you see in the picture?", "Is there a dog?", "How many things are there?"]
+    answers = ["A dog sits on the grass, and a cat.", "No.", "Two"]
+    found = list(vigc_tiny.run(scored(*row) for row in zip(images, questions, answers, strict=True)))
+    for own, given, other in found:
+        assert (given.text, given.finish_reason, given.ids) == (own.text, "scored", own.ids)
+        assert given.token_logprobs == pytest.approx(own.token_logprobs, abs=1e-4)
+        place = answers.index(other.text)
+        with torch.no_grad():
+            part = (images[place][None], [questions[place]], [answers[place]], [None])
+            (mean,) = mean_logprobs(vigc_tiny.model, vigc_tiny.processor, *part)
+        alone = Request(questions[place], (images[place],), target=answers[place])
+        (exact,) = vigc_tiny.run([one(alone)])
+        assert torch.tensor(exact.token_logprobs).mean().item() == mean
+        assert exact.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-4)
+
+
+def test_a_target_continues_a_prefix_and_needs_an_image(vigc_tiny, scenes):
+    image = vigc_tiny.encode(pictures(scenes)[0])
+    joined, split = (
+        next(vigc_tiny.run([one(Request(prompt, (image,), prefix, target="a dog."))])).token_logprobs
+        for prompt, prefix in (("What is it? It is", ""), ("What is it?", "It is"))
+    )
+    assert joined == split and len(joined) > 1
+    with pytest.raises(ValueError, match="scores a target about one image: give the request one"):
+        list(vigc_tiny.run([one(Request("What is it?", target="a dog."))]))
+
+
+def one(request):
+    return (yield request)
 
 
 # A text request whose answer is JSON

@@ -15,6 +15,7 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    T5Config,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -111,4 +112,27 @@ def save_stock_instructblip(folder):
         parts.image_processor, parts.tokenizer, parts.qformer_tokenizer, parts.num_query_tokens
     ).save_pretrained(folder)
     assert not list(folder.glob("*.py")) and "vigc" not in (folder / "config.json").read_text()
+    return folder
+
+
+def save_stock_encoder_decoder(folder):
+    """Writes an InstructBLIP with random weights whose language model is a T5."""
+    parts = VigcProcessor.from_pretrained(VIGC_TINY)
+    known, tokenizer = VigcForConditionalGeneration.config_class.from_pretrained(VIGC_TINY), parts.tokenizer
+    ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "vocab_size": len(tokenizer)}
+    config = InstructBlipConfig(
+        vision_config=known.vision_config.to_dict(),
+        qformer_config=known.qformer_config.to_dict(),
+        text_config=T5Config(**sizes, **ends, decoder_start_token_id=tokenizer.pad_token_id).to_dict(),
+        num_query_tokens=known.num_query_tokens,
+        image_token_index=known.image_token_index,
+    )
+    torch.manual_seed(0)
+    model = InstructBlipForConditionalGeneration(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    model.save_pretrained(folder)
+    parts.save_pretrained(folder)
     return folder

@@ -1,0 +1,26 @@
+"""InstructBLIP models whose language model has an encoder, as FLAN-T5 has, which the engine cannot decode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vigc.errors import GenerationError
+from vigc.modeling_vigc.requests_vigc import Request
+
+from .chat import ChatGenerator, placed
+
+
+class EncoderDecoderGenerator(ChatGenerator):
+    """Like a chat model, but without a chat template: the Q-Former and the encoder read the prompt as it is."""
+
+    def _inputs(self, requests: Sequence[Request]) -> Any:
+        images = [image for request in requests for image in request.images]
+        if len(images) != len(requests):
+            raise GenerationError(f"{self.identity.name!r} sees one image: give each request one.")
+        pixels = self.processor(images=images, return_tensors="pt")
+        prompts = self.processor.encode_prompts([request.prompt for request in requests])
+        return placed(self.model, {**pixels, **prompts})
+
+    def _prompt_length(self, inputs: Any) -> int:
+        return 1  # the decoder's own ids are returned, behind its start token
