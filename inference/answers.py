@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, InstructBlipConfig
+from transformers import AutoConfig
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from vigc.errors import GenerationError, VigcError
-from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
+from vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.modeling_vigc.requests_vigc import Completion, Request, Rollout
 from vigc.processing import VigcProcessor
 from vigc.processing.devices import find_device
@@ -24,6 +24,7 @@ from .chat import ChatGenerator, load_chat_model, placed
 from .generator import ModelIdentity, unsupported
 from .scheduling import run_in_batches
 from .settings import DTYPES
+from .vigc import VIGC_TYPES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +128,7 @@ def load_generator(
         hub: dict[str, Any] = {"revision": commit, "trust_remote_code": trust_remote_code}
         config = AutoConfig.from_pretrained(name, **hub)  # nosec B615: by `revision`
     kind = torch.float32 if dtype == "auto" and place.type == "cpu" else dtype
-    if not isinstance(config, VigcConfig) and type(config) is not InstructBlipConfig:
+    if config.model_type not in VIGC_TYPES:
         return load_chat_model(model, dtype=kind, device=device, batch_size=batch_size, error=error, **hub)
     # Not by `load_model`: plain decoding also takes language models with an encoder.
     with loading_model(name, error):
