@@ -52,7 +52,7 @@ class AnsweringModel:
         if isinstance(generator, VigcGenerator):
             # As many slots as `generate` has for such a batch.
             generator = replace(generator, slots=max(len(questions), AHEAD_LANES))
-            encoded = generator.encode_images(images)
+            encoded = generator.encode_batch([generator.prepare(image) for image in images])
         else:
             encoded = [generator.encode(image) for image in images]
         asked = enumerate(zip(questions, encoded, strict=True))

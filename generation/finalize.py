@@ -212,7 +212,8 @@ def command(plan: Plan) -> str:
     if not correcting:
         parts += ["--types", ",".join(configuration.types)]
     parts += ["--seed", str(configuration["seed"])]
-    parts += ["--dtype", configuration.dtype, "--license", plan.license]
+    parts += ["--dtype", configuration.dtype] if configuration.dtype else []
+    parts += ["--license", plan.license]
     if "corrector" in configuration or (correcting and not configuration["correct"]):
         parts += ["--corrector", corrector_of(configuration)]
     elif not configuration["correct"]:

@@ -22,10 +22,12 @@ from vigc.options import Option, check_paths, check_values, recorded, settings_o
 from .row_schema import GeneratedRows
 
 if TYPE_CHECKING:
+    import torch
+
     from vigc.generation.filters.selection import Selection
     from vigc.generation.rollouts.worker import Worker
     from vigc.generation.sources.base import Collection, Source
-    from vigc.inference.loading import ModelFacts
+    from vigc.inference.generator import FoundModel, ModelFacts
     from vigc.jobs import Plan, ShardOutput
     from vigc.jobs.protocols import MakeShard, Record, Report
 
@@ -271,12 +273,12 @@ class JobSettings(LoadingSettings, ABC):
             GenerationError: It cannot be loaded, or is not the one that was planned with.
         """
         from vigc.generation.sources.prefetch import Loader
-        from vigc.inference.loading import load_model
+        from vigc.processing.devices import find_device
 
-        loaded = load_model(self.model, self.processor, **{**self.loading, "device": device})
-        self._check_planned(plan, loaded.facts)
-        worker = self.worker(loaded, plan, self._effective, self.batch_size)
-        loader = Loader(self.collection(), worker.prepare, self.batch_size, embed=self.store == "embed")
+        writer = self._find_model(find_device(device, GenerationError)).load(self.batch_size)
+        self._check_planned(plan, writer.facts)
+        worker = self.worker(writer, plan, self._effective)
+        loader = Loader(self.collection(), writer.prepare, self.batch_size, embed=self.store == "embed")
 
         def make(sources: Sequence[Source], report: Report) -> ShardOutput:
             output = worker.make(loader, list(sources), report)
@@ -290,9 +292,9 @@ class JobSettings(LoadingSettings, ABC):
         from vigc.inference.loading import effective_settings
 
         found = {
-            **written_by(facts),
+            **facts.named,
             **effective_settings(facts.generation_config, self._effective, self.corrects),
-            "device": facts.device.type,
+            "device": facts.device,
         }
         planned = {**plan.configuration, "device": plan.job["device"]}
         if other := [f"{name} was {planned[name]}, now {now}" for name, now in found.items() if planned[name] != now]:
@@ -327,11 +329,15 @@ class JobSettings(LoadingSettings, ABC):
         """
         import torch
 
-        from vigc.inference.loading import describe_model
         from vigc.processing.devices import find_device
 
         place = find_device(self.device, GenerationError) if device is None else torch.device(device)
-        return describe_model(self.model, self.processor, **{**self.loading, "device": place})
+        return self._find_model(place).facts
+
+    def _find_model(self, device: torch.device) -> FoundModel:
+        from vigc.inference.loading import find_model
+
+        return find_model(self.model, self.processor, **{**self.loading, "device": device})
 
     @property
     def inputs_name(self) -> str:
@@ -339,16 +345,22 @@ class JobSettings(LoadingSettings, ABC):
         return self.worker.inputs
 
     def plan(self, model: ModelFacts, selection: Selection) -> Plan:
-        """The plan without its inputs."""
+        """The plan without its inputs.
+
+        Raises:
+            GenerationError: The job has scores, and the model cannot score answers.
+        """
         from vigc.inference.loading import effective_settings
         from vigc.jobs import Configuration, Plan
 
         from .notices import notice_of
 
+        if self.score and not model.scores:
+            raise GenerationError(f"The model {model.name!r} cannot score answers that are given: drop --score.")
         collection = selection.collection
         configuration = Configuration(
             {
-                **written_by(model),
+                **model.named,
                 **self.configuration(),
                 "correct": self.corrects,
                 "seed": self.seed,
@@ -363,7 +375,7 @@ class JobSettings(LoadingSettings, ABC):
             "shard_size": self.shard_size,
             "limit": self.limit,
             "images": self.store,
-            "device": model.device.type,
+            "device": model.device,
             **collection.facts,
             "dedup": bool(selection.filters.get("dedup")),
             **({"allow_urls": check_hosts(self.allow_urls)} if self.allow_urls else {}),
@@ -388,9 +400,3 @@ class JobSettings(LoadingSettings, ABC):
         """The corrector's entry in the configuration: none where `correct` alone tells it, as in older jobs."""
         default = default_corrector(correct=self.corrects)
         return {} if self.chosen_corrector == default else {"corrector": self.chosen_corrector}
-
-
-def written_by(model: ModelFacts) -> Record:
-    """What names the model in a configuration."""
-    said = {"model": model.name, "revision": model.revision, "dtype": model.dtype}
-    return {**said, "remote_code": True} if model.remote_code else said

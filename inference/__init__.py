@@ -7,6 +7,7 @@ from vigc.lazy import lazy_names
 __all__ = [
     "ChatGenerator",
     "Completion",
+    "FoundModel",
     "ModelFacts",
     "ModelIdentity",
     "OpenAIGenerator",
@@ -17,7 +18,8 @@ __all__ = [
     "ScriptedGenerator",
     "TextGenerator",
     "VigcGenerator",
-    "describe_model",
+    "Writer",
+    "find_model",
     "load_chat_model",
     "load_generator",
     "load_model",
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     from vigc.modeling_vigc.requests_vigc import Completion, Request, Rollout, SamplingParams
 
     from .chat import ChatGenerator, load_chat_model
-    from .generator import ModelFacts, ModelIdentity, TextGenerator
-    from .loading import describe_model, load_generator, load_model
+    from .generator import FoundModel, ModelFacts, ModelIdentity, TextGenerator, Writer
+    from .loading import find_model, load_generator, load_model
     from .openai import OpenAIGenerator
     from .routing import RoutedGenerator
     from .scripted import ScriptedGenerator
@@ -39,8 +41,8 @@ else:  # unseen by type checkers, which would otherwise accept any name
         {
             "vigc.modeling_vigc.requests_vigc": ("Completion", "Request", "Rollout", "SamplingParams"),
             ".chat": ("ChatGenerator", "load_chat_model"),
-            ".generator": ("ModelFacts", "ModelIdentity", "TextGenerator"),
-            ".loading": ("describe_model", "load_generator", "load_model"),
+            ".generator": ("FoundModel", "ModelFacts", "ModelIdentity", "TextGenerator", "Writer"),
+            ".loading": ("find_model", "load_generator", "load_model"),
             ".openai": ("OpenAIGenerator",),
             ".routing": ("RoutedGenerator",),
             ".scripted": ("ScriptedGenerator",),

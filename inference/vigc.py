@@ -2,78 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
+from transformers import InstructBlipConfig
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-from vigc.errors import TransientError, is_out_of_memory
-from vigc.modeling_vigc import VigcForConditionalGeneration
+from vigc.errors import GenerationError, is_out_of_memory
+from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.modeling_vigc.generation_vigc import split_settings
 from vigc.modeling_vigc.requests_vigc import Rollout
 from vigc.modeling_vigc.rollout_vigc import RolloutSettings
 from vigc.modeling_vigc.slots_vigc import Schedule
+from vigc.processing import VigcProcessor
 
-from .generator import ModelFacts, ModelIdentity
+from .checkpoints import Checkpoint, dtype_name, loading_errors, public_name
+from .fitting import Fitting
+from .generator import FoundModel, ModelFacts, ModelIdentity, PairPrompts
+from .scores import VigcScorer
 
 T = TypeVar("T")
 
-
-class Fitting:
-    """Runs work on as many items at a time as memory allows; what did not fit once is not tried again.
-
-    `halved` counts how often a batch was halved. `most` is what fitted since; None forgets it.
-    """
-
-    def __init__(self) -> None:
-        self.most: int | None = None
-        self.halved = 0
-
-    def run(self, count: int, work: Callable[[slice], T]) -> list[T]:
-        """Calls `work` with slices that cover `count` items.
-
-        Raises:
-            TransientError: Not even one item fits.
-        """
-        results: list[T] = []
-        start = 0
-        while start < count:
-            size = min(self.most or count, count - start)
-            result = _unless_full(work, slice(start, start + size))
-            if result is not None:
-                results.append(result)
-                start += size
-            else:  # outside of the handler, where the error no longer holds on to the memory
-                self.most = self.halve(size)
-        return results
-
-    def halve(self, size: int) -> int:
-        """Half of a number of items that did not fit.
-
-        Raises:
-            TransientError: It was one.
-        """
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if size == 1:
-            raise TransientError("Memory does not suffice for one picture: free some, or take a smaller --dtype.")
-        self.halved += 1
-        return size // 2
-
-
-def _unless_full(work: Callable[[slice], T], items: slice) -> T | None:
-    try:
-        return work(items)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return None
+# Of configurations: models that the engine runs.
+VIGC_TYPES = (VigcConfig.model_type, InstructBlipConfig.model_type)
 
 
 @dataclass
 class VigcGenerator:
-    """A [`TextGenerator`] over a loaded model.
+    """A [`Writer`] over a loaded model.
 
     Args:
         model: In evaluation mode, on its device.
@@ -96,19 +56,34 @@ class VigcGenerator:
             self.facts.name, self.facts.revision, self.facts.dtype, scores=True, several=True, system=False
         )
 
+    @property
+    def prompts(self) -> PairPrompts:
+        """The processor's."""
+        return self.processor
+
+    @property
+    def scorer(self) -> VigcScorer:
+        """Scores answers as VIC's."""
+        return VigcScorer(self.model, self.processor, self.fitting)
+
+    @property
+    def halved(self) -> int:
+        """How often a batch was halved because memory did not suffice."""
+        return self.fitting.halved
+
+    def prepare(self, image: Any) -> torch.Tensor:
+        """The pixels of a PIL image, float (1, 3, H, W)."""
+        return self.processor(images=[image], return_tensors="pt")["pixel_values"]
+
     def encode(self, image: Any) -> torch.Tensor:
         """The ViT's output for one PIL image, float (patches + 1, vision width)."""
-        return self.encode_images([image])[0]
-
-    def encode_images(self, images: Sequence[Any]) -> torch.Tensor:
-        """The ViT's output for B PIL images in one pass, float (B, patches + 1, vision width)."""
-        return self.encode_pixels(self.processor(images=list(images), return_tensors="pt")["pixel_values"])
+        return self.encode_batch([self.prepare(image)])[0]
 
     @torch.no_grad()
-    def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The ViT's output for a batch: float (B, 3, H, W) to float (B, patches + 1, vision width)."""
-        embed, to = self.model.get_image_embeds, (self.model.device, self.model.dtype)
-        return torch.cat(self.fitting.run(len(pixels), lambda part: embed(pixels[part].to(*to))))
+    def encode_batch(self, prepared: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The ViT's output for each image, float (patches + 1, vision width), of what `prepare` returned."""
+        embed, to, pixels = self.model.get_image_embeds, (self.model.device, self.model.dtype), torch.cat([*prepared])
+        return [*torch.cat(self.fitting.run(len(pixels), lambda part: embed(pixels[part].to(*to))))]
 
     def rollout_settings(self, given: Mapping[str, Any]) -> RolloutSettings:
         """What `given` decoding and `iqf_*` settings, over the model's own, ask of a rollout."""
@@ -151,3 +126,94 @@ class VigcGenerator:
             model = VigcForConditionalGeneration.__new__(VigcForConditionalGeneration)
             vars(model).update(vars(self.model))
         return model.engine(self.processor, slots)
+
+
+def given_vigc(model: Any, processor: Any) -> FoundModel:
+    """A VIGC model that is an object, as it is.
+
+    Args:
+        model: The model.
+        processor: Belongs to it.
+
+    Raises:
+        GenerationError: There is no processor.
+    """
+    if processor is None:
+        raise GenerationError("A model object needs its processor: pass processor= too, or the model's folder.")
+    facts = ModelFacts(
+        public_name(str(model.config._name_or_path or type(model).__name__)),
+        weights_fingerprint(model) if isinstance(model, torch.nn.Module) else None,
+        dtype_name(model.dtype),
+        model.device.type,
+        model.generation_config,
+        trained_on=getattr(model.config, "trained_on", None),
+        scores=True,
+    )
+    return FoundModel(facts, lambda slots: VigcGenerator(model.eval(), processor, facts, slots))
+
+
+def find_vigc(checkpoint: Checkpoint, processor: Any = None) -> FoundModel:
+    """A VIGC model, or an InstructBLIP with a decoder-only language model, in a folder or on the Hub.
+
+    Args:
+        checkpoint: Its configuration; the `model_type` is one of `VIGC_TYPES`.
+        processor: By default the model's own.
+
+    Raises:
+        ValueError: Its language model has an encoder, or its code lies in another repository.
+    """
+    model_class, processor_class = _classes(checkpoint)
+    facts = checkpoint.facts(remote_code=model_class is not VigcForConditionalGeneration, scores=True)
+
+    def load(slots: int) -> VigcGenerator:
+        with loading_errors(checkpoint.name):
+            # The classes are chosen: no other code is needed, of a tokenizer for instance.
+            hub: dict[str, Any] = {"revision": checkpoint.commit, "trust_remote_code": False}
+            model = model_class.from_pretrained(checkpoint.name, dtype=facts.dtype, **hub)
+            own = processor or processor_class.from_pretrained(checkpoint.name, **hub)
+            model = model.to(checkpoint.device).eval()
+        return VigcGenerator(model, own, replace(facts, generation_config=model.generation_config), slots)
+
+    return FoundModel(facts, load)
+
+
+def weights_fingerprint(model: torch.nn.Module) -> str:
+    """16 hexadecimal digits that change with the weights of a model in memory.
+
+    Of every tensor some 64 values count, for the reason that `folder_fingerprint` gives.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        if tensor.numel() and not tensor.is_meta:  # as a part is that lies on disk until it is needed
+            values = tensor.flatten()[:: -(-tensor.numel() // 64)]
+            digest.update(values.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _classes(checkpoint: Checkpoint) -> tuple[Any, Any]:
+    """Our own classes of model and processor; those that come with the weights where that was asked for."""
+    inner: Any = InstructBlipConfig.from_dict(dict(checkpoint.config)).text_config
+    if inner.is_encoder_decoder:
+        raise ValueError(
+            f"its language model, {inner.model_type!r}, has an encoder; give one with Vicuna, for instance"
+        )
+    model = checkpoint.config.get("auto_map", {}).get("AutoModelForImageTextToText")
+    if model is None or not checkpoint.trust_remote_code:
+        return VigcForConditionalGeneration, VigcProcessor
+    name, commit = checkpoint.name, checkpoint.commit
+    settings, _ = VigcProcessor.get_processor_dict(name, revision=commit)
+    references = model, settings.get("auto_map", {}).get("AutoProcessor", "")
+    model_class, processor_class = (_brought(name, reference, commit) for reference in references)
+    return model_class, processor_class
+
+
+def _brought(name: str, reference: str, commit: str | None) -> Any:
+    """The class that `reference` names in the code beside the weights."""
+    place, _, here = reference.rpartition("--")
+    if not here or place not in ("", name):
+        raise ValueError(
+            f"it takes the code of its model or processor from {place or 'nowhere'!r}, and only what lies beside the "
+            "weights, at one commit, is run: leave out trust_remote_code"
+        )
+    return get_class_from_dynamic_module(here, name, revision=commit)

@@ -30,8 +30,8 @@ class Configuration(dict[str, Any]):
         return self["model"]
 
     @property
-    def dtype(self) -> str:
-        """What the model's weights are loaded in."""
+    def dtype(self) -> str | None:
+        """What the model's weights are loaded in; None where a server does not say."""
         return self["dtype"]
 
     @property

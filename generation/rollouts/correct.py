@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import torch
-
 from vigc.generation.sources.base import DraftPair
 from vigc.generation.sources.prefetch import Item
-from vigc.inference.vigc import VigcGenerator
+from vigc.inference.generator import Writer
 from vigc.jobs import Plan, Reason
 from vigc.modeling_vigc import IqfSettings
 from vigc.modeling_vigc.requests_vigc import Rollout, Sample
@@ -25,22 +23,21 @@ class CorrectionWorker(Worker):
 
     inputs = "entries"
 
-    def __init__(self, loaded: VigcGenerator, plan: Plan, settings: dict[str, Any], slots: int) -> None:
-        super().__init__(loaded, plan, settings, slots)
+    def __init__(self, writer: Writer, plan: Plan, settings: dict[str, Any]) -> None:
+        super().__init__(writer, plan, settings)
         (self.kind,) = plan.configuration["types"]
         self.task = self.kind if self.kind in INSTRUCTION_TYPES else None
         self.rule = IqfSettings(**plan.configuration["iqf"]).rule
 
-    def rollouts(self, batch: Batch, pixels: torch.Tensor) -> list[tuple[Key, Rollout[list[Sample]]]]:
-        """One for each question; the ViT runs once for each image, whatever their number."""
-        batch.embeds = self.generator.encode_pixels(pixels)
+    def rollouts(self, batch: Batch) -> list[tuple[Key, Rollout[list[Sample]]]]:
+        """One for each question; an image is encoded once, whatever their number."""
         return [
-            ((place, turn), self._answer(item, pair, batch.embeds[place]))
+            ((place, turn), self._answer(item, pair, batch.encoded[place]))
             for place, item in enumerate(batch.seen)
             for turn, pair in enumerate(item.source.pairs or [])
         ]
 
-    def _answer(self, item: Item, pair: DraftPair, image: torch.Tensor) -> Rollout[list[Sample]]:
+    def _answer(self, item: Item, pair: DraftPair, image: Any) -> Rollout[list[Sample]]:
         def sample(seed: int, settings: dict[str, Any]) -> Rollout[Sample]:
             given = self.rollout_settings(settings)
             return self.corrector.rollout(image, pair["question"], pair["answer"], given, self.task, seed)
@@ -63,11 +60,7 @@ class CorrectionWorker(Worker):
                 if place is not None:
                     places.append(place)
                     rows.append(batch.rows[-1][1])
-        if self.scores and rows:
-            assert batch.embeds is not None
-            # Others wrote the drafts, so that they have no score yet.
-            for name in ("visual_dependency", "draft_logprob"):
-                self.score(name, rows, batch.embeds[places], self.task)
+        self.score(rows, [batch.encoded[place] for place in places], self.task, drafts=True)
 
     def _compared(self, trace: list[dict[str, Any]], given: str) -> list[dict[str, Any]]:
         """The trace, with whether each step's text differs from the given answer's at its place."""

@@ -8,11 +8,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
-
 from vigc.generation.correctors import Corrector
 from vigc.generation.sources.prefetch import Item
-from vigc.inference.vigc import VigcGenerator
+from vigc.inference.generator import Writer
 from vigc.jobs import Plan
 from vigc.modeling_vigc.requests_vigc import Request, Rollout, Sample
 from vigc.modeling_vigc.rollout_vigc import RolloutSettings, vig
@@ -28,8 +26,8 @@ class PairWorker(Worker):
 
     inputs = "images"
 
-    def __init__(self, loaded: VigcGenerator, plan: Plan, settings: dict[str, Any], slots: int) -> None:
-        super().__init__(loaded, plan, settings, slots)
+    def __init__(self, writer: Writer, plan: Plan, settings: dict[str, Any]) -> None:
+        super().__init__(writer, plan, settings)
         configuration = plan.configuration
         self.kinds, self.questions = tuple(configuration["types"]), configuration["questions"]
         given = configuration["short_answers"]
@@ -37,16 +35,15 @@ class PairWorker(Worker):
         self.with_drafts = configuration["iqf"].get("iqf_draft", True)
         self.short = ShortAnswerSettings(configuration["decoding"], **given) if given else None
 
-    def rollouts(self, batch: Batch, pixels: torch.Tensor) -> list[tuple[Key, Rollout[list[Sample]]]]:
+    def rollouts(self, batch: Batch) -> list[tuple[Key, Rollout[list[Sample]]]]:
         """One for each type and image."""
-        batch.embeds = self.generator.encode_pixels(pixels)
         return [
             ((place, kind), self._questions(item, kind, partial(self._attempt, image, kind)))
             for kind in self.kinds
-            for place, (item, image) in enumerate(zip(batch.items, batch.embeds, strict=True))
+            for place, (item, image) in enumerate(zip(batch.items, batch.encoded, strict=True))
         ]
 
-    def _attempt(self, image: torch.Tensor, kind: str, seed: int, given: dict[str, Any]) -> Rollout[Sample]:
+    def _attempt(self, image: Any, kind: str, seed: int, given: dict[str, Any]) -> Rollout[Sample]:
         if self.short is None or not takes_short_answers(kind):
             return draft_then_correct(self.corrector, image, kind, self.rollout_settings(given), seed)
         return short_answers(image, kind, self.rollout_settings(given), self.short, seed)
@@ -80,7 +77,7 @@ class PairWorker(Worker):
                 good, rows = [], []
                 for place, item in enumerate(batch.items):
                     draft = batch.samples[place, kind][index]
-                    id_, instruction = self._id(item, kind, index), self.processor.instruction(kind)
+                    id_, instruction = self._id(item, kind, index), self.writer.prompts.instruction(kind)
                     fault = fault_of(draft)
                     if fault is not None:
                         batch.rejects.append((item, self.reject(id_, kind, item, instruction, draft, fault)))
@@ -89,9 +86,7 @@ class PairWorker(Worker):
                     else:
                         good.append(place)
                         rows.append(self._row(id_, kind, index, item, draft))
-                if self.scores and rows:
-                    assert batch.embeds is not None
-                    self.score("visual_dependency", rows, batch.embeds[good], kind)
+                self.score(rows, [batch.encoded[place] for place in good], kind)
                 batch.rows += zip([batch.items[place] for place in good], rows, strict=True)
 
     def _row(self, id_: str, kind: str, index: int, item: Item, draft: Sample) -> dict[str, Any]:
@@ -108,7 +103,7 @@ class PairWorker(Worker):
             (str(draft.question), draft.draft if self.with_drafts else None, str(draft.answer)),
             draft,
             question_index=index,
-            instruction=self.processor.instruction(kind),
+            instruction=self.writer.prompts.instruction(kind),
             answers=draft.answers,
             weights=draft.weights,
             objects=item.source.objects,

@@ -7,18 +7,16 @@ import json
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
-
-import torch
 
 from vigc.generation.correctors import CORRECTORS, corrector_of
 from vigc.generation.sources.base import Source
 from vigc.generation.sources.prefetch import Item, Loader
-from vigc.inference.vigc import VigcGenerator
+from vigc.inference.generator import Writer
 from vigc.jobs import Plan, Reason, ShardOutput
 from vigc.jobs.protocols import Report
-from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS
+from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, split_settings
 from vigc.modeling_vigc.requests_vigc import Rollout, Sample, deferred
 from vigc.modeling_vigc.rollout_vigc import RolloutSettings
 from vigc.processing.bounded_parsing import parse_json
@@ -26,15 +24,11 @@ from vigc.processing.confined_paths import printable
 from vigc.processing.rows import to_messages
 
 from .checks import NOT_FINITE, fault_of
-from .logprobs import mean_logprobs, visual_dependencies
 
 # How a text is drawn where the settings themselves draw nothing: a second attempt stays close to the first, a second
 # question does not.
 AGAIN = {"do_sample": True, "num_beams": 1, "temperature": 0.7, "top_p": 0.9}
 ANOTHER = {"do_sample": True, "num_beams": 1, "temperature": 1.0, "top_p": 0.95}
-
-# Each score with how it is measured, and on which column.
-_MEASURES = {"visual_dependency": (visual_dependencies, "answer"), "draft_logprob": (mean_logprobs, "draft")}
 
 
 # A rollout of a batch: the place of its image among those, and which of the rollouts about that image it is.
@@ -50,7 +44,7 @@ class Batch:
     Args:
         items: The inputs.
         seen: Those of them that have an image.
-        embeds: float (images, patches + 1, vision width), the ViT's output, where it is needed.
+        encoded: What requests carry of each image of `seen`.
         asked: How many rollouts there are about them.
         left: By the place of an image, how many of its rollouts have not ended.
         samples: What they returned, by the rollout's key.
@@ -61,7 +55,7 @@ class Batch:
 
     items: list[Item]
     seen: list[Item]
-    embeds: torch.Tensor | None = None
+    encoded: Sequence[Any] = ()
     asked: int = 0
     left: Counter[int] = field(default_factory=Counter)
     samples: dict[Key, list[Sample]] = field(default_factory=dict)
@@ -71,21 +65,21 @@ class Batch:
 
 
 class Worker(ABC):
-    """Makes the rows of a shard with one engine, whose slots stay full from one batch of inputs to the next.
+    """Makes the rows of a shard with one model, which stays busy from one batch of inputs to the next.
 
     Args:
-        loaded: The model.
+        writer: The model.
         plan: Of the job: `configuration` decides what is written.
         settings: Decoding and `iqf_*` settings that are not the model's own.
-        slots: Texts written at a time.
     """
 
     inputs: ClassVar[str]  # what they are called while they are counted
 
-    def __init__(self, loaded: VigcGenerator, plan: Plan, settings: dict[str, Any], slots: int) -> None:
-        self.model, self.processor = loaded.model, loaded.processor
+    def __init__(self, writer: Writer, plan: Plan, settings: dict[str, Any]) -> None:
+        self.writer = writer
         configuration = plan.configuration
-        self.seed, self.retries, self.scores = (configuration[name] for name in ("seed", "retries", "score"))
+        self.seed, self.retries = configuration["seed"], configuration["retries"]
+        self.scorer = writer.scorer if configuration["score"] else None
         self.samples = bool(configuration["decoding"].get("do_sample"))
         correct = configuration["correct"]
         self.settings = {name: settings[name] for name in settings if correct or name not in IQF_SETTINGS}
@@ -93,30 +87,20 @@ class Worker(ABC):
         self.constants = {name: getattr(plan, name) for name in ("source", "license", "config_hash")}
         self.constants["model"] = configuration["model"]
         self.corrector = CORRECTORS[corrector_of(configuration)]
-        self.generator = replace(loaded, slots=slots)
-        self.fitting = self.generator.fitting
+        self.max_new_tokens = configuration["decoding"].get("max_new_tokens") or 249
         self._rollout_settings: dict[str, RolloutSettings] = {}
 
     @abstractmethod
-    def rollouts(self, batch: Batch, pixels: torch.Tensor) -> list[tuple[Key, Rollout[list[Sample]]]]:
-        """The rollouts of a batch, each with a key that is unique in it.
-
-        Args:
-            batch: The inputs.
-            pixels: float (pictures, 3, H, W).
-        """
+    def rollouts(self, batch: Batch) -> list[tuple[Key, Rollout[list[Sample]]]]:
+        """The rollouts of a batch whose images are encoded, each with a key that is unique in it."""
 
     @abstractmethod
     def collect(self, batch: Batch) -> None:
         """Makes rows, records and counts of the samples of a batch."""
 
-    def prepare(self, image: Any) -> torch.Tensor:
-        """A picture's pixels, float (1, 3, H, W)."""
-        return self.processor(images=[image], return_tensors="pt")["pixel_values"]
-
     def make(self, loader: Loader, sources: list[Source], report: Report) -> ShardOutput:
         """All that comes of a shard's inputs; `report` is told how far it is whenever a rollout ends."""
-        output, halved = ShardOutput(), self.fitting.halved
+        output, halved = ShardOutput(), self.writer.halved
         items: list[Item] = []
         rows, rejects = [], []
         done, made = 0, 0
@@ -138,13 +122,13 @@ class Worker(ABC):
         output.rejects = [finish_reject(item, record) for item, record in rejects]
         output.bare = sum(item.image is None for item in items)
         output.images, output.duplicates = len(items) - output.bare, sum(len(item.same) for item in items)
-        output.halved = self.fitting.halved - halved
+        output.halved = self.writer.halved - halved
         return output
 
     def write(self, batches: Iterable[list[Item]], ended: Callable[[int, Sequence[Sample]], object]) -> Iterator[Batch]:
         """Runs the rollouts of each batch, and makes its rows.
 
-        The engine goes on from one batch to the next without a break, so that batches may end out of their order; they
+        The model goes on from one batch to the next without a break, so that batches may end out of their order; they
         are yielded in it.
 
         Args:
@@ -152,7 +136,7 @@ class Worker(ABC):
             ended: Is called when a rollout ends, with 1 if it was the last one about its image, or else 0, and samples.
         """
         begun: deque[Batch] = deque()
-        for batch, key, samples in self.generator.run(self._begin(batches, begun)):
+        for batch, key, samples in self.writer.run(self._begin(batches, begun)):
             batch.samples[key] = samples
             batch.left[key[0]] -= 1
             ended(int(not batch.left[key[0]]), samples)
@@ -162,11 +146,12 @@ class Worker(ABC):
     def _begin(self, batches: Iterable[list[Item]], begun: deque[Batch]) -> Iterator[Rollout[Any] | None]:
         """The rollouts of all batches, as a generator's `run` takes them."""
         for items in batches:
-            batch = Batch(items, [item for item in items if item.pixels is not None])
-            pixels = [item.pixels for item in batch.seen if item.pixels is not None]
+            batch = Batch(items, [item for item in items if item.image is not None])
+            if batch.seen:
+                batch.encoded = self.writer.encode_batch([item.prepared for item in batch.seen])
             for item in items:
-                item.pixels = None
-            rollouts = self.rollouts(batch, torch.cat(pixels)) if pixels else []
+                item.prepared = None
+            rollouts = self.rollouts(batch)
             batch.asked, batch.left = len(rollouts), Counter(place for (place, _), _ in rollouts)
             begun.append(batch)
             for key, rollout in rollouts:
@@ -190,7 +175,8 @@ class Worker(ABC):
         """What `given` decoding and `iqf_*` settings ask of a rollout; the same object for equal ones."""
         name = repr(sorted(given.items()))
         if name not in self._rollout_settings:
-            self._rollout_settings[name] = self.generator.rollout_settings(given)
+            iqf, decoding = split_settings(self.writer.facts.generation_config, given)
+            self._rollout_settings[name] = RolloutSettings(self.writer.prompts, iqf, decoding, self.max_new_tokens)
         return self._rollout_settings[name]
 
     def attempts(
@@ -223,26 +209,27 @@ class Worker(ABC):
         assert chosen is not None
         return chosen
 
-    @torch.no_grad()
-    def score(self, name: str, rows: Sequence[dict[str, Any]], embeds: torch.Tensor, task: str | None) -> None:
-        """Measures texts once more, into the rows.
+    def score(
+        self, rows: Sequence[dict[str, Any]], images: Sequence[Any], task: str | None, *, drafts: bool = False
+    ) -> None:
+        """Measures texts once more, into the rows, where the job has scores.
 
         Args:
-            name: The score: "visual_dependency" of the answers, or "draft_logprob" of drafts that have none yet.
             rows: B rows.
-            embeds: float (B, patches + 1, vision width).
+            images: Their images, as they were encoded.
             task: The type of their questions, or None.
+            drafts: Whether the drafts are measured too: those of others have no score yet.
         """
-        measure, column = _MEASURES[name]
-
-        def scores(part: slice) -> list[float]:
-            asked = [str(row["question"]) for row in rows[part]]
-            texts = [str(row[column]) for row in rows[part]]
-            return measure(self.model, self.processor, embeds[part], asked, texts, [task] * len(asked))
-
-        parts = self.fitting.run(len(rows), scores)
-        for row, score in zip(rows, [score for part in parts for score in part], strict=True):
-            row["scores"][name] = score
+        if self.scorer is None or not rows:
+            return
+        measures = {"visual_dependency": (self.scorer.visual_dependencies, "answer")}
+        if drafts:
+            measures["draft_logprob"] = (self.scorer.mean_logprobs, "draft")
+        questions = [str(row["question"]) for row in rows]
+        for name, (measure, column) in measures.items():
+            scores = measure(images, questions, [str(row[column]) for row in rows], task)
+            for row, score in zip(rows, scores, strict=True):
+                row["scores"][name] = score
 
     def row(
         self,

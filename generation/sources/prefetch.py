@@ -13,8 +13,6 @@ from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any, TypeVar
 
-import torch
-
 from vigc.errors import ImageDataError, ImageError, ImagePathError, NoImageError, TransientError, is_transient
 from vigc.processing.bounded_parsing import JsonObject
 from vigc.processing.confined_paths import is_file_name, shown
@@ -38,14 +36,14 @@ class Item:
         source: Where it comes from.
         digest: SHA-256 of the file as it was read.
         image: The `image` column of its rows.
-        pixels: float (1, 3, H, W); None for an input without picture.
+        prepared: What the model takes of the picture, until its batch is encoded; None for an input without picture.
         same: Names of exact copies, which are not worked on again.
     """
 
     source: Source
     digest: str
     image: ImageCell | None = None
-    pixels: torch.Tensor | None = None
+    prepared: Any = None
     same: list[str] = field(default_factory=list)
 
 
@@ -54,13 +52,13 @@ class Loader:
 
     Args:
         collection: Opens pictures.
-        prepare: Makes pixels, float (1, 3, H, W), of a picture.
+        prepare: Makes of a picture what the model takes; raises a ValueError for one that it cannot take.
         batch_size: Inputs to a batch.
         embed: Whether rows hold the picture, or else its path.
     """
 
     def __init__(
-        self, collection: Collection, prepare: Callable[[Any], torch.Tensor], batch_size: int, embed: bool = True
+        self, collection: Collection, prepare: Callable[[Any], Any], batch_size: int, embed: bool = True
     ) -> None:
         self.collection, self.prepare, self.batch_size, self.embed = collection, prepare, batch_size, embed
         self._read: Source | None = None  # the last one that could be
@@ -121,7 +119,7 @@ class Loader:
                 source,
                 hashlib.sha256(picture.original).hexdigest(),
                 image,
-                self._pixels(picture.image, source),
+                self._prepared(picture.image, source),
                 list(source.same or ()),
             )
         except NoImageError as error:
@@ -134,7 +132,7 @@ class Loader:
                 raise
             return self._skipped(source, error)
 
-    def _pixels(self, image: Any, source: Source) -> torch.Tensor:
+    def _prepared(self, image: Any, source: Source) -> Any:
         try:
             return self.prepare(image)
         except ValueError as error:  # a picture of a shape that the processor cannot resize

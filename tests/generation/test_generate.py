@@ -23,10 +23,11 @@ from vigc.exports.export import export_dataset
 from vigc.exports.mixing import training_rows
 from vigc.generation import GenerateJob, correct_dataset, generate_dataset
 from vigc.generation.sources.base import list_images
-from vigc.inference.loading import folder_fingerprint, load_model
+from vigc.inference.loading import load_model
 from vigc.jobs import ledger
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.processing import GENERATED_FEATURES
+from vigc.processing.model_folder import folder_fingerprint
 
 TYPES = ("conversation", "detail", "complex")
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from vigc.cli.root import app
 from vigc.hub_cards import write_model_card, write_trained_model_card
-from vigc.inference import ModelFacts, VigcGenerator
+from vigc.inference import FoundModel, ModelFacts, VigcGenerator
 from vigc.jobs import ledger
 
 # What cards say of their own accord; other links and other HTML would be somebody else's.
@@ -91,7 +91,7 @@ def made(coco, tmp_path_factory):
     """The dataset that `vigc generate` makes of it, its exports, and all that the commands print."""
     folder = tmp_path_factory.mktemp("made") / file_name(FOLDER)
     hostile = HostileModel()
-    facts = ModelFacts(MODEL, "0" * 40, "float32", hostile.device, hostile.generation_config)
+    facts = ModelFacts(MODEL, "0" * 40, "float32", "cpu", hostile.generation_config)
     loaded = VigcGenerator(hostile, ScriptedProcessor(), facts)
     said = []
 
@@ -103,8 +103,7 @@ def made(coco, tmp_path_factory):
     generate = ["generate", coco / "instances.json", "--output", folder, "--format", "coco", "--image-root", coco]
     generate += ["--license", LICENSE, "--types", "detail,okvqa"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vigc.inference.loading.describe_model", lambda *_, **__: facts)
-        patch.setattr("vigc.inference.loading.load_model", lambda *_, **__: loaded)
+        patch.setattr("vigc.inference.loading.find_model", lambda *_, **__: FoundModel(facts, lambda _: loaded))
         run(3, *generate)
         run(3, *generate)
         run(4, *generate, "--license", "other")

@@ -8,7 +8,6 @@ import torch
 from stock_vlm import save_stock_vlm
 
 from vigc.errors import GenerationError
-from vigc.generation.rollouts.logprobs import mean_logprobs
 from vigc.inference import (
     Request,
     RoutedGenerator,
@@ -130,8 +129,8 @@ def test_a_target_is_scored_beside_what_is_decoded(vigc_tiny, scenes):
         assert given.token_logprobs == pytest.approx(own.token_logprobs, abs=1e-4)
         place = answers.index(other.text)
         with torch.no_grad():
-            part = (images[place][None], [questions[place]], [answers[place]], [None])
-            (mean,) = mean_logprobs(vigc_tiny.model, vigc_tiny.processor, *part)
+            part = ([images[place]], [questions[place]], [answers[place]], None)
+            (mean,) = vigc_tiny.scorer.mean_logprobs(*part)
         alone = Request(questions[place], (images[place],), target=answers[place])
         (exact,) = vigc_tiny.run([one(alone)])
         assert torch.tensor(exact.token_logprobs).mean().item() == mean

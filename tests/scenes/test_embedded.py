@@ -16,7 +16,7 @@ import vigc
 from vigc.cli.root import app
 from vigc.errors import JudgeError
 from vigc.evaluation import LocalJudge, load_answerer
-from vigc.inference.loading import describe_model, load_model
+from vigc.inference.loading import find_model, load_model
 from vigc.modeling_vigc import VigcConfig, VigcForConditionalGeneration
 from vigc.processing import VigcProcessor
 from vigc.processing.devices import find_device
@@ -55,7 +55,7 @@ def test_a_name_is_its_folder_and_a_folder_its_name(tmp_path):
 
 def test_the_name_loads_and_is_recorded():
     facts = load_model(NAME).facts
-    assert facts == describe_model(VIGC_TINY, device=find_device("cpu")) and facts.name == NAME
+    assert facts == find_model(VIGC_TINY, device=find_device("cpu")).facts and facts.name == NAME
     assert load_answerer(NAME).name == load_answerer(VIGC_TINY).name == NAME
 
 

@@ -1,0 +1,135 @@
+"""Models in folders and on the Hub, as their configuration files describe them: nothing large is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedConfig
+
+from vigc.errors import GenerationError, TransientError, first_line, is_out_of_memory, is_transient
+from vigc.hub.errors import is_hub_away
+from vigc.hub.revisions import commit_of
+from vigc.processing.model_folder import folder_fingerprint
+from vigc.scenes import model_name
+
+from .generator import ModelFacts
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model in a folder, or on the Hub at one commit.
+
+    Args:
+        name: The folder or the Hub name.
+        commit: The commit; None for a folder.
+        config: Its `config.json`.
+        device: Where it is to run.
+        dtype: What its weights are to be loaded in; "auto" is what they were saved in, but float32 on a CPU.
+        trust_remote_code: Whether code that comes with the weights may run.
+    """
+
+    name: str
+    commit: str | None
+    config: Mapping[str, Any]
+    device: torch.device
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+
+    def facts(self, *, remote_code: bool = False, scores: bool = False) -> ModelFacts:
+        """What a plan records of it; arguments as of [`ModelFacts`].
+
+        Raises:
+            GenerationError: It does not say what its weights were saved in.
+        """
+        trained_on = self.config.get("trained_on")
+        return ModelFacts(
+            public_name(self.name),
+            folder_fingerprint(Path(self.name)) if Path(self.name).is_dir() else self.commit,
+            self._loaded_dtype(),
+            self.device.type,
+            _generation_config(self.name, self.commit or "main"),
+            remote_code,
+            trained_on if isinstance(trained_on, str) else None,
+            scores,
+        )
+
+    def _loaded_dtype(self) -> str:
+        if self.dtype != "auto":
+            return self.dtype
+        if self.device.type == "cpu":
+            return "float32"
+        saved = self.config.get("dtype") or self.config.get("torch_dtype")
+        if saved is None:
+            raise GenerationError(f"The model {self.name!r} does not say what its weights were saved in: give --dtype.")
+        return dtype_name(saved)
+
+
+def read_checkpoint(
+    name: str, revision: str | None, *, device: torch.device, dtype: str, trust_remote_code: bool
+) -> Checkpoint:
+    """The checkpoint of a folder or Hub name.
+
+    Args:
+        name: The folder or the Hub name.
+        revision: Commit, tag or branch on the Hub; the checkpoint is of the commit that it names now.
+        device: See [`Checkpoint`].
+        dtype: See [`Checkpoint`].
+        trust_remote_code: See [`Checkpoint`].
+    """
+    commit = commit_of(name, revision)
+    config, _ = PreTrainedConfig.get_config_dict(name, revision=commit)
+    return Checkpoint(name, commit, config, device, dtype, trust_remote_code)
+
+
+def dtype_name(dtype: torch.dtype | str) -> str:
+    """A dtype without "torch." before it."""
+    return str(dtype).removeprefix("torch.")
+
+
+def public_name(name: str) -> str:
+    """What a model is called in a dataset: its Hub name, or the name of its folder."""
+    known = model_name(name)
+    return Path(name).resolve().name if known == name and Path(name).is_dir() else known
+
+
+@contextmanager
+def loading_errors(name: str) -> Iterator[None]:
+    """Errors of loading in a sentence, those of the way to the Hub apart."""
+    try:
+        yield
+    except Exception as error:  # a damaged folder makes transformers raise whatever its code meets
+        if any(is_out_of_memory(found) for found in _chain(error)):
+            raise TransientError(
+                f"The model {name!r} does not fit into memory: free some, or take a smaller --dtype."
+            ) from error
+        if is_hub_away(error):
+            raise TransientError(
+                f"The Hub does not answer for {name!r} ({first_line(error)}): run the same command again later."
+            ) from error
+        if any(is_transient(found) for found in _chain(error)):
+            raise TransientError(
+                f"The model {name!r} cannot be read now ({first_line(error)}): run the same command again later."
+            ) from error
+        raise GenerationError(f"The model {name!r} cannot be loaded: {first_line(error)}.") from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came of, which transformers may have put another one around."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _generation_config(name: str, revision: str) -> GenerationConfig:
+    """As transformers finds it when it loads the model."""
+    try:
+        return GenerationConfig.from_pretrained(name, revision=revision)
+    except OSError:
+        return GenerationConfig.from_pretrained(
+            name, config_file_name="config.json", _from_model_config=True, revision=revision
+        )

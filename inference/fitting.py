@@ -1,0 +1,63 @@
+"""Work on as many items at a time as memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from vigc.errors import TransientError, is_out_of_memory
+
+T = TypeVar("T")
+
+
+class Fitting:
+    """Runs work on as many items at a time as memory allows; what did not fit once is not tried again.
+
+    `halved` counts how often a batch was halved. `most` is what fitted since; None forgets it.
+    """
+
+    def __init__(self) -> None:
+        self.most: int | None = None
+        self.halved = 0
+
+    def run(self, count: int, work: Callable[[slice], T]) -> list[T]:
+        """Calls `work` with slices that cover `count` items.
+
+        Raises:
+            TransientError: Not even one item fits.
+        """
+        results: list[T] = []
+        start = 0
+        while start < count:
+            size = min(self.most or count, count - start)
+            result = _unless_full(work, slice(start, start + size))
+            if result is not None:
+                results.append(result)
+                start += size
+            else:  # outside of the handler, where the error no longer holds on to the memory
+                self.most = self.halve(size)
+        return results
+
+    def halve(self, size: int) -> int:
+        """Half of a number of items that did not fit.
+
+        Raises:
+            TransientError: It was one.
+        """
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if size == 1:
+            raise TransientError("Memory does not suffice for one picture: free some, or take a smaller --dtype.")
+        self.halved += 1
+        return size // 2
+
+
+def _unless_full(work: Callable[[slice], T], items: slice) -> T | None:
+    try:
+        return work(items)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None

@@ -1,0 +1,70 @@
+"""How likely a VIGC model finds an answer, and how much of that it owes to the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vigc.modeling_vigc.scoring_vigc import target_logprobs
+
+from .fitting import Fitting
+
+
+@dataclass(frozen=True)
+class VigcScorer:
+    """A [`Scorer`] over a loaded model.
+
+    Args:
+        model: In evaluation mode, on its device.
+        processor: Belongs to it.
+        fitting: Halves a batch that does not fit into memory.
+    """
+
+    model: Any
+    processor: Any
+    fitting: Fitting
+
+    @torch.no_grad()
+    def mean_logprobs(
+        self, images: Sequence[torch.Tensor], questions: Sequence[str], answers: Sequence[str], task: str | None
+    ) -> list[float]:
+        """See [`Scorer.mean_logprobs`]. Images: float (patches + 1, vision width), the ViT's output for each."""
+
+        def scores(part: slice) -> list[float]:
+            return self._mean_logprobs(torch.stack([*images[part]]), questions[part], answers[part], task)
+
+        return self._in_parts(len(images), scores)
+
+    @torch.no_grad()
+    def visual_dependencies(
+        self, images: Sequence[torch.Tensor], questions: Sequence[str], answers: Sequence[str], task: str | None
+    ) -> list[float]:
+        """See [`Scorer.visual_dependencies`]; images as above.
+
+        A blank image is uniform grey: all pixels are zero once they are normalised.
+        """
+
+        def scores(part: slice) -> list[float]:
+            embeds = torch.stack([*images[part]])
+            size = self.model.config.vision_config.image_size
+            blank = torch.zeros(1, 3, size, size, device=embeds.device, dtype=self.model.dtype)
+            blank_embeds = self.model.get_image_embeds(blank).expand_as(embeds)
+            seen = self._mean_logprobs(embeds, questions[part], answers[part], task)
+            unseen = self._mean_logprobs(blank_embeds, questions[part], answers[part], task)
+            return [with_image - without for with_image, without in zip(seen, unseen, strict=True)]
+
+        return self._in_parts(len(images), scores)
+
+    def _in_parts(self, count: int, scores: Callable[[slice], list[float]]) -> list[float]:
+        return [score for part in self.fitting.run(count, scores) for score in part]
+
+    def _mean_logprobs(
+        self, image_embeds: torch.Tensor, questions: Sequence[str], answers: Sequence[str], task: str | None
+    ) -> list[float]:
+        """Those of a batch that fits. `image_embeds`: float (B, patches + 1, vision width)."""
+        prompts = [self.processor.vic_prompt(question, task) for question in questions]
+        found = target_logprobs(self.model, self.processor, image_embeds, prompts, answers)
+        return [logprobs.mean().item() for _, logprobs in found]
