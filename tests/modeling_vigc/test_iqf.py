@@ -281,7 +281,7 @@ def test_bf16_and_eager(vigc_folder, model, processor, images):
     [
         ({"correct": True, "processor": None}, "correct=True needs the processor"),
         ({"mode": "poetry"}, "mode='poetry' is not known"),
-        ({"mode": None}, "not what to do"),
+        ({"mode": None}, "a processor but no mode"),
         ({"mode": "plain", "correct": True}, "contradict"),
         ({"task": None}, "task= is missing"),
         ({"task": ["detail"]}, "2 pictures but 1 of task="),
