@@ -1,4 +1,4 @@
-"""How benchmarks have their questions answered: a rollout per question, run by any generator."""
+"""Answers the questions of benchmarks: a rollout per question, run by any generator."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from vigc.modeling_vigc import IqfSettings, VigcConfig
 
 @dataclass(frozen=True)
 class AnsweringModel:
-    """A generator and how it is asked; decoding is greedy unless its settings say otherwise.
+    """A generator with its decoding settings, which are greedy by default.
 
     Args:
         generator: Runs the rollouts.
-        settings: Decoding settings of every request; for VIGC and InstructBLIP `iqf_*` and `correct` too.
+        settings: Decoding settings of every request, for VIGC and InstructBLIP with `iqf_*` and `correct`.
     """
 
     generator: TextGenerator
@@ -30,7 +30,7 @@ class AnsweringModel:
 
     @property
     def name(self) -> str:
-        """Its Hub name, or the name of its folder."""
+        """The model's Hub name, or the name of its folder."""
         return self.generator.identity.name
 
     @property
@@ -39,25 +39,25 @@ class AnsweringModel:
         return self.generator.identity.revision
 
     def with_settings(self, **settings: Any) -> AnsweringModel:
-        """The same model with further settings."""
+        """The same model with additional settings."""
         return replace(self, settings={**self.settings, **settings})
 
     def answer(self, images: Sequence[Image.Image], questions: Sequence[Question]) -> list[str]:
-        """The model's answer to each question about its image; all of them are one batch."""
+        """The model's answers to questions about images, in one batch."""
         rollouts = [self._rollout(*one) for one in enumerate(zip(images, questions, strict=True))]
         answers: dict[int, str] = dict(self.generator.run(rollouts))
         return [answers[place] for place in range(len(questions))]
 
     def _rollout(self, place: int, asked: tuple[Image.Image, Question]) -> Rollout:
-        """Returns the place of the question and its answer."""
+        """Returns the index of the question and its answer."""
         image, question = asked
-        # VIC is asked the bare question or, where it knows the type, in its own words; a chat model the whole prompt.
+        # VIC gets the bare question or its prompt for the task type; a chat model gets the benchmark's prompt.
         answer = answer_by_vic if "correct" in self.settings else answer_in_chat
         text = yield from answer(question, self.generator.encode(image), self.settings)
         return place, text
 
     def described(self) -> dict[str, Any]:
-        """What decides its answers, as a run records it."""
+        """Everything that determines the answers, for the record of the run."""
         identity = self.generator.identity
         return {
             "model": identity.name,
@@ -68,13 +68,13 @@ class AnsweringModel:
 
 
 def answer_in_chat(question: Question, image: Any, settings: Mapping[str, Any]) -> Rollout:
-    """One user turn with image and prompt; returns the answer."""
+    """Sends image and prompt in one user turn; returns the answer."""
     completion = yield Request(question.prompt, (image,), sampling=SamplingParams(settings))
     return completion.text.strip()
 
 
 def answer_by_vic(question: Question, image: Any, settings: Mapping[str, Any]) -> Rollout:
-    """VIC's answer, sentence by sentence if the settings say `correct`, else decoded plainly."""
+    """Returns VIC's answer: sentence by sentence if `correct` is set, else by plain decoding."""
     decoding = {name: value for name, value in settings.items() if name != "correct"}
     completion = yield QuestionRequest(
         question.text,
@@ -96,16 +96,16 @@ def load_answerer(
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> AnsweringModel:
-    """Loads a model to answer with: VIGC, InstructBLIP, or any chat model of transformers.
+    """Loads a model for answering: VIGC, InstructBLIP, or any chat model of transformers.
 
     Args:
         model: A folder or a Hub name.
-        settings: Arguments of `generate`, `max_new_tokens` among them; for VIGC also `iqf_*`.
-        correct: Whether VIC iterates; by default it does for VIGC and not for InstructBLIP.
+        settings: Arguments of `generate`, such as `max_new_tokens`; for VIGC also `iqf_*`.
+        correct: Whether VIC iterates; by default for VIGC but not for InstructBLIP.
         dtype: "auto" (as saved; float32 on a CPU), "float32", "bfloat16" or "float16".
-        device: "auto" (an accelerator if there is one), "cpu", "cuda:1", ...
+        device: "auto" (an accelerator if available), "cpu", "cuda:1", ...
         revision: Commit, tag or branch on the Hub.
-        trust_remote_code: Whether code in the model's folder may run, for architectures that transformers lacks.
+        trust_remote_code: Whether to run code in the model's folder, for architectures that transformers lacks.
 
     Raises:
         EvaluationError: The model cannot be loaded, or has no chat template.
@@ -116,12 +116,12 @@ def load_answerer(
         device=device,
         revision=revision,
         trust_remote_code=trust_remote_code,
-        batch_size=None,  # batches are cut by whoever asks
+        batch_size=None,  # the caller makes batches
         error=EvaluationError,
     )
     given = dict(settings or {})
     greedy = {"do_sample": False, "num_beams": 1}
-    chosen = given if given.get("iqf_preset") == "original" else {**greedy, **given}  # which decodes in its own way
+    chosen = given if given.get("iqf_preset") == "original" else {**greedy, **given}  # "original" sets the decoding
     iqf = {name: value for name, value in chosen.items() if name.startswith("iqf_")}
     if not isinstance(generator, VigcAnswers):
         if iqf or correct:
@@ -131,7 +131,7 @@ def load_answerer(
     if correct is None:
         correct = generator.model.config.model_type == VigcConfig.model_type
     if iqf and not correct:
-        raise EvaluationError(f"Without correction {', '.join(iqf)} has no effect: drop it.")
+        raise EvaluationError(f"Without correction {', '.join(iqf)} has no effect: remove it.")
     try:
         resolved = asdict(IqfSettings.resolve(generator.model.generation_config, iqf)) if correct else {}
     except ValueError as error:

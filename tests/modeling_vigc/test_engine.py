@@ -341,7 +341,7 @@ def test_what_a_stream_cannot_do_is_said(written):
         list(model.generate_stream([None], processor, 2))
     with pytest.raises(ValueError, match="mode='plain' is not known"):
         list(model.generate_stream([VigcRequest(embeds[0], "plain")], processor, 2))
-    with pytest.raises(ValueError, match="does not know colour"):
+    with pytest.raises(ValueError, match="do not support colour"):
         list(model.generate_stream([VigcRequest(embeds[0], "vic", question="What?")], processor, 2, colour="red"))
     with pytest.raises(TypeError, match="colour"):
         list(model.generate_stream([{"image_embeds": embeds[0], "colour": "red"}], processor, 2))

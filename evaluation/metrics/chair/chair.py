@@ -1,4 +1,4 @@
-"""CHAIR: which objects a text names that the picture does not hold."""
+"""CHAIR: which objects a text names that the image does not hold."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 _DESCRIPTION = """\
 CHAIR, Caption Hallucination Assessment with Image Relevance (Rohrbach et al., 2018, https://arxiv.org/abs/1809.02156).
 Words of a text that name a known kind of object (or a synonym of it) are mentions; one of a kind that is not in the
-picture is hallucinated.
+image is hallucinated.
 
     CHAIR_s = texts with a hallucinated object / texts
     CHAIR_i = hallucinated mentions / mentions
-    recall  = kinds in the pictures that their texts mention / kinds in the pictures
+    recall  = kinds in the images that their texts mention / kinds in the images
 
 Every mention counts, also in a negation, as in the original. The synonyms of COCO's 80 kinds are our own list: to
 compare with published figures pass the original's `synonyms.txt`. Plurals are those formed of known names.
@@ -32,8 +32,8 @@ _CITATION = """\
 """
 _INPUTS = """
 Args:
-    predictions (list of str): A text about each picture.
-    references (list of list of str): The kinds of objects in each picture, by any of their names.
+    predictions (list of str): A text about each image.
+    references (list of list of str): The kinds of objects in each image, by any of their names.
     synonyms (list of list of str, optional): For each kind its name and its synonyms; by default COCO's 80 kinds.
 
 Returns (in %, 0 to 100, but for `words`; NaN where undefined):
@@ -295,7 +295,7 @@ def counts(prediction: str, reference: Iterable[str], vocabulary: Vocabulary) ->
 
     Args:
         prediction: The text.
-        reference: Names of the kinds of objects in its picture.
+        reference: Names of the kinds of objects in its image.
         vocabulary: Knows them.
 
     Raises:

@@ -12,7 +12,7 @@ import numpy as np
 
 _DESCRIPTION = """\
 POPE, Polling-based Object Probing Evaluation (Li et al., 2023, https://arxiv.org/abs/2305.10355): questions whether an
-object is in a picture, half of them about objects that are not, drawn at random, by how frequent they are (popular), or
+object is in an image, half of them about objects that are not, drawn at random, by how frequent they are (popular), or
 by what they are often seen with (adversarial).
 
 An answer counts as "no" if its first sentence (up to the first period) holds the word No, no or not, else as "yes", as
@@ -29,7 +29,7 @@ _CITATION = """\
 _INPUTS = """
 Args:
     predictions (list of str): What the model answered, in its own words.
-    references (list of str): "yes" where the object is in the picture, "no" where it is not.
+    references (list of str): "yes" where the object is in the image, "no" where it is not.
 
 Returns (all in %, 0 to 100; NaN where undefined):
     accuracy (float): Right answers.
