@@ -109,7 +109,7 @@ def test_rules_are_read_in_the_published_layout(tmp_path):
     path = tmp_path / "rule.json"
     path.write_text(json.dumps({"conv": {"role": "Helper", "prompt": "Rate."}}), encoding="utf-8")
     assert read_rules(path) == {"conv": Rule("Helper", "Rate.")}
-    for wrong, message in (("[]", "holds no rules"), ('{"conv": "x"}', "'conv' is 'x'"), ("{", "cannot be read")):
+    for wrong, message in (("[]", "has no rules"), ('{"conv": "x"}', "'conv' is 'x'"), ("{", "cannot be read")):
         path.write_text(wrong, encoding="utf-8")
         with pytest.raises(ValueError, match=message):
             read_rules(path)
