@@ -46,7 +46,7 @@ class _Parser(TrlParser):
 
 
 def freeze(model: PreTrainedModel, names: list[str]) -> None:
-    """Takes the named modules out of training.
+    """Freezes the named modules.
 
     Raises:
         ValueError: The model has no module of such a name.
@@ -70,13 +70,13 @@ def parsed(arguments: list[str]) -> tuple[Settings, SFTConfig]:
 
 
 def problems(settings: Settings, args: SFTConfig) -> list[str]:
-    """What stands in the way of training, as far as it can be seen without loading the weights."""
+    """The problems that can be found without loading the weights."""
     found = []
     try:
         folder = model_folder(settings.model)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)  # nosec B615: weights, no code
         if type(config) not in AutoModelForImageTextToText._model_mapping:
-            found.append(f"model {settings.model!r} is a {config.model_type}, which takes no pictures")
+            found.append(f"model {settings.model!r} is a {config.model_type}, which does not take images")
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)  # nosec B615: no code
         template = getattr(processor, "chat_template", None)
         if not template:
@@ -91,12 +91,12 @@ def problems(settings: Settings, args: SFTConfig) -> list[str]:
 
 
 def read_data(folder: str) -> Dataset:
-    """The chats to train on."""
+    """The training chats."""
     return load_rows(folder).select_columns(["images", "messages"])
 
 
 def main(arguments: list[str]) -> None:
-    """Trains, goes on with the last checkpoint if there is one, and writes model and processor to `output_dir`."""
+    """Trains, resuming from the last checkpoint if there is one; writes model and processor to `output_dir`."""
     try:
         settings, args = parsed(arguments)
     except ValueError as error:
