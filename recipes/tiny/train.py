@@ -2,13 +2,13 @@
 
 Run as `python recipes/tiny/train.py --output build/vigc-tiny`. The stages:
 
-A   the ViT on dense labels of its patches, by heads that are discarded
-B   the language model on the texts alone
-C1  the Q-Former on what each query should find, by heads that are discarded
+A   the ViT on dense labels of its patches, with heads that are discarded
+B   the language model on texts without images
+C1  the Q-Former on labels of its queries, with heads that are discarded
 C2  Q-Former and language model on questions with answers, descriptions and VIG's pairs
-C3  the same, mostly on what has to be chosen before it is looked up: VIG's questions, and what reasoning is about
-D   VIGC: ViT and language model frozen, VIG's and VIC's rows half each
-E   the same with more of VIC's questions, above all how many there are, which are learnt last
+C3  the same, mostly on texts that select an object first: VIG's questions, and reasoning
+D   VIGC: ViT and language model frozen, half VIG's and half VIC's rows
+E   the same with more of VIC's questions, above all about counts, which are learnt last
 """
 
 from __future__ import annotations

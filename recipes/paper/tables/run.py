@@ -1,11 +1,11 @@
 """Tables 1 to 4 of VIGC (arXiv:2308.12714): one command per row, from published files to metrics.
 
-    python recipes/paper/tables/run.py                                             # all rows, with the paper's figures
+    python recipes/paper/tables/run.py                                             # all rows, with the paper's results
     python recipes/paper/tables/run.py table1 add-detail-vic --root /data --dry-run
     python recipes/paper/tables/run.py table1 add-detail-vic --root /data --judge --model NAME --url URL --key VARIABLE
 
-What must lie where is in README.md beside this file; a dry run names all that is missing. A step that is done is not
-done again, for this row or another, and one that was interrupted goes on.
+README.md lists the required files; a dry run prints the missing ones. A finished step is not repeated, also for other
+rows, and an interrupted one is resumed.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def run(steps: Sequence[Step], place: Place) -> int:
         print(f"\n{step.name}: {shlex.join(command)}", flush=True)
         code = _shared(command, place.processes) if step.tool == "each" else subprocess.run(command).returncode
         if code not in (0, 3):  # 3: complete, with skipped inputs or rejected samples
-            print(f"{step.name} ended with {code}; the same command goes on here.")
+            print(f"{step.name} ended with exit code {code}; run the same command to resume.")
             return code
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.write_text(said, encoding="utf-8")

@@ -3,8 +3,8 @@ r"""Instruction tuning of a stock vision-language model with TRL, as LLaVA's sec
     accelerate launch recipes/paper/tables/sft.py --config recipes/paper/tables/llava_7b.yaml \
         --model models/llava-7b-stage1 --data mixture-as-trl-sft --output_dir runs/llava-7b [--dry_run]
 
-Takes any `AutoModelForImageTextToText` with a chat template, and what `vigc export --format trl-sft` writes. Every
-argument of TRL's `SFTConfig` can follow.
+The model can be any `AutoModelForImageTextToText` with a chat template; the data are an export with `vigc export
+--format trl-sft`. All arguments of TRL's `SFTConfig` can follow.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from vigc.scenes import model_folder
 
 @dataclass
 class Settings:
-    """What is trained on what.
+    """The model and the data.
 
     Args:
         model: Folder or Hub name of the model to start from.
         data: Folder of chats: `images` and `messages`.
         frozen: Modules that are not trained: a weight is frozen if one of these is part of its dotted name.
-        dry_run: Check all there is to check, and train nothing.
+        dry_run: Only check model, data and settings; do not train.
     """
 
     model: str = field(metadata={"help": "folder or Hub name of the model to start from"})
@@ -106,8 +106,8 @@ def main(arguments: list[str]) -> None:
         print("\n".join([*(f"missing: {problem}" for problem in found), "not ready" if found else "ready to train"]))
         sys.exit(2 if found else 0)
     last = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
-    # The Trainer itself does not know the names under which models such as LLaVA are saved, and would go on with the
-    # weights of the start (huggingface/transformers#43701). Sharded runs keep the model elsewhere and do not need it.
+    # The Trainer does not know the weight names in checkpoints of models such as LLaVA, and would resume with the
+    # initial weights (huggingface/transformers#43701). Sharded checkpoints do not need this.
     saved = last is not None and any(Path(last).glob("model*.safetensors"))
     start = model_folder(settings.model)
     model = AutoModelForImageTextToText.from_pretrained(  # nosec B615: weights, no code

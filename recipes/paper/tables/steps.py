@@ -31,9 +31,9 @@ class Place:
     """Folders, and the number of processes.
 
     Args:
-        root: The folder of all data; what is made goes into its sub-folder `vigc`.
-        processes: How many GPUs.
-        judge: Options of `vigc judge` that say who judges.
+        root: The folder of all data; outputs are written to its sub-folder `vigc`.
+        processes: Number of GPUs.
+        judge: Options of `vigc judge` that select the judge.
     """
 
     root: Path
@@ -51,13 +51,13 @@ class Step:
     """One command.
 
     Args:
-        name: Names it and its mark.
-        tool: What runs it: "vigc", "each" (a `vigc` job that processes share), "torchrun" (`vigc` under torchrun),
-            "sft" (sft.py under accelerate) or "words" (first_words.py).
-        words: Its arguments.
-        makes: What is there afterwards.
-        needs: What must be there before.
-        atomic: What it makes is there whole or not at all.
+        name: Name of the step and of its mark file.
+        tool: The tool: "vigc", "each" (a `vigc` job that processes share), "torchrun" (`vigc` under torchrun), "sft"
+            (sft.py under accelerate) or "words" (first_words.py).
+        words: The arguments.
+        makes: The output.
+        needs: The inputs.
+        atomic: Whether the output is written atomically.
     """
 
     name: str
@@ -73,8 +73,8 @@ class Row:
     """A row of a table.
 
     Args:
-        paper: The figures that the paper gives.
-        steps: What makes it.
+        paper: The paper's results.
+        steps: Returns the steps.
     """
 
     paper: dict[str, float]
