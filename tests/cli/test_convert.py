@@ -119,7 +119,9 @@ def test_rows_of_the_language_model(convert, parity_dir, tmp_path, rows, fits):
     save_file(weights, tmp_path / "llm" / "model.safetensors")
     arguments = {"language_model": tmp_path / "llm", "checkpoints": [parity_dir / "official_checkpoint.safetensors"]}
     if not fits:
-        with pytest.raises(ValueError, match=rf"embed_tokens.weight has shape \({rows}, 64\) in the files but \(622, 64\)"):
+        with pytest.raises(
+            ValueError, match=rf"embed_tokens.weight has shape \({rows}, 64\) in the files but \(622, 64\)"
+        ):
             convert(**arguments)
         return
     embeddings = state_of(convert(**arguments).output)["language_model.model.embed_tokens.weight"]
@@ -231,7 +233,9 @@ def test_missing_weights_are_named_with_their_file(convert, released, tmp_path):
 def test_a_checkpoint_of_another_size(convert, released, tmp_path):
     released["query_tokens"] = torch.zeros(1, 32, 48)
     save_file(released, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"query_tokens has shape \(1, 32, 48\) in the files but \(1, 8, 48\).*--config"):
+    with pytest.raises(
+        ValueError, match=r"query_tokens has shape \(1, 32, 48\) in the files but \(1, 8, 48\).*--config"
+    ):
         convert(checkpoints=[tmp_path / "other.safetensors"])
 
 

@@ -148,7 +148,7 @@ def test_chair_scores_the_images_that_have_answers_and_counts_the_others(tmp_pat
     for name, others in (("whole", 0), ("more", 1)):
         result = call(*asked, "--predictions", tmp_path / f"{name}.json")
         assert result.exit_code == 0, result.output
-        assert "2 questions about 2 pictures" in result.output
+        assert "2 questions about 2 images" in result.output
         assert "Skipped: 2 of 4 images of the annotations have no image file or no answer." in result.output
         assert ("Not counted: 1 answer to questions that were not asked." in result.output) == bool(others)
         content = json.loads((tmp_path / "r.json").read_text())
@@ -169,7 +169,7 @@ def test_a_model_is_asked_about_the_images_that_are_there(tiny, tmp_path):
     for name in ("chair", "pope"):
         results = evaluate(name, DataSettings(tmp_path), tmp_path / f"{name}.json", model=tiny, batch_size=32)
         assert (results.pictures, results.skipped_images) == (3, 1)
-        assert {reason.partition("'")[0] for _, reason in results.set_aside} == {"picture "}
+        assert {reason.partition("'")[0] for _, reason in results.set_aside} == {"image "}
         again = tmp_path / f"{name}.predictions.jsonl"
         assert evaluate(name, DataSettings(tmp_path), tmp_path / "r.json", predictions=again).skipped_images == 1
     half = [json.loads(line) for line in again.read_text().splitlines()][1:]

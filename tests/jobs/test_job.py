@@ -283,7 +283,9 @@ def test_a_shard_that_another_process_holds_is_no_success(place, capsys):
     with locks.hold(out, "shard-00002") as free:
         assert free and exit_code_of(lambda: job, out) == 5
         told = capsys.readouterr()
-        assert "another process is writing 1 shard of this rank" in told.err and "1 shard still to be written" in told.out
+        assert (
+            "another process is writing 1 shard of this rank" in told.err and "1 shard still to be written" in told.out
+        )
         assert not (out / ledger.CARD).exists()
         # A rank answers for its own share alone.
         assert exit_code_of(lambda: replace(job, rank=0, world_size=2), out) == 5
@@ -661,7 +663,9 @@ def test_too_little_memory_anywhere_ends_in_a_sentence(place, monkeypatch, capsy
         monkeypatch.setattr(*place_of.get(where, (finish, "write_report")), fail)
     assert exit_code_of(lambda: GenerateJob(**job), place / "out") == 75
     told = capsys.readouterr().err
-    assert told.count("\n") == 1 and ("Out of memory" in told or "Memory does not suffice" in told or "does not fit into memory" in told)
+    assert told.count("\n") == 1 and (
+        "Out of memory" in told or "Memory does not suffice" in told or "does not fit into memory" in told
+    )
     if where == "rows":
         assert ("(MemoryError)" if isinstance(full, MemoryError) else "(could not create a primitive)") in told
     monkeypatch.undo()
