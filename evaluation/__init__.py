@@ -1,4 +1,4 @@
-"""Whether a model became better: benchmarks, metrics, figures with their intervals, and judges."""
+"""Evaluation: benchmarks, metrics with confidence intervals, and judges."""
 
 from typing import TYPE_CHECKING
 
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from .results import Results, compare_results, read_eval_results
     from .runner import evaluate
     from .training_metrics import written_figures
-else:  # unseen by type checkers, which would otherwise accept any name
+else:  # hidden from type checkers, which would accept any name
     __getattr__, __dir__ = lazy_names(
         __name__,
         {

@@ -1,4 +1,4 @@
-"""How benchmarks have their questions answered: a rollout per question, run by any generator."""
+"""Answers the questions of benchmarks: a rollout per question, run by any generator."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from vigc.modeling_vigc.speculative_vigc import AHEAD_LANES
 
 @dataclass(frozen=True)
 class AnsweringModel:
-    """A generator and how it is asked; decoding is greedy unless its settings say otherwise.
+    """A generator with its decoding settings, which are greedy by default.
 
     Args:
         generator: Runs the rollouts.
-        settings: Decoding settings of every request; for VIGC and InstructBLIP `iqf_*` and `correct` too.
+        settings: Decoding settings of every request, for VIGC and InstructBLIP with `iqf_*` and `correct`.
     """
 
     generator: VigcGenerator | ChatGenerator
@@ -33,7 +33,7 @@ class AnsweringModel:
 
     @property
     def name(self) -> str:
-        """Its Hub name, or the name of its folder."""
+        """The model's Hub name, or the name of its folder."""
         return self.generator.identity.name
 
     @property
@@ -42,7 +42,7 @@ class AnsweringModel:
         return self.generator.identity.revision
 
     def with_settings(self, **settings: Any) -> AnsweringModel:
-        """The same model with further settings."""
+        """The same model with additional settings."""
         return replace(self, settings={**self.settings, **settings})
 
     def answer(self, images: Sequence[Image.Image], questions: Sequence[Question]) -> list[str]:
@@ -60,7 +60,7 @@ class AnsweringModel:
         return [answers[place] for place in range(len(questions))]
 
     def _rollout(self, question: Question, image: Any) -> Rollout[str]:
-        """How the question is asked: VIC in its own words, a chat model with the whole prompt."""
+        """VIC gets the question or its prompt for the task type; a chat model gets the whole prompt."""
         generator, settings = self.generator, dict(self.settings)
         if "correct" not in settings:
             return answer_in_chat(question, image, settings)
@@ -69,7 +69,7 @@ class AnsweringModel:
         return answer_plainly(question, image, generator.processor, settings)
 
     def described(self) -> dict[str, Any]:
-        """What decides its answers, as a run records it."""
+        """Everything that determines the answers, for the record of the run."""
         identity = self.generator.identity
         return {
             "model": identity.name,
@@ -80,19 +80,19 @@ class AnsweringModel:
 
 
 def answer_in_chat(question: Question, image: Any, settings: Mapping[str, Any]) -> Rollout:
-    """One user turn with image and prompt; returns the answer."""
+    """Sends image and prompt in one user turn; returns the answer."""
     completion = yield Request(question.prompt, (image,), sampling=SamplingParams(settings))
     return completion.text.strip()
 
 
 def answer_by_iqf(question: Question, image: Any, settings: RolloutSettings) -> Rollout[str]:
-    """VIC's answer, sentence by sentence."""
+    """Returns VIC's answer, generated sentence by sentence."""
     sample = yield from iqf(image, question.text.strip(), None, settings, question.task, _seed(question))
     return sample.answer or ""
 
 
 def answer_plainly(question: Question, image: Any, processor: Any, decoding: Mapping[str, Any]) -> Rollout[str]:
-    """VIC's prompt, decoded as by transformers; returns the answer."""
+    """Returns the answer to VIC's prompt by plain decoding."""
     sampling = SamplingParams(decoding, seed=_seed(question), plain=True)
     prompt = processor.vic_prompt(question.text.strip(), question.task)
     completion = yield Request(prompt, (image,), sampling=sampling)
@@ -100,7 +100,7 @@ def answer_plainly(question: Question, image: Any, processor: Any, decoding: Map
 
 
 def _placed(place: int, rollout: Rollout[str]) -> Rollout[tuple[int, str]]:
-    """A rollout that returns its question's place, too."""
+    """A rollout that returns the index of its question too."""
     text = yield from rollout
     return place, text
 
@@ -120,16 +120,16 @@ def load_answerer(
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> AnsweringModel:
-    """Loads a model to answer with: VIGC, InstructBLIP, or any chat model of transformers.
+    """Loads a model for answering: VIGC, InstructBLIP, or any chat model of transformers.
 
     Args:
         model: A folder or a Hub name.
-        settings: Arguments of `generate`, `max_new_tokens` among them; for VIGC also `iqf_*`.
-        correct: Whether VIC iterates; by default it does for VIGC and not for InstructBLIP.
+        settings: Arguments of `generate`, such as `max_new_tokens`; for VIGC also `iqf_*`.
+        correct: Whether VIC iterates; by default for VIGC but not for InstructBLIP.
         dtype: "auto" (as saved; float32 on a CPU), "float32", "bfloat16" or "float16".
-        device: "auto" (an accelerator if there is one), "cpu", "cuda:1", ...
+        device: "auto" (an accelerator if available), "cpu", "cuda:1", ...
         revision: Commit, tag or branch on the Hub.
-        trust_remote_code: Whether code in the model's folder may run, for architectures that transformers lacks.
+        trust_remote_code: Whether to run code in the model's folder, for architectures that transformers lacks.
 
     Raises:
         EvaluationError: The model cannot be loaded, or has no chat template.
@@ -140,7 +140,7 @@ def load_answerer(
         device=device,
         revision=revision,
         trust_remote_code=trust_remote_code,
-        batch_size=None,  # batches are cut by whoever asks
+        batch_size=None,  # the caller makes batches
         error=EvaluationError,
     )
     given = dict(settings or {})
@@ -156,7 +156,7 @@ def load_answerer(
     if correct is None:
         correct = corrects and generator.model.config.model_type == VigcConfig.model_type
     if given_iqf and not correct:
-        raise EvaluationError(f"Without correction {', '.join(given_iqf)} has no effect: drop it.")
+        raise EvaluationError(f"Without correction {', '.join(given_iqf)} has no effect: remove it.")
     try:
         resolved = asdict(IqfSettings.resolve(generator.model.generation_config, given_iqf)) if correct else {}
     except ValueError as error:

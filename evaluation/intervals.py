@@ -1,4 +1,4 @@
-"""How far chance reaches: bootstrap intervals of figures, and of differences between two models."""
+"""Bootstrap confidence intervals for metrics, and for the difference between two models."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Figures = Callable[[Numbers], Numbers]
 
 RESAMPLES = 2000
 CONFIDENCE = 95
-# Resamples at a time: what bounds the memory for benchmarks of many pictures.
+# Resamples that are computed at a time, which bounds the memory for benchmarks with many images.
 _AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure with the interval that it may lie in by chance of which pictures were asked about.
+    """A metric with its confidence interval over the choice of images.
 
     Args:
-        value: What was measured; NaN where undefined (no mention at all, no question of that kind).
-        low: Lower end of the 95 % interval; NaN where all resamples agree, so that nothing can be said: none wrong
-            in n pictures still allows for about 3/n.
+        value: The value; NaN if undefined (no mention, or no question of that kind).
+        low: Lower end of the 95 % interval; NaN if all resamples are equal, because the bootstrap then has no
+            information: with no error in n images, the error rate may still be about 3/n.
         high: Upper end.
     """
 
@@ -38,11 +38,11 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much a figure of B exceeds that of A, over the same questions.
+    """The difference of a metric between B and A, over the same questions.
 
     Args:
-        a: Of A.
-        b: Of B.
+        a: The value of A.
+        b: The value of B.
         value: b - a.
         low: Lower end of the difference's 95 % interval.
         high: Upper end.
@@ -56,7 +56,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Either "equal", "undefined" (a figure or the interval), "noise" (0 lies in it), or "more than noise"."""
+        """Either "equal", "undefined" (value or interval), "noise" (the interval contains 0) or "more than noise"."""
         if self.a == self.b:
             return "equal"
         if any(map(math.isnan, (self.value, self.low, self.high))):
@@ -65,7 +65,7 @@ class Difference:
 
     @property
     def is_noise(self) -> bool:
-        """Whether the figures differ and no difference at all lies in the interval."""
+        """Whether the values differ, but 0 is in the interval."""
         return self.verdict == "noise"
 
 
@@ -75,16 +75,15 @@ def totals(units: Sequence[Unit]) -> dict[str, float]:
 
 
 def with_intervals(units: Sequence[Unit], figures: Figures, seed: int = 0) -> dict[str, Figure]:
-    """Every figure with its percentile bootstrap interval.
+    """All metrics with percentile bootstrap intervals.
 
-    Pictures are drawn with replacement, each with all its questions: answers about one picture fail together, and
-    drawing questions one by one would make intervals too narrow (cluster bootstrap; Davison and Hinkley, 1997,
-    section 3.8).
+    Images are resampled with all their questions, because answers about the same image are correlated: resampling
+    questions would make intervals too narrow (cluster bootstrap; Davison and Hinkley, 1997, section 3.8).
 
     Args:
-        units: The counts of every question.
-        figures: Makes figures of their sums.
-        seed: Of what is drawn.
+        units: The counts of all questions.
+        figures: Computes metrics from sums of counts.
+        seed: Seed of the resampling.
     """
     _, columns, table = _table(units)
     values = figures(totals(units))
@@ -98,17 +97,17 @@ def with_intervals(units: Sequence[Unit], figures: Figures, seed: int = 0) -> di
 
 
 def differences(a: Sequence[Unit], b: Sequence[Unit], figures: Figures, seed: int = 0) -> dict[str, Difference]:
-    """Every figure of B less that of A, with its interval: both are drawn together, picture by picture.
+    """The differences B - A of all metrics with intervals. Both are resampled together, by image.
 
     Raises:
-        EvaluationError: They were not asked the same questions.
+        EvaluationError: The questions of A and B differ.
     """
     asked, others = ({unit.id for unit in units} for units in (a, b))
     if asked != others:
         lacking = sorted(asked ^ others)
         raise EvaluationError(
-            f"The two were not asked the same questions: {len(lacking)} are in one only, the first {lacking[0]!r}. "
-            "Compare runs over the same data with the same --limit and --seed."
+            f"The two runs have different questions: {len(lacking)} are only in one, the first {lacking[0]!r}. "
+            "Compare runs on the same data with the same --limit and --seed."
         )
     images, columns, first = _table(a)
     _, _, second = _table(b, images)
@@ -126,7 +125,7 @@ def differences(a: Sequence[Unit], b: Sequence[Unit], figures: Figures, seed: in
 
 
 def _table(units: Sequence[Unit], images: Sequence[str] | None = None) -> tuple[list[str], list[str], np.ndarray]:
-    """Pictures, names of counts, and the sums of each picture, float64 (pictures, counts)."""
+    """Images, names of the counts, and the sums by image, float64 (images, counts)."""
     columns = list(units[0].counts)
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(columns)))
     for unit in units:
@@ -136,7 +135,7 @@ def _table(units: Sequence[Unit], images: Sequence[str] | None = None) -> tuple[
 
 
 def _resampled(table: np.ndarray, columns: Sequence[str], figures: Figures, seed: int) -> Numbers:
-    """Every figure of every resample, float64 (RESAMPLES,). The same seed draws the same pictures."""
+    """The metrics of all resamples, each float64 (RESAMPLES,). The same seed gives the same images."""
     rng = np.random.default_rng(seed)
     count = len(table)
     parts = []

@@ -1,4 +1,4 @@
-"""VIGC as a model of lmms-eval, found there by the entry points of this package.
+"""VIGC as a model of lmms-eval, which finds it by this package's entry points.
 
 `lmms-eval --model vigc --model_args pretrained=vigc-7b --tasks pope --batch_size 8`
 """
@@ -13,41 +13,41 @@ from vigc.evaluation.benchmarks.base import Question
 
 from .answering import load_answerer
 
-# What lmms-eval's tasks ask of `generate`, and models that decode as VIGC does take.
+# Generation settings of lmms-eval's tasks that are passed on.
 _DECODING = ("max_new_tokens", "num_beams")
 _SAMPLING = ("temperature", "top_p")
 _MOST_TOKENS = 512
 
 
 def manifest() -> Any:
-    """What lmms-eval registers: the name, and where the class is."""
+    """The entry for lmms-eval's registry: the name and the path of the class."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest(model_id="vigc", simple_class_path=f"{__name__}.VigcForLmmsEval")
 
 
 def __getattr__(name: str) -> Any:
-    # The class derives from one of lmms-eval's, which is imported only where lmms-eval asks for it.
+    # The class derives from a class of lmms-eval, which is only imported on demand.
     if name == "VigcForLmmsEval":
         return _model_class()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class Answers:
-    """What VIGC does in lmms-eval: it answers with VIC. InstructBLIP and chat models can be named as well.
+    """Answers with VIC in lmms-eval. InstructBLIP and chat models work as well.
 
     Args:
         pretrained: Folder or Hub name.
-        batch_size: Questions at a time.
+        batch_size: Number of questions per batch.
         device: "auto", "cpu", "cuda:0", ...
         dtype: "auto", "float32", "bfloat16" or "float16".
-        correct: Whether VIC goes sentence by sentence; by default for VIGC.
-        trust_remote_code: Whether code in the model's folder may run.
-        settings: Further arguments of `generate`, such as `iqf_steps`.
+        correct: Whether VIC answers sentence by sentence; by default for VIGC.
+        trust_remote_code: Whether to run code in the model's folder.
+        settings: Additional arguments of `generate`, such as `iqf_steps`.
     """
 
     is_simple = True
-    task_dict: dict[str, Any]  # lmms-eval's data sets, by task and split
+    task_dict: dict[str, Any]  # lmms-eval's datasets, by task and split
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Answers:
         )
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        """A text for each request, in their order."""
+        """The answers to the requests, in their order."""
         texts: list[str] = []
         for start in range(0, len(requests), self.batch_size):
             batch = [request.args for request in requests[start : start + self.batch_size]]
@@ -85,7 +85,7 @@ class Answers:
         for context, _, to_visual, number, task, split in batch:
             visuals = to_visual(self.task_dict[task][split][number])
             if len(visuals) != 1:
-                raise EvaluationError(f"{task}, {number}: has {len(visuals)} pictures, but VIGC looks at one.")
+                raise EvaluationError(f"{task}, {number}: has {len(visuals)} images, but VIGC reads only one.")
             text = context.replace("<image>", "").strip()
             images.append(visuals[0].convert("RGB"))
             questions.append(Question(str(number), str(number), None, task, text, text, None, {}))
@@ -94,12 +94,12 @@ class Answers:
         return [_until(text, wanted.get("until") or []) for text in answerer.answer(images, questions)]
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
-        """Not offered: a corrected answer has no likelihood of its own."""
-        raise NotImplementedError("VIGC answers tasks that generate; this task compares likelihoods.")
+        """Not supported: a corrected answer has no likelihood."""
+        raise NotImplementedError("VIGC only supports tasks that generate text; this task compares likelihoods.")
 
     def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
-        """Not offered: VIC answers one question."""
-        raise NotImplementedError("VIGC answers one question; this task has several rounds.")
+        """Not supported: VIC answers a single question."""
+        raise NotImplementedError("VIGC answers a single question; this task has several rounds.")
 
 
 @cache
@@ -113,7 +113,7 @@ def _model_class() -> type:
 
 
 def _alike(batch: list[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
-    """The batch in stretches that are decoded with the same settings."""
+    """Splits a batch into runs with equal decoding settings."""
     parts: list[list[tuple[Any, ...]]] = []
     for row in batch:
         if parts and parts[-1][0][1] == row[1]:
@@ -124,7 +124,7 @@ def _alike(batch: list[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
 
 
 def _settings(wanted: dict[str, Any]) -> dict[str, Any]:
-    """A task's settings as arguments of `generate`; a temperature of 0 is how it asks for greedy search."""
+    """A task's settings as arguments of `generate`; a temperature of 0 means greedy decoding."""
     found = {name: wanted[name] for name in _DECODING if wanted.get(name)}
     if wanted.get("temperature"):
         found |= {"do_sample": True, **{name: wanted[name] for name in _SAMPLING if wanted.get(name)}}

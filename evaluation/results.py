@@ -1,4 +1,4 @@
-"""What an evaluation found: figures with their intervals, the files they lie in, and two of them compared."""
+"""Results of an evaluation: metrics with intervals, results files, and the comparison of two of them."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _VERSIONS = ("vigc", "transformers", "torch")
 
 @dataclass(frozen=True)
 class Results:
-    """A finished evaluation.
+    """The result of an evaluation.
 
     Args:
-        benchmark: Its name.
-        model: Whose answers they are.
-        figures: By name; none where the benchmark's answers are not published, or no judge has scored them.
-        questions: How many were asked.
-        pictures: About how many pictures.
-        set_aside: Questions whose picture could not be opened, with the reason; they count as wrong.
-        output: The file of results.
-        files: What lies beside it.
-        skipped_images: Images of the file of instances of which there is no picture, or no answer.
-        unasked_answers: Answers that were given to questions that were not asked.
+        benchmark: Name of the benchmark.
+        model: Name of the model.
+        figures: The metrics by name; empty if reference answers are not published, or no judge has scored the answers.
+        questions: Number of questions.
+        pictures: Number of images.
+        set_aside: Questions whose image could not be opened, with the reason; they count as wrong.
+        output: The results file.
+        files: Other files that were written.
+        skipped_images: Number of images in the annotations without an image file or an answer.
+        unasked_answers: Number of answers to other questions.
     """
 
     benchmark: str
@@ -54,12 +54,12 @@ class Results:
 
 
 def beside(output: Path, ending: str) -> Path:
-    """A file that belongs to an output: `results.json` has `results.predictions.jsonl` beside it."""
+    """The path of a file that belongs to an output, such as `results.predictions.jsonl` for `results.json`."""
     return output.with_name(f"{output.stem}.{ending}")
 
 
 def write_results(results: Results, run: Mapping[str, Any], units: Sequence[Unit], benchmark: Benchmark) -> None:
-    """Writes the file of results, and first what each question contributed, which a comparison needs."""
+    """Writes the counts of all questions, which comparisons need, and then the results file."""
     rows = [{"id": unit.id, "image_id": unit.image_id, "counts": _plain(unit.counts)} for unit in units]
     atomic_write(beside(results.output, "scores.jsonl"), json_lines(rows))
     content = {
@@ -81,7 +81,7 @@ def write_results(results: Results, run: Mapping[str, Any], units: Sequence[Unit
 
 
 def eval_results(results: Results, benchmark: Benchmark) -> list[EvalResult]:
-    """The figures as model cards hold them; what is undefined is left out."""
+    """The metrics for model cards, without undefined ones."""
     return [
         EvalResult(
             task_type="image-text-to-text",
@@ -98,29 +98,29 @@ def eval_results(results: Results, benchmark: Benchmark) -> list[EvalResult]:
 
 
 def read_eval_results(path: str | Path) -> list[EvalResult]:
-    """The figures of a file of results, for `ModelCardData(eval_results=...)`.
+    """Reads the metrics of a results file, for `ModelCardData(eval_results=...)`.
 
     Raises:
-        EvaluationError: It is no file of results.
+        EvaluationError: It is not a results file.
     """
     return [EvalResult(**entry) for entry in _read(Path(path))["eval_results"]]
 
 
 def compare_results(a: str | Path, b: str | Path, seed: int = 0) -> dict[str, Difference]:
-    """How much each figure of B exceeds that of A, with its interval, over the same questions.
+    """The differences B - A of all metrics with intervals, over the same questions.
 
     Args:
-        a: A file of results, with its `.scores.jsonl` beside it.
-        b: Another of the same benchmark.
-        seed: Of the resampling.
+        a: A results file; its `.scores.jsonl` must be in the same folder.
+        b: Another results file of the same benchmark.
+        seed: Seed of the resampling.
 
     Raises:
-        EvaluationError: They cannot be compared: other benchmarks, other questions, no figures.
+        EvaluationError: The files have different benchmarks or questions, or no metrics.
     """
     first, second = _read(Path(a)), _read(Path(b))
     if first["benchmark"] != second["benchmark"]:
         raise EvaluationError(
-            f"{a} is about {first['benchmark']} and {b} about {second['benchmark']}: compare like with like."
+            f"{a} has results of {first['benchmark']} and {b} of {second['benchmark']}: compare the same benchmark."
         )
     benchmark = BENCHMARKS[first["benchmark"]](DataSettings(Path()))
     return differences(_units(Path(a)), _units(Path(b)), benchmark.figures, seed)
@@ -134,7 +134,7 @@ def _read(path: Path) -> Mapping[str, Any]:
             f"{path} cannot be read ({reason_of(error, path=False)}): give a file that `vigc evaluate` wrote."
         ) from error
     if not isinstance(content, dict) or content.get("benchmark") not in BENCHMARKS or "eval_results" not in content:
-        raise EvaluationError(f"{path} holds no results: give a file that `vigc evaluate` wrote.")
+        raise EvaluationError(f"{path} is not a results file: give a file that `vigc evaluate` wrote.")
     return content
 
 
@@ -145,10 +145,10 @@ def _units(path: Path) -> list[Unit]:
         units = [Unit(row["id"], row["image_id"], row["counts"]) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvaluationError(
-            f"{scores} cannot be read ({reason_of(error, path=False)}): it belongs beside {path.name}."
+            f"{scores} cannot be read ({reason_of(error, path=False)}): it must be in the folder of {path.name}."
         ) from error
     if not units:
-        raise EvaluationError(f"{path} has no figures: its answers were not scored.")
+        raise EvaluationError(f"{path} has no metrics: its answers were not scored.")
     return units
 
 

@@ -1,4 +1,4 @@
-"""An evaluation from questions to figures: asked in batches, killed at any moment, gone on with, and scored."""
+"""Runs a benchmark: generates answers in batches (resumable) and computes the metrics."""
 
 from __future__ import annotations
 
@@ -37,37 +37,37 @@ def evaluate(
     judging: Judging | None = None,
     overwrite: bool = False,
 ) -> Results:
-    """Runs a benchmark, or goes on with a run that was interrupted: the files are those of an undisturbed run.
+    """Runs a benchmark, or resumes an interrupted run; the files are those of an uninterrupted run.
 
     Args:
-        name: One of `BENCHMARKS`.
-        data: Where its files lie and what of them is asked.
-        output: The JSON file of results. Beside it: `.predictions.jsonl` (answers, on the disk before the next batch),
-            `.scores.jsonl` (what each question contributes), `.run.json` (settings), `.submission.*` or `.answers*`.
-        model: Answers the questions, with at most the benchmark's number of new tokens if it has none of its own; or
-        predictions: a file of answers made elsewhere (see [`read_answers`]).
-        batch_size: Questions at a time.
+        name: A name in `BENCHMARKS`.
+        data: The benchmark's files and the selection of questions.
+        output: The results file (JSON). Files with the same stem: `.predictions.jsonl` (answers, synced after every
+            batch), `.scores.jsonl` (counts by question), `.run.json` (settings), `.submission.*` or `.answers*`.
+        model: The model that answers. By default its `max_new_tokens` is the benchmark's.
+        predictions: Instead of `model`: a file of existing answers (see [`read_answers`]).
+        batch_size: Number of questions per batch.
         judging: For LLaVA-eval: takes `questions, references, answers, contexts`, returns reviews.
-        overwrite: Discard the answers of another run that lie beside the output.
+        overwrite: Discard the answers of another run with this output.
 
     Returns:
-        The figures. A question whose picture cannot be opened is set aside and counts as wrong. Where questions are
-        made here of a file of instances (CHAIR, POPE over pictures of one's own), images of which there is no picture,
-        or no answer, are skipped and counted.
+        The metrics. A question whose image cannot be opened is recorded in `set_aside` and counts as wrong. If the
+        questions are made from instance annotations (CHAIR, POPE on your images), images without an image file or an
+        answer are skipped and counted.
 
     Raises:
-        EvaluationError: Files or settings that cannot be worked with.
-        ConflictError: Beside the output lie the answers of a run with other settings.
+        EvaluationError: Files or settings are invalid.
+        ConflictError: The output has answers of a run with other settings.
         BusyError: Another process is writing this output.
     """
     if (model is None) == (predictions is None):
-        raise EvaluationError("Give either a model, or predictions that were made elsewhere.")
+        raise EvaluationError("Give either a model or predictions.")
     path = Path(output)
     benchmark = open_benchmark(name, data)
     if judging is not None and not isinstance(benchmark, LlavaBench):
-        raise EvaluationError(f"A judge has no part in {name}: it scores LLaVA-eval.")
+        raise EvaluationError(f"Reviews only apply to llava, not to {name}: remove --reviews.")
     try:
-        given = cache(lambda: read_answers(Path(str(predictions))))  # after the benchmark's own files
+        given = cache(lambda: read_answers(Path(str(predictions))))  # read after the benchmark's files
         questions = benchmark.questions(_has_picture if predictions is None else lambda one: given().are_about(one))
         busy = BusyError(f"Another process is writing {path}: wait for it, or give another --output.")
         with sole_writer(path, busy):
@@ -89,14 +89,14 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Run:
-    """What decides the answers of an evaluation.
+    """Everything that determines the answers of an evaluation.
 
     Args:
-        benchmark: Its name.
-        data: The settings that decide what is asked.
-        questions: How many there are.
-        asked: Their digest.
-        answers: Where answers come from: a model with its settings, or a file.
+        benchmark: Name of the benchmark.
+        data: The settings that select the questions.
+        questions: Number of questions.
+        asked: Digest of the questions.
+        answers: The source of the answers: a model with its settings, or a file.
     """
 
     benchmark: str
@@ -106,14 +106,14 @@ class Run:
     answers: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As `.run.json` and results record it."""
+        """The record in `.run.json` and the results file."""
         own = {"benchmark": self.benchmark, "data": self.data, "questions": self.questions, "asked": self.asked}
         return {**own, **self.answers}
 
 
 @dataclass(frozen=True)
 class _Said:
-    """Answers: whose they are, the texts, the questions that were set aside, and how many were to other questions."""
+    """Answers: the model, the texts, questions without an image, and the number of answers to other questions."""
 
     by: str
     texts: Predictions
@@ -135,7 +135,7 @@ def _finish(benchmark: Benchmark, questions: Sequence[Question], said: _Said, ou
         units = benchmark.units(questions, said.texts)
     except EvaluationError:
         raise
-    except ValueError as error:  # a metric that refuses a reference
+    except ValueError as error:  # a metric refuses a reference
         raise EvaluationError(f"{benchmark.title}: {error}") from error
     figures = with_intervals(units, benchmark.figures) if units else {}
     pictures = len({question.image_id for question in questions})
@@ -148,15 +148,15 @@ def _finish(benchmark: Benchmark, questions: Sequence[Question], said: _Said, ou
 def _ask(
     model: AnsweringModel, questions: Sequence[Question], output: Path, run: Run, overwrite: bool
 ) -> tuple[Predictions, list[tuple[str, str]]]:
-    """The model's answers, those that are there already included, and the questions that were set aside."""
+    """The model's answers, including those of an interrupted run, and the questions without an image."""
     if all(question.picture is None for question in questions):
         raise EvaluationError(
-            f"None of the {len(questions)} pictures was found (looked for {questions[0].name}): give --images the "
-            "folder that these names are relative to."
+            f"None of the {len(questions)} images was found (such as {questions[0].name}): give the folder of the "
+            "images with --images."
         )
     path, run_file = beside(output, "predictions.jsonl"), beside(output, "run.json")
     _claim(run_file, path, run, overwrite)
-    # Batches are cut from all questions, so that one that is asked again has the same neighbours and the same padding.
+    # Batches are formed from all questions, so that a resumed run has the same batches and padding.
     size = run.answers["batch_size"]
     batches = [questions[start : start + size] for start in range(0, len(questions), size)]
     with PredictionFile(path) as file:
@@ -172,13 +172,13 @@ def _ask(
 
 
 def _answered(model: AnsweringModel, batch: Sequence[Question]) -> list[Prediction]:
-    """An answer per question, or the reason why it has none."""
+    """An answer per question, or the reason why there is none."""
     opened: dict[str, Image.Image] = {}
     reasons: dict[str, str] = {}
     for question in batch:
         try:
             if question.picture is None:
-                raise ImageError(question.name, "is not there")
+                raise ImageError(question.name, "was not found")
             opened[question.id] = open_image(question.picture, name=question.name)
         except ImageError as error:
             reasons[question.id] = str(error)
@@ -189,7 +189,7 @@ def _answered(model: AnsweringModel, batch: Sequence[Question]) -> list[Predicti
 
 
 def _claim(run_file: Path, predictions_file: Path, run: Run, overwrite: bool) -> None:
-    """Notes the settings of a run, or refuses to mix its answers with those of another one."""
+    """Records the settings of a run; refuses to mix its answers with those of another run."""
     if overwrite:
         predictions_file.unlink(missing_ok=True)
     elif predictions_file.exists() and predictions_file.stat().st_size:  # an empty one is of a run without an answer
@@ -197,20 +197,20 @@ def _claim(run_file: Path, predictions_file: Path, run: Run, overwrite: bool) ->
             before = read_json(run_file)
         except (OSError, ValueError) as error:
             raise ConflictError(
-                f"{predictions_file} is there, but not what it was made with ({error}): --overwrite it."
+                f"{predictions_file} exists, but not its settings ({error}): give --overwrite to discard it."
             ) from error
         now = parse_json(json.dumps(run.to_json()))
         changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
         if changed:
-            told = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in changed)
+            changes = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in changed)
             raise ConflictError(
-                f"{predictions_file} holds answers of another run: {told}. Give another --output, or --overwrite."
+                f"{predictions_file} has answers of another run: {changes}. Give another --output, or --overwrite."
             )
     atomic_write(run_file, f"{json.dumps(run.to_json(), indent=2)}\n".encode())
 
 
 def _data(settings: DataSettings) -> Mapping[str, Any]:
-    """The settings that decide what is asked; folders may move."""
+    """The settings that select the questions, without folders, which may be moved."""
     kept = {name: getattr(settings, name) for name in ("split", "prompt", "limit", "seed")}
     own = {name: value.name if isinstance(value, Path) else value for name, value in settings.own.items()}
     return {**kept, "synonyms": None, **own}

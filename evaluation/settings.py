@@ -1,4 +1,4 @@
-"""Where the answers of an evaluation come from, and where its results go: the settings beside `DataSettings`."""
+"""Settings of an evaluation except for `DataSettings`: the source of the answers, and the output."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Annotated
 from vigc.inference.settings import MODEL, CommonDecoding, LoadingSettings
 from vigc.options import Option
 
-_ANSWERS = "Answers made elsewhere"
+_ANSWERS = "Existing answers"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerSettings(LoadingSettings, CommonDecoding):
-    """Answers of a model, or of a file, and the file of results."""
+    """Settings of the answers, from a model or a file, and of the results file."""
 
     output: Annotated[
         Path,
         Option(
-            "The file of results to write (JSON); answers and submissions lie beside it.",
+            "The results file to write (JSON); answers and submissions are written to the same folder.",
             common=True,
             flags=("--output", "-o"),
             once=True,
         ),
     ]
     overwrite: Annotated[
-        bool, Option("Discard the answers of another run beside the output.", common=True, once=True)
+        bool, Option("Discard the answers of another run with this output.", common=True, once=True)
     ] = False
     predictions: Annotated[
         Path | None,
         Option(
-            "Score these answers (JSON, JSON Lines, Excel) instead of asking a model.",
+            "Score these answers (JSON, JSON Lines, Excel) instead of running a model.",
             _ANSWERS,
             common=True,
             path="file",
@@ -39,7 +39,7 @@ class AnswerSettings(LoadingSettings, CommonDecoding):
     ] = None
     reviews: Annotated[
         Path | None,
-        Option("llava: a judge's reviews of the answers (JSON Lines, as LLaVA publishes them).", _ANSWERS, path="file"),
+        Option("llava: a judge's reviews of the answers (JSON Lines, in LLaVA's layout).", _ANSWERS, path="file"),
     ] = None
     model: Annotated[
         str | None,
@@ -47,5 +47,5 @@ class AnswerSettings(LoadingSettings, CommonDecoding):
             "Folder or Hub name of VIGC, InstructBLIP or any chat model.", MODEL, common=True, flags=("--model", "-m")
         ),
     ] = None
-    batch_size: Annotated[int, Option("Questions at a time.", MODEL, common=True, min=1)] = 8
-    no_correct: Annotated[bool, Option("VIGC: one plain answer, without VIC's steps.", MODEL)] = False
+    batch_size: Annotated[int, Option("Number of questions per batch.", MODEL, common=True, min=1)] = 8
+    no_correct: Annotated[bool, Option("VIGC: answer by plain decoding, without VIC's steps.", MODEL)] = False

@@ -1,4 +1,4 @@
-"""Figures of what a model in training writes about rows that it is not trained on."""
+"""Metrics of generated texts during training, on held-out rows."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from vigc.evaluation.metrics.vqa_accuracy import vqa_accuracy
 from vigc.processing import INSTRUCTION_TYPES
 from vigc.processing.rows import is_edited
 
-# Their VIC is asked for a short answer, and not by the bare question alone.
+# Task types whose prompt for VIC asks for a short answer.
 SHORT_TYPES = frozenset(kind.name for kind in INSTRUCTION_TYPES.values() if kind.answer_templates[0] != "{question}")
 
 
 class Written(Protocol):
-    """What of a row and of the texts about it is looked at; `vigc.trainer.WrittenRow` has more."""
+    """The attributes of an evaluated row that metrics need; `vigc.trainer.WrittenRow` has more."""
 
     @property
     def type(self) -> str:
-        """Its type of instruction."""
+        """The task type."""
 
     @property
     def references(self) -> Sequence[str]:
-        """All answers of the row."""
+        """All reference answers."""
 
     @property
     def draft(self) -> str | None:
-        """VIG's answer to its own question; None where it wrote no pair."""
+        """VIG's answer to its question; None if its text has no valid pair."""
 
     @property
     def answer(self) -> str | None:
-        """That answer corrected by VIC."""
+        """The draft corrected by VIC."""
 
     @property
     def given_answer(self) -> str | None:
-        """What VIC wrote to the row's own question."""
+        """VIC's answer to the row's question."""
 
 
 def written_figures(rows: Iterable[Written]) -> dict[str, float]:
-    """Shares, from 0 to 1; one that has no rows is left out.
+    """Metrics from 0 to 1; those without rows are omitted.
 
     Returns:
-        "vqa_accuracy": of VIC's answers to rows of types with short answers (Antol et al., 2015), see
-            [`~vigc.evaluation.metrics.vqa_accuracy`]; where a row has one answer, whether it is that. "edit_rate": of
-            the drafts of other types, in how many the correction changed a word.
+        "vqa_accuracy": VQA accuracy (Antol et al., 2015) of VIC's answers to rows with short answers, see
+            [`~vigc.evaluation.metrics.vqa_accuracy`]; exact match if a row has one answer. "edit_rate": share of the
+            other rows whose draft was changed by the correction.
     """
     hits: list[float] = []
     edits: list[float] = []
     for row in rows:
         if row.type in SHORT_TYPES:
-            # As if all had given it: the metric leaves one person out, and takes three for certain.
+            # Repeated, because the metric leaves one answer out and needs three equal ones for full accuracy.
             references = list(row.references) * (4 if len(row.references) == 1 else 1)
             hits.append(vqa_accuracy.counts(row.given_answer or "", references)["accuracy"])
         elif row.draft is not None:

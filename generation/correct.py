@@ -64,7 +64,7 @@ class CorrectJob(JobSettings):
     dataset: Annotated[
         str | os.PathLike[str],
         Option(
-            "Conversations in LLaVA's, TRL's or FineVision's form: JSON, or a dataset (parquet, folder, Hub name).",
+            "Conversations in the layout of LLaVA, TRL or FineVision: JSON, or a dataset (parquet, folder, Hub name).",
             INPUT,
             common=True,
             argument=True,
@@ -73,7 +73,7 @@ class CorrectJob(JobSettings):
     type: Annotated[
         str | None,
         Option(
-            "The type of instruction that the questions are of, if it is one: decides how VIC is asked.",
+            "The task type of the questions, if they have one; it selects VIC's prompt.",
             INPUT,
             common=True,
         ),

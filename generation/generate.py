@@ -65,7 +65,7 @@ class GenerateJob(JobSettings):
     images: Annotated[
         str | os.PathLike[str],
         Option(
-            "A folder of pictures, searched with its sub-folders, or one picture; with --format an annotation file, a "
+            "A folder of images, searched with its sub-folders, or one image; with --format an annotation file, a "
             "conversation file or a dataset.",
             INPUT,
             common=True,
@@ -75,47 +75,47 @@ class GenerateJob(JobSettings):
     format: Annotated[
         Format,
         Option(
-            "What IMAGES is: a folder, annotations (coco, objects365), a conversation file (llava), or a dataset "
-            "(parquet files, a dataset's folder or its Hub name).",
+            "Format of IMAGES: a folder, annotations (coco, objects365), a conversation file (llava), or a dataset "
+            "(parquet files, a dataset folder or a Hub name).",
             INPUT,
             common=True,
         ),
     ] = "folder"
     types: Annotated[
-        Sequence[str], Option("Types of instruction to write, with commas between.", JOB, common=True, commas=True)
+        Sequence[str], Option("Task types to generate, comma-separated.", JOB, common=True, commas=True)
     ] = DEFAULT_TYPES
     correct: Annotated[
         bool,
         Option(
-            "Whether drafts are corrected; without it the answer is the draft, as with --corrector none.",
+            "Whether to correct drafts; otherwise the answer is the draft, as with --corrector none.",
             JOB,
             common=True,
             flags=("--correct/--no-correct",),
         ),
     ] = True
-    questions: Annotated[int, Option("How many different questions of each type about a picture.", JOB, min=1)] = 1
+    questions: Annotated[int, Option("Number of different questions per image and task type.", JOB, min=1)] = 1
     answers: Annotated[
-        int, Option("How many answers, with weights; 0 writes one as for the other types.", _SHORT, min=0)
+        int, Option("Number of weighted answers; 0: one answer, as for other task types.", _SHORT, min=0)
     ] = 0
-    answer_threshold: Annotated[float, Option("The least weight of an answer, of 100.", _SHORT)] = 0.0
+    answer_threshold: Annotated[float, Option("Minimum weight of an answer, out of 100.", _SHORT)] = 0.0
     first_words: Annotated[
         str | os.PathLike[str] | None,
-        Option("JSON file: how often each word begins a question.", _SHORT, path="file"),
+        Option("JSON file with the frequency of each first word of questions.", _SHORT, path="file"),
     ] = None
     exclude_ids: Annotated[
         Sequence[str | os.PathLike[str]],
         Option(
-            "Leave out what this file lists (ids or names; text, or JSON of any known form); repeatable.",
+            "Exclude the images that this file lists (ids or names; text or JSON); repeatable.",
             INPUT,
             path="file",
         ),
     ] = ()
     exclude_images: Annotated[
         Sequence[str | os.PathLike[str]],
-        Option("Leave out what looks like a picture in this folder; repeatable.", INPUT, path="any"),
+        Option("Exclude images that look like one in this folder; repeatable.", INPUT, path="any"),
     ] = ()
     dedup: Annotated[
-        bool, Option("Find exact copies in the whole job by a hash pass, not only within a shard.", INPUT)
+        bool, Option("Find exact duplicates in the whole job by a hash pass, not only within a shard.", INPUT)
     ] = False
 
     def __post_init__(self) -> None:
@@ -135,7 +135,7 @@ class GenerateJob(JobSettings):
             given = ", ".join(self.types)
             raise GenerationError(f"None of {given} has short answers: several are for okvqa, aokvqa, vqav2.")
         if not self.corrects:
-            raise GenerationError("Several answers are VIC's: drop --answers, or let answers be corrected.")
+            raise GenerationError("--answers needs VIC: remove --answers, or remove --no-correct.")
 
     def check_paths(self) -> None:
         """As of [`JobSettings`]; a dataset that is not here may be on the Hub."""

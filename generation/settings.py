@@ -60,14 +60,14 @@ class JobSettings(LoadingSettings, ABC):
             MODEL,
             common=True,
             flags=("--model", "-m"),
-            default="vigc-tiny, embedded, which knows rendered scenes only",
+            default="vigc-tiny, embedded, for rendered scenes only",
         ),
     ]
     processor: Any = None
     batch_size: Annotated[
         int,
         Option(
-            "Texts written, and pictures read, at a time; greedy decoding in float32 writes the same texts with any.",
+            "Texts generated, and images loaded, at a time; it does not change greedy decoding in float32.",
             MODEL,
             common=True,
             min=1,
@@ -77,7 +77,7 @@ class JobSettings(LoadingSettings, ABC):
     corrector: Annotated[
         str | None,
         Option(
-            "How a draft becomes the answer: iqf (sentence by sentence), one_shot (in one request) or none.",
+            "How drafts are corrected: iqf (sentence by sentence), one_shot (in one request) or none.",
             JOB,
             common=True,
             metavar=f"[{'|'.join(CORRECTORS)}]",
@@ -87,7 +87,7 @@ class JobSettings(LoadingSettings, ABC):
     image_root: Annotated[
         str | os.PathLike[str] | None,
         Option(
-            "The folder that file names in an annotation file are relative to; by default the file's.",
+            "The folder of the images that an annotation file names; by default the folder of the file.",
             INPUT,
             path="folder",
         ),
@@ -95,8 +95,8 @@ class JobSettings(LoadingSettings, ABC):
     allow_urls: Annotated[
         Sequence[str],
         Option(
-            "Fetch pictures whose names are addresses, from this host ('*.x.org': all below; '*': any public); "
-            "repeatable. Without it addresses are skipped.",
+            "Download images whose names are URLs from this host ('*.x.org': its subdomains; '*': any public host); "
+            "repeatable. Without it URLs are skipped.",
             INPUT,
             metavar="HOST",
         ),
@@ -106,34 +106,33 @@ class JobSettings(LoadingSettings, ABC):
     data_revision: Annotated[
         str | None,
         Option(
-            "The commit, tag or branch of a dataset on the Hub; by default what the job in the folder began with, or "
-            "else the newest.",
+            "The commit, tag or branch of a dataset on the Hub; by default the newest, or that of the resumed job.",
             INPUT,
         ),
     ] = None
-    limit: Annotated[int | None, Option("Only the first so many pictures.", JOB, common=True, min=1)] = None
-    license: Annotated[str, Option("Licence of pictures that do not state their own.", JOB, common=True)] = "unknown"
-    seed: Annotated[int, Option("Decides, with a row's id, what is drawn where decoding samples.", JOB)] = 0
+    limit: Annotated[int | None, Option("Maximum number of images.", JOB, common=True, min=1)] = None
+    license: Annotated[str, Option("Licence of images that do not state their own.", JOB, common=True)] = "unknown"
+    seed: Annotated[int, Option("Seed of sampling.", JOB)] = 0
     shard_size: Annotated[
-        int, Option("Pictures per parquet file, which is also what an interruption costs at most.", JOB, min=1)
+        int, Option("Images per parquet file; an interruption loses at most one shard.", JOB, min=1)
     ] = 256
-    retries: Annotated[int, Option("How often a text that is no pair is drawn again.", JOB, min=0)] = 2
+    retries: Annotated[int, Option("How often an invalid sample is generated again.", JOB, min=0)] = 2
     score: Annotated[
         bool,
         Option(
-            "Compute visual_dependency, what an answer owes to the picture: two more passes over each answer. Of given "
-            "drafts draft_logprob too.",
+            "Compute visual_dependency, log p(answer | image) - log p(answer | blank image), in two more passes; for "
+            "given drafts draft_logprob too.",
             JOB,
         ),
     ] = False
     store: Annotated[
         Literal["embed", "path"],
-        Option("embed: pictures in the rows. path: the paths of their files.", JOB, flags=("--images",)),
+        Option("embed: store images in the rows. path: store their paths.", JOB, flags=("--images",)),
     ] = "embed"
     verify: Annotated[
         bool,
         Option(
-            "Compare the folder's files with the hashes of when they were written; write what is damaged again.",
+            "Compare the folder's files with their recorded hashes, and write damaged ones again.",
             JOB,
             once=True,
         ),
@@ -141,26 +140,26 @@ class JobSettings(LoadingSettings, ABC):
     overwrite: Annotated[
         bool,
         Option(
-            "Replace another dataset in the folder, or a finished one; an unfinished job of these settings is resumed.",
+            "Replace a finished or another dataset in the folder; an unfinished job with these settings is resumed.",
             JOB,
             common=True,
             once=True,
         ),
     ] = False
-    rank: Annotated[int, Option("Of several processes: which this is, from 0.", JOB, min=0, once=True)] = 0
-    world_size: Annotated[int, Option("How many processes share the job.", JOB, min=1, once=True)] = 1
+    rank: Annotated[int, Option("Rank of this process, from 0.", JOB, min=0, once=True)] = 0
+    world_size: Annotated[int, Option("Number of processes that share the job.", JOB, min=1, once=True)] = 1
     engine: Annotated[
         Literal["local", "ray"],
         Option("local: this process; ray: every GPU of a Ray cluster, or else every CPU.", JOB, once=True),
     ] = "local"
-    workers: Annotated[int | None, Option("With ray: how many processes.", JOB, min=1, once=True)] = None
+    workers: Annotated[int | None, Option("With ray: number of processes.", JOB, min=1, once=True)] = None
 
     def __post_init__(self) -> None:
         check_values(self, GenerationError)
         check_hosts(self.allow_urls)
         if self.store == "path" and self.in_tables:
             raise GenerationError(
-                "store='path' is for pictures in files, but a dataset has them in its rows: use 'embed'."
+                "store='path' is for images in files, but a dataset has them in its rows: use 'embed'."
             )
         if self.workers is not None and self.engine != "ray":
             raise GenerationError(f"workers={self.workers} is for --engine ray; here one process does all.")

@@ -1,4 +1,4 @@
-"""Settings of loading, decoding and correction: declared, and checked without torch."""
+"""Settings of loading, decoding and correction, declared and checked without importing torch."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: tuple[str, ...] = get_args(Dtype)
 
 MODEL = "Model"
-_DECODING = "Decoding (by default the model's own settings)"
-_IQF = "Correction (by default the model's own settings)"
+_DECODING = "Decoding (by default as saved with the model)"
+_IQF = "Correction (by default as saved with the model)"
 
-# Settings that in float32 change how fast texts are written, and not which: a job may go on with others.
+# Settings that only change the speed in float32, not the texts: a job can be resumed with other values.
 SPEED_SETTINGS = ("iqf_verify_drafts", "iqf_ahead")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadingSettings:
-    """How a model is loaded."""
+    """Settings of loading a model."""
 
     dtype: Annotated[Dtype, Option("auto: as saved, but float32 on a CPU.", MODEL)] = "auto"
-    device: Annotated[str, Option("auto (an accelerator if there is one), cpu, cuda:1, ...", MODEL, common=True)] = (
-        "auto"
-    )
+    device: Annotated[str, Option("auto (an accelerator if available), cpu, cuda:1, ...", MODEL, common=True)] = "auto"
     revision: Annotated[
         str | None, Option("Commit, tag or branch of the model on the Hub; the commit is recorded.", MODEL)
     ] = None
-    trust_remote_code: Annotated[bool, Option("Run the code that comes with the model, not vigc's own.", MODEL)] = False
+    trust_remote_code: Annotated[bool, Option("Run the code in the model's repository instead of vigc's.", MODEL)] = (
+        False
+    )
 
     @property
     def loading(self) -> dict[str, Any]:
@@ -41,65 +41,69 @@ class LoadingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class CommonDecoding:
-    """The settings of decoding and correction that every command has which asks a model; None is the model's own."""
+    """Decoding and correction settings of all commands that run a model; None is the value saved with the model."""
 
     num_beams: Annotated[int | None, Option("Beams; 1 is greedy search.", _DECODING, min=1)] = None
-    max_new_tokens: Annotated[int | None, Option("Most tokens written per call.", _DECODING, min=1)] = None
+    max_new_tokens: Annotated[int | None, Option("Maximum number of new tokens per request.", _DECODING, min=1)] = None
     iqf_preset: Annotated[
         Literal["vigc", "original"] | None, Option("original: the released loop's settings and decoding.", _IQF)
     ] = None
     iqf_steps: Annotated[
         int | None,
-        Option("VIC calls; 0 for one that is kept whole, -1 until the end of text.", _IQF, common=True, min=-1),
+        Option("Number of VIC requests; 0: one request, kept whole; -1: until the end.", _IQF, common=True, min=-1),
     ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingSettings(CommonDecoding):
-    """The decoding and `iqf_*` settings that jobs have options for; None is the model's own.
+    """The decoding and `iqf_*` settings with command-line options; None is the value saved with the model.
 
-    `settings=` of the Python API takes any further ones of transformers' `GenerationConfig`. What `iqf_*` do is said of
-    `vigc.modeling_vigc.IqfSettings`; a test compares the two.
+    `settings=` of the Python API takes all settings of transformers' `GenerationConfig`. The `iqf_*` settings are
+    documented in `vigc.modeling_vigc.IqfSettings`; a test compares both.
     """
 
     repetition_penalty: Annotated[
-        float | None, Option("Penalty on tokens written before; 1 is none.", _DECODING, above=0)
+        float | None, Option("Penalty on earlier tokens; 1 is no penalty.", _DECODING, above=0)
     ] = None
-    do_sample: Annotated[bool | None, Option("Draw tokens instead of taking the likeliest.", _DECODING)] = None
-    temperature: Annotated[float | None, Option("Of sampling; below 1 is more cautious.", _DECODING, above=0)] = None
-    top_p: Annotated[float | None, Option("Sample from the likeliest tokens of this total.", _DECODING, above=0)] = None
-    top_k: Annotated[int | None, Option("Sample from so many likeliest tokens; 0 is all.", _DECODING, min=0)] = None
-    iqf_unit: Annotated[Literal["sentence", "paragraph"] | None, Option("What a call keeps.", _IQF)] = None
-    iqf_keep_tail: Annotated[bool | None, Option("Whether the last call keeps all it writes.", _IQF)] = None
+    do_sample: Annotated[bool | None, Option("Sample tokens instead of taking the likeliest.", _DECODING)] = None
+    temperature: Annotated[float | None, Option("Temperature of sampling.", _DECODING, above=0)] = None
+    top_p: Annotated[
+        float | None, Option("Sample from the likeliest tokens with this total probability.", _DECODING, above=0)
+    ] = None
+    top_k: Annotated[int | None, Option("Sample from this number of likeliest tokens; 0: all.", _DECODING, min=0)] = (
+        None
+    )
+    iqf_unit: Annotated[
+        Literal["sentence", "paragraph"] | None, Option("The segment that a VIC request keeps.", _IQF)
+    ] = None
+    iqf_keep_tail: Annotated[bool | None, Option("Whether the last VIC request keeps its whole text.", _IQF)] = None
     iqf_prompt: Annotated[
-        Literal["question", "instruction"] | None, Option("instruction: the released loop's prompt.", _IQF)
+        Literal["question", "instruction"] | None, Option("VIC's prompt; instruction: the released loop's.", _IQF)
     ] = None
     iqf_split: Annotated[
         Literal["safe", "original"] | None,
-        Option("safe spares decimals and abbreviations; original cuts at the first dot.", _IQF),
+        Option("End of a sentence; safe: not at decimals and abbreviations; original: at the first dot.", _IQF),
     ] = None
-    iqf_full_record: Annotated[bool | None, Option("Also write the first VIC answer in full, into `extra`.", _IQF)] = (
-        None
-    )
+    iqf_full_record: Annotated[bool | None, Option("Also record the whole first VIC answer, in `extra`.", _IQF)] = None
     iqf_draft: Annotated[
-        bool | None, Option("Whether VIG writes a draft, or its question alone: half the words.", _IQF)
+        bool | None, Option("Whether VIG generates a draft; without it only the question, which is faster.", _IQF)
     ] = None
     iqf_verify_drafts: Annotated[
         bool | None,
-        Option("Read what VIC is expected to write before it is written, while that saves time.", _IQF),
+        Option("Speculative decoding: verify the draft's sentences instead of generating them.", _IQF),
     ] = None
-    iqf_ahead: Annotated[
-        bool | None, Option("Begin VIC while VIG still writes its draft, where slots are free.", _IQF)
-    ] = None
+    iqf_ahead: Annotated[bool | None, Option("Begin VIC while VIG generates its draft, if slots are free.", _IQF)] = (
+        None
+    )
 
 
 def check_settings(settings: Mapping[str, Any], correct: bool) -> None:
-    """Makes sure that decoding and `iqf_*` settings are known, in range and of effect.
+    """Checks that decoding and `iqf_*` settings are known, in range and have an effect.
 
-    transformers is imported only if there are settings that no command has an option for.
+    transformers is only imported for settings without an option.
 
     Raises:
-        GenerationError: The first that is not.
+        GenerationError: A setting is invalid.
     """
     declared = settings_of(DecodingSettings)
     for name in settings:
@@ -107,9 +111,7 @@ def check_settings(settings: Mapping[str, Any], correct: bool) -> None:
             check_value(declared[name], settings[name], GenerationError)
     iqf = [name for name in settings if name in declared and name.startswith("iqf_")]
     if iqf and not correct:
-        raise GenerationError(
-            f"Without correction {', '.join(iqf)} has no effect: drop it, or let answers be corrected."
-        )
+        raise GenerationError(f"Without correction {', '.join(iqf)} has no effect: remove it, or remove --no-correct.")
     others = [name for name in settings if name not in declared]
     if others:
         _check_known(others, list(declared))
@@ -122,6 +124,6 @@ def _check_known(names: list[str], declared: list[str]) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise GenerationError(
-            f"{', '.join(unknown)}: no such setting of generation; see transformers' GenerationConfig."
+            f"{', '.join(unknown)}: unknown generation setting; see transformers' GenerationConfig."
             f"{meant(unknown[0], [*declared, *known])}"
         )

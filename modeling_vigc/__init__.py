@@ -1,4 +1,4 @@
-"""The VIGC model: configuration, forward pass and generation with the Iterative Q-Former."""
+"""The VIGC model: configuration, forward pass, and generation with the Iterative Q-Former."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 
@@ -7,7 +7,7 @@ from .generation_vigc import IqfSettings, VigcRequest
 from .modeling_vigc import VigcForConditionalGeneration
 from .outputs_vigc import VigcGenerateOutput
 
-# So that Auto classes know us without remote code, and saved folders carry the code along for those who lack it.
+# The Auto classes load VIGC without remote code, and saved folders include the code for machines without vigc.
 AutoConfig.register(VigcConfig.model_type, VigcConfig, exist_ok=True)
 AutoModel.register(VigcConfig, VigcForConditionalGeneration, exist_ok=True)
 AutoModelForImageTextToText.register(VigcConfig, VigcForConditionalGeneration, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Beam search for one text: transformers' own, step by step, and over as soon as its first sentence is decided."""
+"""Beam search for one request, like transformers'. It can end as soon as the first segment is decided."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _NEVER = -1e9
 
 @dataclass(slots=True)
 class _Hypothesis:
-    """A text of a beam search.
+    """A hypothesis of a beam search.
 
     Args:
         text: Its ids and their log-probabilities.
-        parent: The beam it comes from.
-        hits: Whether it is complete: by an end of sequence, or by its length.
+        parent: The beam that it continues.
+        hits: Whether it is complete, by an end of sequence or by its length.
     """
 
     text: Text
@@ -31,25 +31,24 @@ class _Hypothesis:
 
 @dataclass(slots=True)
 class _Finished:
-    """Complete hypotheses with their scores, the best first; places that are not taken yet hold none."""
+    """Complete hypotheses with their scores, best first; None for free places."""
 
     scores: torch.Tensor
     texts: list[_Hypothesis | None] = field(default_factory=list)
 
 
 class BeamSearch:
-    """The state of a search.
+    """The state of a beam search.
 
-    The arithmetic is that of `GenerationMixin._beam_search`, for one row of its batch: rows do not influence each other
-    there either. So is the outcome, unless the text is wanted up to its first unit only: then the search is over when
-    all running beams and the best complete text begin with the same unit, since any text that could still win continues
-    one of them.
+    Arithmetic and result are those of `GenerationMixin._beam_search` for one row of its batch. One exception: if only
+    the first segment is wanted, the search ends when all running beams and the best complete hypothesis begin with the
+    same segment, because any hypothesis that could still win continues one of them.
 
     Args:
         decoding: The settings; `decoding.beams` hypotheses are kept.
-        until: By which rule texts have a first unit.
-        whole: Whether more is wanted than that.
-        n: How many texts are wanted; those behind the best become `alternatives`.
+        until: The rule of the first segment.
+        whole: Whether more than the first segment is wanted.
+        n: Number of completions; all but the best become `alternatives`.
         prompt: See [`Text`].
     """
 
@@ -74,7 +73,7 @@ class BeamSearch:
             logits: float32 (beams, vocabulary).
 
         Returns:
-            For each beam, from which one of before it continues. `outcome` is set when the search is over.
+            For each beam, the previous beam that it continues. `outcome` is set when the search is over.
         """
         scores, found = self._candidates(logits)
         length = len(found[0].text.ids)
@@ -94,7 +93,7 @@ class BeamSearch:
 
     @property
     def leader(self) -> Text:
-        """The best text that is not complete."""
+        """The best incomplete hypothesis."""
         return self.running[0].text
 
     @property
@@ -103,7 +102,7 @@ class BeamSearch:
         return [item.text.ids[-1] for item in self.running]
 
     def _candidates(self, logits: torch.Tensor) -> tuple[torch.Tensor, list[_Hypothesis]]:
-        """The best continuations with their summed scores, float32 (kept,), the best first."""
+        """The best continuations with their summed scores, float32 (kept,), best first."""
         logprobs = self.decoding.without_image(logits).log_softmax(-1)
         seen = [self.prompt + item.text.ids for item in self.running]
         ids: Any = torch.tensor(seen, dtype=torch.long, device=logits.device)
@@ -122,7 +121,7 @@ class BeamSearch:
         return _Hypothesis(text, parent, hits)
 
     def _finish(self, scores: torch.Tensor, found: list[_Hypothesis], length: int) -> None:
-        """Takes complete hypotheses among the best into the list."""
+        """Adds complete hypotheses to the list of the best."""
         config, beams = self.decoding.config, len(self.running)
         complete = [item.hits and place < beams for place, item in enumerate(found)]
         closed = (all(self.finished.texts) and config.early_stopping is True) or not self.improvable
@@ -135,7 +134,7 @@ class BeamSearch:
         self.finished = _Finished(merged, [texts[index] for index in chosen.tolist()])
 
     def _may_improve(self, length: int) -> bool:
-        """Whether the best running beam could still beat a complete one, by transformers' estimate."""
+        """Whether the best running beam could still beat a complete hypothesis, by transformers' estimate."""
         config = self.decoding.config
         if config.early_stopping == "never" and config.length_penalty > 0:
             length = self.decoding.max_new_tokens
@@ -157,7 +156,7 @@ class BeamSearch:
     def _best(self) -> Completion:
         pairs = zip(self.finished.texts, self.finished.scores.tolist(), strict=True)
         found = [self._complete(item.text, score) for item, score in pairs if item is not None]
-        if not found:  # no continuation was possible at all
+        if not found:  # no continuation was possible
             return self._completion(self.running[0].text, "length")
         found[0].alternatives = tuple(found[1 : self.n])
         return found[0]

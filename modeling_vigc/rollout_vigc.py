@@ -1,7 +1,7 @@
 """The rollouts of the paper: VIG, and VIC with the Iterative Q-Former (IQF).
 
-VIG is asked for a question and a draft of its answer. IQF answers the question one sentence at a time: each request
-continues the sentences kept so far, so that the Q-Former reads the image again in the light of them.
+VIG generates a question and a draft of its answer. IQF answers the question one sentence at a time: each request
+continues the sentences kept so far, and the Q-Former reads the image again, conditioned on them.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from .sentences_vigc import MarkRule
 
 
 class Prompts(Protocol):
-    """What rollouts need of a processor: prompts, and how a pair is read."""
+    """The interface of processors for rollouts: prompts, and parsing of VIG's text."""
 
     def instruction(self, task: str) -> str:
-        """VIG's prompt for a pair of a type."""
+        """VIG's prompt for a task type."""
 
     def vic_prompt(self, question: str, task: str | None = None, style: str = "question") -> str:
         """VIC's prompt for a question."""
 
     def parse_pair(self, text: str) -> Any:
-        """`question` and `answer`, or the `reason` why the text is not a pair."""
+        """Parses VIG's text: returns `question` and `answer`, or the `reason` why it has no valid pair."""
 
 
 @dataclass(frozen=True)
 class RolloutSettings:
-    """Everything but the image and the question that determines what a rollout asks.
+    """All settings that determine the requests of a rollout, given the image and the question.
 
     Args:
-        processor: Makes prompts, and reads pairs. With a `tokenizer` it also tells which tokens a kept sentence has.
-        iqf: How VIC iterates.
-        decoding: How texts are decoded, as `SamplingParams.settings`.
-        max_new_tokens: With `iqf_steps=-1`: an answer of so many tokens is not continued.
+        processor: Builds prompts and parses pairs. Its `tokenizer`, if any, is used to count tokens of kept sentences.
+        iqf: Settings of VIC's iteration.
+        decoding: Decoding settings, as in `SamplingParams.settings`.
+        max_new_tokens: With `iqf_steps=-1`: an answer with this many tokens is not continued.
     """
 
     processor: Any
@@ -47,7 +47,7 @@ class RolloutSettings:
     max_new_tokens: int = 249
 
     def sampling(self, seed: int, step: int) -> SamplingParams:
-        """How a rollout's request is decoded; each step of each rollout draws with its own seed."""
+        """The decoding settings of a request; every step of every rollout has its own seed."""
         digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
         return SamplingParams(self.decoding, seed=int.from_bytes(digest[:8], "big") >> 1)
 
@@ -65,16 +65,16 @@ def vig(
     """VIG: one request for a question and its answer.
 
     Args:
-        image: What `Request.images` takes.
-        task: The type of instruction.
+        image: An image, as in `Request.images`.
+        task: The task type.
         settings: See [`RolloutSettings`].
-        seed: For sampling.
-        with_draft: Whether the answer is wanted too. Without it the text ends with the question.
-        until_question: Whether `then` can be asked as soon as the question is complete.
-        then: The request that follows a sample, for speculation.
+        seed: Seed of sampling.
+        with_draft: Whether to generate the answer too. Without it the text ends after the question.
+        until_question: Whether `then` can be called as soon as the question is complete.
+        then: Returns the request that follows a sample, for speculation.
 
     Returns:
-        The sample, with `draft`, and `reason` where the text is not a pair; `answer` is empty.
+        The sample, with `draft`, or with `reason` if the text has no valid pair; `answer` is empty.
     """
     sample = Sample(task, instruction=settings.processor.instruction(task))
     sample.prompt = sample.instruction or ""
@@ -99,22 +99,22 @@ def vig(
 def iqf(
     image: Any, question: str, draft: str | None, settings: RolloutSettings, task: str | None = None, seed: int = 0
 ) -> Rollout[Sample]:
-    """VIC with the Iterative Q-Former, as a corrector: answers a question that there is.
+    """VIC with the Iterative Q-Former, as a corrector: answers a given question.
 
     Args:
-        image: What `Request.images` takes.
-        question: To be answered.
-        draft: An answer that there is already, to compare with.
+        image: An image, as in `Request.images`.
+        question: The question.
+        draft: An existing answer to compare with.
         settings: See [`RolloutSettings`].
-        task: The question's type.
-        seed: For sampling.
+        task: The task type.
+        seed: Seed of sampling.
     """
     sample = Sample(task, question, draft)
     return (yield from Iqf(image, sample, settings, seed).run())
 
 
 def vig_then_iqf(image: Any, task: str, settings: RolloutSettings, seed: int = 0) -> Rollout[Sample]:
-    """VIG, then IQF on its question: the paper. Arguments are those of [`iqf`]."""
+    """The paper's method: VIG, then IQF on its question. Arguments are those of [`iqf`]."""
 
     def then(sample: Sample) -> Request | None:
         return Iqf(image, sample, settings, seed).request()
@@ -129,7 +129,7 @@ def vig_then_iqf(image: Any, task: str, settings: RolloutSettings, seed: int = 0
 
 
 def vig_alone(image: Any, task: str, settings: RolloutSettings, seed: int = 0) -> Rollout[Sample]:
-    """VIG, whose draft is the answer. Arguments are those of [`iqf`]."""
+    """VIG without correction: its draft is the answer. Arguments are those of [`iqf`]."""
     sample = yield from vig(image, task, settings, seed)
     sample.answer = sample.draft if sample.reason is None else None
     return sample
@@ -138,10 +138,10 @@ def vig_alone(image: Any, task: str, settings: RolloutSettings, seed: int = 0) -
 def _read_pair(
     sample: Sample, completion: Completion, settings: RolloutSettings, mark: MarkRule | None, with_draft: bool
 ) -> None:
-    """Reads VIG's text into the sample: a question and, if wanted, a draft, or the reason why there is none."""
+    """Parses VIG's text into the sample: question and, if wanted, draft, or the reason why the pair is invalid."""
     text, logprobs = completion.text, completion.token_logprobs or []
     if not with_draft and mark is not None:
-        # A beam search goes on until its beams agree on the question, and then may have a few words more.
+        # A beam search continues until its beams agree on the question, so that a few more words may follow it.
         end = mark.end(text, complete=True)
         if end is not None:
             text = text[:end]
@@ -158,13 +158,13 @@ class Iqf:
     """The state of one IQF rollout.
 
     Args:
-        image: What `Request.images` takes.
-        sample: Has the question, and the draft if there is one; the answer is built in it.
+        image: An image, as in `Request.images`.
+        sample: Has the question and optionally the draft; the answer is built in it.
         settings: See [`RolloutSettings`].
-        seed: For sampling.
+        seed: Seed of sampling.
         draft_units: The draft's sentences or paragraphs.
         done: Whether there is no further request.
-        follows: Whether the last completion began as was expected, which decides whether a draft is verified.
+        follows: Whether the last completion began as expected; if not, no draft is verified.
         asked: VIC's prompt.
     """
 
@@ -186,17 +186,17 @@ class Iqf:
             sample.prompt = self.asked
 
     def run(self) -> Rollout[Sample]:
-        """Asks until the answer is complete."""
+        """Yields requests until the answer is complete."""
         while not self.done:
             self.take((yield self.request()))
         return self.sample
 
     def request(self) -> Request:
-        """The next request: it continues what was kept so far."""
+        """The next request, which continues the text kept so far."""
         iqf, sample = self.settings.iqf, self.sample
-        # 1. How far it is generated: to its end, or to that of its first sentence.
+        # 1. Generate the whole text or only its first sentence.
         whole = (sample.step == 0 and iqf.iqf_full_record) or self._keeps_all(sample.step + 1)
-        # 2. What speculation may know: the text that is expected, and the request that will follow.
+        # 2. Hints for speculation: the expected text, and the request that will follow.
         draft = self._expected(until_unit=not whole)
         follow = self._follow if iqf.iqf_ahead else None
         lookahead = Lookahead(draft, iqf.rule, follow) if draft is not None or follow is not None else None
@@ -210,28 +210,28 @@ class Iqf:
         )
 
     def take(self, completion: Completion) -> None:
-        """Keeps the completion's first sentence, or all of it, and decides whether the rollout goes on."""
+        """Keeps the completion's first sentence, or all of it, and decides whether the rollout continues."""
         iqf, sample, step = self.settings.iqf, self.sample, self.sample.step + 1
-        # 1. The record of the first completion, and whether the text that was expected came.
+        # 1. Record the first completion, and whether the expected text was accepted.
         if step == 1 and iqf.iqf_full_record and completion.finish_reason:
             sample.full_answer = completion.text
         self.follows = completion.accepted != 0 or (step == 1 and iqf.iqf_full_record)
-        # 2. What is kept. Nothing kept leaves the prompt as it was: all further requests would have the same
-        # completion, and the last of them would keep it whole or not at all.
+        # 2. Select the text to keep. If it is empty, the prompt does not change, and all further requests would have
+        # the same completion, of which the last would keep all or nothing.
         whole = self._keeps_all(step)
         kept = completion.text if whole else iqf.rule.first(completion.text)
         last = whole or step == iqf.iqf_steps
         repeats = not kept
         if repeats and not last and iqf.iqf_keep_tail:
             kept = completion.text
-        # 3. The trace: whether it differs from the draft at this place, and how likely it is.
+        # 3. Record whether it differs from the draft at this position, and its log-probability.
         changed = self._changed(kept, to_the_end=whole or repeats)
         logprobs = self._logprobs(completion, kept)
         sample.trace.append(
             {"sentence": kept, "changed": changed, "logprob": mean(logprobs), "stop": completion.finish_reason}
         )
         sample.logprobs += logprobs
-        # 4. The answer, which the next prompt ends with.
+        # 4. Append it to the answer, with which the next prompt ends.
         separator = iqf.rule.separator
         sample.prompt = f"{sample.prompt}{' ' if step == 1 else separator}{kept}".strip()
         sample.answer = f"{sample.answer}{separator}{kept}".strip()
@@ -239,7 +239,7 @@ class Iqf:
         self.done = last or repeats or endless
 
     def _follow(self, completion: Completion) -> Request | None:
-        """The request that follows if the completion that is being generated goes on as it begins."""
+        """The request that follows if the text being generated begins like this completion."""
         sample = replace(self.sample, trace=[*self.sample.trace], logprobs=[*self.sample.logprobs])
         ahead = replace(self, sample=sample)
         ahead.take(completion)
@@ -250,9 +250,9 @@ class Iqf:
         return iqf.iqf_steps == 0 or (step == iqf.iqf_steps and iqf.iqf_keep_tail)
 
     def _expected(self, until_unit: bool) -> str | None:
-        """The next completion if VIC goes on as the draft does, or as its own first completion did.
+        """The expected completion: the next text of the draft, or of VIC's first completion.
 
-        None where that is not to be verified, or where it was wrong from the first word on.
+        None if drafts are not verified, or if the last one was wrong from its first token on.
         """
         iqf, sample = self.settings.iqf, self.sample
         if not (iqf.iqf_verify_drafts and self.follows):
@@ -262,14 +262,14 @@ class Iqf:
         return iqf.rule.separator.join(rest[:1] if until_unit else rest) or None
 
     def _changed(self, kept: str, to_the_end: bool) -> bool | None:
-        """Whether what is kept differs from the draft's next sentence, or from all that is left of the draft."""
+        """Whether the kept text differs from the draft's next sentence, or from the rest of the draft."""
         if self.draft_units is None:
             return None
         rest = self.draft_units[self.sample.step :]
         return self.settings.iqf.rule.split_all(kept) != (rest if to_the_end else rest[:1])
 
     def _logprobs(self, completion: Completion, kept: str) -> list[float]:
-        """Those of the kept tokens. Of no text at all only what is not finite, which tells why there is none."""
+        """The log-probabilities of the kept tokens. If no text is kept, only non-finite ones, which are the reason."""
         logprobs = completion.token_logprobs or []
         if kept:
             return logprobs[: kept_tokens(self.settings.processor, completion, kept)]
@@ -277,7 +277,7 @@ class Iqf:
 
 
 def kept_tokens(processor: Any, completion: Completion, kept: str) -> int:
-    """How many of the completion's tokens make up `kept`, the beginning of its text, white space aside."""
+    """Number of the completion's tokens that make up `kept`, the beginning of its text; white space is ignored."""
     bare, ids = "".join(kept.split()), completion.ids
     tokenizer = getattr(processor, "tokenizer", None)
     if bare == "".join(completion.text.split()) or tokenizer is None:

@@ -1,4 +1,4 @@
-"""How a model is loaded and saved: its code and its card beside its weights, and folders of older transformers."""
+"""Loading and saving of models: with code and card, and compatible with checkpoints of older transformers."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from transformers.utils.hub import cached_file
 
 
 class Stored:
-    """What a VIGC model does differently from others when it is loaded and saved."""
+    """Overrides of loading and saving for VIGC models."""
 
     config: Any
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As every model. One saved before November 2024 also gets an embedding for `<image>`, as the others have.
+        """Like `PreTrainedModel.from_pretrained`. Models saved before November 2024 also get an `<image>` embedding.
 
-        At that time InstructBLIP's tokenizers and configurations did not know `<image>`.
+        At that time InstructBLIP's tokenizers and configurations had no `<image>`.
         """
         loaded = cast(Any, super()).from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if model.config.image_token_index is None and model.config.use_decoder_only_language_model:
-            # The processor adds `<image>` to the tokenizer, behind all that the embeddings know.
+            # The processor adds `<image>` to the tokenizer after all existing tokens.
             place = model.get_input_embeddings().num_embeddings
             model.resize_token_embeddings(place + 1, mean_resizing=False)
             model.config.image_token_index = place
         return loaded
 
     def set_auto_map(self) -> None:
-        """Lets `AutoModel` find the code in a saved folder too; registration remembers one auto class only."""
+        """Adds `AutoModel` to the auto map of a saved folder; registration only supports one auto class."""
         auto_map = getattr(self.config, "auto_map", None) or {}
         self.config.auto_map = {**auto_map, "AutoModel": "modeling_vigc.VigcForConditionalGeneration"}
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """As every model, with code for those who have no vigc."""
+        """Like `PreTrainedModel.save_pretrained`, but with code for machines without vigc."""
         self.set_auto_map()
         cast(Any, super()).save_pretrained(save_directory, *args, **kwargs)
 
     def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args: Any, **kwargs: Any) -> Any:
-        """As for every model, with the card of the folder or repository that this one was loaded from, if it has one.
+        """Uploads the card of the folder or repository that the model was loaded from, if it has one.
 
-        `push_to_hub` would otherwise write an empty card; this is the one that `vigc push` publishes.
+        Otherwise `push_to_hub` would write an empty card. `vigc push` publishes the same card.
         """
         if (text := _card_of(str(self.config._name_or_path), str(repo_id))) is not None:
             Path(working_dir, "README.md").write_text(text, encoding="utf-8")
@@ -51,7 +51,7 @@ class Stored:
 
 
 def _card_of(source: str, repo_id: str) -> str | None:
-    """The card of a model folder or repository, whose code names `repo_id` instead; None if there is none."""
+    """The card of a model folder or repository, with `repo_id` in its code examples; None if there is none."""
     try:
         card = cached_file(source, "README.md") if source else None
     except OSError:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .base import Benchmark, DataSettings, Question, Unit
     from .llava import read_judge_inputs, read_reviews
     from .table import BENCHMARKS, open_benchmark
-else:  # unseen by type checkers, which would otherwise accept any name
+else:  # hidden from type checkers, which would accept any name
     __getattr__, __dir__ = lazy_names(
         __name__,
         {

@@ -1,4 +1,4 @@
-"""What every benchmark is made of: questions about pictures, what their answers are held against, and figures."""
+"""The base of all benchmarks: questions about images with references, counts, and metrics."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from vigc.processing.confined_paths import ListedFolder
 
 from .settings import DataSettings as DataSettings
 
-# A model's answers by question; None where a picture could not be opened, which counts as an empty answer.
+# A model's answers by question; None if the image could not be opened, which counts as an empty answer.
 Predictions = Mapping[str, str | None]
-# Sums and figures by name: numbers, or arrays with a number for each resample.
+# Sums and metrics by name: numbers, or arrays with a number per resample.
 Numbers = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One thing that is asked about one picture.
+    """A question about an image.
 
     Args:
-        id: Its own in the benchmark.
-        image_id: Questions of one picture are drawn together when chance is estimated.
-        picture: The file, or its bytes; None if there is no such file.
-        name: What the data call the picture.
-        text: What VIC is asked.
-        prompt: What a chat model is asked.
-        task: The type of instruction that VIC knows the question as; None for a bare question.
-        reference: What the answer is held against, and what a submission needs.
+        id: Unique id in the benchmark.
+        image_id: Id of the image; the bootstrap resamples all questions of an image together.
+        picture: The image file, or its bytes; None if the file does not exist.
+        name: Name of the image in the data.
+        text: The question for VIC.
+        prompt: The prompt for a chat model.
+        task: The task type for VIC; None for a bare question.
+        reference: The reference answers and other fields for metrics and submissions.
     """
 
     id: str
@@ -49,7 +49,7 @@ class Question:
 
 
 class Wording(NamedTuple):
-    """How a question is put, in the order of [`Question`]: `text`, `prompt`, `task`."""
+    """The prompts of a question: `text`, `prompt` and `task` of [`Question`]."""
 
     text: str
     prompt: str
@@ -58,12 +58,12 @@ class Wording(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What one question adds to the sums that figures are made of.
+    """The counts of one question, from whose sums metrics are computed.
 
     Args:
-        id: The question's; of a question that is asked several times the first one's.
-        image_id: Its picture.
-        counts: By name; every unit of a run has the same names.
+        id: Id of the question; of the first one if it is asked several times.
+        image_id: Id of the image.
+        counts: Counts by name; all units of a run have the same names.
     """
 
     id: str
@@ -73,13 +73,13 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option that a benchmark has for itself: declared in its class, it is an option of its command too.
+    """An option of a single benchmark; its command has the option too.
 
     Args:
-        name: As in `DataSettings.options`; on the command line with hyphens.
-        help: What it is.
-        kind: What its value is: `Path`, `str`, `int`, `float` or `bool`.
-        default: What is taken without it, in words.
+        name: The name in `DataSettings.options`; with hyphens on the command line.
+        help: The help text.
+        kind: Type of the value: `Path`, `str`, `int`, `float` or `bool`.
+        default: Description of the default.
     """
 
     name: str
@@ -92,28 +92,28 @@ class Option:
 class Benchmark(ABC):
     """A benchmark, read from the files that its authors publish.
 
-    A subclass says what its files are called (`read`), how answers are counted (`units`, `figures`) and what its
-    authors' server or script takes (`submission`).
+    A subclass reads the files (`read`), scores answers (`units`, `figures`), and writes the file for its authors'
+    server or script (`submission`).
 
     Args:
-        settings: Where its files lie.
+        settings: The benchmark's files and the selection of questions.
     """
 
     settings: DataSettings
     folders: dict[Path, ListedFolder] = field(default_factory=dict, repr=False)
-    # Whether a part of the images can be scored alone, as where the questions are made here; and how many are skipped.
+    # Whether a subset of the images can be scored, as when questions are made here; and the number of skipped images.
     partial: bool = field(default=False, init=False)
     skipped: int = field(default=0, init=False)
 
     name: ClassVar[str]
     title: ClassVar[str]
-    summary: ClassVar[str]  # what its command says of it
-    source: ClassVar[str]  # where its files come from
-    metric: ClassVar[str]  # the module under metrics/
-    main: ClassVar[str]  # the figure that is quoted
+    summary: ClassVar[str]  # help text of the command
+    source: ClassVar[str]  # where to get its files
+    metric: ClassVar[str]  # the module in metrics/
+    main: ClassVar[str]  # the main metric
     template: ClassVar[str] = "{question}"
-    asks: ClassVar[tuple[str, ...]] = ("{question}",)  # of these a prompt names one or more; none: any prompt will do
-    options: ClassVar[tuple[Option, ...]] = ()  # its own
+    asks: ClassVar[tuple[str, ...]] = ("{question}",)  # a prompt must have one of these; empty: any prompt is valid
+    options: ClassVar[tuple[Option, ...]] = ()
     max_new_tokens: ClassVar[int] = 128
     image_folders: ClassVar[tuple[str, ...]] = ("images", "val2014", "")
 
@@ -123,26 +123,26 @@ class Benchmark(ABC):
 
     @abstractmethod
     def units(self, questions: Sequence[Question], predictions: Predictions) -> list[Unit]:
-        """What each question adds to the sums; none where the answers are not published."""
+        """The counts of all questions; empty if the reference answers are not published."""
 
     @abstractmethod
     def figures(self, sums: Numbers) -> Numbers:
-        """The figures of sums over units: numbers give numbers, arrays give arrays of their shape."""
+        """The metrics from sums over units: numbers give numbers, arrays give arrays of their shape."""
 
     @abstractmethod
     def submission(self, questions: Sequence[Question], predictions: Predictions, model: str) -> dict[str, bytes]:
-        """The answers in the form that the benchmark's authors take, by the ending of the file's name."""
+        """The answers in the layout of the benchmark's authors, by extension of the file."""
 
     def questions(self, usable: Callable[[Question], bool] = lambda question: True) -> list[Question]:
-        """The questions that are asked: all, or those of the drawn pictures, in the order of the files.
+        """The selected questions: all, or those of a sample of the images, in the order of the files.
 
         Args:
-            usable: Whether a question has what it needs, a picture or an answer. Images without any such question are
-                skipped, and counted in `skipped`, if the benchmark is `partial` and others have some.
+            usable: Whether a question has an image or an answer. If the benchmark is `partial`, images without any
+                usable question are skipped and counted in `skipped`, unless there is no usable question.
         """
         found = self.read()
         if not found:
-            raise EvaluationError(f"{self.title}: the files in {self.settings.data} hold no questions.")
+            raise EvaluationError(f"{self.title}: the files in {self.settings.data} have no questions.")
         listed = {question.image_id for question in found}
         kept = {question.image_id for question in found if usable(question)} if self.partial else listed
         images = sorted(kept or listed)
@@ -154,30 +154,30 @@ class Benchmark(ABC):
         return [question for question in found if question.image_id in drawn]
 
     def asked(self, text: str, task: str | None = None, **words: str) -> Wording:
-        """How a question is put.
+        """The prompts of a question.
 
         Args:
             text: The bare question.
-            task: The type of instruction that it is for VIC.
-            words: What else the template may name.
+            task: The task type for VIC.
+            words: Other fields that the template may use.
 
         Raises:
-            EvaluationError: The template given names something else.
+            EvaluationError: The given template has an unknown field.
         """
         own = self.settings.prompt
         try:
             prompt = (own or self.template).format(question=text, **words)
         except (KeyError, IndexError, ValueError) as error:
             names = ", ".join(f"{{{name}}}" for name in ("question", *words))
-            raise EvaluationError(f"The prompt {own!r} cannot be filled ({error!r}): it may name {names}.") from error
-        # VIC has its own words for a type's questions; a prompt that was given is meant to be asked as it is.
+            raise EvaluationError(f"The prompt {own!r} cannot be filled ({error!r}): it may use {names}.") from error
+        # VIC has its own prompts by task type; a given prompt is used unchanged.
         return Wording(text, prompt, task) if own is None else Wording(prompt, prompt, None)
 
     def file(self, *names: str, folders: Sequence[str] = ("", "annotations")) -> Path:
-        """The first of these files that is there.
+        """The first of these files that exists.
 
         Raises:
-            EvaluationError: None is; it says which and where they come from.
+            EvaluationError: None exists; the message names them and their source.
         """
         found = self.file_if_any(*names, folders=folders)
         if found is None:
@@ -186,23 +186,23 @@ class Benchmark(ABC):
         return found
 
     def file_if_any(self, *names: str, folders: Sequence[str] = ("", "annotations")) -> Path | None:
-        """The first of these files that is there, or None.
+        """The first of these files that exists, or None.
 
         Raises:
-            EvaluationError: There is no such folder at all.
+            EvaluationError: The folder does not exist.
         """
         if not self.settings.data.is_dir():
             raise EvaluationError(
-                f"{self.settings.data} is no folder: give --data the folder with {self.title}'s files."
+                f"{self.settings.data} is not a folder: give --data the folder with {self.title}'s files."
             )
         paths = [self.settings.data / folder / name for name in names for folder in folders]
         return next((path for path in paths if path.is_file()), None)
 
     def picture(self, *names: str) -> Path | None:
-        """The first of these pictures that is there, or None.
+        """The first of these images that exists, or None.
 
         Raises:
-            EvaluationError: A name that leads out of the folder.
+            EvaluationError: A name is outside the folder.
         """
         roots = [self.settings.images] if self.settings.images else self._image_roots()
         for root in roots:
@@ -210,9 +210,7 @@ class Benchmark(ABC):
                 try:
                     found = self.folders.setdefault(root, ListedFolder(root)).find(name)
                 except ImagePathError as error:
-                    raise EvaluationError(
-                        f"The picture {error.name!r} does not lie under {root}: it {error.reason}."
-                    ) from error
+                    raise EvaluationError(f"The image {error.name!r} is not in {root}: it {error.reason}.") from error
                 if found is not None:
                     return found
         return None
@@ -222,12 +220,12 @@ class Benchmark(ABC):
 
 
 def picture_names(name: str) -> tuple[str, ...]:
-    """The name itself, and what COCO calls the picture if it is one of COCO's."""
+    """Possible file names of an image: the name itself, and COCO's name if it is an image of COCO."""
     last = Path(name).stem.rsplit("_", 1)[-1]
     return (name, *(coco_names(int(last), "val2014") if last.isdigit() else ()))
 
 
 def digest_of(questions: Sequence[Question]) -> str:
-    """16 hexadecimal digits that change with what is asked."""
+    """A digest of the questions, 16 hexadecimal digits."""
     asked = [(question.id, question.name, question.text, question.prompt, question.task) for question in questions]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]

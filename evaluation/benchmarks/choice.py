@@ -1,4 +1,4 @@
-"""MMBench: options that are rotated, in a table with the pictures inside."""
+"""MMBench: multiple choice with rotated options, in a table with embedded images."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from vigc.evaluation.metrics.mmbench import mmbench
 from .base import Benchmark, Numbers, Predictions, Question, Unit
 from .entries import Entry, checked
 
-# A picture in base64; the csv module refuses longer fields than it was told of.
+# Maximum length of a field with a base64 image, for the csv module.
 _LONGEST_FIELD = 2**28
-# In some of the tables a rotated row holds, in place of its picture, the index of the row that has it.
+# In some tables, rotated rows have the index of the row with the image instead of the image.
 _LONGEST_INDEX = 16
 _HIDDEN = ("image", "answer", "source", "comment")
 
 
 class MMBench(Benchmark):
-    """MMBench, a TSV file; questions without rotations in the file are rotated here."""
+    """MMBench, from a TSV file. Rotations are created if the file has none."""
 
     name, title, metric, main = "mmbench", "MMBench", "mmbench", "overall"
-    summary = "MMBench: options that are rotated, by ability; writes the server's Excel table."
+    summary = "MMBench: multiple choice with rotated options, by ability; writes the server's Excel table."
     source = "https://github.com/open-compass/MMBench"
     template = "{question}\n{options}\nAnswer with the letter of the right option."
     max_new_tokens = 16
 
     def read(self) -> list[Question]:
-        """A question per row: those of the file and, if it has none, the rotations of each."""
+        """A question per row of the file, with rotations if the file has none."""
         if find_openpyxl() is None:
             raise EvaluationError(
                 "MMBench's server takes Excel files, which need openpyxl: pip install 'vigc[mmbench]'."
@@ -44,7 +44,7 @@ class MMBench(Benchmark):
         pictures = {row["index"]: row["image"] for row in rows}
         if all(row["index"] < mmbench.ROTATION for row in rows):
             rows = [turned for row in rows for turned in rotations(row)]
-        decoded: dict[str, bytes] = {}  # rotations share a picture
+        decoded: dict[str, bytes] = {}  # rotations share an image
         found = []
         for row in rows:
             image = row["image"]
@@ -55,7 +55,7 @@ class MMBench(Benchmark):
             text = "\n".join(part for part in (row.get("hint") or "", row["question"]) if part)
             options = "\n".join(f"{letter}. {option}" for letter, option in mmbench.options_of(row).items())
             asked = self.asked(text, options=options)
-            asked = asked._replace(text=asked.prompt)  # without its options the question cannot be answered
+            asked = asked._replace(text=asked.prompt)  # VIC needs the options too
             reference = {name: value for name, value in row.items() if name != "image"}
             group = str(row["index"] % mmbench.ROTATION)
             place = (str(row["index"]), group, decoded[image], f"of row {row['index']}")
@@ -75,7 +75,7 @@ class MMBench(Benchmark):
         if tables:
             names = ", ".join(path.name for path in tables)
             raise EvaluationError(
-                f"MMBench: {self.settings.data} holds {names}: say which by --split, a part of its name."
+                f"MMBench: {self.settings.data} has {names}: select one with --split, a part of its name."
             )
         wanted = f" with {split!r} in its name" if split else ""
         raise EvaluationError(
@@ -84,7 +84,7 @@ class MMBench(Benchmark):
         )
 
     def units(self, questions: Sequence[Question], predictions: Predictions) -> list[Unit]:
-        """A unit per question with all its rotations; none for a split whose answers are not published."""
+        """A unit per question with all its rotations; empty for a split without published answers."""
         groups: dict[str, list[Question]] = defaultdict(list)
         for question in questions:
             groups[question.image_id].append(question)
@@ -98,11 +98,11 @@ class MMBench(Benchmark):
         return units
 
     def figures(self, sums: Numbers) -> Numbers:
-        """Those of the metric."""
+        """See [`mmbench.figures`]."""
         return mmbench.figures(sums)
 
     def submission(self, questions: Sequence[Question], predictions: Predictions, model: str) -> dict[str, bytes]:
-        """The server's Excel table: the columns of the published one, less picture and answer, and `prediction`."""
+        """The server's Excel table: the published columns without image and answer, and `prediction`."""
         openpyxl = find_openpyxl()
         columns = [name for name in questions[0].reference if name not in _HIDDEN]
         book = openpyxl.Workbook(write_only=True)
@@ -117,7 +117,7 @@ class MMBench(Benchmark):
 
 
 def find_openpyxl() -> Any:
-    """The module that writes Excel files, or None."""
+    """The `openpyxl` module, or None if it is not installed."""
     try:
         import openpyxl
     except ImportError:
@@ -126,7 +126,7 @@ def find_openpyxl() -> Any:
 
 
 def rotations(row: Mapping[str, Any]) -> list[Entry]:
-    """The row, and each rotation of its options, the last one moving to the front, with the answer along."""
+    """The row and all rotations of its options, with the letter of the answer adapted."""
     options = mmbench.options_of(row)
     letters, texts = list(options), list(options.values())
     found: list[Entry] = []
@@ -166,11 +166,11 @@ def _picture(path: Path, index: int, text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
-        raise AnnotationError(path, f"the picture of row {index} is no base64 ({error}).") from error
+        raise AnnotationError(path, f"the image of row {index} is not valid base64 ({error}).") from error
 
 
 def _cell(sheet: Any, value: Any) -> Any:
-    """A value as Excel may hold it: without control characters and broken Unicode, and never as a formula."""
+    """A value for Excel: without control characters or invalid Unicode, and never a formula."""
     from openpyxl.cell import WriteOnlyCell
 
     if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Files of entries, read by what they hold: a JSON list or JSON Lines, whatever their names end in."""
+"""Reads JSON and JSON Lines files, detected by content instead of the extension."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 from vigc.errors import AnnotationError, reason_of
 from vigc.processing.bounded_parsing import MAX_JSON_BYTES, decode_json, read_text
 
-# An entry of a published file, an object with named fields; whoever reads one checks the fields.
+# A JSON object of a published file; its reader checks the fields.
 Entry = Mapping[str, Any]
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def read_json(path: Path) -> Any:
-    """The values of a JSON Lines file as a list, or the one value (a list or an object) of a JSON file.
+    """The values of a JSON Lines file as a list, or the single value (a list or an object) of a JSON file.
 
     Raises:
-        AnnotationError: The file cannot be read, or is no JSON; it names the line.
+        AnnotationError: The file cannot be read, or is not valid JSON; the message gives the line.
     """
     try:
         text = read_text(path, MAX_JSON_BYTES)
@@ -36,10 +36,10 @@ def read_entries(path: Path, *fields: str) -> list[Entry]:
 
     Args:
         path: The file.
-        fields: What every entry has.
+        fields: Fields that every entry must have.
 
     Raises:
-        AnnotationError: The file is none of these, or holds an entry that is no object or lacks a field.
+        AnnotationError: The file is invalid, or an entry is not an object or lacks a field.
     """
     content = read_json(path)
     entries = content if isinstance(content, list) else [content]
@@ -47,10 +47,10 @@ def read_entries(path: Path, *fields: str) -> list[Entry]:
 
 
 def checked(path: Path, index: int, entry: Any, fields: Sequence[str]) -> Entry:
-    """The entry, if it is an object with these fields.
+    """Returns the entry after checking that it is an object with these fields.
 
     Raises:
-        AnnotationError: It is not.
+        AnnotationError: The entry is not an object or lacks a field.
     """
     if not isinstance(entry, dict):
         raise AnnotationError(path, f"is {str(entry)[:80]!r}, but an object with named fields is expected.", index)
@@ -66,7 +66,7 @@ def json_lines(records: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _values(path: Path, text: str) -> Iterator[Any]:
-    """All values of a text, one behind the other, with nothing but white space between them."""
+    """Parses consecutive JSON values that are separated by white space."""
     at = 0
     while (at := _end_of_space(text, at)) < len(text):
         try:

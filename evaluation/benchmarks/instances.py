@@ -1,4 +1,4 @@
-"""Objects in pictures, from COCO's files of instances or others of that layout."""
+"""Objects in images, from instance annotations in COCO's layout."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from vigc.formats.json_rows import stream_entries
 
 from .entries import checked
 
-# A picture gets at most so many questions about what is there, and as many about what is not.
+# Maximum number of POPE's questions per image about present objects; the same number is about absent ones.
 _QUESTIONS = 3
 
 
 @dataclass
 class Instances:
-    """What a file of instances says.
+    """Instance annotations of a dataset.
 
     Args:
         path: The file.
-        kinds: Names of its categories.
-        images: File name of each picture, by id.
-        objects: The kinds in each picture, by id.
+        kinds: Names of the categories.
+        images: File names of the images, by id.
+        objects: The categories in each image, by id.
     """
 
     path: Path
@@ -38,31 +38,31 @@ class Instances:
 
     @classmethod
     def read(cls, path: Path) -> Instances:
-        """Reads `images`, `annotations` and `categories`, as a stream.
+        """Reads `images`, `annotations` and `categories` as a stream.
 
         Raises:
-            AnnotationError: A damaged file, or an annotation of an unknown picture or category.
-            GenerationError: It is not in COCO's form; the message names the entry.
+            AnnotationError: The file is damaged, or an annotation has an unknown image or category.
+            GenerationError: The file is not in COCO's layout; the message names the entry.
         """
         file = read_categories(path)
         return cls(path, file.names, file.images, file.held)
 
     def vocabulary(self, synonyms: Path | None = None) -> Vocabulary:
-        """The names of its kinds: those of the file of synonyms, else COCO's where a kind is one of COCO's.
+        """The vocabulary of the categories, with synonyms from a file or, for categories of COCO, built-in ones.
 
-        Names of kinds that the file lacks do not count, but shield the words in them.
+        Names of other categories do not count, but prevent words in them from being counted.
 
         Args:
-            synonyms: A kind and its synonyms on each line, with commas between.
+            synonyms: File with a category and its synonyms on each line, comma-separated.
         """
         known = coco_synonyms() if synonyms is None else read_synonyms(synonyms)
         groups = {group[0].lower(): group for group in known}
         own = [[part.strip() for part in kind.split("/") if part.strip()] for kind in self.kinds]
-        # "Cabinet/shelf", as Objects365 has it, is one kind with two names.
+        # "Cabinet/shelf" in Objects365 is one category with two names.
         return Vocabulary([[*names, *groups.get(names[0].lower(), [])] for names in own if names], known)
 
     def add_captions(self, path: Path, vocabulary: Vocabulary) -> None:
-        """Counts what people named in their captions as present too, as CHAIR does."""
+        """Adds objects that are named in human captions, as in CHAIR."""
         names = {vocabulary.kind(kind.split("/")[0]): kind for kind in self.kinds}
         for item in _entries(path, "annotations", "image_id", "caption"):
             if item["image_id"] in self.objects:
@@ -74,7 +74,7 @@ def _entries(path: Path, key: str, *fields: str) -> Any:
 
 
 def read_synonyms(path: Path) -> list[list[str]]:
-    """The lines of a file of synonyms, each split at its commas.
+    """Reads a file of synonyms: a comma-separated list per line.
 
     Raises:
         AnnotationError: The file cannot be read or is empty.
@@ -86,25 +86,25 @@ def read_synonyms(path: Path) -> list[list[str]]:
     groups = [[name.strip() for name in line.split(",") if name.strip()] for line in lines]
     found = [group for group in groups if group]
     if not found:
-        raise AnnotationError(path, "is empty: a kind and its synonyms on each line are expected, with commas between.")
+        raise AnnotationError(path, "is empty: give an object and its synonyms on each line, separated by commas.")
     return found
 
 
 def polled_objects(
     objects: Mapping[int, set[str]], kinds: Sequence[str], seed: int
 ) -> dict[str, dict[int, list[tuple[str, str]]]]:
-    """The objects that POPE asks for, as its paper draws them (https://arxiv.org/abs/2305.10355, section 5.1).
+    """Samples the objects for POPE's questions, as in its paper (https://arxiv.org/abs/2305.10355, section 5.1).
 
-    For each picture up to three kinds that are there, and as many that are not: any ("random"), those that most
-    pictures hold ("popular"), or those most often seen together with what is there ("adversarial").
+    For each image, up to three present categories and as many absent ones: random ones ("random"), the most frequent
+    ones ("popular"), or those that occur most often together with the present ones ("adversarial").
 
     Args:
-        objects: The kinds in each picture.
-        kinds: All kinds.
-        seed: Decides what is drawn.
+        objects: The categories in each image.
+        kinds: All categories.
+        seed: Seed of the sampling.
 
     Returns:
-        By setting and picture: kinds, each with the right answer, "yes" and "no" in turn.
+        By setting and image: categories with their answers, alternating "yes" and "no".
     """
     frequent = Counter(kind for shown in objects.values() for kind in shown)
     together = {kind: Counter[str]() for kind in kinds}
@@ -122,7 +122,7 @@ def polled_objects(
             seen.update(together[kind])
         drawn = rng.sample(absent, count)
         popular = _first(count, absent, frequent)
-        # Of those that are seen together equally often, the more frequent ones.
+        # Ties are broken by frequency.
         adversarial = _first(count, _first(len(absent), absent, frequent), seen)
         for setting, missing in (("random", drawn), ("popular", popular), ("adversarial", adversarial)):
             pairs = zip(there, missing, strict=True)

@@ -1,4 +1,4 @@
-"""LLaVA-eval: 90 questions about 30 pictures of COCO, whose answers a judge scores."""
+"""LLaVA-eval: 90 questions about 30 images of COCO, whose answers a judge scores."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .base import Benchmark, DataSettings, Numbers, Predictions, Question, Unit,
 from .entries import Entry, json_lines, read_entries
 from .predictions import read_answers
 
-# Takes questions, references, the model's answers and contexts, each as LLaVA's files have them; returns reviews with
+# Takes questions, references, the model's answers and contexts in the layout of LLaVA's files; returns reviews with
 # `question_id`, `category` and `scores` (the reference's first).
 Judging = Callable[..., Sequence[Entry]]
 
 
 def read_reviews(path: Path) -> Judging:
-    """A judge that has spoken already: its reviews, as LLaVA publishes them, with `scores` or `tuple`."""
+    """Existing reviews in LLaVA's layout, with `scores` or `tuple`, as a judging function."""
 
     def judging(*_: Any) -> list[Entry]:
         return read_entries(path, "question_id")
@@ -31,26 +31,26 @@ def read_reviews(path: Path) -> Judging:
 
 
 def _refused(review: Entry) -> bool:
-    """Whether the judge would not review; there is nothing to count then."""
+    """Whether the judge refused the request, so that there is nothing to count."""
     return review.get("scores", ()) is None
 
 
 @dataclass
 class LlavaBench(Benchmark):
-    """LLaVA-Bench (COCO). Its figures need reviews; without them only the file of answers is written."""
+    """LLaVA-Bench (COCO). Its metrics need reviews; without them only the file of answers is written."""
 
     reviews: list[Entry] = field(default_factory=list, repr=False)
 
     name, title, metric, main = "llava", "LLaVA-eval", "llava_relative_score", "all"
-    summary = "LLaVA-eval: 90 questions about 30 pictures of COCO; a judge's reviews make the figures."
+    summary = "LLaVA-eval: 90 questions about 30 images of COCO, scored by a judge."
     source = (
         "https://github.com/haotian-liu/LLaVA (playground/data/coco2014_val_qa_eval and llava/eval/table), and the "
-        "pictures from https://cocodataset.org (val2014)"
+        "images from https://cocodataset.org (val2014)"
     )
     max_new_tokens = 512
 
     def read(self) -> list[Question]:
-        """All questions, each with its reference answer if that file is there."""
+        """All questions, with their reference answers if that file exists."""
         path = self.file("qa90_questions.jsonl")
         answers = {entry["question_id"]: entry for entry in self.references()}
         found = []
@@ -66,16 +66,16 @@ class LlavaBench(Benchmark):
         return found
 
     def references(self) -> list[Entry]:
-        """The answers that the model's are compared with, as published; none if the file is not there."""
+        """The published reference answers; empty if the file does not exist."""
         path = self.file_if_any("qa90_gpt4_answer.jsonl")
         return [] if path is None else read_entries(path, "question_id", "text")
 
     def contexts(self) -> list[Entry]:
-        """What a judge is told about each picture, as published: captions and boxes."""
+        """The published contexts of the images for the judge: captions and boxes."""
         return read_entries(self.file("caps_boxes_coco2014_val_80.jsonl"), "image", "captions", "instances")
 
     def answers(self, questions: Sequence[Question], predictions: Predictions, model: str) -> list[Entry]:
-        """The model's answers in LLaVA's layout; ids depend on model and question alone."""
+        """The model's answers in LLaVA's layout; ids only depend on model and question."""
         return [
             {
                 "question_id": question.reference["question"]["question_id"],
@@ -89,10 +89,10 @@ class LlavaBench(Benchmark):
         ]
 
     def judge(self, questions: Sequence[Question], predictions: Predictions, model: str, judging: Judging) -> None:
-        """Has the answers reviewed.
+        """Gets reviews of the answers.
 
         Raises:
-            EvaluationError: There is no reference answer to a question.
+            EvaluationError: A question has no reference answer.
         """
         self.file("qa90_gpt4_answer.jsonl")
         if missing := [question.id for question in questions if question.reference["answer"] is None]:
@@ -104,7 +104,7 @@ class LlavaBench(Benchmark):
         self.reviews = list(judging(asked, references, self.answers(questions, predictions, model), self.contexts()))
 
     def units(self, questions: Sequence[Question], predictions: Predictions) -> list[Unit]:
-        """A unit per question, of all its reviews; none where the judge refused, or has not spoken."""
+        """A unit per question with all its reviews; none for questions that the judge refused or has not reviewed."""
         if not self.reviews:
             return []
         found: dict[str, list[Entry]] = defaultdict(list)
@@ -122,7 +122,7 @@ class LlavaBench(Benchmark):
 
     def _counts(self, question: Question, review: Entry) -> dict[str, float]:
         category = question.reference["question"]["category"]
-        # Published reviews hold only "tuple", as the released script reads a review; ours also how we read it.
+        # Published reviews only have "tuple", parsed by the released script; ours also have `scores`, parsed by us.
         released, scores = review.get("tuple", review.get("scores")), review.get("scores", review.get("tuple"))
         if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in (released, scores)):
             raise EvaluationError(f"The review of question {question.id} has the scores {scores!r}: two are expected.")
@@ -134,7 +134,7 @@ class LlavaBench(Benchmark):
         return {**counted[0], **own}
 
     def figures(self, sums: Numbers) -> Numbers:
-        """Those of the metric."""
+        """See [`llava_relative_score.figures`]."""
         return relative.figures(sums)
 
     def submission(self, questions: Sequence[Question], predictions: Predictions, model: str) -> dict[str, bytes]:
@@ -144,15 +144,15 @@ class LlavaBench(Benchmark):
 
 @dataclass(frozen=True)
 class JudgeInputs:
-    """What [`judge_answers`] takes, as `vigc judge` finds it.
+    """The inputs of [`judge_answers`].
 
     Args:
-        questions: Those that are answered.
-        references: The published answers to all.
-        answers: The model's, one for each question or more.
-        contexts: What is told about each picture.
-        rules: The published file of rules, if it is there.
-        unanswered: How many questions have no answer.
+        questions: The questions with an answer.
+        references: The published answers to all questions.
+        answers: The model's answers, possibly to more questions.
+        contexts: The contexts of the images.
+        rules: The published file of rules, if it exists.
+        unanswered: Number of questions without an answer.
     """
 
     questions: list[Entry]
@@ -164,10 +164,10 @@ class JudgeInputs:
 
 
 def read_judge_inputs(data: Path, answers: Path) -> JudgeInputs:
-    """LLaVA's files, looked for where `vigc evaluate llava` finds them, and a model's answers in any known layout.
+    """Reads LLaVA's files, which `vigc evaluate llava` reads too, and a model's answers in any supported layout.
 
     Raises:
-        EvaluationError: A file is absent, or none of the questions is answered.
+        EvaluationError: A file is missing, or no question has an answer.
         AnnotationError: A file is damaged.
     """
     benchmark = LlavaBench(DataSettings(data))
@@ -183,7 +183,7 @@ def read_judge_inputs(data: Path, answers: Path) -> JudgeInputs:
             f"{first!r}, the first question {questions[0]['question_id']!r}): give the answers that `vigc evaluate "
             "llava` wrote."
         )
-    # A text is missing where its picture could not be opened: as in the file of answers, an empty one.
+    # An answer without text, whose image could not be opened, becomes an empty text, as in the file of answers.
     rows: list[Entry] = []
     for answer in given:
         own = {} if answer.answer_id is None else {"answer_id": answer.answer_id}

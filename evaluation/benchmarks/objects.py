@@ -1,4 +1,4 @@
-"""CHAIR and POPE: objects that are not there, in descriptions and in answers of yes or no."""
+"""CHAIR and POPE: object hallucination in descriptions and in yes-no answers."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ SETTINGS = ("random", "popular", "adversarial")
 
 
 def _instances(benchmark: Benchmark, split: str | None) -> Instances | None:
-    """The file of instances in a benchmark's folder, if there is one."""
+    """The instance annotations in a benchmark's folder, if they exist."""
     names = [f"instances_{split}.json"] if split else ["instances_val2014.json", "instances.json"]
     path = benchmark.file_if_any(*names)
     return None if path is None else Instances.read(path)
 
 
 def _names(instances: Instances, image: int) -> tuple[str, ...]:
-    """What the file of a picture may be called."""
+    """Possible file names of an image."""
     return (instances.images[image], *coco_names(image))
 
 
 @dataclass
 class Chair(Benchmark):
-    """CHAIR over any pictures with instances: COCO's, Objects365's, `vigc scenes`'."""
+    """CHAIR on images with instance annotations: of COCO, Objects365 or `vigc scenes`."""
 
     name, title, metric, main = "chair", "CHAIR", "chair", "CHAIR_i"
-    summary = "CHAIR: objects in descriptions that are not in the picture; COCO, or any file of instances."
+    summary = "CHAIR: hallucinated objects in descriptions; COCO, or any instance annotations in its layout."
     source = f"{_COCO}, or any file of that layout as instances.json"
     template = "Describe this image in detail."
     asks = ()
     options = (
         Option(
             "synonyms",
-            "A file with a kind of object and its synonyms on each line, such as the authors' synonyms.txt.",
+            "A file with an object category and its synonyms on each line, such as the authors' synonyms.txt.",
             Path,
-            "synonyms.txt in --data, or our own list",
+            "synonyms.txt in --data, or a built-in list",
         ),
     )
     max_new_tokens = 512
@@ -55,7 +55,7 @@ class Chair(Benchmark):
     vocabulary: chair.Vocabulary = field(init=False, repr=False)
 
     def read(self) -> list[Question]:
-        """A question per picture that has instances; what people named in captions counts as present too."""
+        """A question per image with instances; objects in human captions count as present too."""
         instances = _instances(self, self.settings.split)
         if instances is None:
             split = self.settings.split or "val2014"
@@ -78,7 +78,7 @@ class Chair(Benchmark):
         return found
 
     def units(self, questions: Sequence[Question], predictions: Predictions) -> list[Unit]:
-        """A unit per picture."""
+        """A unit per image."""
         return [
             Unit(question.id, question.image_id, self._counts(predictions[question.id], question))
             for question in questions
@@ -102,16 +102,16 @@ class Chair(Benchmark):
 
 
 class Pope(Benchmark):
-    """POPE as published, or over any pictures with instances, for which its questions are made here."""
+    """POPE as published, or with questions made from the instance annotations of any images."""
 
     name, title, metric, main = "pope", "POPE", "pope", "f1"
-    summary = "POPE: yes or no to objects that are not there; as published, or made from any file of instances."
-    source = "https://github.com/RUCAIBox/POPE (output/coco), and the pictures from https://cocodataset.org (val2014)"
+    summary = "POPE: yes-no questions about objects; as published, or made from any instance annotations."
+    source = "https://github.com/RUCAIBox/POPE (output/coco), and the images from https://cocodataset.org (val2014)"
     asks = ("{question}", "{object}", "{an_object}")
     max_new_tokens = 32
 
     def read(self) -> list[Question]:
-        """The questions of all settings, or of the one that `split` names; ids are `<setting>/<question_id>`."""
+        """The questions of all settings, or of the setting `split`; ids are `<setting>/<question_id>`."""
         split = self.settings.split
         chosen = [split] if split in SETTINGS else SETTINGS
         files = {name: f"coco_pope_{name}.json" for name in chosen}
@@ -158,7 +158,7 @@ class Pope(Benchmark):
         return units
 
     def figures(self, sums: Numbers) -> Numbers:
-        """Those of the metric, over all questions and, behind its name, for each setting."""
+        """See [`pope.figures`]: over all questions and, with the prefix `<setting>/`, for each setting."""
         found = dict(pope.figures(sums))
         for setting in SETTINGS:
             own = {name.removeprefix(f"{setting}/"): value for name, value in sums.items() if name.startswith(setting)}
@@ -167,7 +167,7 @@ class Pope(Benchmark):
         return found
 
     def submission(self, questions: Sequence[Question], predictions: Predictions, model: str) -> dict[str, bytes]:
-        """For each setting the answers as POPE's script takes them, and the questions if they were made here."""
+        """For each setting the answers in the layout of POPE's script, and the questions if they were made here."""
         files = {}
         for setting in SETTINGS:
             own = [question for question in questions if question.reference["setting"] == setting]
@@ -180,13 +180,13 @@ class Pope(Benchmark):
                 answers.append({"question_id": known["question_id"], "question": question.prompt, "answer": said})
             if own:
                 files[f"answers_{setting}.jsonl"] = json_lines(answers)
-            if own and own[0].reference["object"] is not None:  # made here, and of use elsewhere
+            if own and own[0].reference["object"] is not None:  # the questions were made here
                 files[f"coco_pope_{setting}.json"] = json_lines(asked)
         return files
 
 
 def _polls(instances: Instances, polled: Mapping[int, list[tuple[str, str]]]) -> list[Entry]:
-    """Questions in POPE's layout, of the objects that are asked for in each picture."""
+    """Questions in POPE's layout about the sampled objects."""
     rows: list[Entry] = []
     for image, pairs in polled.items():
         names = _names(instances, image)

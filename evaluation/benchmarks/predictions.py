@@ -1,4 +1,4 @@
-"""Answers to a benchmark's questions: kept as they are written, or read from files made elsewhere."""
+"""Answers to a benchmark's questions: a journal of a running evaluation, and files of existing answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vigc.jobs.store import LineStore
 from .base import Predictions, Question
 from .entries import Entry, read_json
 
-# What the answer and its question are called in the files of the field.
+# Names of the fields of answers and questions in common files.
 _TEXTS = ("text", "prediction", "answer", "caption", "response")
 _IDS = ("question_id", "index", "image_id", "id")
 _EXCEL = b"PK\x03\x04"
@@ -24,12 +24,12 @@ _EXCEL = b"PK\x03\x04"
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A model's answer to a question, a line of a file of predictions.
+    """A model's answer to a question: a line of a predictions file.
 
     Args:
-        question_id: The question's.
-        text: The answer; None where its image could not be opened.
-        reason: Why there is none.
+        question_id: Id of the question.
+        text: The answer; None if the image could not be opened.
+        reason: Why there is no answer.
     """
 
     question_id: str
@@ -43,10 +43,10 @@ class Prediction:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Prediction:
-        """The prediction that a line holds.
+        """Parses a line.
 
         Raises:
-            KeyError: It lacks an entry.
+            KeyError: A field is missing.
         """
         return cls(record["question_id"], record["text"], record.get("reason"))
 
@@ -82,14 +82,14 @@ class PredictionFile(LineStore[str, Prediction]):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer that was made elsewhere.
+    """An existing answer.
 
     Args:
-        question_id: The question's; None in POPE's own layout, where answers stand in the order of the questions.
-        text: What was answered; None where a picture could not be opened.
-        question: What was asked, if the file says it.
-        answer_id: Its own, if it has one.
-        model: Who answered, if the file says it.
+        question_id: Id of the question; None in POPE's layout, where answers are in the order of the questions.
+        text: The answer; None if the image could not be opened.
+        question: The question, if the file has it.
+        answer_id: Id of the answer, if the file has it.
+        model: Name of the model, if the file has it.
     """
 
     question_id: str | None
@@ -105,7 +105,7 @@ class GivenAnswers:
 
     Args:
         path: The file.
-        answers: In its order.
+        answers: The answers, in the order of the file.
     """
 
     path: Path
@@ -113,20 +113,20 @@ class GivenAnswers:
 
     @property
     def model(self) -> str:
-        """Who gave them, where all answers say the same; else the file's name."""
+        """The model, if it is the same for all answers; else the file's name."""
         models = {answer.model for answer in self.answers}
         (model,) = models if len(models) == 1 else (None,)
         return model or self.path.stem
 
     def are_about(self, question: Question) -> bool:
-        """Whether the question, by one of its names, has an answer here."""
+        """Whether the question has an answer, by either of its ids."""
         return not self._ids.isdisjoint({question.id, _published_id(question)})
 
     def to(self, questions: Sequence[Question]) -> tuple[Predictions, int]:
-        """The texts by question, and how many answers are to other questions.
+        """The texts by question id, and the number of answers to other questions.
 
         Raises:
-            EvaluationError: Not all of these questions are answered, or one is answered twice.
+            EvaluationError: A question has no answer, or more than one.
         """
         answers = self._in_order(questions) if self.answers and not self._ids else self.answers
         aliases = _aliases(questions)
@@ -154,7 +154,7 @@ class GivenAnswers:
         return frozenset(answer.question_id for answer in self.answers if answer.question_id is not None)
 
     def _in_order(self, questions: Sequence[Question]) -> list[Answer]:
-        """Answers without ids, each with the id of the question in its place."""
+        """Assigns ids to answers without ids, by the order of the questions."""
         if len(self.answers) != len(questions):
             raise EvaluationError(
                 f"{self.path} has {len(self.answers)} answers without a question's id, and {len(questions)} questions "
@@ -173,15 +173,15 @@ class GivenAnswers:
 
 
 def read_answers(path: Path) -> GivenAnswers:
-    """Answers made elsewhere: our own file, a benchmark's submission, or a list of objects with a question and a text.
+    """Reads existing answers: a predictions file, a benchmark's submission, or objects with a question and a text.
 
-    A JSON list or object, JSON Lines, or an Excel table as MMBench takes it; the file's content says which. A question
-    is called `question_id`, `index`, `image_id` or `id`, its answer `text`, `prediction`, `answer`, `caption` or
-    `response`; A-OKVQA's object is `{question_id: {multiple_choice, direct_answer}}`. POPE's own layout, `{question,
-    answer}`, has no ids: such answers stand in the order of the questions.
+    The format is detected by content: a JSON list or object, JSON Lines, or an Excel table in MMBench's layout. The
+    field of the question is `question_id`, `index`, `image_id` or `id`; the field of the answer is `text`,
+    `prediction`, `answer`, `caption` or `response`. A-OKVQA's object is `{question_id: {multiple_choice,
+    direct_answer}}`. POPE's layout, `{question, answer}`, has no ids: answers are in the order of the questions.
 
     Raises:
-        EvaluationError: The file cannot be read, or holds something else.
+        EvaluationError: The file cannot be read, or has another layout.
     """
     if _is_excel(path):
         return GivenAnswers(path, [_answer(path, entry) for entry in _excel_rows(path)])
@@ -190,7 +190,7 @@ def read_answers(path: Path) -> GivenAnswers:
     except AnnotationError as error:
         raise EvaluationError(f"The predictions cannot be read as JSON, JSON Lines or Excel: {error}") from error
     if isinstance(content, dict) and _is_entry(content):
-        content = [content]  # JSON Lines of one line
+        content = [content]  # JSON Lines with one line
     _refuse_other_outputs(path, content)
     if isinstance(content, list):
         answers = [_answer(path, entry) for entry in content]
@@ -220,7 +220,7 @@ def _by_question(path: Path, content: Mapping[str, Any]) -> Iterator[Answer]:
 
 
 def _refuse_other_outputs(path: Path, content: Any) -> None:
-    """Names the file of answers where another one that `vigc evaluate` writes beside it was given."""
+    """Refuses other output files of `vigc evaluate`, and suggests the file of answers."""
     first = content[0] if isinstance(content, list) and content else content
     fields = set(first) if isinstance(first, dict) else set()
     kinds = {"figures": {"benchmark", "figures"}, "settings": {"benchmark", "asked"}, "scores": {"image_id", "counts"}}
@@ -237,7 +237,7 @@ def _published_id(question: Question) -> str:
 
 
 def _aliases(questions: Sequence[Question]) -> dict[str, str]:
-    """Every name a question may have: its own, and the published id where that is unique."""
+    """Maps all names of questions to their ids: the id itself, and the published id if it is unique."""
     published = {question.id: _published_id(question) for question in questions}
     often = Counter(published.values())
     aliases = {name: key for key, name in published.items() if often[name] == 1}
@@ -245,7 +245,7 @@ def _aliases(questions: Sequence[Question]) -> dict[str, str]:
 
 
 def _answer(path: Path, entry: Any) -> Answer:
-    """The answer of an entry."""
+    """Parses an entry."""
     fields = entry if isinstance(entry, dict) else {}
     keys, texts = ([name for name in names if name in fields] for names in (_IDS, _TEXTS))
     asked, model = (_text_or_none(fields.get(name)) for name in ("question", "model_id"))
@@ -281,7 +281,7 @@ def _excel_rows(path: Path) -> Iterable[Entry]:
     if openpyxl is None:
         raise EvaluationError(f"{path} is an Excel file, which needs openpyxl: pip install 'vigc[mmbench]'.")
     try:
-        # From a file object: openpyxl goes by the name's ending otherwise.
+        # A file object, because openpyxl otherwise checks the extension.
         with path.open("rb") as file:
             rows = list(openpyxl.load_workbook(file, read_only=True).active.iter_rows(values_only=True))
     except (OSError, BadZipFile, KeyError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Which questions of a benchmark are asked: declared once, and read without heavy imports."""
+"""Settings of a benchmark's files and questions, declared without heavy imports."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ QUESTIONS = "Questions"
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Where a benchmark's files lie and what of them is used. What a setting does is said where it is declared.
+    """The files of a benchmark and the selection of questions. The options' help documents the settings.
 
     Args:
-        synonyms: CHAIR's file of synonyms, as `options` may have it.
-        options: Values of options of the benchmark's own, see [`Option`].
+        synonyms: CHAIR's file of synonyms; `options` may have it instead.
+        options: Values of the options of a single benchmark, see [`Option`].
     """
 
     data: Annotated[
@@ -28,7 +28,7 @@ class DataSettings:
     images: Annotated[
         Path | None,
         Option(
-            "The folder of the pictures.",
+            "The folder of the images.",
             QUESTIONS,
             common=True,
             default="images or val2014 in --data, or --data",
@@ -39,24 +39,24 @@ class DataSettings:
         str | None,
         Option(
             "okvqa, aokvqa: val, test, ...; mmbench: a part of the table's name; pope: random, popular or adversarial; "
-            "chair: which instances_SPLIT.json.",
+            "chair: SPLIT of instances_SPLIT.json.",
             QUESTIONS,
             common=True,
         ),
     ] = None
-    prompt: Annotated[
-        str | None, Option("What to ask, with {question} in it, instead of the benchmark's own words.", QUESTIONS)
-    ] = None
+    prompt: Annotated[str | None, Option("A prompt with {question} in it, instead of the benchmark's.", QUESTIONS)] = (
+        None
+    )
     limit: Annotated[
         int | None,
-        Option("Only the questions about so many pictures, drawn with --seed.", QUESTIONS, common=True, min=1),
+        Option("Only the questions about this number of images, sampled with --seed.", QUESTIONS, common=True, min=1),
     ] = None
-    seed: Annotated[int, Option("Decides which, and what POPE asks for in pictures of yours.", QUESTIONS)] = 0
+    seed: Annotated[int, Option("Seed of --limit, and of POPE's questions about your images.", QUESTIONS)] = 0
     synonyms: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def own(self) -> Mapping[str, Any]:
-        """The options of the benchmark's own that are given."""
+        """The given options of a single benchmark."""
         given = {"synonyms": self.synonyms, **self.options}
         return {name: value for name, value in given.items() if value is not None}

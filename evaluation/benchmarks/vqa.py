@@ -1,4 +1,4 @@
-"""OK-VQA and A-OKVQA: short answers held against those of people."""
+"""OK-VQA and A-OKVQA: short answers compared with human answers."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _BRIEF = "{question}\nAnswer with a single word or a short phrase."
 
 
 class OkVqa(Benchmark):
-    """OK-VQA: questions that take outside knowledge, two files as VQA publishes them."""
+    """OK-VQA: questions that need outside knowledge, from two files in VQA's layout."""
 
     name, title, metric, main = "okvqa", "OK-VQA", "vqa_accuracy", "accuracy"
-    summary = "OK-VQA: short answers that take outside knowledge, by VQA accuracy."
-    source = "https://okvqa.allenai.org/download.html, and the pictures from https://cocodataset.org (val2014)"
+    summary = "OK-VQA: short answers that need outside knowledge, by VQA accuracy."
+    source = "https://okvqa.allenai.org/download.html, and the images from https://cocodataset.org (val2014)"
     template = _BRIEF
     max_new_tokens = 16
 
     def read(self) -> list[Question]:
-        """All questions, with the ten answers of each."""
+        """All questions, with ten reference answers each."""
         part = f"{self.settings.split or 'val'}2014"
         path = self.file(f"OpenEnded_mscoco_{part}_questions.json")
         answered = self.file(f"mscoco_{part}_annotations.json")
@@ -84,14 +84,14 @@ class AOkVqa(Benchmark):
 
     name, title, metric, main = "aokvqa", "A-OKVQA", "vqa_accuracy", "direct_answer"
     summary = "A-OKVQA: direct answers and choices; writes the leaderboard's file."
-    source = "https://allenai.org/project/a-okvqa, and the pictures from https://cocodataset.org (val2017)"
+    source = "https://allenai.org/project/a-okvqa, and the images from https://cocodataset.org (val2017)"
     image_folders = ("images", "val2017", "")
     template = _BRIEF
     max_new_tokens = 16
     _CHOICES = "{question}\n{choices}\nAnswer with the letter of the right choice."
 
     def read(self) -> list[Question]:
-        """Two questions of each entry: `<question_id>` and `<question_id>:choice`."""
+        """Two questions per entry: `<question_id>` and `<question_id>:choice`."""
         split = self.settings.split or "val"
         path = self.file(f"aokvqa_v1p0_{split}.json")
         found = []
@@ -104,7 +104,7 @@ class AOkVqa(Benchmark):
                 "choices": dict(zip(LETTERS, entry["choices"], strict=True)),
                 "correct": entry.get("correct_choice_idx"),
                 "answers": entry.get("direct_answers"),
-                # Its authors' script leaves these out of the direct answers of the test split.
+                # The authors' script excludes these from the direct answers of the test split.
                 "skipped": split == "test" and bool(entry.get("difficult_direct_answer")),
             }
             place = (str(entry["image_id"]), self.picture(*names), names[0])
@@ -119,7 +119,7 @@ class AOkVqa(Benchmark):
         return found
 
     def units(self, questions: Sequence[Question], predictions: Predictions) -> list[Unit]:
-        """A unit per question; none for a split whose answers are not published."""
+        """A unit per question; empty for a split without published answers."""
         units = []
         for question in questions:
             counts: dict[str, float] = dict.fromkeys(("questions", "accuracy", "exact", "choices", "chosen"), 0)
@@ -135,7 +135,7 @@ class AOkVqa(Benchmark):
         return units
 
     def figures(self, sums: Numbers) -> Numbers:
-        """`direct_answer` by VQA accuracy, `direct_answer_exact` as A-OKVQA's own script counts, `multiple_choice`."""
+        """`direct_answer` by VQA accuracy, `direct_answer_exact` as in A-OKVQA's script, and `multiple_choice`."""
         direct = vqa_accuracy.figures(sums)
         chosen = vqa_accuracy.figures({"questions": sums["choices"], "accuracy": sums["chosen"], "exact": 0})
         return {
@@ -145,7 +145,7 @@ class AOkVqa(Benchmark):
         }
 
     def submission(self, questions: Sequence[Question], predictions: Predictions, model: str) -> dict[str, bytes]:
-        """The leaderboard's file: `{question_id: {multiple_choice, direct_answer}}`, the choice by its text."""
+        """The leaderboard's file: `{question_id: {multiple_choice, direct_answer}}`, with the text of the choice."""
         rows: dict[str, dict[str, str]] = {}
         for question in questions:
             said, reference = predictions[question.id] or "", question.reference

@@ -1,4 +1,4 @@
-"""A judge model that reviews answers in pairs: prompts, models, review files."""
+"""A judge model that reviews pairs of answers: prompts, models, review files."""
 
 from .judges import EndpointJudge, LocalJudge
 from .prompts import DEFAULT_RULES, Rule, read_rules

@@ -1,4 +1,4 @@
-"""Who judges: a generator, and how it is asked for reviews."""
+"""Judges: a generator with its decoding settings."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vigc.inference import OpenAIGenerator, SamplingParams, TextGenerator, load_
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """A generator that reviews.
+    """A generator that reviews answers.
 
     Args:
-        generator: Runs the rollouts, one for each review.
+        generator: Runs the rollouts, one per review.
         settings: Decoding settings of every request.
-        described: All that decides what it says: model, where it runs, decoding. It is stored with every review.
+        described: Everything that determines the reviews: model, endpoint, decoding. It is stored with every review.
     """
 
     generator: TextGenerator
@@ -39,17 +39,17 @@ def EndpointJudge(
     """A judge behind an OpenAI-compatible endpoint: OpenAI's, vLLM's, llama.cpp's, Ollama's and others.
 
     Args:
-        url: Its base, such as "http://localhost:8000/v1".
-        model: The model's name there.
-        key_variable: The environment variable that holds the key; None where no key is needed.
+        url: The base URL, such as "http://localhost:8000/v1".
+        model: Name of the model at the endpoint.
+        key_variable: The environment variable with the key; None if no key is needed.
         temperature: 0.2, as in LLaVA's evaluation.
-        max_tokens: Longest review.
-        request: Further fields of the request; None takes a field away, as in
+        max_tokens: Maximum number of tokens of a review.
+        request: Further fields of the request; None removes a field, as in
             `{"max_tokens": None, "max_completion_tokens": 1024}`.
         connection: `workers`, `timeout`, `retries`, `wait`, `longest_wait`, see [`OpenAIGenerator`].
 
     Raises:
-        JudgeError: A URL or key that cannot be used, or httpx2 is not installed.
+        JudgeError: The URL or key is invalid, or httpx2 is not installed.
     """
     settings = {"temperature": temperature, "max_new_tokens": max_tokens}
     generator = OpenAIGenerator(
@@ -69,16 +69,16 @@ def LocalJudge(
     max_tokens: int = 1024,
     trust_remote_code: bool = False,
 ) -> Judge:
-    """A chat model of transformers on this machine as a judge.
+    """A local chat model of transformers as a judge.
 
     Args:
         model: Folder or Hub name of a causal language model whose tokenizer has a chat template.
-        revision: Which version of it, on the Hub.
+        revision: Commit, tag or branch on the Hub.
         dtype: "auto", "bfloat16", "float16" or "float32".
         device: "auto", "cpu", "cuda", ...
-        temperature: 0 is greedy decoding, the same review every time; LLaVA's evaluation had 0.2.
-        max_tokens: Longest review.
-        trust_remote_code: Run the model's own code, if it brings some.
+        temperature: 0 is greedy decoding, which is deterministic; LLaVA's evaluation uses 0.2.
+        max_tokens: Maximum number of tokens of a review.
+        trust_remote_code: Whether to run code in the model's folder.
 
     Raises:
         JudgeError: The model cannot be loaded, or has no chat template.

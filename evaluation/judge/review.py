@@ -1,4 +1,4 @@
-"""One review of two answers, as it stands in a file of reviews."""
+"""A review of two answers: a line of a review file."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ class Review:
     """A judge's review of two answers to a question.
 
     Args:
-        question_id: The question's, as its file has it.
-        order: "ab", or "ba" where the answers stood the other way round.
-        request: Hash of what was asked.
-        category: The question's.
-        layout: How the prompt was laid out.
+        question_id: Id of the question, as in its file.
+        order: "ab", or "ba" if the answers were swapped.
+        request: Hash of the request.
+        category: Category of the question.
+        layout: Layout of the prompt.
         answer1_id: The id of answer a.
         answer2_id: The id of answer b.
-        withheld: Sentences that speak to the judge and were not shown to it, by where they stood.
-        suspicious: The same sentences where the layout shows everything.
-        judge: What decides what the judge says.
-        seed: What the judge was handed.
-        review: The review as it came; None where there is none.
-        scores: [a, b], whatever the order; [-1, -1] where the review cannot be read.
-        parsed: Whether it can be read.
-        released: [a, b] as the released script reads it.
-        finish: Why it ended.
-        served_by: What the endpoint says it is.
+        withheld: Sentences that address the judge and were removed, by block.
+        suspicious: The same sentences in the "original" layout, which keeps them.
+        judge: Everything that determines the reviews of the judge.
+        seed: Seed of the judge.
+        review: The unchanged review; None if there is none.
+        scores: [a, b] in either order; [-1, -1] if the review cannot be parsed.
+        parsed: Whether the review can be parsed.
+        released: [a, b] as parsed by the released script.
+        finish: Finish reason.
+        served_by: Model and version that the endpoint reports.
         failure: Why there is no review.
     """
 
@@ -58,11 +58,11 @@ class Review:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Question and order, of which a file holds one review."""
+        """Question id and order, which are unique in a file."""
         return json.dumps(self.question_id), self.order
 
     def read(self, completion: Completion) -> Review:
-        """With what the judge said."""
+        """Returns the review with the judge's completion."""
         scores = parse_scores(completion.text)
         turn = 1 if self.order == "ab" else -1
         finish = completion.finish_reason or None
@@ -77,7 +77,7 @@ class Review:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The entries of its line; of one that was refused, what is known."""
+        """The fields of its line; a refused request has no review."""
         known = {name: getattr(self, name) for name in _KNOWN}
         if self.failure is not None:
             return {**known, "review": None, "scores": None, "tuple": None, "parsed": False, "failure": self.failure}
@@ -86,10 +86,10 @@ class Review:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Review:
-        """The review that a line holds; entries that it lacks are as those of no review.
+        """Parses a line; missing optional fields get their defaults.
 
         Raises:
-            KeyError: It lacks one of those that every review has.
+            KeyError: A required field is missing.
         """
         names = {name: name for name in (*_KNOWN, "scores", "parsed", "finish", "served_by")} | {"tuple": "released"}
         given = {names[name]: value for name, value in row.items() if name in names}
@@ -97,7 +97,7 @@ class Review:
 
 
 _NEEDED = ("question_id", "order", "request")
-# In the order of a line.
+# In the order of the fields of a line.
 _KNOWN = (
     *("question_id", "category", "order", "layout", "answer1_id", "answer2_id", "withheld", "suspicious"),
     *("judge", "seed", "request"),

@@ -1,4 +1,4 @@
-"""The reviews of a judge, a line each: a file that is only appended to, and survives any death of the process."""
+"""A crash-safe, append-only file of reviews (JSON Lines)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from vigc.jobs.store import LineStore
 
 from .review import Review
 
-# With this begins every line of ours: a last line without end that begins otherwise is not ours to take away.
+# The beginning of every line. An incomplete last line is only removed if it begins like this.
 _START = b'{"question_id": '
 
 
 class ReviewFile(LineStore[tuple[str, str], Review]):
-    """Reviews by question and order, in memory and, if there is a path, on the disk before `add` returns.
+    """Reviews by question and order, in memory and, if there is a path, in a file that is synced by `add`.
 
     Args:
-        path: The file, JSON Lines; None keeps reviews in memory alone.
+        path: The file (JSON Lines); None to only keep reviews in memory.
 
     Raises:
-        JudgeError: The file holds something else.
+        JudgeError: The file has other content.
         BusyError: Another process has it open.
     """
 

@@ -1,11 +1,11 @@
-"""LLaVA's evaluation: a judge scores a model's answers and reference answers to the same questions.
+"""LLaVA's evaluation: a judge scores a model's answers against reference answers.
 
 ```python
 judge = EndpointJudge("http://localhost:8000/v1", "Qwen/Qwen3-32B")
 reviews = judge_answers(questions, references, answers, judge=judge, contexts=contexts, output="reviews.jsonl")
 ```
 
-The figure is 100 times the mean score of the model's answers over that of the references, by category and over all
+The metric is 100 times the mean score of the model's answers over that of the references, by category and over all
 ([Visual Instruction Tuning](https://arxiv.org/abs/2304.08485), section 5.1).
 """
 
@@ -27,12 +27,12 @@ from .prompts import DEFAULT_RULES, LAYOUTS, SYSTEM, JudgePrompt, Rule, build_re
 from .review import Review
 from .review_file import ReviewFile
 
-# A judge that refuses so many and takes none will take none.
+# If a judge refuses this many requests and answers none, the run ends.
 _REFUSED_AT_FIRST = 5
 
 
 class CategoryScores(TypedDict):
-    """Scores of the questions of one category; see [`relative_scores`]."""
+    """Metrics of one category; see [`relative_scores`]."""
 
     excluded: float | None
     as_released: float | None
@@ -44,7 +44,7 @@ class CategoryScores(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A review to be had: what is known of it before, and what the judge reads."""
+    """A pending review, and its prompt."""
 
     review: Review
     prompt: JudgePrompt
@@ -64,33 +64,33 @@ def judge_answers(
     system: str = SYSTEM,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Has two answers to each question scored, and goes on where an earlier call with the same `output` stopped.
+    """Gets scores of two answers to each question. A call with the same `output` resumes an interrupted one.
 
     Args:
-        questions: `{question_id, text, category, image}`, as in LLaVA's question files; `image` where there are
+        questions: `{question_id, text, category, image}`, as in LLaVA's question files; `image` is needed with
             contexts.
-        answers_a: `{question_id, text}`, in any order, and `answer_id` if there is one: the references.
-        answers_b: The model's answers, likewise.
-        judge: What [`EndpointJudge`] or [`LocalJudge`] returns.
-        contexts: `{image, captions, instances}`: what the judge is told about each picture.
+        answers_a: The references: `{question_id, text}` and optionally `answer_id`, in any order.
+        answers_b: The model's answers, in the same layout.
+        judge: An [`EndpointJudge`] or [`LocalJudge`].
+        contexts: `{image, captions, instances}`: the descriptions of the images for the judge.
         rules: By category, see [`read_rules`]; by default `DEFAULT_RULES`.
-        output: File of reviews, JSON Lines. Each is on the disk before the next begins; nothing is asked twice.
+        output: File of reviews (JSON Lines), synced after every review. No request is repeated.
         order_swap: Ask a second time with the answers in the other order.
         layout: "fenced", or "original", see [`build_request`].
         system: The system turn.
-        seed: Handed to the judge.
+        seed: Seed of the judge.
 
     Returns:
-        A row per question and order: `question_id`, `category`, `order` ("ab" or "ba"), `scores` ([a, b], whatever
-        the order; [-1, -1] where the review cannot be read; None where the judge refused to review), `parsed`,
-        `review` (as it came), `tuple` ([a, b] as the released script reads the review), `answer1_id` and `answer2_id`
-        (of a and b), `judge`, `seed`, `layout`, `finish`, `served_by`, `withheld` and `suspicious` (sentences that
-        speak to the judge, by where they stood), `request` (hash of what was asked), and `failure` (why there is none).
+        A row per question and order: `question_id`, `category`, `order` ("ab" or "ba"), `scores` ([a, b] in either
+        order; [-1, -1] if the review cannot be parsed; None if the judge refused), `parsed`, `review` (unchanged),
+        `tuple` ([a, b] as parsed by the released script), `answer1_id` and `answer2_id` (of a and b), `judge`, `seed`,
+        `layout`, `finish`, `served_by`, `withheld` and `suspicious` (sentences that address the judge, by block),
+        `request` (hash of the request), and `failure` (why there is no review).
 
     Raises:
-        JudgeError: Something in the arguments or the file is wrong, or the judge refuses everything.
-        ConflictError: The file holds reviews of something else.
-        TransientError: The judge is away; the same call goes on later.
+        JudgeError: The arguments or the file are invalid, or the judge refuses all requests.
+        ConflictError: The file has reviews of other requests.
+        TransientError: The judge is unavailable; the same call resumes later.
     """
     pair = (answers_a, answers_b)
     tasks = _tasks(questions, pair, contexts, rules or DEFAULT_RULES, "ab ba" if order_swap else "ab", layout, system)
@@ -147,17 +147,17 @@ def _rule(question: Mapping[str, Any], rules: Mapping[str, Rule]) -> Rule:
 
 
 def _context(question: Mapping[str, Any], pictures: Mapping[str, Mapping[str, Any]] | None) -> Mapping[str, Any] | None:
-    """What the judge is told about a question's image; None where there are no contexts."""
+    """The context of a question's image; None without contexts."""
     image = question.get("image")
     if pictures is not None and str(image) not in pictures:
-        raise JudgeError(f"the contexts lack the picture {image!r} of question {question['question_id']!r}.")
+        raise JudgeError(f"the contexts lack the image {image!r} of question {question['question_id']!r}.")
     return None if pictures is None else pictures[str(image)]
 
 
 def _by(
     records: Iterable[Mapping[str, Any]], name: str, texts: Sequence[str], what: str
 ) -> dict[str, Mapping[str, Any]]:
-    """Records by a field of theirs as text (ids may be numbers in one file only), which must differ between them."""
+    """Records by the text of a unique field (ids may be numbers in one file and texts in another)."""
     found: dict[str, Mapping[str, Any]] = {}
     for index, record in enumerate(records):
         wrong = [text for text in texts if not isinstance(record.get(text), str)]
@@ -177,7 +177,7 @@ def _identified(task: _Task, judge: Judge, seed: int) -> _Task:
 
 
 def _without_place(judge: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a judge is, wherever it is served: a server of one's own moves from machine to machine."""
+    """The description of a judge without its endpoint, because a server may move to another machine."""
     return {name: value for name, value in judge.items() if name != "endpoint"}
 
 
@@ -196,7 +196,7 @@ def _conflict(file: ReviewFile, review: Review, known: Review) -> str:
 def _review(
     judge: Judge, tasks: Sequence[_Task], seed: int, file: ReviewFile, progress: Progress
 ) -> dict[tuple[str, str], Review]:
-    """Reviews what is left; returns what the judge refused."""
+    """Gets the missing reviews; returns the refused ones."""
     failures: dict[tuple[str, str], Review] = {}
 
     def review(task: _Task) -> Rollout:
@@ -216,12 +216,12 @@ def _review(
 
 
 def relative_scores(reviews: Iterable[Mapping[str, Any]]) -> dict[str, CategoryScores]:
-    """100 times the mean score of b over that of a, by category and over "all", failed parses counted both ways.
+    """100 times the mean score of b over that of a, by category and over "all".
 
     Returns:
-        For each category: `excluded` (reviews that cannot be read are left out) and `as_released` (they count as -1
-        for both, as in the released script), in percent, None where there is nothing to divide by; and the counts
-        `reviews`, `failed` (cannot be read), `refused` (there is none) and `withheld` (sentences spoke to the judge).
+        For each category: `excluded` (without reviews that cannot be parsed) and `as_released` (such reviews count as
+        -1 for both, as in the released script), in percent, None if undefined; and the counts `reviews`, `failed`
+        (cannot be parsed), `refused` and `withheld` (with sentences that address the judge).
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in reviews:
@@ -242,7 +242,7 @@ def relative_scores(reviews: Iterable[Mapping[str, Any]]) -> dict[str, CategoryS
 
 
 def order_agreement(reviews: Iterable[Mapping[str, Any]]) -> float | None:
-    """The share of questions reviewed in both orders whose winner (a, b or neither) is the same in both."""
+    """Share of the questions with reviews in both orders that have the same winner (a, b or neither)."""
     signs: dict[str, list[int]] = {}
     for row in reviews:
         if row["parsed"]:
@@ -253,11 +253,11 @@ def order_agreement(reviews: Iterable[Mapping[str, Any]]) -> float | None:
 
 
 def published_review(row: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """A review in the layout of LLaVA's review files, which its script summarises.
+    """A review in the layout of LLaVA's review files, for its script.
 
     Args:
-        row: One of [`judge_answers`], with a review.
-        number: Its place in the file, from 1.
+        row: A row of [`judge_answers`] with a review.
+        number: Number of the row in the file, from 1.
     """
     kept = {name: row[name] for name in ("question_id", "answer1_id", "answer2_id", "category")}
     return {"id": number, **kept, "content": row["review"], "tuple": row["tuple"]}

@@ -1,4 +1,4 @@
-"""Metrics as `evaluate` modules: each folder is one, loadable by its path and on the Hub as a Space."""
+"""Metrics as `evaluate` modules: each folder is a module that can be loaded by path, or from the Hub as a Space."""
 
 from .chair import Chair
 from .llava_relative_score import LlavaRelativeScore

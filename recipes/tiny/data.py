@@ -1,4 +1,4 @@
-"""What vigc-tiny is trained on: pictures of scenes, their dense labels, and rows of prompts and targets.
+"""Training data of vigc-tiny: images of scenes, their dense labels, and rows of prompts and targets.
 
 Every row is a pure function of (seed, index), so that a training run repeats exactly.
 """
@@ -38,7 +38,7 @@ OBJECT_HEADS = {
 
 
 def object_labels(scene: Scene, item: SceneObject | None, cell: int | None = None) -> dict[str, int]:
-    """The classes of an object; an empty cell has its place and no kind."""
+    """The classes of an object; an empty cell only has a place."""
     if item is None:
         nothing = dict.fromkeys(OBJECT_HEADS, IGNORED)
         return {**nothing, "kind": NO_KIND, "cell": IGNORED if cell is None else cell}
@@ -53,7 +53,7 @@ def object_labels(scene: Scene, item: SceneObject | None, cell: int | None = Non
 
 @dataclass
 class Pictures:
-    """Scenes with their pixels, uint8 (N, 3, H, W), and, once the ViT is trained, what it sees in them."""
+    """Scenes with their pixels, uint8 (N, 3, H, W), and, after the ViT is trained, its features."""
 
     scenes: list[Scene]
     pixels: torch.Tensor
@@ -61,7 +61,7 @@ class Pictures:
 
     @classmethod
     def sample(cls, seed: int, count: int, unusual: float, start: int = 0) -> Pictures:
-        """Samples and draws `count` scenes of the world `seed`."""
+        """Samples and renders `count` scenes of the world `seed`."""
         scenes = sample_scenes(seed, count, unusual, start)
         pixels = torch.empty(count, 3, 96, 96, dtype=torch.uint8)
         for index, scene in enumerate(scenes):
@@ -69,12 +69,12 @@ class Pictures:
         return cls(scenes, pixels)
 
     def values(self, rows: list[int] | slice) -> torch.Tensor:
-        """`pixel_values` as the processor makes them."""
+        """`pixel_values` like those of the processor."""
         return (self.pixels[rows].float() / 255 - 0.5) / 0.25
 
     @torch.no_grad()
     def embed(self, model: Any, batch: int = 256) -> None:
-        """Runs the ViT once over all pictures; it does not change any more."""
+        """Runs the ViT over all images, once, because it is frozen from then on."""
         device = model.device
         parts = [
             model.get_image_embeds(self.values(slice(at, at + batch)).to(device)).cpu()
@@ -84,7 +84,7 @@ class Pictures:
 
 
 class Rows(Dataset):
-    """Row numbers; `make` makes a row of its number, deterministically."""
+    """A dataset of row numbers; `make` creates a row from its number, deterministically."""
 
     def __init__(self, count: int, make: Callable[[int], Any]) -> None:
         self.count, self.make = count, make
@@ -97,7 +97,7 @@ class Rows(Dataset):
 
 
 def dense_labels(scene: Scene) -> dict[str, list[int]]:
-    """For each of the 6 x 6 patches the classes of what lies in its cell; for the picture, how many of each kind."""
+    """For each of the 6 x 6 patches the classes of the object in its cell; for the image, the count of each kind."""
     cells = [object_labels(scene, scene.at(cell), cell) for cell in range(len(CELLS))]
     patches = [cells[(row // 2) * 3 + column // 2] for row in range(6) for column in range(6)]
     labels = {head: [patch[head] for patch in patches] for head in OBJECT_HEADS}
@@ -107,7 +107,7 @@ def dense_labels(scene: Scene) -> dict[str, list[int]]:
 
 @dataclass(slots=True)
 class TextRow:
-    """What one row asks and what is to be written; the scene's number; and the truth about the question."""
+    """The prompt and target of a row, the number of its scene, and the ground truth of the question."""
 
     scene: int
     prompt: str
@@ -130,7 +130,7 @@ def question_row(pictures: Pictures, index: int, seed: int, shares: dict[str, fl
 
 
 def _probe(scene: Scene, rng: random.Random, topic: str) -> Pair:
-    """A question about the topic, or about what exists where it does not fit the scene."""
+    """A question about the topic, or about existence if the topic does not fit the scene."""
     return next(iter(probes(scene, rng, [topic])), None) or probes(scene, rng, ["exists"])[0]
 
 
@@ -152,12 +152,12 @@ def instruction_row(
 
 
 def prefixed(row: TextRow, rng: random.Random, next_only: bool = False) -> TextRow:
-    """The row with the answer's first sentences moved into its prompt, as VIC meets them when it iterates.
+    """The row with the answer's first sentences moved into its prompt, as in VIC's iteration.
 
     Args:
-        row: A row of VIC's; one whose answer is a single sentence stays as it is.
-        rng: Draws how many sentences are moved.
-        next_only: The target is the next sentence alone, or nothing behind the last, instead of all that is left.
+        row: A row of VIC; a row whose answer has a single sentence is not changed.
+        rng: Samples the number of sentences to move.
+        next_only: The target is only the next sentence (empty after the last), instead of the rest.
     """
     sentences = _sentences(row.target)
     if len(sentences) < 2:
@@ -169,7 +169,7 @@ def prefixed(row: TextRow, rng: random.Random, next_only: bool = False) -> TextR
 
 
 def reordered(row: TextRow, rng: random.Random) -> TextRow:
-    """The row with the objects of a description in a random order instead of reading order; others stay as they are."""
+    """The row with the objects of a description in random instead of reading order; other rows are not changed."""
     if row.pair.type != "detail":
         return row
     opening, *mentions = _sentences(row.pair.answer)
@@ -178,11 +178,11 @@ def reordered(row: TextRow, rng: random.Random) -> TextRow:
 
 
 def spelled_out(row: TextRow, scene: Scene) -> TextRow:
-    """The row with three sentences for each object of a description: where it is, its size, its color.
+    """The row with three sentences for each object of a description: its place, its size, its color.
 
     Args:
-        row: Of any type; only descriptions change.
-        scene: What it is about.
+        row: A row of any task type; only descriptions are changed.
+        scene: The scene of the row.
     """
     if row.pair.type != "detail":
         return row
@@ -199,7 +199,7 @@ def spelled_out(row: TextRow, scene: Scene) -> TextRow:
 
 
 def _answered(row: TextRow, sentences: list[str]) -> TextRow:
-    """The row of VIG's or VIC's with these sentences as its answer."""
+    """The row with these sentences as its answer."""
     answer = " ".join(sentences)
     target = answer if row.target == row.pair.answer else pair_text(row.pair.question, answer)
     return replace(row, target=target, pair=replace(row.pair, answer=answer))
@@ -210,9 +210,9 @@ def _sentences(text: str) -> list[str]:
 
 
 def query_labels(scene: Scene, row: TextRow, queries: int) -> dict[str, list[int]]:
-    """What each query should know: about a question the object it is about and the answer, else one cell each.
+    """The labels of the queries: for a question, its object and its answer; otherwise one cell per query.
 
-    Where there are fewer queries than cells, theirs are spread over the picture.
+    Where there are fewer queries than cells, theirs are spread over the image.
     """
     if not row.focused:
         places = [number * len(CELLS) // queries for number in range(queries)]
@@ -227,7 +227,7 @@ def query_labels(scene: Scene, row: TextRow, queries: int) -> dict[str, list[int
 
 
 class Encoder:
-    """Makes rows into tensors, as `VigcProcessor` does, for pictures that the ViT has seen already."""
+    """Encodes rows to tensors like `VigcProcessor`, for images with cached ViT features."""
 
     def __init__(self, processor: VigcProcessor, pictures: Pictures) -> None:
         self.processor: Any = processor
@@ -259,7 +259,7 @@ class Encoder:
         }
 
     def embeds(self, rows: list[TextRow]) -> torch.Tensor:
-        """What the ViT sees in the rows' pictures, float (B, patches + 1, width)."""
+        """The ViT's features of the rows' images, float (B, patches + 1, width)."""
         if self.pictures.embeds is None:
-            raise ValueError("the pictures have not been seen by the ViT yet: call Pictures.embed first")
+            raise ValueError("the images have not been seen by the ViT yet: call Images.embed first")
         return self.pictures.embeds[[row.scene for row in rows]]

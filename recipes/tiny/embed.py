@@ -1,4 +1,4 @@
-"""Copies the code that travels with every model into the embedded one, so that its folder loads without vigc.
+"""Copies the `*_vigc.py` files into the embedded model's folder, so that it loads without vigc.
 
 Run as `python recipes/tiny/embed.py`, or `make format`, after a change of modeling_vigc/*_vigc.py or
 processing/*_vigc.py. A test compares the copies.
@@ -13,13 +13,13 @@ EMBEDDED = ROOT / "scenes" / "vigc_tiny"
 
 
 def travelling_code() -> dict[str, bytes]:
-    """What a saved model has beside its weights, by file name."""
+    """The code files of a saved model, by file name."""
     packages = (ROOT / "modeling_vigc", ROOT / "processing")
     return {path.name: path.read_bytes() for package in packages for path in sorted(package.glob("*_vigc.py"))}
 
 
 def main() -> None:
-    """Writes copies that differ, and removes those whose file is gone."""
+    """Writes copies that differ, and removes copies of deleted files."""
     code = travelling_code()
     for path in EMBEDDED.glob("*.py"):
         if path.name not in code:

@@ -1,4 +1,4 @@
-"""Figures of a model on typical and unusual held-out scenes, each beside the same with wrong pictures.
+"""Metrics of a model on typical and unusual held-out scenes, with the true and with wrong images.
 
 Run as `python recipes/tiny/measure.py build/vigc-tiny --scenes 1000`.
 """
@@ -49,14 +49,14 @@ RATES = {
 
 
 class Subject:
-    """A model with its processor, asked in batches."""
+    """A model with its processor, which answers in batches."""
 
     def __init__(self, model: VigcForConditionalGeneration, processor: VigcProcessor) -> None:
         self.model, self.processor = model, processor
 
     @torch.no_grad()
     def embed(self, scenes: list[Scene]) -> torch.Tensor:
-        """What the ViT sees, float (N, patches + 1, width)."""
+        """The ViT's features, float (N, patches + 1, width)."""
         parts = []
         for at in range(0, len(scenes), BATCH):
             pictures = [render(scene).image for scene in scenes[at : at + BATCH]]
@@ -67,14 +67,14 @@ class Subject:
     def answer(
         self, embeds: torch.Tensor, questions: list[str | None], task: str, steps: int = 0, prompt: str = "question"
     ) -> list[str | None]:
-        """VIC on given questions of a type, None where there is none.
+        """VIC's answers to questions of a task type; None for questions that are None.
 
         Args:
             embeds: float (N, patches + 1, width), from [`embed`].
-            questions: N of them.
-            task: Their type.
+            questions: N questions.
+            task: Their task type.
             steps: 0 is one-shot VIC, -1 IQF until the end of the text.
-            prompt: What VIC is asked, "question" or "instruction" (`iqf_prompt`).
+            prompt: VIC's prompt, "question" or "instruction" (`iqf_prompt`).
         """
         asked = {number: question for number, question in enumerate(questions) if question}
         rows = {"questions": list(asked.values()), "task": [task] * len(asked)}
@@ -105,7 +105,7 @@ class Subject:
 
 
 def probe_figures(subject: Subject, scenes: list[Scene], embeds: torch.Tensor) -> dict[str, float]:
-    """Share of probing questions answered right, in %, by topic."""
+    """Accuracy on probing questions, in %, by topic."""
     asked = [(number, pair) for number, scene in enumerate(scenes) for pair in write_probes(scene)]
     shown = embeds[[number for number, _ in asked]]
     answers = subject.answer(shown, [pair.question for _, pair in asked], "conversation")
@@ -116,7 +116,7 @@ def probe_figures(subject: Subject, scenes: list[Scene], embeds: torch.Tensor) -
 
 
 def count(text: str | None, scene: Scene, question: str | None) -> dict[str, int]:
-    """What of a description is counted; see `RATES` for what is made of it.
+    """Counts of a description, from which `RATES` are computed.
 
     A text that is missing says nothing wrong, but leaves everything out.
     """
@@ -145,7 +145,7 @@ def description_figures(scenes: list[Scene], texts: list[str | None], questions:
 
 
 def figures(subject: Subject, scenes: list[Scene]) -> dict[str, dict[str, float]]:
-    """All figures on held-out scenes, with their own ("true") and with each other's ("wrong") pictures."""
+    """All metrics on held-out scenes, with their own ("true") and with other scenes' ("wrong") images."""
     embeds = subject.embed(scenes)
     results = {}
     for name, shift in (("true", 0), ("wrong", 1)):
@@ -165,16 +165,16 @@ def figures(subject: Subject, scenes: list[Scene]) -> dict[str, dict[str, float]
 
 
 def all_figures(subject: Subject, scenes: int) -> dict[str, dict[str, dict[str, float]]]:
-    """`figures` on as many "typical" and, once more, "unusual" scenes."""
+    """`figures` on "typical" and on "unusual" scenes."""
     splits = {"typical": False, "unusual": True}
     return {name: figures(subject, sample_scenes(HELD_OUT_SEED, scenes, unusual)) for name, unusual in splits.items()}
 
 
 def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
-    """The figures as a table in Markdown; the targets are for typical scenes."""
+    """The metrics as a Markdown table; the targets are for typical scenes."""
     typical, unusual = results["typical"], results["unusual"]
     lines = [
-        "| Figure, % | Typical scenes | Wrong pictures | Target | Reached | Unusual scenes | Wrong pictures |",
+        "| Figure, % | Typical scenes | Wrong images | Target | Reached | Unusual scenes | Wrong images |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, value in typical["true"].items():
@@ -203,8 +203,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=model_folder, help="folder of a model trained on scenes, or vigc-tiny")
-    parser.add_argument("--scenes", type=int, default=1000, help="number of held-out scenes of each sort")
-    parser.add_argument("--output", type=Path, help="also write the figures to this JSON file")
+    parser.add_argument("--scenes", type=int, default=1000, help="number of typical, and of unusual, held-out scenes")
+    parser.add_argument("--output", type=Path, help="also write the metrics to this JSON file")
     return parser
 
 

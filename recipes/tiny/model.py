@@ -1,4 +1,4 @@
-"""What vigc-tiny is: sizes, first weights, tokenizers of the world's words, and the processor."""
+"""The architecture of vigc-tiny: sizes, initial weights, word-level tokenizers and the processor."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _SPACE = "▁"
 
 
 def build_processor(queries: int = QUERIES) -> VigcProcessor:
-    """Pictures of the renderer's size as they are; words as tokens; as many places as the model has queries."""
+    """The processor: images in the renderer's size, words as tokens, one `<image>` token per query."""
     side = {"height": PICTURE_SIZE, "width": PICTURE_SIZE}
     pictures = BlipImageProcessorPil(size=side, image_mean=[0.5] * 3, image_std=[0.25] * 3)
     return VigcProcessor(pictures, _language_tokenizer(), _qformer_tokenizer(), num_query_tokens=queries)
 
 
 def _language_tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each word with the space before it, one for each mark."""
+    """A tokenizer with one token per word, including the space before it, and one per punctuation mark."""
     special = [UNKNOWN, BEGIN, END, PAD, IMAGE]
     first, later = ([_SPACE + word for word in words] for words in (first_words(), later_words()))
     # Words that were added later come last, so that the others keep their ids.
@@ -62,7 +62,7 @@ def _qformer_tokenizer() -> BertTokenizer:
 
 
 def build_model(processor: VigcProcessor, seed: int, width: int = WIDTH) -> VigcForConditionalGeneration:
-    """A model with new weights that fits the processor; all its three parts are `width` wide."""
+    """A model with initial weights for the processor; all three parts have the width `width`."""
     torch.manual_seed(seed)
     tokenizer = processor.tokenizer
     config = VigcConfig(
@@ -117,7 +117,7 @@ def build_model(processor: VigcProcessor, seed: int, width: int = WIDTH) -> Vigc
 
 
 def _initialise(model: VigcForConditionalGeneration) -> None:
-    """First weights that can be trained from nothing.
+    """Initial weights for training from scratch.
 
     The library's are made to be loaded over: it leaves the queries at zero, where symmetry keeps them all alike, and
     the ViT's weights at 1e-10. A Q-Former at the usual 0.02 hardly attends to anything for thousands of steps.

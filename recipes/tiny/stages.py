@@ -50,15 +50,15 @@ def fit(
     seed: int,
     rates: dict[str, float] | None = None,
 ) -> None:
-    """Trains `module`, whose forward returns `{"loss": ...}`, by transformers' Trainer.
+    """Trains `module`, whose forward returns `{"loss": ...}`, with transformers' Trainer.
 
     Args:
         module: The parts to train.
         rows: The training rows.
-        collate: Makes rows into the arguments of the module's forward.
-        stage: How long, and the peak learning rate.
-        seed: For what the module itself draws.
-        rates: Other peak learning rates, by the beginning of a parameter's name.
+        collate: Converts rows to the arguments of the module's forward.
+        stage: The number of steps, the batch size and the peak learning rate.
+        seed: Seed of random numbers in the module.
+        rates: Other peak learning rates, by prefix of the parameter name.
     """
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
@@ -72,7 +72,7 @@ def fit(
 
 
 def _settings(stage: Stage, seed: int) -> dict[str, Any]:
-    """What all stages tell their Trainer."""
+    """The training arguments of all stages."""
     return {
         "max_steps": stage.steps,
         "per_device_train_batch_size": stage.batch,
@@ -92,7 +92,7 @@ def _settings(stage: Stage, seed: int) -> dict[str, Any]:
 def _optimizer_and_schedule(
     module: nn.Module, stage: Stage, rates: dict[str, float] | None = None
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """AdamW over what is not frozen, with rates by the beginning of a name; a short warm-up, then half a cosine."""
+    """AdamW on trainable parameters, with learning rates by name prefix; a short warm-up, then cosine decay."""
     rates = {"": stage.rate, **(rates or {})}
     groups: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in rates}
     for name, parameter in module.named_parameters():
@@ -104,7 +104,7 @@ def _optimizer_and_schedule(
 
 
 class VisionWarmUp(nn.Module):
-    """Stage A: the ViT tells of each patch what lies in its cell, and of the picture how many of each kind it shows."""
+    """Stage A: the ViT predicts the object in each patch's cell, and the count of each kind in the image."""
 
     def __init__(self, model: VigcForConditionalGeneration) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class VisionWarmUp(nn.Module):
     def forward(self, pixel_values: torch.Tensor, **labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Takes float (B, 3, H, W) and int64 labels (B, 36) by head, "counts" (B, kinds)."""
         seen = self.vision_model(pixel_values).last_hidden_state
-        # The kind is by far the hardest to tell.
+        # The kind is by far the hardest to predict.
         losses = [
             F.cross_entropy(head(seen[:, 1:]).flatten(0, 1), labels[name].flatten(), ignore_index=IGNORED)
             * (2 if name == "kind" else 1)
@@ -149,7 +149,7 @@ def warm_up_vision(model: VigcForConditionalGeneration, pictures: Pictures, stag
 
 
 class QFormerWarmUp(nn.Module):
-    """Before the language model reads the queries: each of them tells what it has found, in discarded heads."""
+    """Stage C1, without the language model: discarded heads predict labels from each query."""
 
     def __init__(self, model: VigcForConditionalGeneration) -> None:
         super().__init__()
@@ -191,12 +191,12 @@ class QFormerWarmUp(nn.Module):
             self.right.setdefault(f"detail_{name}", []).extend(hits.tolist())
 
     def right_lately(self) -> dict[str, float]:
-        """Share of right answers in the last rows of each topic, and of right kinds and colours by cell."""
+        """Accuracy on the last rows of each topic, and of kinds and colors by cell."""
         return {name: round(sum(hits[-500:]) / len(hits[-500:]), 3) for name, hits in sorted(self.right.items())}
 
 
 def qformer_collate(encoder: Encoder) -> Callable[[list[TextRow]], dict[str, Any]]:
-    """Rows as the arguments of `QFormerWarmUp`."""
+    """Collates rows to the arguments of `QFormerWarmUp`."""
 
     def collate(rows: list[TextRow]) -> dict[str, Any]:
         labels = [query_labels(encoder.pictures.scenes[row.scene], row, len(encoder.places)) for row in rows]
@@ -217,7 +217,7 @@ def warm_up_qformer(
 
 
 class LanguageWarmUp(nn.Module):
-    """Stage B: the language model learns the texts without pictures."""
+    """Stage B: the language model learns the texts without images."""
 
     def __init__(self, model: VigcForConditionalGeneration) -> None:
         super().__init__()
@@ -240,7 +240,7 @@ def warm_up_language(
 
 
 def text_collate(encoder: Encoder) -> Callable[[list[TextRow]], dict[str, torch.Tensor]]:
-    """Rows as the arguments of the model's forward, with `image_embeds` in place of pictures."""
+    """Collates rows to the arguments of the model's forward, with `image_embeds` instead of images."""
 
     def collate(rows: list[TextRow]) -> dict[str, torch.Tensor]:
         texts = encoder.language(rows, with_image=True)
@@ -257,7 +257,7 @@ def train_together(
     seed: int,
     language_rate: float,
 ) -> None:
-    """Stage C2: Q-Former and language model on the rows that `make` makes, by the model's own loss."""
+    """Stage C2: trains Q-Former and language model on the rows of `make`, with the model's loss."""
     rows = Rows(stage.steps * stage.batch, make)
     fit(model, rows, text_collate(encoder), stage, seed, {"language_model.": language_rate})
 
@@ -265,8 +265,8 @@ def train_together(
 def train_vigc(
     model: VigcForConditionalGeneration, encoder: Encoder, make: Callable[[int], TextRow], stage: Stage, seed: int
 ) -> None:
-    """Stages D and E: the rows that `make` makes by [`VigcTrainer`], which freezes as the paper does."""
-    model.freeze("paper")  # the optimizer takes what is trained, before the Trainer, of the same policy, is made
+    """Stages D and E: trains on the rows of `make` with [`VigcTrainer`], frozen as in the paper."""
+    model.freeze("paper")  # before the optimizer is created, which takes the trainable parameters
     with tempfile.TemporaryDirectory() as folder:
         settings = {**_settings(stage, seed), "eval_strategy": "no", "load_best_model_at_end": False}
         trainer = VigcTrainer(

@@ -1,14 +1,14 @@
-"""Builds vigc-tiny from nothing: scenes, first weights, all stages, figures and card.
+"""Builds vigc-tiny from scratch: scenes, initial weights, all training stages, metrics and card.
 
 Run as `python recipes/tiny/train.py --output build/vigc-tiny`. The stages:
 
-A   the ViT on dense labels of its patches, by heads that are discarded
-B   the language model on the texts alone
-C1  the Q-Former on what each query should find, by heads that are discarded
+A   the ViT on dense labels of its patches, with heads that are discarded
+B   the language model on texts without images
+C1  the Q-Former on labels of its queries, with heads that are discarded
 C2  Q-Former and language model on questions with answers, descriptions and VIG's pairs
-C3  the same, mostly on what has to be chosen before it is looked up: VIG's questions, and what reasoning is about
-D   VIGC: ViT and language model frozen, VIG's and VIC's rows half each
-E   the same with more of VIC's questions, above all how many there are, which are learnt last
+C3  the same, mostly on texts that select an object first: VIG's questions, and reasoning
+D   VIGC: ViT and language model frozen, half VIG's and half VIC's rows
+E   the same with more of VIC's questions, above all about counts, which are learnt last
 """
 
 from __future__ import annotations
@@ -51,24 +51,24 @@ UNUSUAL = 0.3
 
 @dataclass(frozen=True)
 class Plan:
-    """All sizes of a build.
+    """All settings of a build.
 
     Args:
-        pictures: How many scenes are drawn; all stages share them.
+        pictures: Number of scenes; all stages share them.
         vision: Stage A.
         language: Stage B.
         looking: Stage C1.
-        talking: Stage C2; the language model learns at a third of its rate.
-        asking: Stage C3, if there is one; then VIG asks by `ASKING` in D and E too.
+        talking: Stage C2; the language model has a third of its learning rate.
+        asking: Stage C3, if any; VIG's questions then also follow `ASKING` in D and E.
         vigc: Stage D.
         counting: Stage E.
-        prefixes: Share of VIC's rows in D and E whose answer's first sentences stand in the prompt; 0 is the paper.
-        next_only: Such a row's target is the next sentence alone.
-        alike: A batch of pairs or of descriptions holds one type, and so less padding.
-        any_order: Descriptions name the objects in a random order, in all stages with texts.
-        longer: Descriptions give each object three sentences instead of one, in all stages with texts.
-        queries: The Q-Former's.
-        width: Of the ViT, the Q-Former and the language model.
+        prefixes: Share of VIC's rows in D and E with the answer's first sentences in the prompt; 0 is the paper.
+        next_only: The target of such a row is only the next sentence.
+        alike: A batch of pairs or of descriptions has one task type, and so less padding.
+        any_order: Descriptions have the objects in random order, in all stages with texts.
+        longer: Descriptions have three sentences per object instead of one, in all stages with texts.
+        queries: Number of queries of the Q-Former.
+        width: Width of the ViT, the Q-Former and the language model.
     """
 
     pictures: int
@@ -106,9 +106,9 @@ def build(
     """Runs all stages.
 
     Args:
-        plan: Their sizes.
-        seed: Of everything that is drawn.
-        checkpoints: A folder where each stage leaves its weights; those found there are not run again.
+        plan: The settings.
+        seed: Seed of all sampling.
+        checkpoints: A folder for the weights of each stage; finished stages are loaded from it.
         pictures: `Pictures.sample(seed, plan.pictures, UNUSUAL)`, if there are any already; they keep what the ViT sees
             in them, for a further build from the same stage A.
     """
@@ -128,7 +128,7 @@ def build(
         else:
             if name != "a" and pictures.embeds is None:
                 pictures.embed(model.eval())
-            # Each stage draws the same, whether those before it ran or were loaded.
+            # The random state of a stage does not depend on whether earlier stages ran or were loaded.
             set_seed(seed)
             model.train()
             stage(model, encoder, plan, seed)
@@ -137,7 +137,7 @@ def build(
                 save_model(model, f"{saved}.partial")
                 os.replace(f"{saved}.partial", saved)
         if name == "a":
-            # From here on the ViT stays as it is, so that it has to look at each picture once only.
+            # The ViT is frozen from here on, so that its features can be cached.
             model.vision_model.requires_grad_(False)
         clock.lap(f"stage {name}")
     return model.eval(), processor
@@ -251,7 +251,7 @@ def _train_vigc(
 
 
 class _Clock:
-    """Says how long each stage took."""
+    """Prints the time of each stage."""
 
     def __init__(self) -> None:
         self.start = self.last = time.monotonic()
@@ -265,20 +265,20 @@ class _Clock:
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder of the model to write")
-    parser.add_argument("--seed", type=int, default=0, help="decides first weights, scenes and order")
-    parser.add_argument("--checkpoints", type=Path, help="keep each stage's weights here, and go on from those found")
+    parser.add_argument("--output", type=Path, required=True, help="the model folder to write")
+    parser.add_argument("--seed", type=int, default=0, help="seed of initial weights, scenes and their order")
+    parser.add_argument("--checkpoints", type=Path, help="save the weights of each stage here, and resume from them")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument(
         "--prefixes", type=float, default=0.3, help="share of prefix-augmented rows in VIC's training; 0 is the paper's"
     )
-    parser.add_argument("--scenes", type=int, default=1000, help="held-out scenes of each sort for the figures")
-    parser.add_argument("--quick", action="store_true", help="a few steps of each stage, to see that all of it runs")
+    parser.add_argument("--scenes", type=int, default=1000, help="typical, and unusual, held-out scenes for metrics")
+    parser.add_argument("--quick", action="store_true", help="only a few steps of each stage, as a smoke test")
     return parser
 
 
 def main() -> None:
-    """Builds, measures, saves."""
+    """Builds, evaluates and saves the model."""
     arguments = make_parser().parse_args()
     # Asked before the work, during which the repository may move on.
     commit = _commit()
@@ -326,7 +326,7 @@ def _card(
 
 
 def _commit() -> str:
-    """The commit this file is at, with a "+" if there are changes; "unknown" outside a repository."""
+    """The commit of the repository, with a "+" if there are changes; "unknown" outside a repository."""
     command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         result = subprocess.run(command, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The model up to the head of its language model, which is what TRL calls, and the loss of a part of its output."""
+"""The model without the language model's head, which TRL calls, and the loss without the logits of all positions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from transformers.models.instructblip.modeling_instructblip import (
 from .decoding_vigc import image_features
 from .generation_vigc import PROCESSOR_ENTRIES
 
-# With checkpointing, labels whose scores of the vocabulary are held at a time.
+# With activation checkpointing: number of labels whose logits are in memory at a time.
 _AT_A_TIME = 512
 
 
 class Backbone:
-    """The model up to the head of its language model, as a callable; in all else the model itself.
+    """The model without the language model's head, as a callable; all other attributes are the model's.
 
     Args:
         model: A VIGC model.
@@ -41,7 +41,7 @@ class Backbone:
         interpolate_pos_encoding: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """As `forward` of the model; returns `last_hidden_state`, float (B, T, text width)."""
+        """Like the model's `forward`, but returns `last_hidden_state`, float (B, T, text width)."""
         model = self._model
         kwargs, as_dict = language_kwargs(model, kwargs)
         features = image_outputs(
@@ -63,9 +63,10 @@ class Backbone:
 
 
 def language_kwargs(model: Any, kwargs: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """What of a caller's arguments is for the language model, and whether outputs have names.
+    """The keyword arguments of the language model, and whether to return a dict.
 
-    Wrappers such as PEFT's pass what they were not given as None, `return_dict` too, which means the model's default.
+    Arguments that are None are dropped: wrappers such as PEFT's pass None for missing ones. A `return_dict` of None
+    means the default of the model.
     """
     return_dict = kwargs.pop("return_dict", None)
     given = {name: value for name, value in kwargs.items() if value is not None and name not in PROCESSOR_ENTRIES}
@@ -73,12 +74,12 @@ def language_kwargs(model: Any, kwargs: dict[str, Any]) -> tuple[dict[str, Any],
 
 
 def rows_with_image(config: Any, input_ids: torch.LongTensor | None) -> torch.Tensor | None:
-    """Which rows have places for an image, bool (B,); None: all of them.
+    """The rows that have `<image>` ids, bool (B,); None if all have.
 
-    A row with too few or too many places would lose its image, or get another row's.
+    A row with too few or too many ids would lose its image, or get another row's.
 
     Raises:
-        ValueError: A row has neither all places nor none, or the id of `<image>` is not set.
+        ValueError: A row has some, but not `config.num_query_tokens` ids, or `config.image_token_index` is not set.
     """
     if input_ids is None:
         return None
@@ -88,7 +89,7 @@ def rows_with_image(config: Any, input_ids: torch.LongTensor | None) -> torch.Te
     if not set(counts) <= {0, config.num_query_tokens}:
         raise ValueError(
             f"Each row of input_ids needs {config.num_query_tokens} '<image>' ids, or none if it has no image, but "
-            f"they have {counts}: let the processor make them, from images and texts together."
+            f"they have {counts}: call the processor with images and texts together."
         )
     return None if all(counts) else torch.tensor(counts, device=input_ids.device) > 0
 
@@ -102,36 +103,36 @@ def image_outputs(
     qformer_attention_mask: torch.LongTensor | None,
     interpolate_pos_encoding: bool,
 ) -> BaseModelOutputWithVisionQformerOutputs:
-    """The visual tokens (`pooler_output`) of the rows that show an image, one after the other.
+    """The visual tokens (`pooler_output`) of the rows with an image, concatenated.
 
     Args:
         model: A VIGC model.
-        shown: Of [`rows_with_image`].
+        shown: The rows with an image, from [`rows_with_image`].
         pixel_values: float (images, 3, H, W).
-        image_embeds: Instead: float (images, patches + 1, vision width).
+        image_embeds: Instead of `pixel_values`: float (images, patches + 1, vision width).
         qformer_input_ids: int64 (B, Q), or (images, Q).
-        qformer_attention_mask: The same.
-        interpolate_pos_encoding: As of `forward`.
+        qformer_attention_mask: int64, of the same shape.
+        interpolate_pos_encoding: As in `forward`.
 
     Raises:
-        ValueError: Images or the Q-Former's texts are missing, images are given twice, or their number is not that of
-            the rows that have places for one.
+        ValueError: Images or the Q-Former's texts are missing, images are given in both forms, or their number is not
+            the number of rows with `<image>` ids.
     """
     if qformer_input_ids is None:
-        raise ValueError("The Q-Former needs the text too: give qformer_input_ids, as the processor makes them.")
+        raise ValueError("The Q-Former needs the text too: give the qformer_input_ids that the processor returns.")
     if pixel_values is not None and image_embeds is not None:
-        raise ValueError("Give the pictures either as pixel_values or as image_embeds (and not both).")
+        raise ValueError("Give the images either as pixel_values or as image_embeds (and not both).")
     if pixel_values is not None:
         image_embeds = model.get_image_embeds(pixel_values, interpolate_pos_encoding)
     rows = len(qformer_input_ids) if shown is None else int(shown.sum())
     if image_embeds is None and (shown is None or rows):
-        raise ValueError("Give the pictures either as pixel_values or as image_embeds (and not both).")
+        raise ValueError("Give the images either as pixel_values or as image_embeds (and not both).")
     if image_embeds is None:
         return _no_images(model, qformer_input_ids, qformer_attention_mask)
     if shown is not None and len(image_embeds) != rows:
         raise ValueError(
-            f"{len(image_embeds)} images, but {rows} of {len(shown)} rows of input_ids have '<image>' ids: let the "
-            "processor make both, from images and texts together."
+            f"{len(image_embeds)} images, but {rows} of {len(shown)} rows of input_ids have '<image>' ids: call the "
+            "processor with images and texts together."
         )
     ids, mask = qformer_input_ids, qformer_attention_mask
     if shown is not None and len(ids) == len(shown):
@@ -141,10 +142,10 @@ def image_outputs(
 
 
 def _no_images(model: Any, ids: torch.Tensor, mask: torch.Tensor | None) -> BaseModelOutputWithVisionQformerOutputs:
-    """No visual tokens at all, for a batch of texts alone.
+    """Empty visual tokens, for a batch without images.
 
-    In training they are cut from those of a blank image: the loss has to hang on all that is trained, or a step of
-    texts alone would fail where only the Q-Former is trained, and leave other processes waiting for its gradients.
+    In training they are an empty slice of those of a blank image, so that the loss depends on all trained weights:
+    otherwise a step without images would fail if only the Q-Former is trained, and DDP would wait for its gradients.
     """
     vision, text = model.config.vision_config, model.get_input_embeddings().weight
     patches = (vision.image_size // vision.patch_size) ** 2 + 1
@@ -174,7 +175,7 @@ def hidden_states(
     inputs_embeds: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> Any:
-    """The language model's output before its head, with the visual tokens (`pooler_output`) in their places."""
+    """The language model's output before its head. Visual tokens (`pooler_output`) replace `<image>` embeddings."""
     embeds = model.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
     places = model.get_placeholder_mask(input_ids, embeds)
     embeds = embeds.masked_scatter(places, features.pooler_output.to(embeds.device, embeds.dtype))
@@ -192,12 +193,12 @@ def loss_alone(
     inputs_embeds: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> InstructBlipForConditionalGenerationModelOutput:
-    """The loss of the model's `forward`, from scores of the vocabulary at the labels' places alone.
+    """The loss of the model's `forward`, with logits computed only at the positions of labels.
 
-    With activation checkpointing those are made a part at a time, and again for the backward pass.
+    With activation checkpointing, logits are computed in chunks, and again in the backward pass.
     """
     if labels is None or input_ids is None:
-        raise ValueError("skip_logits=True returns the loss alone: give labels and input_ids.")
+        raise ValueError("skip_logits=True only returns the loss: give labels and input_ids.")
     kwargs["use_cache"] = False
     hidden = hidden_states(model, features, input_ids, attention_mask, inputs_embeds, **kwargs).last_hidden_state
     targets = torch.nn.functional.pad(labels, (0, 1), value=-100)[:, 1:].to(hidden.device)
@@ -220,6 +221,6 @@ def loss_alone(
 
 
 def forbid_image(model: Any, logits: torch.Tensor) -> None:
-    """Gives `<image>`, which the released vocabulary does not have, no chance; in place."""
+    """Sets the logit of `<image>`, which the released vocabulary does not have, to the minimum, in place."""
     if model.config.image_token_index is not None:
         logits[..., model.config.image_token_index] = torch.finfo(logits.dtype).min

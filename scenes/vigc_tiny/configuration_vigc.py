@@ -6,13 +6,13 @@ from transformers import InstructBlipConfig
 
 
 class VigcConfig(InstructBlipConfig):
-    """InstructBLIP's configuration, plus the one number in which the released VIGC code differs from transformers.
+    """InstructBLIP's configuration, plus the one value in which the released VIGC code differs from transformers.
 
     Args:
         vision_output_layer_norm_eps (`float`, defaults to 1e-6):
             Epsilon of the LayerNorm that follows the ViT. The released code uses 1e-5 (`ln_vision` in
             `vigc/models/blip2_models/blip2.py`), transformers' InstructBLIP the ViT's own 1e-6. `vigc convert` writes
-            1e-5; a stock InstructBLIP checkpoint, which says nothing, keeps 1e-6.
+            1e-5; a stock InstructBLIP checkpoint, which does not set it, keeps 1e-6.
 
     Everything else (`vision_config`, `qformer_config`, `text_config`, `num_query_tokens`, `image_token_index`, ...) is
     inherited from [`~transformers.InstructBlipConfig`].

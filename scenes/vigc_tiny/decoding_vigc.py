@@ -1,4 +1,4 @@
-"""How the next token is chosen and when a text is over: decoding settings, applied to texts of any lengths together."""
+"""Token selection and end of generation, with decoding settings applied to a batch of texts of different lengths."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from transformers import (
 from .placement_vigc import execution_device, loaded
 from .requests_vigc import Completion, StopRule
 
-# These ask which ids there are, or nothing, but not how many: rows of different lengths can go together, the shorter
-# ones filled up with an id that they hold already.
+# These processors depend on the set of earlier ids, or on none, but not on their number. So texts of different lengths
+# are processed together, and shorter ones are padded with one of their own ids.
 _ANY_LENGTH = (
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
@@ -38,14 +38,19 @@ _ANY_LENGTH = (
 
 @dataclass(slots=True)
 class Text:
-    """The text of one row while it is being written.
+    """The text of one request during generation.
 
     Args:
-        until: By which rule it has a first unit.
-        whole: Whether it goes on behind that.
-        seed: Of what is drawn; with the place in the text it decides each draw.
-        prompt: Ids of the prompt, if decoding is plain; processors count them as earlier tokens.
-        unit: The first unit, once that is decided whatever follows.
+        until: The rule of the first segment.
+        whole: Whether generation continues after the first segment.
+        seed: Sampling is determined by the seed and the position in the text.
+        prompt: Ids of the prompt, if decoding is plain; processors treat them as earlier tokens.
+        unit: The first segment, as soon as it cannot change any more.
+        ids: The generated ids.
+        logprobs: Their log-probabilities.
+        stop: Why the text ended: "eos", "unit" or "length"; "" while it is generated.
+        undecided: Whether the next character may end the first segment.
+        accepted: Number of accepted draft tokens; None if no draft was verified.
     """
 
     until: StopRule | None = None
@@ -61,13 +66,13 @@ class Text:
 
 
 class Decoding:
-    """Decoding settings, ready to be applied.
+    """Applies decoding settings.
 
     Args:
         model: A VIGC or InstructBLIP model with a decoder-only language model.
-        processor: Holds the language model's `tokenizer`.
-        config: The settings, complete (see `GenerationMixin._prepare_generation_config`).
-        logits_processor: The caller's own, after those that `config` asks for.
+        processor: Has the language model's `tokenizer`.
+        config: The complete settings (see `GenerationMixin._prepare_generation_config`).
+        logits_processor: Additional processors, applied after those of `config`.
         plain: See [`SamplingParams`].
 
     Raises:
@@ -85,19 +90,19 @@ class Decoding:
         if model.language_model.config.is_encoder_decoder:
             kind = model.language_model.config.model_type
             raise ValueError(
-                f"Rows are written with a decoder-only language model, but this model has {kind!r}: take one such as "
-                "InstructBLIP with Vicuna, or decode plainly with correct=False."
+                f"VIG and VIC need a decoder-only language model, but this model has {kind!r}: use a model such as "
+                "InstructBLIP with Vicuna, or plain decoding with correct=False."
             )
         self.model, self.tokenizer, self.plain = model, processor.tokenizer, plain
         self.config = copy.deepcopy(config)
-        # Of the tokenizer, which makes the prompts: older stock configurations do not say it.
+        # From the tokenizer, because older stock configurations do not have it.
         self.image_token_id = self.tokenizer.convert_tokens_to_ids("<image>")
         self.max_new_tokens: int = config.max_new_tokens or 249
         self.beams: int = config.num_beams or 1
         eos = config.eos_token_id if config.eos_token_id is not None else self.tokenizer.eos_token_id
         self.stop_ids = set(eos if isinstance(eos, list) else [eos])
-        # transformers' own penalty would spare as many generated ids as a prompt has padding; this one counts the ids
-        # that it is given, which are a prompt's only where a text has them.
+        # transformers' penalty would skip as many generated ids as the prompt has padding. This one counts the ids
+        # that it receives, which include the prompt only in plain decoding.
         penalty, self.config.repetition_penalty = self.config.repetition_penalty, 1.0
         repeats = [] if penalty in (None, 1.0) else [RepetitionPenaltyLogitsProcessor(penalty)]
         self._added = [*repeats, *logits_processor]
@@ -106,7 +111,7 @@ class Decoding:
         self.any_length = all(isinstance(item, _ANY_LENGTH) for item in self.processors(0))
 
     def processors(self, prompt_length: int) -> LogitsProcessorList:
-        """What changes the scores of texts whose first `prompt_length` ids are a prompt's."""
+        """The logits processors for texts whose first `prompt_length` ids are the prompt."""
         if prompt_length not in self._known:
             self._known[prompt_length] = self.model._get_logits_processor(
                 self.config,
@@ -117,10 +122,10 @@ class Decoding:
         return self._known[prompt_length]
 
     def choose(self, texts: Sequence[Text], logits: torch.Tensor) -> None:
-        """Adds one id to each text.
+        """Chooses the next id of each text and appends it.
 
         Args:
-            texts: N texts of any lengths.
+            texts: N texts of different lengths.
             logits: float32 (N, vocabulary).
         """
         logits = self.without_image(logits)
@@ -132,13 +137,13 @@ class Decoding:
             text.logprobs.append(logprob)
 
     def without_image(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits without that of `<image>`, which the released vocabulary does not have; in place. Not if `plain`."""
+        """Masks `<image>`, which the released vocabulary does not have, in place; unchanged if `plain`."""
         if not self.plain and self.image_token_id < logits.shape[-1]:
             logits[..., self.image_token_id] = -torch.inf
         return logits
 
     def _processed(self, texts: Sequence[Text], logits: torch.Tensor) -> torch.Tensor:
-        """What the processors make of the logits, each row with the ids that it has."""
+        """Applies the processors to the logits; texts that can be processed together are grouped."""
         if not self.processors(0):
             return logits
         groups: dict[tuple[int, int], list[int]] = {}
@@ -155,19 +160,19 @@ class Decoding:
         return scores
 
     def _drawn(self, texts: Sequence[Text], scores: torch.Tensor) -> torch.Tensor:
-        """One id for each row, int64 (N,): where a number that depends on row and place alone falls in the chances."""
+        """Samples an id per row, int64 (N,), by inverse CDF with a random number seeded by (seed, position)."""
         numbers = [_number(text.seed, len(text.ids)) for text in texts]
         sums = scores.softmax(-1).cumsum(-1)
         points = torch.tensor(numbers, dtype=sums.dtype, device=sums.device)[:, None] * sums[:, -1:]
         return torch.searchsorted(sums, points, right=True)[:, 0].clamp(max=sums.shape[-1] - 1)
 
     def finished(self, text: Text) -> bool:
-        """Whether the id added last ends the text; an end of sequence is taken off again."""
+        """Whether the last id ends the text; an end of sequence is removed from it."""
         token = text.ids[-1]
         self.note_unit(text)
         if token in self.stop_ids:
             text.ids.pop()
-            if math.isfinite(text.logprobs[-1]):  # else it tells why this is the end
+            if math.isfinite(text.logprobs[-1]):  # a NaN stays, as the reason of the end
                 text.logprobs.pop()
             text.stop = "eos"
         elif text.unit is not None and not text.whole:
@@ -177,7 +182,7 @@ class Decoding:
         return bool(text.stop)
 
     def note_unit(self, text: Text) -> None:
-        """Looks whether the id added last ends the text's first unit, whatever follows."""
+        """Sets the text's first segment if the last id ends it, whatever follows."""
         if text.until is None or text.unit is not None:
             return
         if not text.undecided and text.ids[-1] not in _enders(self.tokenizer, text.until):
@@ -188,18 +193,18 @@ class Decoding:
         text.unit = None if end is None else decoded[:end].strip()
 
     def completion(self, text: Text) -> Completion:
-        """A text that is over or, without a finish reason, its beginning."""
+        """The completion of a text; a text that has not ended gives a partial one without finish reason."""
         decoded = self.decode(text.ids).strip()
         return Completion(decoded, text.stop, text.ids, text.logprobs, accepted=text.accepted)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some ids."""
+        """Decodes ids to text, without special tokens."""
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 @lru_cache(maxsize=16)
 def _enders(tokenizer: Any, rule: StopRule) -> frozenset[int]:
-    """The ids that can bring the end of a unit, by their pieces and by what those are as text."""
+    """The ids that can end a segment, judged by their pieces and by the pieces' text."""
     pieces = enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
     known = [(index, piece) for index, piece in pieces if piece]
     return frozenset(
@@ -209,9 +214,9 @@ def _enders(tokenizer: Any, rule: StopRule) -> frozenset[int]:
     )
 
 
-def _number(seed: int, place: int) -> float:
-    """A number from 0 up to 1, in float32 less than that, the same on every device and in every batch."""
-    digest = hashlib.sha256(f"{seed}/{place}".encode()).digest()
+def _number(seed: int, position: int) -> float:
+    """A uniform number in [0, 1), also in float32. It is the same on every device and in every batch."""
+    digest = hashlib.sha256(f"{seed}/{position}".encode()).digest()
     return min(int.from_bytes(digest[:4], "big") / 2**32, 1 - 2**-24)
 
 
@@ -221,7 +226,7 @@ def image_features(
     qformer_input_ids: torch.Tensor,
     qformer_attention_mask: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, Any]:
-    """The picture as the text makes the Q-Former see it: queries and text in, visual tokens for the language model out.
+    """The visual tokens of images for given texts: runs the Q-Former on queries and text, and projects its output.
 
     Args:
         model: A VIGC or InstructBLIP model.
@@ -230,7 +235,7 @@ def image_features(
         qformer_attention_mask: int64 (B, Q).
 
     Returns:
-        The projected query outputs, float (B, queries, text width), and the Q-Former's own outputs.
+        The projected query outputs, float (B, queries, text width), and the Q-Former's outputs.
     """
     image_embeds = image_embeds.to(model.qformer.dtype)
     qformer_input_ids = qformer_input_ids.to(image_embeds.device)

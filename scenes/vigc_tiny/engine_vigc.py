@@ -1,11 +1,11 @@
-"""Continuous batching: requests of different lengths are decoded together, and one that ends is replaced at once.
+"""Continuous batching: requests of different lengths are decoded together, and a finished one is replaced at once.
 
 A rollout is a generator that yields its next request and is sent the completion, until it returns its result. A slot
-holds one request. When it ends, its rollout's next request takes the slot, or the next rollout does, so that the slots
-stay full. Prompts that begin together are packed end to end, without padding.
+decodes one request. When it ends, the slot is taken by the next request of its rollout or by the next rollout, so that
+the slots stay full. Prompts that begin together are packed end to end, without padding.
 
-`Engine.run` is the loop and `_step` its step; the forward passes are in `sequences_vigc.py`, the order in which
-rollouts begin in `Schedule`. Speculative decoding (`speculative_vigc.py`) stands beside them and changes no completion.
+`Engine.run` is the loop and `_step` one step of it. The forward passes are in `sequences_vigc.py`; `Schedule` orders
+the rollouts. Speculative decoding (`speculative_vigc.py`) is optional and changes no completion.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class Engine:
 
     Args:
         model: A VIGC model, or any InstructBLIP with a decoder-only language model.
-        processor: Makes prompts into ids (`encode_prompts`).
-        max_slots: Requests decoded at a time, ahead or not; with beams, each takes as many sequences of the batch.
-        decoding: Makes `SamplingParams.settings`, and whether they are `plain`, into a `Decoding`; asked once for equal
-            ones.
+        processor: Encodes prompts (`encode_prompts`).
+        max_slots: Number of requests decoded at a time, including those begun ahead. With beams, a request takes as
+            many sequences of the batch.
+        decoding: Creates a `Decoding` from `SamplingParams.settings` and `plain`; called once for equal arguments.
 
     Raises:
-        ValueError: There is no slot.
+        ValueError: `max_slots` is less than 1.
     """
 
     def __init__(
@@ -51,21 +51,21 @@ class Engine:
         self._make, self._known = decoding, dict[tuple[str, bool], Decoding]()
 
     def run(self, rollouts: Iterable[Rollout[T] | None]) -> Iterator[T]:
-        """Yields the rollouts' results in the order in which they end.
+        """Yields the results of the rollouts in the order in which they end.
 
         Args:
-            rollouts: As [`Schedule`] takes them: None ends a batch, or says that no rollout is ready.
+            rollouts: The rollouts; None ends a batch, or means that no rollout is ready (see [`Schedule`]).
 
         Raises:
-            ValueError: No rollout is ready, and nothing is being decoded to wait for; or settings that are unknown.
+            ValueError: No rollout is ready while nothing is being decoded; or a setting is unknown.
         """
         yield from self.run_schedule(Schedule(rollouts))
 
     def run_schedule(self, schedule: Schedule[T]) -> Iterator[T]:
-        """As `run`. Where an error ends it, the schedule can be given to another engine."""
+        """Like `run`. After an error, another engine can continue the schedule."""
         waiting: list[Slot] = []
         while True:
-            # 1. Fill the free slots. Rollouts that go on are waiting already, in front.
+            # 1. Fill the free slots. Running rollouts are already in `waiting`, in front.
             while len(waiting) < self._room():
                 if task := schedule.take():
                     rollout, request = task
@@ -77,11 +77,11 @@ class Engine:
             if not waiting and not self.slots:
                 if schedule.finished:
                     return
-                raise ValueError("No rollout is ready, but nothing is being written to wait for.")
+                raise ValueError("No rollout is ready, but no request is being decoded: yield None only while one is.")
             # 2. Read their prompts, or decode a token of each sequence.
             done = self._step(waiting)
-            # 3. Hand out completions, from the last slot to the first. What goes on keeps its slot: it comes before
-            # new rollouts, in the order of the slots, since what was begun ends early and makes room.
+            # 3. Send completions, from the last slot to the first. Running rollouts keep their slots and come before
+            # new ones, in the order of the slots, so that they end early and free memory.
             waiting = []
             for slot in reversed([slot for slot in done if slot.rollout is not None]):
                 if following := self._proceed(slot, schedule):
@@ -89,10 +89,10 @@ class Engine:
                 yield from schedule.results()
 
     def slot_of(self, request: Request, rollout: Rollout[Any] | None) -> Slot:
-        """A slot for a request, with its decoding settings."""
+        """Creates the slot of a request, with its decoding settings."""
         for name in ("schema", "system"):
             if getattr(request, name, None) is not None:
-                raise ValueError(f"The engine knows no Request.{name}: ask another generator, or leave it out.")
+                raise ValueError(f"The engine does not support Request.{name}: use another generator, or remove it.")
         sampling = request.sampling
         decoding, n = self.decoding(sampling.settings, sampling.plain), sampling.n
         if n > decoding.beams:
@@ -100,10 +100,10 @@ class Engine:
         return Slot(request, decoding, rollout)
 
     def decoding(self, settings: Mapping[str, Any], plain: bool = False) -> Decoding:
-        """Decoding settings, ready to be applied; made once for equal ones.
+        """The `Decoding` of some settings, cached.
 
         Raises:
-            ValueError: Settings that are unknown, or have no effect here.
+            ValueError: A setting is unknown, or has no effect here.
         """
         name = repr(sorted(settings.items())), plain
         if name not in self._known:
@@ -111,11 +111,11 @@ class Engine:
         return self._known[name]
 
     def _room(self) -> int:
-        """Slots that rollouts may have: those that are free, or hold what is decoded ahead."""
+        """Number of slots available to rollouts: free ones, and those of requests that were begun ahead."""
         return self.max_slots - sum(slot.rollout is not None for slot in self.slots)
 
     def _proceed(self, slot: Slot, schedule: Schedule[T]) -> Slot | None:
-        """Sends a rollout its completion. Returns a slot for its next request, unless that was begun ahead."""
+        """Sends a rollout its completion; returns a slot for its next request, unless it was begun ahead."""
         while slot.completion is not None:
             assert slot.rollout is not None
             request = schedule.send(slot.rollout, slot.completion)
@@ -129,7 +129,7 @@ class Engine:
 
     @torch.no_grad()
     def _step(self, new: list[Slot]) -> list[Slot]:
-        """Begins slots; then, unless one of them is over already, decodes a token of each. Returns what is over."""
+        """Begins new slots; then decodes a token of each slot, unless one is finished. Returns the finished slots."""
         fresh = new + self.speculation.begin_ahead(new)
         self._score([slot for slot in fresh if slot.request.target is not None])
         self._begin([slot for slot in fresh if slot.request.target is None])
@@ -140,7 +140,7 @@ class Engine:
         return done
 
     def _score(self, fresh: list[Slot]) -> None:
-        """Scores the targets of slots in one pass, without sequences: they are over at once."""
+        """Scores the targets of slots in one pass, without sequences: they are finished at once."""
         if not fresh:
             return
         self.slots += fresh
@@ -149,10 +149,10 @@ class Engine:
             slot.completion = Completion(slot.request.target or "", "scored", ids.tolist(), logprobs.tolist())
 
     def _begin(self, fresh: list[Slot]) -> None:
-        """Gives slots their sequences, reads their prompts and chooses their first tokens."""
+        """Allocates the sequences of slots, reads their prompts and chooses their first tokens."""
         if not fresh:
             return
-        # 1. Prompts as embeddings, the Q-Former's view of the image in front.
+        # 1. Embed the prompts, with the visual tokens first.
         prompts = self.sequences.prompts(fresh)
         for slot, prompt in zip(fresh, prompts, strict=True):
             self.sequences.add(slot, len(prompt))
@@ -163,12 +163,12 @@ class Engine:
             else:
                 self.speculation.propose(slot, len(self.slots) + len(fresh))
         self.slots += fresh
-        # 2. One pass for each pack of prompts.
+        # 2. One forward pass per pack of prompts.
         start = 0
         for pack in self.sequences.packs(fresh):
             logits = self.sequences.read(prompts[start : start + len(pack)], pack)
             start += len(pack)
-            # 3. The first tokens. A slot has a row of logits behind its prompt, and one behind each id of its draft.
+            # 3. Choose the first tokens. A slot has a row of logits after its prompt and after each id of its draft.
             sizes = [len(slot.draft) + 1 for slot in pack]
             firsts = [sum(sizes[:place]) for place in range(len(pack))]
             plain = [place for place, slot in enumerate(pack) if not slot.draft]
@@ -179,12 +179,12 @@ class Engine:
                     self.speculation.verify(slot, logits[first : first + size])
 
     def _choose(self, slots: list[Slot], logits: torch.Tensor, rows: list[list[int]]) -> None:
-        """Chooses the next token of each of the slots, and notes which are over.
+        """Chooses the next token of each slot, and sets the completions of those that are finished.
 
         Args:
             slots: The slots.
             logits: float32 (N, vocabulary).
-            rows: For each slot, the rows of the logits that are its own: one for each of its lanes.
+            rows: For each slot, its rows of the logits, one per lane.
         """
         # 1. Beam searches, one by one.
         groups: dict[int, list[int]] = {}
@@ -196,7 +196,7 @@ class Engine:
             slot.completion = slot.search.outcome
             if slot.completion is None:
                 self.sequences.reorder(slot, parents, slot.search.tokens)
-        # 2. Greedy and sampled texts, those of equal settings together.
+        # 2. Greedy and sampled texts, grouped by settings.
         for places in groups.values():
             chosen = [slots[place] for place in places]
             decoding = chosen[0].decoding
@@ -207,13 +207,13 @@ class Engine:
                     slot.completion = decoding.completion(slot.text)
 
     def _collect(self) -> list[Slot]:
-        """Frees the slots that are over."""
+        """Frees and returns the finished slots."""
         done = [slot for slot in self.slots if slot.completion is not None]
         self.release(done)
         return done
 
     def release(self, done: list[Slot]) -> None:
-        """Frees slots, over or given up; the lanes of the others are compacted."""
+        """Frees finished or discarded slots and compacts the lanes of the others."""
         if done:
             self.slots = [slot for slot in self.slots if slot not in done]
             self.sequences.remove(done, self.slots)

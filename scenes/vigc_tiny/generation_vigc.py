@@ -1,4 +1,4 @@
-"""The settings of IQF, the requests of `generate_stream`, and what the arguments of `generate` mean."""
+"""Settings of IQF, requests of `generate_stream`, and interpretation of the arguments of `generate`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 
 from .sentences_vigc import UnitRule
 
-# What a processor's output carries beside the tensors.
+# Entries of a processor's output that are not tensors.
 PROCESSOR_ENTRIES = ("mode", "task", "questions")
 
 # The released loop (`valid_step` in `vigc/tasks/llava_150k_gen.py`) and its decoding.
@@ -22,28 +22,28 @@ ORIGINAL_DECODING = {"do_sample": False, "num_beams": 5, "repetition_penalty": 1
 
 @dataclass(frozen=True)
 class IqfSettings:
-    """How VIC iterates. The fields are keyword arguments of `generate` and entries of `generation_config`.
+    """Settings of VIC's iteration. The fields are keyword arguments of `generate` and entries of `generation_config`.
 
     Args:
-        iqf_preset: "vigc", or "original" for the released loop's values of every setting below and of the decoding.
-        iqf_steps: Number of VIC calls; the last one may keep its tail. 0 is one-shot VIC: one call, kept whole.
-            -1 goes on until the end of sequence, as the paper has it, or until an answer has `max_new_tokens` tokens.
-        iqf_unit: What a call keeps: its first "sentence" or "paragraph".
-        iqf_keep_tail: Whether the last call keeps all it writes.
-        iqf_prompt: "question" asks VIC the type's own prompt; "instruction" the released loop's
+        iqf_preset: "vigc", or "original" for the released loop's values of all settings below and of the decoding.
+        iqf_steps: Number of VIC requests; the last one may keep its tail. 0 is one-shot VIC: one request, kept whole.
+            -1 continues until the end of sequence, as in the paper, or until an answer has `max_new_tokens` tokens.
+        iqf_unit: The segment that a request keeps: its first "sentence" or "paragraph".
+        iqf_keep_tail: Whether the last request keeps its whole text.
+        iqf_prompt: VIC's prompt: "question" for the prompt of the task type; "instruction" for the released loop's
             "{instruction} Question: {question} Answer:".
-        iqf_split: "safe" sentence ends spare decimals and abbreviations; "original" ones are the first ".".
-        iqf_full_record: Whether the first call is written out in full, for `answers_given_question`.
-        iqf_draft: Whether VIG writes its answer too. Without it VIG is over with its question, which saves about half
-            of all words; there is no draft then to compare VIC's answer with.
-        iqf_verify_drafts: Whether greedy or sampled calls first read what they are expected to write, the draft's next
-            sentence, and go on where it is wrong: fewer steps, while that pays. In float32 texts stay the same.
-        iqf_ahead: Whether a call begins as soon as what it builds on is written, where slots are free: VIC while VIG
-            still writes its draft, which is not verified then. Up to 16 texts, beams counted, are written at a time for
-            that. In float32 they stay the same.
+        iqf_split: End of a sentence: "safe" ignores decimals and abbreviations; "original" is the first ".".
+        iqf_full_record: Whether the first request is generated in full, for `answers_given_question`.
+        iqf_draft: Whether VIG generates its answer too. Without it VIG ends after its question, which saves about half
+            of all words, but there is no draft to compare VIC's answer with.
+        iqf_verify_drafts: Speculative decoding: greedy or sampled requests first verify the draft's next sentence and
+            continue where it is wrong. Saves steps; used while it pays. In float32 texts do not change.
+        iqf_ahead: Whether a request begins as soon as its prompt is known, if slots are free: VIC begins while VIG
+            generates its draft, which is not verified then. At most 16 sequences, including beams, are decoded at a
+            time for that. In float32 texts do not change.
 
     Raises:
-        ValueError: A value that is none of these.
+        ValueError: A value is not allowed.
     """
 
     iqf_preset: str = "vigc"
@@ -71,15 +71,15 @@ class IqfSettings:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not known: use {' or '.join(map(repr, values))}.")
         if not isinstance(self.iqf_steps, int) or self.iqf_steps < -1:
             raise ValueError(
-                f"iqf_steps={self.iqf_steps!r}: give the number of VIC calls, 0 for one-shot VIC, or -1 to go on until "
-                "the end of sequence."
+                f"iqf_steps={self.iqf_steps!r}: give the number of VIC requests, 0 for one-shot VIC, or -1 to continue "
+                "until the end of sequence."
             )
 
     @classmethod
     def resolve(cls, config: GenerationConfig, given: Mapping[str, Any]) -> IqfSettings:
-        """Settings of a call: what is `given`; then, with a preset given, the preset's, else those saved in `config`.
+        """The settings of a call: `given` ones first, then those of a given preset, or else those saved in `config`.
 
-        A saved preset stands for all settings that are not saved beside it.
+        A saved preset provides all settings that are not saved.
         """
         saved = {item.name: getattr(config, item.name) for item in fields(cls) if hasattr(config, item.name)}
         preset = given.get("iqf_preset", saved.get("iqf_preset", "vigc"))
@@ -88,7 +88,7 @@ class IqfSettings:
 
     @property
     def rule(self) -> UnitRule:
-        """Where a unit ends."""
+        """The rule for the end of a segment."""
         return UnitRule(self.iqf_unit, self.iqf_split)
 
 
@@ -96,7 +96,7 @@ IQF_SETTINGS = tuple(item.name for item in fields(IqfSettings))
 
 
 def split_settings(config: GenerationConfig, given: Mapping[str, Any]) -> tuple[IqfSettings, dict[str, Any]]:
-    """The IQF settings of a call, and its decoding settings over those of `config`, a preset's included."""
+    """Splits the settings of a call into IQF settings and decoding settings, including those of a preset."""
     iqf = IqfSettings.resolve(config, {name: given[name] for name in IQF_SETTINGS if name in given})
     decoding = {name: value for name, value in given.items() if name not in IQF_SETTINGS}
     return iqf, {**ORIGINAL_DECODING, **decoding} if iqf.iqf_preset == "original" else decoding
@@ -104,19 +104,19 @@ def split_settings(config: GenerationConfig, given: Mapping[str, Any]) -> tuple[
 
 @dataclass(eq=False, slots=True)
 class VigcRequest:
-    """One sample to be made by `generate_stream`: a pair about an image, or the answer to a question about it.
+    """A sample for `generate_stream` to generate: a question with its answer, or the answer to a given question.
 
     Args:
-        image_embeds: float (patches + 1, vision width), a row of what `get_image_embeds` returns; requests about the
-            same picture share it.
+        image_embeds: float (patches + 1, vision width), a row of the output of `get_image_embeds`. Requests about the
+            same image can share it.
         mode: "vig" or "vic".
-        task: The type of instruction; needed for "vig" and for `iqf_prompt="instruction"`.
-        question: For "vic".
-        seed: For sampling: with it, a row's text does not depend on what is written beside it.
+        task: The task type; needed for "vig" and for `iqf_prompt="instruction"`.
+        question: The question, for "vic".
+        seed: Seed of sampling; the text of a request does not depend on the rest of the batch.
         correct: For "vig": whether VIC follows; without it the answer is the draft.
-        settings: Decoding and `iqf_*` settings of this row, over those of the call.
-        key: Whatever the caller wants to know it by.
-        draft: For "vic": an answer that there is already, to compare with.
+        settings: Decoding and `iqf_*` settings of this request, which override those of the call.
+        key: An identifier for the caller.
+        draft: For "vic": an existing answer to compare with.
     """
 
     image_embeds: torch.Tensor
@@ -131,7 +131,7 @@ class VigcRequest:
 
 
 def decoding_mode(mode: Any, correct: bool | None, processor: Any) -> str:
-    """What a call of `generate` does: "vig", "vic" or "plain". It is said by the caller, never guessed from texts."""
+    """The mode of a call of `generate`: "vig", "vic" or "plain". It is never inferred from the texts."""
     modes = set(_flat(mode)) if mode is not None else set()
     if len(modes) > 1 or not modes <= {"vig", "vic", "plain"}:
         raise ValueError(f"mode={mode!r} is not known: use 'vig', 'vic' or 'plain', one for the whole batch.")
@@ -144,28 +144,28 @@ def decoding_mode(mode: Any, correct: bool | None, processor: Any) -> str:
         return "plain"
     if not modes:
         raise ValueError(
-            "generate was given a processor but not what to do: pass mode='vig' or 'vic' (the entry that VigcProcessor "
-            "returns beside the tensors), or correct=False for plain decoding."
+            "generate was given a processor but no mode: pass mode='vig' or 'vic' (VigcProcessor returns it with the "
+            "tensors), or correct=False for plain decoding."
         )
     if correct and modes == {"plain"}:
-        raise ValueError("correct=True and mode='plain' contradict each other: drop one of them.")
+        raise ValueError("correct=True and mode='plain' contradict each other: remove one of them.")
     return modes.pop()
 
 
 def requests_of(
     mode: str, image_embeds: torch.Tensor, task: Any = None, questions: Any = None, seeds: Any = None
 ) -> list[VigcRequest]:
-    """The rows of a batch as requests, in their order.
+    """The requests of a batch, in the order of its rows.
 
     Args:
         mode: "vig" or "vic".
-        image_embeds: float (B, patches + 1, vision width), the ViT's output; it is computed once for all steps.
-        task: The type of each row; needed for "vig" and for `iqf_prompt="instruction"`.
+        image_embeds: float (B, patches + 1, vision width), the ViT's output, computed once for all steps.
+        task: The task type of each row; needed for "vig" and for `iqf_prompt="instruction"`.
         questions: The question of each row; needed for "vic".
-        seeds: One for each row, for sampling.
+        seeds: The seed of each row, for sampling.
 
     Raises:
-        ValueError: Entries are missing, too few or too many, or a question is empty.
+        ValueError: An entry is missing or has the wrong length, or a question is empty.
     """
     count = image_embeds.shape[0]
     tasks = _column("task", task, count, needed=mode == "vig")
@@ -179,7 +179,7 @@ def requests_of(
 
 
 def given_settings(config: GenerationConfig) -> dict[str, Any]:
-    """What a generation config sets, as keyword arguments."""
+    """The values that a generation config sets, as keyword arguments."""
     settings = {name: value for name, value in config.to_dict().items() if value is not None}
     return {name: value for name, value in settings.items() if name != "transformers_version" and name[0] != "_"}
 
@@ -187,16 +187,18 @@ def given_settings(config: GenerationConfig) -> dict[str, Any]:
 def _column(name: str, values: Any, count: int, needed: bool) -> list[Any]:
     if values is None:
         if needed:
-            raise ValueError(f"{name}= is missing: pass on all that the processor returned, generate(**inputs, ...).")
+            raise ValueError(
+                f"{name}= is missing: pass everything that the processor returned, generate(**inputs, ...)."
+            )
         return [None] * count
     column = _flat(values)
     if len(column) != count:
-        raise ValueError(f"{count} pictures but {len(column)} of {name}=: give one for each picture.")
+        raise ValueError(f"{count} images but {len(column)} of {name}=: give one per image.")
     return column
 
 
 def _flat(values: Any) -> list[Any]:
-    """A list of what may be one value or a tensor or, from a batched pipeline, lists of lists."""
+    """Flattens a single value, a tensor, or nested lists (from a batched pipeline) to a list."""
     if isinstance(values, torch.Tensor):
         values = values.tolist()
     if not isinstance(values, (list, tuple)):

@@ -1,4 +1,4 @@
-"""The VIGC model: transformers' InstructBLIP, the released code's numbers, and a `generate` that corrects itself."""
+"""The VIGC model: transformers' InstructBLIP with the released code's numerics, and VIG and VIC in `generate`."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from .rollout_vigc import RolloutSettings, iqf, vig_alone, vig_then_iqf
 from .speculative_vigc import AHEAD_LANES
 from .storing_vigc import Stored
 
-# The tensors that a correction makes anew at every step.
+# Tensors that VIG and VIC compute again at every step.
 _PLAIN_INPUTS = ("attention_mask", "qformer_input_ids", "qformer_attention_mask")
-# Settings of transformers' `generate` that would have no effect on a correction.
+# Settings of transformers' `generate` that would have no effect on VIG and VIC.
 _NOT_CORRECTING = (
     "assistant_model",
     "guidance_scale",
@@ -51,13 +51,13 @@ _NOT_CORRECTING = (
 )
 
 
-# `GenerationMixin` is named though it is inherited: where it is no direct base, the Auto classes make a subclass of the
-# same name out of remote code, and its objects cannot be pickled.
+# `GenerationMixin` is a direct base although it is inherited: otherwise the Auto classes create a subclass of the same
+# name for remote code, whose objects cannot be pickled.
 class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGeneration, GenerationMixin):
     """ViT -> Q-Former -> projection -> language model, with VIG and VIC in `generate`.
 
-    Weights are laid out as InstructBLIP's, so that any InstructBLIP checkpoint of the Hub with a decoder-only language
-    model loads as it is.
+    The weights have InstructBLIP's names and shapes, so that any InstructBLIP checkpoint of the Hub with a decoder-only
+    language model can be loaded.
     """
 
     config_class = VigcConfig
@@ -68,16 +68,16 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
         self.vision_model.post_layernorm.eps = config.vision_output_layer_norm_eps
 
     def freeze(self, policy: str = "paper", train_ln_vision: bool = False) -> None:
-        """Sets what is trained.
+        """Sets which parameters are trained.
 
         Args:
             policy: "paper": Q-Former, queries and projection; the ViT and the language model are frozen (section
-                "Implementation Details" of the paper). "none": everything is trained.
-            train_ln_vision: Also train the LayerNorm behind the ViT, as the released code does unless
-                `freeze_vit_ln` is set.
+                "Implementation Details" of the paper). "none": all parameters.
+            train_ln_vision: Also train the LayerNorm after the ViT, as the released code does unless `freeze_vit_ln`
+                is set.
 
         Raises:
-            ValueError: Another policy.
+            ValueError: The policy is unknown.
         """
         if policy not in ("paper", "none"):
             raise ValueError(f"freeze policy {policy!r} is not known: use 'paper' or 'none'.")
@@ -102,28 +102,29 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
         skip_logits: bool = False,
         **kwargs: Any,
     ) -> InstructBlipForConditionalGenerationModelOutput | tuple:
-        """One pass over pictures and texts.
+        """The forward pass.
 
         Args:
             pixel_values: float (B, 3, H, W).
-            qformer_input_ids: int64 (B, Q), what the Q-Former reads beside the queries.
+            qformer_input_ids: int64 (B, Q), the text input of the Q-Former.
             qformer_attention_mask: int64 (B, Q).
-            input_ids: int64 (B, T); a row with a picture has `config.num_query_tokens` `<image>` ids, others none.
+            input_ids: int64 (B, T); a row with an image has `config.num_query_tokens` `<image>` ids, other rows none.
             attention_mask: int64 (B, T).
             image_embeds: float (B, patches + 1, vision width) from [`get_image_embeds`], instead of `pixel_values`.
             inputs_embeds: float (B, T, text width), instead of the embeddings of `input_ids`.
-            labels: int64 (B, T), -100 where there is nothing to learn.
-            interpolate_pos_encoding: Stretch the ViT's position embeddings to pictures of another size.
-            num_items_in_batch: What the summed loss is divided by (the Trainer gives it); by default the labels here.
-            skip_logits: Return the loss alone: the vocabulary is scored only where labels are, which costs less.
-            kwargs: For the language model.
+            labels: int64 (B, T), -100 for positions without loss.
+            interpolate_pos_encoding: Interpolate the ViT's position embeddings for images of another size.
+            num_items_in_batch: Divisor of the summed loss (the Trainer passes it); by default the number of labels.
+            skip_logits: Only return the loss, and compute logits only at labels, which needs less memory and time.
+            kwargs: Arguments of the language model.
 
         Returns:
-            `loss`, the mean negative log-likelihood of all labels of the batch, as in the release (not per row), and
-            `logits`, float (B, T, vocabulary), lowest at `<image>`, which the released vocabulary does not have.
+            `loss`, the mean negative log-likelihood over all labels of the batch, as in the release (not per row), and
+            `logits`, float (B, T, vocabulary), masked at `<image>`, which the released vocabulary does not have.
 
         Raises:
-            ValueError: Something is missing: pictures (or there are two sorts), texts, or `labels` with `skip_logits`.
+            ValueError: Images are missing or given in both forms, or texts, or `labels` with `skip_logits`, are
+                missing.
         """
         kwargs, as_dict = language_kwargs(self, kwargs)
         given = (pixel_values, image_embeds, qformer_input_ids, qformer_attention_mask, interpolate_pos_encoding)
@@ -149,7 +150,7 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
         return outputs if as_dict else outputs.to_tuple()
 
     def get_image_embeds(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False) -> torch.Tensor:
-        """The ViT's normalised output, float (B, patches + 1, vision width): all that depends on the picture alone."""
+        """The ViT's normalised output, float (B, patches + 1, vision width), which does not depend on any text."""
         return self.vision_model(
             pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, return_dict=True
         ).last_hidden_state
@@ -159,7 +160,7 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
 
     @property
     def base_model(self) -> nn.Module | Callable[..., BaseModelOutputWithPast]:
-        """Everything up to the language model's head: what TRL calls to get `last_hidden_state`."""
+        """The model without the language model's head; TRL calls it to get `last_hidden_state`."""
         return Backbone(self)
 
     @torch.no_grad()
@@ -178,28 +179,28 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
         logits_processor: list[LogitsProcessor] | None = None,
         **kwargs: Any,
     ) -> VigcGenerateOutput | torch.Tensor:
-        """Writes a question with its answer (VIG) and corrects it (VIC), or answers given questions, or just decodes.
+        """Generates questions with answers (VIG) and corrects them (VIC), answers given questions, or decodes plainly.
 
         Args:
-            pixel_values: float (B, 3, H, W). The ViT runs once, whatever the number of steps.
-            input_ids: int64 (B, T), the prompt, also the beginning of `sequences`.
+            pixel_values: float (B, 3, H, W). The ViT runs once for all steps.
+            input_ids: int64 (B, T), the prompt, with which `sequences` begins.
             image_embeds: float (B, patches + 1, vision width) from [`get_image_embeds`], instead of `pixel_values`.
-            processor: The model's processor. Correction needs it.
-            mode: "vig", "vic" or "plain"; the processor returns it, as the following two.
-            task: Each row's type of instruction.
-            questions: Each row's question.
-            correct: True to correct, False to decode plainly as InstructBLIP does; None corrects if given a processor.
-            row_seeds: For sampling, an integer per row on which its text depends alone; by default drawn by torch.
-            generation_config: Instead of the model's own.
-            logits_processor: Own processors, after those of the decoding settings.
-            kwargs: Decoding and `iqf_*` settings, and the processor's other tensors, which only plain decoding reads.
+            processor: The model's processor; needed for VIG and VIC.
+            mode: "vig", "vic" or "plain". The processor returns it, and the following two.
+            task: The task type of each row.
+            questions: The question of each row.
+            correct: True for VIG and VIC, False for plain decoding like InstructBLIP; None: True with a processor.
+            row_seeds: Seeds of sampling, an integer per row; by default drawn by torch.
+            generation_config: Replaces the model's generation config.
+            logits_processor: Additional processors, applied after those of the decoding settings.
+            kwargs: Decoding and `iqf_*` settings, and the processor's other tensors, which only plain decoding uses.
 
         Returns:
-            `sequences`, int64 (B, T): the prompt's ids followed by those of the final text; with
-            `return_dict_in_generate=True` a [`VigcGenerateOutput`] (plain decoding: what transformers returns).
+            `sequences`, int64 (B, T): the ids of the prompt and of the final text; with `return_dict_in_generate=True`
+            a [`VigcGenerateOutput`] (plain decoding: transformers' output).
 
         Raises:
-            ValueError: Settings that are unknown or contradict each other, or entries that are missing.
+            ValueError: Settings are unknown or contradict each other, or an entry is missing.
         """
         mode = decoding_mode(mode, correct, processor)
         if generation_config is not None:
@@ -212,7 +213,7 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
         settings = self._rollout_settings(engine, processor, kwargs)
         if image_embeds is None:
             if pixel_values is None:
-                raise ValueError("There are no pictures: pass pixel_values (or image_embeds) to generate.")
+                raise ValueError("There are no images: pass pixel_values (or image_embeds) to generate.")
             image_embeds = self.get_image_embeds(pixel_values, stretch)
         seeds: Any = torch.randint(2**31, (image_embeds.shape[0],)) if row_seeds is None else row_seeds
         requests = requests_of(mode, image_embeds, task, questions, seeds)
@@ -231,7 +232,7 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
         settings: dict[str, Any],
     ) -> torch.Tensor:
         if pixel_values is None:
-            raise ValueError("Plain decoding needs pixel_values; image_embeds serve corrections only.")
+            raise ValueError("Plain decoding needs pixel_values: image_embeds are for VIG and VIC only.")
         settings |= {"generation_config": self._decoding_config(settings), "logits_processor": logits_processor}
         with loaded(self):
             return super().generate(pixel_values, input_ids=input_ids, **settings)
@@ -245,25 +246,26 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
         logits_processor: list[LogitsProcessor] | None = None,
         **kwargs: Any,
     ) -> Iterator[tuple[VigcRequest, Sample]]:
-        """Writes any number of rows, `max_slots` at a time; a row that ends makes room for the next one at once.
+        """Generates any number of samples, `max_slots` at a time; a finished one is replaced by the next at once.
 
-        What is written together depends on the order of the requests alone, not on when they come.
+        Which requests share a batch depends only on their order, not on when they arrive.
 
         Args:
-            requests: What to write, taken as there is room for it; a dict of a [`VigcRequest`]'s fields will do. None
-                stands for a request that is not known yet, for callers whose requests depend on earlier rows; it must
-                not come when all of those have ended.
+            requests: The requests, read when a slot is free; dicts of the fields of [`VigcRequest`] are allowed. None
+                means that the next request depends on earlier samples and is not known yet. It must not come when all
+                of those are finished.
             processor: The model's processor.
-            max_slots: Texts written at a time; with beams each takes as many places in the batch.
-            generation_config: Instead of the model's own.
-            logits_processor: Own processors, called on texts that have the same number of ids, one begun too early too.
-            kwargs: Decoding and `iqf_*` settings, as `generate` takes them.
+            max_slots: Number of texts generated at a time; with beams, each takes as many sequences of the batch.
+            generation_config: Replaces the model's generation config.
+            logits_processor: Additional processors. They are called with texts of equal length, including texts that
+                were begun ahead and may be discarded.
+            kwargs: Decoding and `iqf_*` settings, as in `generate`.
 
         Yields:
-            Each request, as a [`VigcRequest`], with its row, in the order in which rows end.
+            Each request, as a [`VigcRequest`], with its sample, in the order in which they end.
 
         Raises:
-            ValueError: Settings that are unknown or contradict each other, or entries that are missing.
+            ValueError: Settings are unknown or contradict each other, or an entry is missing.
         """
         if generation_config is not None:
             kwargs = {**given_settings(generation_config), **kwargs}
@@ -287,12 +289,12 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
         return engine.run(rollouts())
 
     def engine(self, processor: Any, max_slots: int, logits_processor: list[LogitsProcessor] | None = None) -> Engine:
-        """What runs rollouts with this model, `max_slots` requests at a time.
+        """The engine that runs rollouts with this model, `max_slots` requests at a time.
 
         Args:
             processor: The model's processor.
-            max_slots: Requests decoded at a time.
-            logits_processor: Own processors, called on texts that have the same number of ids.
+            max_slots: Number of requests decoded at a time.
+            logits_processor: Additional processors, called with texts of equal length.
         """
 
         def decoding(given: Mapping[str, Any], plain: bool) -> Decoding:
@@ -301,12 +303,12 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
         return Engine(self, processor, max_slots, decoding)
 
     def _rollout_settings(self, engine: Engine, processor: Any, given: Mapping[str, Any]) -> RolloutSettings:
-        """What `given` settings say about IQF and decoding; all of them must be known."""
+        """The rollout settings from `given` IQF and decoding settings, which must all be known."""
         iqf, decoding = split_settings(self.generation_config, given)
         return RolloutSettings(processor, iqf, decoding, engine.decoding(decoding).max_new_tokens)
 
     def _rollout_config(self, kwargs: Mapping[str, Any]) -> GenerationConfig:
-        """The decoding settings of a correction. All of `kwargs` must be known and have an effect."""
+        """The decoding settings of VIG and VIC. All of `kwargs` must be known and have an effect."""
         given = {name: value for name, value in kwargs.items() if name not in _PLAIN_INPUTS}
         refused = [name for name in _NOT_CORRECTING if given.get(name)]
         config = self._decoding_config(given)
@@ -317,15 +319,15 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
             refused.append("do_sample with num_beams > 1")
         if refused:
             listed = ", ".join(refused)
-            raise ValueError(f"Rollouts cannot use {listed}: drop it, or call generate(..., correct=False).")
+            raise ValueError(f"Rollouts do not support {listed}: remove it, or call generate(..., correct=False).")
         if self.training and any(getattr(module, "gradient_checkpointing", False) for module in self.modules()):
             raise ValueError(
-                "Gradient checkpointing in training mode leaves no cache to write with: call model.eval()."
+                "Gradient checkpointing in training mode disables the cache, which generation needs: call model.eval()."
             )
         return config
 
     def _decoding_config(self, kwargs: dict[str, Any]) -> GenerationConfig:
-        """The decoding settings of a call, complete. Takes from `kwargs` what it knows."""
+        """The complete decoding settings of a call. Removes the known ones from `kwargs`."""
         counts_prompt = "max_length" in kwargs and "max_new_tokens" not in kwargs
         config, unknown = cast(Any, self)._prepare_generation_config(None, **kwargs)
         for name in set(kwargs) - set(unknown):
@@ -336,7 +338,7 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
             config.max_length = None
         if config.min_new_tokens is not None:
             config.min_length = None
-        # A stock InstructBLIP decodes by its language model's settings; what ours leaves open comes from there.
+        # A stock InstructBLIP decodes with its language model's settings, which are the fallback.
         inner = self.language_model.generation_config
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             if getattr(config, name) is None:
@@ -345,7 +347,7 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
 
 
 def _rollout(request: VigcRequest, settings: RolloutSettings) -> Rollout[tuple[VigcRequest, Sample]]:
-    """A request's rollout, which returns the request beside its sample."""
+    """The rollout of a request, which returns the request and its sample."""
     image, seed = request.image_embeds, request.seed
     if request.mode not in ("vig", "vic"):
         raise ValueError(f"mode={request.mode!r} is not known: use 'vig' or 'vic'.")

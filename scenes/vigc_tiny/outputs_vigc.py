@@ -1,4 +1,4 @@
-"""What `generate` returns for a batch."""
+"""The output of `generate` for a batch."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from .requests_vigc import Sample
 
 @dataclass
 class VigcGenerateOutput(ModelOutput):
-    """What `generate` wrote, a list entry per row.
+    """The output of `generate`; lists have one entry per row.
 
     Args:
-        sequences: int64 (B, T), the prompt's ids and those of the final text: "Question: ... Answer: ..." where the
-            question was written too, else the answer.
-        questions: The question, written or given; None where VIG's text is not a pair.
-        drafts: VIG's answer; None where the question was given, there is none, or `iqf_draft` is off.
-        answers: The answer after VIC; None where VIG's text is not a pair.
-        trace: For each VIC call `{"sentence", "changed", "logprob", "stop"}`: the text it kept; whether that differs
-            from the draft's text at this place (None without a draft); the mean log-probability of its tokens, natural
-            logarithm (None if it kept nothing); and why it stopped: "unit", "eos" or "length".
-        valid: Whether VIG's text was a pair; always where the question was given.
-        reasons: Why not, else None.
-        instructions: What VIG was asked, else None.
-        vig_texts: What VIG wrote, well-formed or not, else None.
-        whole_texts: The last prompt with what was written to it.
-        answer_lists: With `iqf_unit="paragraph"` what each call kept, and "" for calls that were not needed any more,
-            as the release records it; else empty.
-        answers_given_question: The first VIC call's whole text, with `iqf_full_record`, else None.
-        draft_logprobs: Mean log-probability of the tokens of VIG's text (question and draft, as far as written).
-        answer_logprobs: Mean log-probability of the tokens of the answer, each under the call that wrote it.
+        sequences: int64 (B, T), the ids of the prompt and of the final text: "Question: ... Answer: ..." if the
+            question was generated too, else the answer.
+        questions: The generated or given question; None if VIG's text has no valid pair.
+        drafts: VIG's answer; None if the question was given, VIG's text has no answer, or `iqf_draft` is off.
+        answers: The answer after VIC; None if VIG's text has no valid pair.
+        trace: For each VIC request `{"sentence", "changed", "logprob", "stop"}`: the kept text; whether it differs from
+            the draft at this position (None without a draft); the mean log-probability of its tokens, natural
+            logarithm (None for an empty text); and why generation stopped: "unit", "eos" or "length".
+        valid: Whether VIG's text has a valid pair; True if the question was given.
+        reasons: Why the pair is invalid, else None.
+        instructions: VIG's prompt, else None.
+        vig_texts: VIG's raw text, else None.
+        whole_texts: The last prompt with its completion.
+        answer_lists: With `iqf_unit="paragraph"` the text that each request kept, and "" for requests that were not
+            needed, as in the release; else empty.
+        answers_given_question: The whole text of the first VIC request, with `iqf_full_record`, else None.
+        draft_logprobs: Mean log-probability of the tokens of VIG's text (question and, if generated, draft).
+        answer_logprobs: Mean log-probability of the tokens of the answer, each under the request that generated it.
     """
 
     sequences: torch.Tensor | None = None
@@ -56,7 +56,7 @@ class VigcGenerateOutput(ModelOutput):
 def to_output(
     rows: list[Sample], processor: Any, settings: IqfSettings, mode: str, input_ids: torch.Tensor
 ) -> VigcGenerateOutput:
-    """The samples as `generate` returns them."""
+    """Converts samples to the output of `generate`."""
 
     def column(name: str) -> list[Any]:
         return [getattr(row, name) for row in rows]
@@ -81,7 +81,7 @@ def to_output(
 
 
 def _final_text(row: Sample, mode: str) -> str:
-    """The pair where the question was generated too, else the answer."""
+    """The pair if the question was generated too, else the answer."""
     if mode == "vig":
         return f"Question: {row.question} Answer: {row.answer}" if row.reason is None else row.vig_text or ""
     return row.answer or ""
@@ -95,7 +95,7 @@ def _answer_list(row: Sample, settings: IqfSettings) -> list[str]:
 
 
 def _sequences(tokenizer: Any, texts: list[str], input_ids: torch.Tensor) -> torch.Tensor:
-    """Prompt ids followed by the texts' ids and an end of sequence, padded on the right."""
+    """The prompt's ids, the text's ids and an end of sequence, padded on the right."""
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
     rows = [torch.tensor([*row, tokenizer.eos_token_id], dtype=torch.long) for row in ids]

@@ -1,4 +1,4 @@
-"""Weights laid out as a CPU reads them fastest, for the few rows at a time that decoding multiplies."""
+"""Weights in oneDNN's blocked layout, which is faster on CPUs for the small batches of decoding."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import TypeGuard
 import torch
 from torch import nn
 
-# The largest copies that are made, bytes: those of some 250 million parameters.
+# Size limit of the copies in bytes: about 250 million parameters.
 MOST_BYTES = 2**30
-# A copy costs about what it saves in so many passes; short answers end before.
+# A copy takes about as long as it saves in this many passes; short answers end earlier.
 _PASSES = 16
 
 
 class BlockedWeights:
-    """Multiplies by copies of modules' weights in oneDNN's blocked layout, while it is on.
+    """Makes modules use copies of their weights in oneDNN's blocked layout while it is on.
 
-    For up to some dozens of rows MKL, which torch uses for weights as they are, takes up to five times as long on AMD's
-    processors. What comes out differs by float32's rounding. The copies are of the weights as they were when it was on
-    for the 16th time; the modules themselves stay as they are. Does nothing where that is of no use: on a GPU, in other
-    types, for quantised and other layers of their own, for compiled modules, and where the copies would be large.
+    For up to some dozens of rows, MKL (torch's default) takes up to five times as long on AMD processors. Results
+    differ by float32 rounding. Copies are made when it is on for the 16th time; the modules are not changed. It does
+    nothing on a GPU, for dtypes other than float32, for quantised or custom layers, for compiled modules, and if the
+    copies would be too large.
 
     Args:
         modules: The modules.
@@ -36,7 +36,7 @@ class BlockedWeights:
 
     @contextmanager
     def on(self) -> Iterator[None]:
-        """The modules' layers multiply by the copies, unless autocast wants them in another type."""
+        """Makes the modules' linear layers use the copies, unless autocast is enabled."""
         self.passes += 1
         if self.passes == _PASSES:
             self._copy()
@@ -54,20 +54,20 @@ class BlockedWeights:
         if not _is_offered() or any(part._compiled_call_impl or hasattr(part, "_orig_mod") for part in parts):
             return
         layers = [part for part in parts if _is_plain(part)]
-        weights = {id(layer.weight): layer.weight for layer in layers}  # tied ones once
+        weights = {id(layer.weight): layer.weight for layer in layers}  # tied weights once
         if sum(weight.nbytes for weight in weights.values()) <= MOST_BYTES:
             copies = {key: _blocked(weight) for key, weight in weights.items()}
             self.layers = [(layer, partial(_multiply, copies[id(layer.weight)], layer.bias)) for layer in layers]
 
 
 def _is_offered() -> bool:
-    """Whether this torch can do it, on a processor on which that was measured."""
+    """Whether torch supports it on this machine, and the processor is one for which it was measured."""
     offered = hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return offered and torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
 
 
 def _is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether it is a linear layer that nobody else has changed."""
+    """Whether it is an unmodified linear layer."""
     if type(layer) is not nn.Linear or "forward" in vars(layer) or type(layer.weight) is not nn.Parameter:
         return False
     if layer.bias is not None and not (_is_dense(layer.bias) and layer.bias.is_contiguous()):

@@ -1,4 +1,4 @@
-"""Where a model computes, if accelerate keeps its weights elsewhere until they are needed (offloading)."""
+"""The execution device of models whose weights accelerate offloads."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import nn
 
 
 class Placed:
-    """Gives a model the `device` on which it computes; that of its first weight is "meta" where it is offloaded."""
+    """Gives a model the `device` on which it computes; an offloaded weight's device is "meta"."""
 
     @property
     def device(self) -> torch.device:
-        """The device that inputs belong on."""
+        """The device for inputs."""
         model: Any = self
         return execution_device(model)
 
 
 def execution_device(module: nn.Module) -> torch.device:
-    """The device on which a module computes: that of its first weight or, if that is offloaded, its hook's."""
+    """The device on which a module computes: its first weight's, or its hook's if that weight is offloaded."""
     first = next(module.parameters(), None)
     if first is not None and not first.is_meta:
         return first.device
@@ -34,7 +34,7 @@ def execution_device(module: nn.Module) -> torch.device:
 
 @contextmanager
 def loaded(module: nn.Module) -> Iterator[None]:
-    """Loads the module's own weights, not those of its parts, for code that reads them outside of `forward`."""
+    """Loads the module's direct weights, not those of submodules, for code that reads them outside of `forward`."""
     hook: Any = getattr(module, "_hf_hook", None)
     offloaded = hook is not None and any(weight.is_meta for weight in module.parameters(recurse=False))
     if offloaded:
@@ -47,7 +47,7 @@ def loaded(module: nn.Module) -> Iterator[None]:
 
 
 def _hooks(module: nn.Module) -> Iterator[Any]:
-    """Accelerate's hooks of a module and its parts, the module's own first."""
+    """Accelerate's hooks of a module and its submodules, the module's first."""
     for part in module.modules():
         hook = getattr(part, "_hf_hook", None)
         if hook is not None:

@@ -1,11 +1,11 @@
-"""One way to ask a model: a rollout yields requests, is sent completions, and returns a sample.
+"""Requests, completions and samples: a rollout yields requests, is sent completions, and returns a sample.
 
     def answer(image, question) -> Rollout:
         completion = yield Request(question, (image,))
         return Sample(question=question, answer=completion.text)
 
-Whatever generates text runs rollouts: the VIGC engine, a chat model, a server. This file travels with the weights, so a
-model loaded with remote code brings its own copy: fields are read, `isinstance` is never asked.
+All text generators run rollouts: the VIGC engine, a chat model, a server. A model loaded with remote code has its own
+copy of this file, so that `isinstance` must not be used with these classes.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ T = TypeVar("T")
 
 
 class StopRule(Protocol):
-    """Where a generated text ends before the model ends it; `UnitRule` and `MarkRule` are such rules. Hashable."""
+    """A stop criterion for generated text, such as `UnitRule` and `MarkRule`. It must be hashable."""
 
     def __hash__(self) -> int:
-        """Equal rules have equal hashes: what a rule needs of a vocabulary is cached."""
+        """Equal rules must have equal hashes: the tokens that can end a text are cached by rule."""
 
     def end(self, text: str, complete: bool) -> int | None:
-        """Index behind the end in `text`, or None; with `complete=False` more text may follow."""
+        """Index after the end in `text`, or None; with `complete=False` more text may follow."""
 
     def undecided(self, text: str) -> bool:
-        """Whether the next character may turn the end of `text` into such an end."""
+        """Whether the next character decides if `text` has ended."""
 
     def may_end(self, piece: str) -> bool:
-        """Whether a piece of the vocabulary can bring such an end."""
+        """Whether a piece of the vocabulary can end a text."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How a text is decoded.
+    """Decoding settings of a request.
 
     Args:
-        settings: Arguments of transformers' `GenerationConfig` over the generator's own: `max_new_tokens`, `num_beams`,
-            `do_sample`, `temperature`, `top_p`, `repetition_penalty`, ...
-        n: How many completions are wanted; those behind the best come as its `alternatives`.
-        seed: With it, what is sampled does not depend on other requests.
-        plain: Whether decoding is that of transformers' `generate`: `repetition_penalty` and other settings about
-            earlier tokens count the prompt's too, and no token is excluded. VIG and VIC are decoded as in the release,
-            which counts the text's own tokens and has no `<image>`. Chat models always decode plainly.
+        settings: Arguments of transformers' `GenerationConfig`, which override the generator's: `max_new_tokens`,
+            `num_beams`, `do_sample`, `temperature`, `top_p`, `repetition_penalty`, ...
+        n: Number of completions; all but the best are its `alternatives`.
+        seed: Seed of sampling; samples do not depend on other requests.
+        plain: Whether to decode like transformers' `generate`: `repetition_penalty` and other settings about earlier
+            tokens include the prompt's, and no token is masked. VIG and VIC are decoded as in the release, which only
+            counts generated tokens and has no `<image>`. Chat models always decode plainly.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -58,9 +58,9 @@ class Lookahead:
     """A hint for speculative decoding; generators may ignore it.
 
     Args:
-        draft: The text that is expected, to be verified instead of generated.
-        until: By which rule the text has a first segment, after which `follow` can be asked.
-        follow: The request that will come next if the text begins like this completion; None if there is none.
+        draft: The expected text, which is verified instead of generated.
+        until: The rule of the text's first segment, after which `follow` can be called.
+        follow: Returns the next request if the text begins like the given completion; None if there is none.
     """
 
     draft: str | None = None
@@ -74,16 +74,16 @@ class Request:
 
     Args:
         prompt: The user's turn.
-        images: PIL images, or what the generator's `encode` returned for them; none: text only.
-        prefix: The beginning of the answer, to be continued; it is not part of the completion.
+        images: PIL images, or the output of the generator's `encode` for them; empty for text only.
+        prefix: The beginning of the answer, which is continued; it is not part of the completion.
         target: Score this text as the answer instead of generating one.
-        stop: Where the text ends; None: where the model ends it.
-        sampling: How it is decoded.
-        schema: JSON schema of the answer, for generators that can follow one.
-        system: A system turn before the user's; None: there is none.
-        to: Which of a job's generators is asked: "writer" or "checker".
+        stop: The stop criterion; None to stop at the end of sequence.
+        sampling: The decoding settings.
+        schema: JSON schema of the answer, for generators that support it.
+        system: The system turn, if any.
+        to: The generator of the job that gets the request: "writer" or "checker".
         lookahead: A hint for speculative decoding.
-        deferred: Whether it waits behind the rollouts of its batch that have not begun yet, as another attempt does.
+        deferred: Whether it waits until all rollouts of its batch have begun, as retries do.
     """
 
     prompt: str
@@ -99,7 +99,7 @@ class Request:
     deferred: bool = False
 
     def same_as(self, other: Request) -> bool:
-        """Whether the other request has the same completion."""
+        """Whether both requests have the same completion."""
         images = len(self.images) == len(other.images)
         images = images and all(one is two for one, two in zip(self.images, other.images, strict=True))
         names = ("prompt", "prefix", "target", "stop", "sampling", "schema", "system", "to")
@@ -109,20 +109,20 @@ class Request:
 
 @dataclass(slots=True)
 class Completion:
-    """What a generator returned for a request.
+    """The result of a request.
 
     Args:
-        text: The generated text, stripped; of a scored request the target.
+        text: The generated text, stripped; for a scored request, the target.
         finish_reason: "unit" (the stop rule), "eos" (the model) or "length"; "scored".
-        ids: Its tokens, where they are known.
+        ids: The token ids, if known.
         token_logprobs: Log-probability of each token under the model, before penalties and temperature, natural
-            logarithm; None where the generator has none.
-        score: Of a beam search: the sum of the log-probabilities that it ranked by, over length ** length_penalty.
-        alternatives: Further beams or samples, the best first, where `n` is more than one.
-        accepted: Tokens of a draft that were accepted; None if no draft was verified.
-        read: Tokens of the prompt.
-        cached: Those of them that came from a cache.
-        served_by: What a server reports to be: model and version.
+            logarithm; None if unknown.
+        score: For a beam search: the sum of the log-probabilities / length ** length_penalty.
+        alternatives: Further beams or samples, best first, if `n` is more than one.
+        accepted: Number of accepted draft tokens; None if no draft was verified.
+        read: Number of prompt tokens.
+        cached: Number of prompt tokens that were cached.
+        served_by: Model and version that a server reports.
     """
 
     text: str
@@ -137,12 +137,12 @@ class Completion:
     served_by: str | None = None
 
 
-# Yields requests, is sent completions, returns what came of it. Rollouts compose by `yield from`.
+# Yields requests, is sent completions, and returns a result. Rollouts compose by `yield from`.
 Rollout = Generator[Request, Completion, T]
 
 
 def deferred(rollout: Rollout[T]) -> Rollout[T]:
-    """The same rollout, whose first request waits behind the rollouts of its batch that have not begun yet."""
+    """The same rollout, whose first request waits until all rollouts of its batch have begun."""
     try:
         completion = yield replace(next(rollout), deferred=True)
         while True:
@@ -153,25 +153,25 @@ def deferred(rollout: Rollout[T]) -> Rollout[T]:
 
 @dataclass(slots=True)
 class Sample:
-    """A question about an image and its answer: what a rollout returns.
+    """The result of a rollout: a question about an image and its answer.
 
     Args:
-        task: The type of instruction, if one was named.
-        question: Generated or given; None where VIG's text is not a pair.
+        task: The task type, if known.
+        question: Generated or given; None if VIG's text has no valid pair.
         draft: VIG's answer (None without `iqf_draft`), or a given one.
-        answer: The answer after VIC; None where VIG's text is not a pair.
-        reason: Why the sample cannot be used, as far as is known; None if it can.
+        answer: The answer after VIC; None if VIG's text has no valid pair.
+        reason: Why the sample is rejected; None if it is not.
         instruction: VIG's prompt.
         vig_text: VIG's text.
         full_answer: The first VIC completion in full, with `iqf_full_record`.
         prompt: The last prompt with its completion.
         draft_logprob: Mean log-probability of the tokens of VIG's text.
         logprobs: Log-probability of each token of the answer, under the request that it was generated for.
-        trace: What each VIC request contributed: `{"sentence", "changed", "logprob", "stop"}`.
-        answers: Several short answers, the heaviest first.
-        weights: Their weights.
-        attempt: How many attempts were made before.
-        repeats: Whether an earlier sample about the image asks the same.
+        trace: A record per VIC request: `{"sentence", "changed", "logprob", "stop"}`.
+        answers: Several short answers, by decreasing weight.
+        weights: The weights of `answers`.
+        attempt: Number of earlier attempts.
+        repeats: Whether an earlier sample about the image has the same question.
     """
 
     task: str | None = None
@@ -193,12 +193,12 @@ class Sample:
 
     @property
     def step(self) -> int:
-        """How many VIC requests there were."""
+        """Number of VIC requests."""
         return len(self.trace)
 
     @property
     def tokens(self) -> int:
-        """How many tokens the answer has."""
+        """Number of tokens of the answer."""
         return len(self.logprobs)
 
     @property
@@ -208,10 +208,10 @@ class Sample:
 
     @property
     def text(self) -> str:
-        """What was generated first: VIG's text, or the answer to a given question."""
+        """The text that was generated first: VIG's text, or the answer to a given question."""
         return self.vig_text if self.vig_text is not None else self.answer or ""
 
 
 def mean(values: list[float]) -> float | None:
-    """The mean; None of nothing."""
+    """The mean; None for an empty list."""
     return sum(values) / len(values) if values else None

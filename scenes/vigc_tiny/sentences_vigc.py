@@ -1,4 +1,4 @@
-"""Where a unit of text ends: the sentence or paragraph that one step of the Iterative Q-Former keeps."""
+"""Splits text into segments: the sentence or paragraph that one step of the Iterative Q-Former keeps."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 _BLANK_LINE = "\n\n"
 
-# A run of terminators with at most one closing quote or bracket counts as an end where white space follows; behind a
-# closing mark nothing more has to be seen. Ideographic full stops need no space.
+# A run of terminators ends a sentence if white space, or a closing quote or bracket, follows. Ideographic full stops
+# need no space.
 _SENTENCE_END = re.compile(r"""[.!?…]+(?:["'”’)\]]|(?=\s|$))|[。！？]""")
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(\"'“‘\[])(?:mr|mrs|ms|dr|prof|st|jr|sr|vs|cf|etc|approx|inc|ltd|e\.g|i\.e|a\.m|p\.m|u\.s|u\.k)\.$", re.I
@@ -21,13 +21,13 @@ _CLOSING = "\"'”’)]"
 
 @dataclass(frozen=True)
 class UnitRule:
-    """How text is cut into units.
+    """A rule that splits text into segments.
 
     Args:
         unit: "sentence", or "paragraph" (ends at a blank line).
         split: For sentences: "original" ends one at the first ".", decimals and abbreviations included, as the
-            released loop does (`_update` in `vigc/tasks/llava_150k_gen.py`); "safe" spares those, knows "!" and "?",
-            and looks at the character that follows.
+            released loop does (`_update` in `vigc/tasks/llava_150k_gen.py`); "safe" ignores those, also ends at "!" and
+            "?", and needs to see the next character.
     """
 
     unit: str = "sentence"
@@ -35,15 +35,15 @@ class UnitRule:
 
     @property
     def separator(self) -> str:
-        """What stands between two units of an answer; the released loop puts a space before the blank line."""
+        """The separator of two segments of an answer; the released loop puts a space before the blank line."""
         if self.unit == "sentence":
             return " "
         return " " + _BLANK_LINE if self.split == "original" else _BLANK_LINE
 
     def end(self, text: str, complete: bool) -> int | None:
-        """Index behind the first unit of `text`, or None if no end is to be seen.
+        """Index after the first segment of `text`, or None if `text` has no end of a segment.
 
-        With `complete=False` more text may follow, and a terminator at the very end decides nothing yet.
+        With `complete=False` more text may follow, and a terminator at the very end does not count yet.
         """
         if self.unit == "paragraph":
             at = text.find(_BLANK_LINE)
@@ -60,16 +60,16 @@ class UnitRule:
         return None
 
     def undecided(self, text: str) -> bool:
-        """Whether the next character may turn the end of `text` into the end of a sentence."""
+        """Whether the next character decides if the end of `text` is the end of a sentence."""
         return self.unit == "sentence" and self.split == "safe" and text.endswith((".", "!", "?", "…"))
 
     def first(self, text: str) -> str:
-        """The first unit of a complete text; "" if it has none."""
+        """The first segment of a complete text; "" if it has no end of a segment."""
         at = self.end(text, complete=True)
         return "" if at is None else self._unit(text[:at])
 
     def split_all(self, text: str) -> list[str]:
-        """All units of a complete text; what follows the last end is a unit too."""
+        """All segments of a complete text, including text after the last end."""
         units = []
         rest = text.strip()
         while rest:
@@ -79,13 +79,13 @@ class UnitRule:
         return units
 
     def _unit(self, text: str) -> str:
-        """A text up to its end, as it is kept; the released loop strips before it puts the full stop back."""
+        """Strips a segment; the released loop strips before it appends the full stop again."""
         if self.unit == "sentence" and self.split == "original":
             return text[:-1].strip() + "."
         return text.strip()
 
     def may_end(self, piece: str) -> bool:
-        """Whether a vocabulary piece can bring a unit's end (parts of characters can build any)."""
+        """Whether a piece of the vocabulary can end a segment (parts of characters can form any)."""
         if _is_part(piece):
             return True
         return "\n" in piece if self.unit == "paragraph" else any(mark in piece for mark in ".!?…。！？")
@@ -93,32 +93,32 @@ class UnitRule:
 
 @dataclass(frozen=True)
 class MarkRule:
-    """Where a text is cut behind a mark; otherwise as [`UnitRule`].
+    """A rule that ends a text after a mark.
 
     Args:
-        mark: Such as "Answer:".
+        mark: The mark, such as "Answer:".
     """
 
     mark: str
 
     def end(self, text: str, complete: bool) -> int | None:
-        """Index behind the first mark, or None if there is none."""
+        """Index after the first mark, or None if there is none."""
         at = text.find(self.mark)
         return None if at < 0 else at + len(self.mark)
 
     def undecided(self, text: str) -> bool:
-        """A mark that is there is an end, whatever follows."""
+        """Always False: a mark ends the text, whatever follows."""
         return False
 
     def may_end(self, piece: str) -> bool:
-        """Whether a vocabulary piece can bring the mark's last character."""
+        """Whether a piece of the vocabulary can end with or contain the mark's last character."""
         return _is_part(piece) or self.mark[-1] in piece
 
 
 def _is_part(piece: str) -> bool:
-    """Whether a piece may be some bytes of a character only."""
+    """Whether a piece may be only a part of a character."""
     return piece.startswith("<0x") or "\N{REPLACEMENT CHARACTER}" in piece
 
 
-# Where a text may be cut.
+# The rules that split texts.
 Rule = UnitRule | MarkRule

@@ -1,4 +1,4 @@
-"""The sequences that are decoded together: their cache, and the forward passes that read and extend them."""
+"""The batch of sequences that are decoded together: its cache, and the forward passes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .requests_vigc import Request
 from .scoring_vigc import target_logprobs
 from .slots_vigc import Slot
 
-# Prompts are packed up to so many tokens, which bounds the attention they pay to each other.
+# Maximum number of tokens of packed prompts, which bounds the cost of their masked attention.
 _PACK = 2048
-# Attention that takes any mask; others get packs of one prompt and transformers' own masks.
+# Attention implementations that take any mask; others get packs of one prompt and transformers' masks.
 _ANY_MASK = ("sdpa", "eager")
 
 
@@ -25,7 +25,7 @@ class Sequences:
 
     Args:
         model: A VIGC model, or any InstructBLIP with a decoder-only language model.
-        processor: Makes prompts into ids (`encode_prompts`).
+        processor: Encodes prompts (`encode_prompts`).
     """
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -34,20 +34,20 @@ class Sequences:
         self.cache = LaneCache(config.num_hidden_layers, 0)
         attention = config._attn_implementation
         self.any_mask, self.added_mask = attention in _ANY_MASK, attention == "eager"
-        self.has_nan = False  # whether lanes may hold what is no number
+        self.has_nan = False  # whether lanes may have NaN values
         self.blocked = BlockedWeights(model.qformer, model.language_model)
         self.image_token_id = processor.tokenizer.convert_tokens_to_ids("<image>")
-        # For each lane: how many places of the cache are filled, and the token that comes next.
+        # For each lane: the number of filled cache positions, and the next token.
         self.lengths: list[int] = []
         self.tokens: list[int] = []
 
     # Prompts
 
     def prompts(self, slots: list[Slot]) -> list[torch.Tensor]:
-        """The slots' prompts, each float (tokens, text width); visual tokens come first, unless there is no image.
+        """Embeds the slots' prompts, each float (tokens, text width), with visual tokens first if there is an image.
 
         Raises:
-            ValueError: A request has several images.
+            ValueError: A request has more than one image.
         """
         requests = [slot.request for slot in slots]
         device = execution_device(self.model)
@@ -57,7 +57,7 @@ class Sequences:
         embeds = self.model.get_input_embeddings()(inputs["input_ids"].masked_fill(places, 0))
         places, mask = places.to(embeds.device), inputs["attention_mask"].to(embeds.device).bool()
         if len(seeing) < len(requests):
-            # A request of text alone has no visual tokens.
+            # A request without an image has no visual tokens.
             blind = [place for place in range(len(requests)) if place not in seeing]
             mask[blind] &= ~places[blind]
             places[blind] = False
@@ -70,9 +70,9 @@ class Sequences:
         return [row[seen] for row, seen in zip(embeds, mask, strict=True)]
 
     def _features(self, requests: list[Request], seeing: list[int], inputs: Any) -> torch.Tensor:
-        """Visual tokens of the requests with an image, as their prompts make the Q-Former see it."""
+        """The visual tokens of the requests with an image, conditioned on their prompts."""
         if any(len(requests[place].images) > 1 for place in seeing):
-            raise ValueError("A VIGC model sees one image: give a request one.")
+            raise ValueError("A VIGC model reads one image: give one image per request.")
         device = inputs["input_ids"].device
         image_embeds = torch.stack([requests[place].images[0] for place in seeing]).to(device)
         ids, mask = inputs["qformer_input_ids"], inputs["qformer_attention_mask"]
@@ -82,7 +82,7 @@ class Sequences:
             return image_features(self.model, image_embeds, ids, mask)[0]
 
     def packs(self, slots: list[Slot]) -> list[list[Slot]]:
-        """Slots whose prompts are read in one pass, packed end to end without padding."""
+        """Groups slots whose prompts are read in one pass, packed end to end without padding."""
         packs: list[list[Slot]] = []
         size = 0
         for slot in slots:
@@ -112,14 +112,14 @@ class Sequences:
         """Reads prompts and drafts into the slots' lanes.
 
         Returns:
-            Logits behind each prompt and behind each id of its draft, float32 (slots + ids of drafts, vocabulary).
+            Logits after each prompt and after each id of its draft, float32 (slots + ids of drafts, vocabulary).
         """
         device = prompts[0].device
         embed = self.model.get_input_embeddings()
         parts, lanes = [], []
         places: list[int] = []
         keep: list[int] = []
-        # 1. Prompts end to end; each token knows its lane and its place in it.
+        # 1. Concatenate the prompts, with the lane and the position of each token.
         for slot, prompt in zip(slots, prompts, strict=True):
             parts.append(prompt)
             if slot.draft:
@@ -129,18 +129,18 @@ class Sequences:
             places += range(length)
             lanes += [slot.lanes[0]] * length
         where = torch.tensor([lanes, places], device=device)
-        # 2. A token attends to earlier tokens of its own prompt.
+        # 2. Mask: a token attends to earlier tokens of its own prompt.
         mask = None
         if len(slots) > 1:
             order = torch.arange(len(places), device=device)
             own = (where[0][:, None] == where[0]) & (order[:, None] >= order)
             mask = self._mask(own, parts[0].dtype)[None, None]
-        # 3. One pass; logits only where a token is chosen.
+        # 3. One pass; logits only at positions where a token is chosen.
         self._point(where, 0, max(places) + 2)
         kept = torch.tensor(keep, device=device)
         embeds = torch.cat(parts)[None]
         logits = self._forward(mask, where[1][None], logits_to_keep=kept, inputs_embeds=embeds)[0]
-        # 4. The beams of a search share their prompt.
+        # 4. Copy the prompt of a beam search to its other lanes.
         for slot in slots:
             if others := slot.lanes[1:]:
                 self.cache.copy(slot.lanes[:1] * len(others), others, 0, slot.prompt_length)
@@ -162,7 +162,7 @@ class Sequences:
     # Next tokens
 
     def next_logits(self) -> torch.Tensor:
-        """Reads the next token of each lane; logits behind it, float32 (lanes, vocabulary)."""
+        """Reads the next token of each lane; returns the logits after it, float32 (lanes, vocabulary)."""
         device = execution_device(self.model.get_input_embeddings())
         lengths = torch.tensor(self.lengths, device=device)
         width = max(self.lengths) + 1
@@ -185,7 +185,7 @@ class Sequences:
         return outputs.logits.float()
 
     def _mask(self, seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """What attention takes for "may be seen": the truth, or what is added to its scores."""
+        """Converts a bool mask of visible positions to the form that the attention takes: bool or additive."""
         if not self.added_mask:
             return seen
         return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
@@ -197,7 +197,7 @@ class Sequences:
     # Lanes
 
     def add(self, slot: Slot, prompt_length: int) -> None:
-        """Gives a slot its lanes."""
+        """Allocates the lanes of a slot."""
         lane, beams = len(self.lengths), slot.decoding.beams
         slot.lanes, slot.prompt_length = list(range(lane, lane + beams)), prompt_length
         self.lengths += [prompt_length] * beams
@@ -208,25 +208,25 @@ class Sequences:
 
         Args:
             slot: The search's slot.
-            parents: For each beam, which one it continues.
+            parents: For each beam, the beam that it continues.
             tokens: For each beam, its next token.
         """
         moved = [(slot.lanes[parent], lane) for parent, lane in zip(parents, slot.lanes, strict=True)]
         moved = [(source, target) for source, target in moved if source != target]
-        if moved and self.lengths[slot.lanes[0]] > slot.prompt_length:  # the prompt is the same in all
+        if moved and self.lengths[slot.lanes[0]] > slot.prompt_length:  # all beams have the same prompt
             sources, targets = zip(*moved, strict=True)
             self.cache.copy(list(sources), list(targets), slot.prompt_length, self.lengths[slot.lanes[0]])
         for lane, token in zip(slot.lanes, tokens, strict=True):
             self.tokens[lane] = token
 
     def remove(self, done: list[Slot], others: list[Slot]) -> None:
-        """Frees the lanes of slots, and compacts those of the others."""
+        """Frees the lanes of slots and compacts those of the others."""
         free = sorted(lane for slot in done for lane in slot.lanes)
         left = len(self.lengths) - len(free)
         holes = [lane for lane in free if lane < left]
         movers = sorted({lane for slot in others for lane in slot.lanes if lane >= left})
         if holes:
-            if self.has_nan:  # what lies behind a shorter text's end must be finite
+            if self.has_nan:  # values after the end of a shorter sequence must be finite
                 self.cache.clear(holes)
             self.cache.copy(movers, holes, 0, max(self.lengths[lane] for lane in movers))
             target = dict(zip(movers, holes, strict=True))
@@ -240,5 +240,5 @@ class Sequences:
 
 
 def prompt_of(request: Request) -> str:
-    """The text that the Q-Former and the language model read: the prompt, and the beginning of the answer."""
+    """The text input of the Q-Former and the language model: the prompt and the beginning of the answer."""
     return f"{request.prompt} {request.prefix}".strip() if request.prefix else request.prompt

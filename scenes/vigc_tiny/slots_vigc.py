@@ -1,4 +1,4 @@
-"""The slots in which requests are decoded, and the schedule that says which request takes the next free one."""
+"""The slots in which requests are decoded, and the schedule that assigns free slots."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Slot:
     Args:
         request: The request.
         decoding: Its decoding settings.
-        rollout: Waits for its completion; None while it is decoded ahead, before its rollout has asked for it.
-        lanes: Its sequences in the batch: one, or one for each beam; none when it is over.
-        text: Its tokens; of a beam search, the search has them.
-        search: The beam search, if it is one.
-        prompt_length: Tokens of its prompt, visual ones included.
-        completion: Its completion, once it is over.
-        draft: Speculation: token ids that are read behind the prompt, to be verified.
-        ahead: Speculation: requests that may follow it.
-        begun: Speculation: the first segments for which such a request was asked for.
+        rollout: The rollout that waits for the completion; None if the request was begun ahead.
+        lanes: Its sequences in the batch: one, or one per beam; empty when it is finished.
+        text: Its tokens; for a beam search, they are in `search`.
+        search: The beam search, if there is one.
+        prompt_length: Number of prompt tokens, including visual tokens.
+        completion: The completion, when it is finished.
+        draft: Speculation: token ids that are read after the prompt, to be verified.
+        ahead: Speculation: slots of requests that may follow.
+        begun: Speculation: the first segments for which a following request was already considered.
     """
 
     request: Request
@@ -53,15 +53,15 @@ class Slot:
 
 
 class Schedule(Generic[T]):
-    """Which rollout takes the next free slot.
+    """The order in which rollouts get free slots.
 
-    First those that were interrupted, then the rest of the batch, then deferred requests, then the next batch. A
-    rollout that goes on keeps its slot and never comes here.
+    Interrupted rollouts come first, then the rest of the batch, then deferred requests, then the next batch. A running
+    rollout keeps its slot and is not scheduled again.
 
     Args:
-        rollouts: Taken one by one, and never before a slot is free: the order alone decides which requests are
-            decoded together. None ends a batch. None without a rollout before it, an empty batch, says that none is
-            ready: the engine decodes a token and asks again.
+        rollouts: The rollouts, read one by one when a slot is free, so that only their order decides which requests
+            are decoded together. None ends a batch. An empty batch means that no rollout is ready: the engine decodes
+            a token and tries again.
     """
 
     def __init__(self, rollouts: Iterable[Rollout[T] | None]) -> None:
@@ -72,10 +72,10 @@ class Schedule(Generic[T]):
         self._ended: deque[T] = deque()
         self._batch_ended = True
         self._exhausted = False
-        self.calling = False  # whether the caller's code runs, whose errors are not the engine's
+        self.calling = False  # whether the caller's code is running, whose errors are not the engine's
 
     def take(self) -> tuple[Rollout[T], Request] | None:
-        """The rollout that begins or resumes next, with its request; None if none is ready."""
+        """The rollout that begins or resumes next, and its request; None if no rollout is ready."""
         while True:
             if self._interrupted:
                 return self._begun(*self._interrupted.popleft())
@@ -97,7 +97,7 @@ class Schedule(Generic[T]):
                 return None
             else:
                 self._batch_ended = True
-                if self._ended:  # results are handed out before another batch is loaded
+                if self._ended:  # yield results before the next batch is loaded
                     return None
 
     def _begun(self, rollout: Rollout[T], request: Request) -> tuple[Rollout[T], Request]:
@@ -105,11 +105,11 @@ class Schedule(Generic[T]):
         return rollout, request
 
     def send(self, rollout: Rollout[T], completion: Completion | None) -> Request | None:
-        """Sends a rollout its completion; returns its next request, or None if it ended or waits.
+        """Sends a rollout its completion; returns its next request, or None if it ended or was deferred.
 
         Args:
             rollout: The rollout.
-            completion: None to begin.
+            completion: The completion, or None to begin.
         """
         self.calling = True
         try:
@@ -129,12 +129,12 @@ class Schedule(Generic[T]):
         return request
 
     def results(self) -> Iterator[T]:
-        """What rollouts returned since this was asked last."""
+        """The results of rollouts that ended since the last call."""
         while self._ended:
             yield self._ended.popleft()
 
     def interrupt(self) -> int:
-        """Has the requests that are being decoded asked again, before all others; returns how many."""
+        """Schedules the requests that are being decoded again, before all others; returns their number."""
         count = len(self._running)
         self._interrupted.extendleft(reversed(self._running.items()))
         self._running.clear()
@@ -142,5 +142,5 @@ class Schedule(Generic[T]):
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to begin."""
+        """Whether no rollout is left to begin."""
         return self._exhausted and not self._deferred and not self._interrupted

@@ -1,7 +1,6 @@
-"""Speculative decoding beside the engine's loop: drafts that are verified, and requests that are begun ahead.
+"""Speculative decoding: verifies drafts, and begins requests ahead.
 
-Without this file the engine has the same completions: it only takes more steps. Both forms follow from a request's
-`Lookahead`, and only use sequences that no rollout waits for.
+Both are optional hints of a request (`Lookahead`). They save steps, change no completion, and only use free slots.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ import torch
 from .requests_vigc import Request
 from .slots_vigc import Slot
 
-# Requests are begun ahead up to so many sequences. There a step takes one and a half times as long as with one; with
-# more, texts that are wanted would wait for those that may be.
+# Maximum number of sequences while requests are begun ahead. A step then takes 1.5 times as long as with one sequence;
+# with more, speculative requests would slow down others.
 AHEAD_LANES = 16
-# At so many sequences a token that is generated costs about twice one that is read: with fewer, reading the weights for
-# each step dominates. A low estimate, so that verifying stops early rather than late.
+# With this many sequences, generating a token costs about twice as much as reading one; with fewer, reading the weights
+# dominates. A low estimate, so that verification stops early rather than late.
 _LANES = 8
-# How fast the share of accepted tokens follows what happens, and how often a share that was too low is tried again.
+# Step size of the running share of accepted tokens, and how often a draft is tried while the share is too low.
 _PACE = 0.2
 _TRY_AGAIN = 32
 
@@ -28,12 +27,12 @@ _TRY_AGAIN = 32
 class Drafts:
     """Decides which drafts are worth verifying.
 
-    A draft's tokens cost about what other tokens of prompts cost, and each that is accepted saves a step of one
-    sequence. So drafts are verified while the share that is accepted is high enough for the number of sequences. The
-    decision follows from tokens counted, not from time, so that a run can be repeated.
+    A draft token costs about as much as a prompt token, and an accepted one saves a step of one sequence. So drafts are
+    verified while the share of accepted tokens is high enough for the number of sequences. The decision is based on
+    token counts, not on time, so that runs are reproducible.
 
     Args:
-        tokenizer: The language model's.
+        tokenizer: The language model's tokenizer.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -41,12 +40,12 @@ class Drafts:
         self.share, self.passed = 0.5, 0
 
     def propose(self, text: str | None, lanes: int, at_most: int) -> list[int]:
-        """Ids to be read behind a prompt, at most so many; none where it does not pay.
+        """The ids of a draft to read after a prompt; empty if verification does not pay.
 
         Args:
             text: The expected completion.
-            lanes: Requests being decoded at the time.
-            at_most: Longest draft.
+            lanes: Number of requests being decoded.
+            at_most: Maximum number of ids.
         """
         if not text or at_most < 1:
             return []
@@ -57,15 +56,15 @@ class Drafts:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"][:at_most]
 
     def note(self, accepted: int, proposed: int) -> None:
-        """Learns how much of a draft was accepted."""
+        """Updates the share of accepted tokens."""
         self.share += _PACE * (accepted / proposed - self.share)
 
 
 class Speculation:
-    """What an engine does beyond its plain loop.
+    """Speculative decoding for an engine.
 
     Args:
-        engine: Its slots, sequences and `release` are used.
+        engine: The engine, whose slots, sequences and `release` are used.
     """
 
     def __init__(self, engine: Any) -> None:
@@ -75,11 +74,11 @@ class Speculation:
     # Drafts that are verified
 
     def propose(self, slot: Slot, count: int) -> None:
-        """Gives a slot the draft that is read behind its prompt, where that pays.
+        """Sets the draft that a slot reads after its prompt, if verification pays.
 
         Args:
-            slot: Not begun yet, and no beam search.
-            count: Slots in use, it and those that begin with it included.
+            slot: A slot that has not begun and has no beam search.
+            count: Number of slots in use, including those that begin now.
         """
         lookahead = slot.request.lookahead
         draft = None if lookahead is None else lookahead.draft
@@ -89,8 +88,8 @@ class Speculation:
         """Accepts the longest prefix of the draft that the model would have generated, plus one token.
 
         Args:
-            slot: Its prompt and draft have been read.
-            logits: float32 (draft + 1, vocabulary), behind the prompt and behind each id of the draft.
+            slot: A slot whose prompt and draft have been read.
+            logits: float32 (draft + 1, vocabulary), after the prompt and after each id of the draft.
         """
         decoding, lane, sequences = slot.decoding, slot.lanes[0], self.engine.sequences
         accepted = 0
@@ -100,7 +99,7 @@ class Speculation:
             accepted += token == expected
             if decoding.finished(slot.text) or token != expected:
                 break
-        # What was read of the draft behind this is overwritten.
+        # The rest of the draft in the cache will be overwritten.
         sequences.lengths[lane] = slot.prompt_length + accepted
         slot.text.accepted = accepted
         self.drafts.note(accepted, len(slot.draft))
@@ -110,11 +109,11 @@ class Speculation:
     # Requests that are begun ahead
 
     def begin_ahead(self, new: list[Slot]) -> list[Slot]:
-        """Slots for requests that will follow, where slots are free beside the `new` ones; makes room for those."""
+        """Creates slots for requests that may follow, if slots are free; frees such slots if `new` ones need them."""
         engine = self.engine
         free = engine.max_slots - len(engine.slots) - len(new)
         if free < 0:
-            # What is ahead of them was begun later, and goes with them.
+            # Slots that were begun ahead of these are newer, so that they are released too.
             engine.release([slot for slot in engine.slots if slot.rollout is None][free:])
             return []
         lanes = AHEAD_LANES - len(engine.sequences.lengths) - sum(slot.decoding.beams for slot in new)
@@ -131,11 +130,11 @@ class Speculation:
         return found
 
     def adopt(self, slot: Slot, request: Request | None) -> Slot | None:
-        """The slot in which a rollout's next request was begun ahead, if it was; gives up what else was.
+        """Returns the slot in which a rollout's next request was begun ahead, if any; releases the other ones.
 
         Args:
-            slot: The rollout's last one, which is over.
-            request: Its next request; None if there is none now.
+            slot: The finished slot of the rollout's last request.
+            request: The rollout's next request; None if there is none now.
         """
         found = None if request is None else _find(slot, request)
         self.engine.release([one for other in slot.ahead if other is not found for one in _tree(other) if one.lanes])
@@ -144,10 +143,10 @@ class Speculation:
         return found
 
     def _next_request(self, slot: Slot) -> Request | None:
-        """The request that follows if the text goes on as it looks; None if that is open, or was asked before.
+        """The request that probably follows a slot; None if it is not known yet or was already considered.
 
-        Texts that are wanted for their first segment only are not asked before they are over: beams that do not agree
-        on it yet would be guessed wrongly too often.
+        If only the first segment of a text is wanted, the request is only predicted when the text has ended: beams
+        that do not agree yet would be wrong too often.
         """
         lookahead, text = slot.request.lookahead, slot.text if slot.search is None else slot.search.leader
         if slot.completion is not None:
@@ -162,12 +161,12 @@ class Speculation:
 
 
 def _is_alive(slot: Slot) -> bool:
-    """Whether it is being decoded or is over; not if it was given up."""
+    """Whether a slot is being decoded or is finished, and was not discarded."""
     return bool(slot.lanes) or slot.completion is not None
 
 
 def _tree(root: Slot) -> Iterator[Slot]:
-    """A slot and all that are ahead of it."""
+    """A slot and all slots that were begun ahead of it."""
     coming = [root]
     while coming:
         slot = coming.pop()
@@ -177,5 +176,5 @@ def _tree(root: Slot) -> Iterator[Slot]:
 
 
 def _find(slot: Slot, request: Request) -> Slot | None:
-    """Where such a request is decoded ahead or was, if it is."""
+    """The slot in which an equal request was begun ahead, if there is one."""
     return next((one for one in slot.ahead if _is_alive(one) and one.request.same_as(request)), None)

@@ -1,7 +1,7 @@
-"""vigc: images go in; instruction rows, corrected and scored, come out.
+"""vigc: an open toolkit for visual-instruction data. It generates, corrects and scores instruction rows about images.
 
-The public names below are imported when they are first used, so that `import vigc` costs nothing: torch and
-transformers are loaded by whoever needs them. Once transformers is, its Auto classes know VIGC.
+The public names are imported on first use, so that `import vigc` does not import torch or transformers. As soon as
+transformers is imported, VIGC is registered with its Auto classes.
 """
 
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .processing import VigcProcessor
     from .scenes import model_folder
     from .trainer import VigcTrainer, VigcTrainingArguments
-else:  # unseen by type checkers, which would otherwise accept any name
+else:  # hidden from type checkers, which would accept any name
     from .lazy import lazy_names
 
     __getattr__, __dir__ = lazy_names(

@@ -1,7 +1,7 @@
 """Makes `import vigc` register VIGC with transformers' Auto classes, without importing transformers by itself.
 
-`vigc.modeling_vigc` registers configuration and model when it is imported; the processor is registered here, once both
-modules that it takes are imported. They are imported as soon as transformers is: at once if it was before vigc.
+`vigc.modeling_vigc` registers configuration and model on import. The processor is registered here, after both modules
+that it needs. They are imported right after transformers, or at once if transformers was imported before vigc.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _OURS = ("vigc.modeling_vigc", "vigc.processing.processing_vigc")
 
 
 def register() -> None:
-    """Registers now or, if transformers is not imported yet, once it is."""
+    """Registers VIGC now if transformers is imported, otherwise when it is."""
     sys.meta_path.insert(0, _Watcher())
     if _LIBRARY in sys.modules:
         _import_ours()
 
 
 def _import_ours() -> None:
-    # One that is being imported, and has imported transformers, registers at its own end.
+    # If one of them is just being imported (and imported transformers), it registers when its import ends.
     for name in _OURS:
         import_module(name)
 
@@ -41,7 +41,7 @@ def _register_processor() -> None:
 
 
 class _Watcher(MetaPathFinder):
-    """Notices when transformers or one of our modules has been imported; finding modules is left to the others."""
+    """An import hook that is called after the import of transformers or one of our modules. It finds no modules."""
 
     def __init__(self) -> None:
         self.imported: set[str] = set()
@@ -49,7 +49,7 @@ class _Watcher(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The spec that the other finders have, whose loader also tells this one when it is done."""
+        """Returns the spec of the other finders, with a loader that also calls `_was_imported`."""
         if name != _LIBRARY and name not in _OURS:
             return None
         others = (finder for finder in sys.meta_path if finder is not self)

@@ -1,31 +1,31 @@
-"""All exceptions of vigc in one tree, each with the exit code of the command that it ends.
+"""All exceptions of vigc, with the exit codes of the command.
 
-    VigcError                    2    what was given cannot be worked with: change it
-    ├── ConflictError            4    the folder or file holds other work
-    ├── BusyError                5    another process is writing the same thing
-    ├── TransientError          75    disk, memory or network: the same command succeeds later
+    VigcError                    2    invalid input, settings or files: change them
+    ├── ConflictError            4    the folder or file belongs to another job
+    ├── BusyError                5    another process is writing the same folder or file
+    ├── TransientError          75    disk, memory or network: retry the same command later
     ├── GenerationError          2    `vigc generate`, `vigc correct`, `vigc report`
     ├── EvaluationError          2    `vigc evaluate`
     │   └── JudgeError           2    `vigc judge`
-    │       └── RequestRefusedError   one request that a judge refuses; it is recorded, and the others continue
+    │       └── RequestRefusedError   a judge refused one request; it is recorded, and the others continue
     ├── TrainingError            2    `vigc train`
     │   ├── CheckpointError           a checkpoint that is damaged or incomplete
     │   └── DivergenceError           the loss, a gradient or a weight is NaN or infinite
     ├── MixError                 2    `vigc mix`
     ├── ExportError              2    `vigc export`
     ├── PushError                2    `vigc push`
-    ├── LinkError                2    a link stands where vigc writes
+    ├── LinkError                2    an output path is a symbolic link
     ├── NestingError             2    JSON or YAML nested too deeply
-    ├── DatasetError             2    a dataset that is not loaded
-    ├── LayoutError              2    an entry that is not of the layout it is read in
-    ├── AnnotationError          2    a file of annotations
-    └── ImageError               2    one image; in a job it is rejected with this reason, and the job continues
-        ├── ImagePathError            a name that must not be followed
+    ├── DatasetError             2    a dataset that cannot be loaded
+    ├── LayoutError              2    an entry that does not match the layout
+    ├── AnnotationError          2    an invalid annotation file
+    └── ImageError               2    an invalid image; a job skips it with this reason and continues
+        ├── ImagePathError            an unsafe or invalid file name
         ├── ImageSizeError            more bytes, pixels or passes than are safe to decode
-        ├── ImageDataError            no image, empty, truncated or corrupt
-        └── NoImageError              an input that is whole and has no image
+        ├── ImageDataError            not an image, empty, truncated or corrupt
+        └── NoImageError              a valid input without an image
 
-This module imports nothing of vigc, and files that travel with a model do not use it.
+This module imports nothing of vigc. The code files in model folders (`*_vigc.py`) do not use it.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ MAX_REASON = 1_000
 
 
 def cut(text: str, most: int = MAX_SHOWN) -> str:
-    """A text of at most `most` characters: of a longer one its beginning, and how long it is.
+    """Truncates a text to `most` characters, ending with its original length.
 
-    Every name and reason that strangers may have written passes through here on its way to a message or a record.
+    All untrusted names and reasons pass through here before they are printed or recorded.
     """
     if len(text) <= most:
         return text
@@ -53,45 +53,45 @@ def cut(text: str, most: int = MAX_SHOWN) -> str:
 
 
 def short(value: Any) -> str:
-    """A value as messages show it: of a long one the beginning."""
+    """The `repr` of a value for messages, truncated."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says: libraries go on with advice. Of one that says nothing, its type."""
+    """The first line of an error's message, without the advice that libraries append; its type if it has no message."""
     lines = str(error).strip().splitlines()
     return cut(lines[0] if lines else type(error).__name__, MAX_REASON)
 
 
 def reason_of(error: BaseException, *, path: bool = True) -> str:
-    """What an error says, on one line: of the system's errors without their number, of a missing key that it is.
+    """The message of an error on one line. An OSError is shown without its number; a KeyError as "'x' is missing".
 
     Args:
         error: The error.
-        path: Whether the path of a system's error is said too; False where the sentence around it names the file.
+        path: Whether to include the path of an OSError; False if the surrounding message names the file.
     """
     if isinstance(error, KeyError):
-        said = f"{error.args[0]!r} is missing" if error.args else "a field is missing"
+        reason = f"{error.args[0]!r} is missing" if error.args else "a field is missing"
     elif isinstance(error, OSError) and error.strerror:
-        said = error.strerror + (f": {str(error.filename)!r}" if path and error.filename is not None else "")
+        reason = error.strerror + (f": {str(error.filename)!r}" if path and error.filename is not None else "")
     else:
-        said = " ".join(str(error).split()) or type(error).__name__
-    return cut(said, MAX_REASON)
+        reason = " ".join(str(error).split()) or type(error).__name__
+    return cut(reason, MAX_REASON)
 
 
 class VigcError(ValueError):
-    """Something that was given cannot be worked with. The message says what, the value, and the fix.
+    """Invalid input, settings or files. The message gives what is wrong, the value and the fix.
 
     Attributes:
-        exit_code: Of the command that the error ends.
+        exit_code: Exit code of a command that ends with this error.
     """
 
     exit_code = 2
 
 
 class ConflictError(VigcError):
-    """The folder or file holds other work: other settings, other inputs, or files that are not vigc's."""
+    """The folder or file belongs to another job (other settings or inputs), or has files that vigc did not write."""
 
     exit_code = 4
 
@@ -103,29 +103,29 @@ class BusyError(VigcError):
 
 
 class TransientError(VigcError):
-    """Disk, memory, network or a server is unavailable: the same command finishes the work later."""
+    """Disk, memory, network or a server is unavailable: retry the same command later."""
 
     exit_code = 75
 
 
 class GenerationError(VigcError):
-    """A job whose inputs, settings or folder cannot be worked with."""
+    """Invalid inputs, settings or output folder of a job."""
 
 
 class EvaluationError(VigcError):
-    """A benchmark whose files, settings or answers cannot be worked with."""
+    """Invalid files, settings or answers of a benchmark."""
 
 
 class JudgeError(EvaluationError):
-    """Questions, answers, a judge or its reviews that cannot be worked with."""
+    """Invalid questions, answers, judge settings or reviews."""
 
 
 class RequestRefusedError(JudgeError):
-    """One request that a judge refuses, for its content or its length. It is recorded, and the others continue."""
+    """A judge refused one request for its content or length. It is recorded, and the others continue."""
 
 
 class TrainingError(VigcError):
-    """A recipe, data or a checkpoint that cannot be trained on, or a training run that must not continue."""
+    """An invalid recipe, dataset or checkpoint, or a training run that must stop."""
 
 
 class CheckpointError(TrainingError):
@@ -137,26 +137,26 @@ class DivergenceError(TrainingError):
 
 
 class MixError(VigcError):
-    """Datasets that cannot be mixed as asked."""
+    """Datasets that cannot be mixed with these settings."""
 
 
 class ExportError(VigcError):
-    """A dataset that cannot be exported as asked."""
+    """A dataset that cannot be exported with these settings."""
 
 
 class PushError(VigcError):
-    """A folder that cannot be published as it is, or a request that the Hub refuses."""
+    """A folder that cannot be published, or a request that the Hub refused."""
 
 
 class LinkError(VigcError):
-    """A symbolic link stands where a file or folder of vigc is written, and would lead the writing elsewhere."""
+    """An output path is a symbolic link, which would redirect the output."""
 
 
 class NestingError(VigcError):
-    """JSON or YAML in more levels than any file of the field has.
+    """JSON or YAML that is nested too deeply.
 
     Args:
-        most: How many levels are read.
+        most: The maximum depth.
     """
 
     def __init__(self, most: int) -> None:
@@ -164,21 +164,21 @@ class NestingError(VigcError):
 
 
 class DatasetError(VigcError):
-    """A dataset that is not loaded: it names files that are not its own, or its settings cannot be read."""
+    """A dataset that cannot be loaded: it names files outside its folder, or its configuration is invalid."""
 
 
 class LayoutError(VigcError):
-    """An entry that is not of the layout it is read in: which field, its value, and what is expected."""
+    """An entry that does not match the layout. The message gives the field, its value and the expected value."""
 
 
 class AnnotationError(VigcError):
-    """A file of annotations that is refused.
+    """An invalid annotation file.
 
     Args:
         path: The file.
         reason: What is wrong, the value, and the fix.
-        index: Which entry of its list, counted from 0, if it is one of them.
-        line: In which line, counted from 1, where that is known.
+        index: Index of the invalid entry, from 0, if there is one.
+        line: Line number, from 1, if it is known.
     """
 
     def __init__(
@@ -191,32 +191,32 @@ class AnnotationError(VigcError):
 
 
 class ImageError(VigcError):
-    """An image that is refused.
+    """An image that cannot be used.
 
     Args:
-        name: The file, as the user knows it.
-        reason: Why, and what can be done about it.
+        name: The file name that the user gave.
+        reason: What is wrong, and the fix.
     """
 
     def __init__(self, name: str, reason: str) -> None:
         self.name, self.reason = cut(name, MAX_REASON), cut(reason, MAX_REASON)
-        super().__init__(f"picture {self.name!r} {self.reason}")
+        super().__init__(f"image {self.name!r} {self.reason}")
 
 
 class ImagePathError(ImageError):
-    """A name that must not be followed: outside the root of the images, an address, no file name at all."""
+    """An unsafe or invalid name: outside the image folder, a URL, or not a file name."""
 
 
 class ImageSizeError(ImageError):
-    """More bytes, pixels or passes over them than are safe to decode."""
+    """An image with more bytes, pixels or passes than are safe to decode."""
 
 
 class ImageDataError(ImageError):
-    """A file that is no image, empty, truncated or corrupt."""
+    """A file that is not an image, or is empty, truncated or corrupt."""
 
 
 class NoImageError(ImageError):
-    """An input that is whole and has no image."""
+    """A valid input without an image."""
 
 
 _TRANSIENT_NAMES = (
@@ -226,8 +226,8 @@ _TRANSIENT_NAMES = (
 _TRANSIENT = {getattr(errno, name) for name in _TRANSIENT_NAMES if hasattr(errno, name)}
 
 
-# How torch, CUDA, oneDNN, the C++ library and the system say that memory did not suffice. A "primitive descriptor" that
-# oneDNN cannot create is another matter: an operation that it does not have.
+# Out-of-memory messages of torch, CUDA, oneDNN, the C++ library and the system. A "primitive descriptor" that oneDNN
+# cannot create is an unsupported operation instead.
 _OUT_OF_MEMORY = re.compile(
     r"[Oo]ut of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_(ALLOC_FAILED|NOT_SUPPORTED)|DefaultCPUAllocator|"
     r"could not create a (primitive(?! desc)|memory)|bad_?alloc|[Cc]annot allocate memory|can't start new thread"
@@ -235,18 +235,18 @@ _OUT_OF_MEMORY = re.compile(
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether memory did not suffice: of the process, or of an accelerator."""
+    """Whether an error means that the process or an accelerator ran out of memory."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
         return True
     return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Whether the machine is the cause and a later try may succeed: a full disk, no memory, too many open files."""
+    """Whether retrying later may succeed, as after a full disk, too little memory or too many open files."""
     return is_out_of_memory(error) or (isinstance(error, OSError) and error.errno in _TRANSIENT)
 
 
-# A file system that is not to be written stays so until somebody changes that: trying again is of no use.
+# Not transient: retrying does not help until someone changes the permissions.
 _FORBIDDEN = {
     errno.EROFS: "the file system is read-only: mount it for writing, or give another --output",
     errno.EACCES: "permission denied: change the rights of its folder, or give another --output",
@@ -256,11 +256,11 @@ _FORBIDDEN = {
 
 @contextmanager
 def machine_errors() -> Iterator[None]:
-    """Too little memory, and files that must not be written, as errors of vigc in one sentence.
+    """Turns out-of-memory errors and missing write permissions into one-line errors.
 
     Raises:
-        TransientError: Memory does not suffice.
-        VigcError: The file system is read-only, or the rights do not suffice.
+        TransientError: Out of memory.
+        VigcError: The file system is read-only, or a permission is missing.
     """
     try:
         yield
@@ -268,7 +268,7 @@ def machine_errors() -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise TransientError(
-            f"Memory does not suffice ({cut(first_line(error))}): free some, or take a smaller --batch-size or "
+            f"Out of memory ({cut(first_line(error))}): free some memory, or give a smaller --batch-size or "
             "--dtype, and run the same command again."
         ) from error
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Packages whose public names are imported when they are first used, so that importing the package costs nothing.
+"""Lazy imports for packages: public names are imported on first use.
 
 This module imports nothing of vigc.
 """
@@ -17,8 +17,8 @@ def lazy_names(
     """The `__getattr__` and `__dir__` of a package (PEP 562). Type checkers read its imports under `TYPE_CHECKING`.
 
     Args:
-        package: Its `__name__`.
-        modules: The public names of each module: relative to the package (".generate"), or absolute.
+        package: `__name__` of the package.
+        modules: Public names by module. Module names are absolute, or relative to the package (".generate").
     """
     homes = {name: module for module, names in modules.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""Settings declared once: a field of a settings dataclass, annotated with an `Option`, is an option of a command too.
+"""Declares settings once: a dataclass field annotated with an `Option` is also a command-line option.
 
 ```python
 @dataclass(frozen=True, kw_only=True)
@@ -6,10 +6,10 @@ class Settings:
     store: Annotated[Literal["embed", "path"], Option("Where images are kept.", flags=("--images",))] = "embed"
 ```
 
-The annotation gives the type, a `Literal` the choices, the default the default. The command line is built from it
-(`vigc.cli.options`), a file for `--config` has the same keys, and values are checked here, without heavy imports.
+The annotation gives the type; a `Literal` gives the choices. `vigc.cli.options` builds the command line from it, a
+`--config` file has the same keys, and values are checked here without heavy imports.
 
-This module imports nothing of vigc but its errors.
+This module imports nothing of vigc except its errors.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from .errors import VigcError
 
-# What `settings_of` found, by dataclass.
+# Cache of `settings_of`, by dataclass.
 _KNOWN: dict[type, dict[str, Setting]] = {}
-# Of the neighbours of a path that is not there, the first so many are looked at for a similar name.
+# Entries of a folder that are searched for a name similar to a missing path.
 _MOST_NEIGHBOURS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What a setting is beside its type and its default.
+    """Describes a setting, except for its type and default.
 
     Args:
-        help: One sentence or two.
-        group: The heading that its option stands under.
-        common: Whether `--help` shows it; `--help-all` shows all.
-        flags: How the option is written, where that is not "--" and the name of the field.
-        default: How the default is described, where its value does not say it.
-        metavar: What stands for the value in the help, where its type does not say it.
-        min: The least value.
-        above: The value must be more than this.
-        path: What must lie there, checked before anything is loaded: a "file", a "folder", or "any" of them.
-        argument: Whether it is given without a flag.
-        commas: Whether the command line takes a list as one text with commas between.
-        json: Whether the command line takes it as a JSON text.
-        once: Whether it concerns a single run of a command, so that it is not recorded with what was made.
+        help: The help text, one or two sentences.
+        group: The heading of the option in the help.
+        common: Whether `--help` shows the option; `--help-all` shows all.
+        flags: The flags, if not "--" and the field's name.
+        default: Description of the default, shown instead of its value.
+        metavar: Placeholder of the value in the help, if not the type's.
+        min: The smallest allowed value.
+        above: An exclusive lower bound.
+        path: What must exist at the path, checked before anything is loaded: a "file", a "folder", or "any" of them.
+        argument: Whether it is a positional argument.
+        commas: Whether the command line takes a list as one comma-separated text.
+        json: Whether the command line takes a JSON text.
+        once: Whether it concerns only one run of a command. Such a setting is not recorded in the output.
     """
 
     help: str
@@ -69,16 +69,16 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A field that is annotated with an [`Option`], its annotation taken apart.
+    """A parsed field with an [`Option`].
 
     Args:
-        name: Of the field; the key in a file for `--config`.
-        option: What it is annotated with.
-        kind: Of a value, or of each value in a list: `str`, `int`, `float`, `bool` or `Path`.
+        name: Name of the field; the key in a `--config` file.
+        option: The annotation.
+        kind: Type of the value, or of the values of a list: `str`, `int`, `float`, `bool` or `Path`.
         choices: The values of a `Literal`.
-        several: Whether it is a list.
-        optional: Whether it may be None.
-        default: `dataclasses.MISSING` where there is none.
+        several: Whether the value is a list.
+        optional: Whether the value may be None.
+        default: The default, or `dataclasses.MISSING`.
     """
 
     name: str
@@ -91,12 +91,12 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        """How messages call it: its first flag."""
+        """The first flag, which messages use."""
         return self.option.flags[0] if self.option.flags else f"--{self.name.replace('_', '-')}"
 
 
 def settings_of(declared: type) -> dict[str, Setting]:
-    """The fields of a dataclass that are annotated with an [`Option`], by name, in their order."""
+    """The settings of a dataclass by name, in the order of its fields; fields without [`Option`] are ignored."""
     if declared not in _KNOWN:
         hints = get_type_hints(declared, include_extras=True)
         found = [_setting(item, hints[item.name]) for item in fields(declared)]
@@ -119,7 +119,7 @@ def _setting(item: Field[Any], hint: Any) -> Setting | None:
 
 
 def _parts(hint: Any) -> tuple[list[Any], bool]:
-    """The parts of a union without None, and whether None was one of them."""
+    """The members of a union without None, and whether None is a member."""
     parts = list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
     return [part for part in parts if part is not NoneType], NoneType in parts
 
@@ -131,10 +131,10 @@ def _kind(parts: Sequence[Any]) -> type:
 
 
 def check_values(settings: Any, error: type[VigcError]) -> None:
-    """Makes sure that the values of a settings dataclass are of those that its options declare.
+    """Checks the values of a settings dataclass against the choices, types and bounds of its options.
 
     Raises:
-        VigcError: The first that is none of the choices or too small; of the class `error`.
+        VigcError: A value is invalid; the exception has the class `error`.
     """
     declared: type = type(settings)
     for name, setting in settings_of(declared).items():
@@ -144,14 +144,14 @@ def check_values(settings: Any, error: type[VigcError]) -> None:
 
 
 def check_value(setting: Setting, value: Any, error: type[VigcError]) -> None:
-    """As [`check_values`], for one value."""
+    """Like [`check_values`], for one value."""
     name, option = setting.name, setting.option
     if setting.choices and value not in setting.choices:
         raise error(unknown(name, value, setting.choices))
     if setting.kind is bool and not isinstance(value, bool):
         raise error(f"{name}={value!r} is not known: use True or False.")
     if setting.kind is int and not isinstance(value, Integral):
-        raise error(f"{name}={value!r} is no whole number.")
+        raise error(f"{name}={value!r} is not an integer.")
     if option.min is not None and value < option.min:
         raise error(f"{name}={value} is too small: give at least {option.min:g}.")
     if option.above is not None and not value > option.above:
@@ -159,21 +159,21 @@ def check_value(setting: Setting, value: Any, error: type[VigcError]) -> None:
 
 
 def unknown(what: str, value: Any, known: Sequence[Any]) -> str:
-    """The message about a value that is none of those that are known, with the one that was probably meant."""
+    """The message about an unknown value: lists the known ones and suggests the most similar."""
     return f"{what} {value!r} is not known: use one of {', '.join(map(str, known))}.{meant(value, known)}"
 
 
 def meant(value: Any, known: Sequence[Any]) -> str:
-    """A sentence that suggests the most similar name, to be put behind a message; empty if none is similar."""
+    """A sentence for the end of a message that suggests the most similar name; empty if no name is similar."""
     close = get_close_matches(str(value), [str(name) for name in known], n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def check_paths(settings: Any, error: type[VigcError]) -> None:
-    """Makes sure that the files and folders that are given are there.
+    """Checks that the files and folders in the settings exist.
 
     Raises:
-        VigcError: The first that is not, with a similar name beside it; of the class `error`.
+        VigcError: A path does not exist (the message suggests a similar one); the exception has the class `error`.
     """
     for setting, value in _given(settings):
         if setting.option.path is not None:
@@ -183,13 +183,13 @@ def check_paths(settings: Any, error: type[VigcError]) -> None:
 def check_path(
     setting: Setting, value: str | os.PathLike[str], error: type[VigcError], what: str | None = None
 ) -> None:
-    """As [`check_paths`], for one path.
+    """Like [`check_paths`], for one path.
 
     Args:
-        setting: What it is the value of.
+        setting: The setting of the path.
         value: The path.
-        error: What is raised.
-        what: What must lie there, where the option does not say it.
+        error: Class of the exception.
+        what: What must exist there: a "file", a "folder", or "any"; by default as the option declares.
     """
     path, what = Path(value), what or setting.option.path
     if path.is_dir() if what == "folder" else path.is_file() if what == "file" else path.exists():
@@ -201,7 +201,7 @@ def check_path(
 
 
 def _given(settings: Any) -> Iterator[tuple[Setting, Any]]:
-    """Each value that is set, those of lists one by one."""
+    """The values that are not None; lists are flattened."""
     declared: type = type(settings)
     for name, setting in settings_of(declared).items():
         value = getattr(settings, name)
@@ -220,9 +220,9 @@ def _neighbour(path: Path) -> str:
 
 
 def recorded(values: Mapping[str, Any], settings: Mapping[str, Setting]) -> dict[str, Any]:
-    """The values that are not the defaults of their settings, as YAML holds them; those of a single run are left out.
+    """The values to record, as YAML types. Defaults, and settings of a single run (`once`), are omitted.
 
-    Paths of files are made absolute, so that they name the same files from any folder.
+    Paths that exist are made absolute, so that they are valid in any working directory.
     """
     found = {}
     for name, setting in settings.items():
@@ -239,7 +239,7 @@ def _plain_default(setting: Setting) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A value that YAML holds; a path that is there is made absolute."""
+    """The value as a YAML type; a path that exists is made absolute."""
     if isinstance(value, os.PathLike):
         return os.path.abspath(value) if os.path.lexists(value) else os.fspath(value)
     return value

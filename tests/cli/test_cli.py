@@ -37,15 +37,15 @@ def test_generate_prints_what_a_person_wants_to_know(pictures, vigc_folder, tmp_
     finally:
         (pictures / "broken \x1b[31m.png").unlink()
     assert result.returncode == 3, result.stderr
-    assert "rows from 2 pictures" in result.stdout and "answers edited" in result.stdout
+    assert "rows from 2 images" in result.stdout and "answers edited" in result.stdout
     for kind in ("conversation", "detail", "complex"):
         assert f"  {kind}" in result.stdout
-    assert "Set aside, 1 file:" in result.stdout and r"broken \x1b[31m.png is not an image" in result.stdout
+    assert "Skipped, 1 file:" in result.stdout and r"broken \x1b[31m.png is not an image" in result.stdout
     assert "\x1b" not in result.stdout
     assert result.stdout.count("  question  ") == result.stdout.count("  draft     ") == 3
     assert result.stdout.endswith("Dataset: out\nReport:  out/report/index.html\n")
     assert (tmp_path / "out" / "report" / "index.html").is_file()
-    assert re.search(r"^\d+ rows from 2 pictures in \d+\.\d s, ", result.stdout, re.MULTILINE), result.stdout
+    assert re.search(r"^\d+ rows from 2 images in \d+\.\d s, ", result.stdout, re.MULTILINE), result.stdout
     assert result.stderr == "", "no progress bar where nobody watches"
 
 
@@ -122,7 +122,7 @@ def test_declared_decoding_settings_are_those_of_the_model():
         (("generate", "{images}", "-o", "{out}", "-m", "{model}", "--temperature", "2"), "give --do-sample too"),
         (("report", "{images}"), "is not a dataset of vigc"),
         (("convert",), "Give --checkpoint FILE, --language-model DIR and --output DIR"),
-        (("convert", "--to-original", "{out}"), "--to-original FILE takes --model DIR"),
+        (("convert", "--to-original", "{out}"), "--to-original FILE needs --model DIR"),
         (("convert", "--checkpoint", "{out}", "--language-model", "{out}", "-o", "{out}"), "has no config.json"),
     ],
 )

@@ -168,9 +168,9 @@ def test_the_command_line_wins_and_null_is_not_given(planned, tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("batch_sise: 4", "'batch_sise' is no option; they are listed by --help-all. Did you mean 'batch_size'?"),
-        ("no_correct: true", "'no_correct' is no option"),
-        ("- a", "holds no options: write one in a line"),
+        ("batch_sise: 4", "'batch_sise' is not an option; --help-all lists them. Did you mean 'batch_size'?"),
+        ("no_correct: true", "'no_correct' is not an option"),
+        ("- a", "has no options: write one per line"),
         ("a: [", "cannot be read"),
         ("score: maybe", "score: 'maybe' is neither true nor false"),
         ("limit: [1, 2]", "limit: [1, 2] is not a single value"),

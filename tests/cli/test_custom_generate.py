@@ -128,7 +128,7 @@ def test_refusals_say_what_to_do(result):
     flan = SimpleNamespace(qformer=None, language_model=SimpleNamespace(config=t5))
     with pytest.raises(ValueError, match="decoder-only language model, but this InstructBLIP has 't5'"):
         generate(model=flan, task="detail")
-    assert said["no InstructBLIP"] == "IQF is for InstructBLIP, but this is a LlamaForCausalLM."
+    assert said["no InstructBLIP"] == "IQF needs an InstructBLIP, but this is a LlamaForCausalLM."
 
 
 def test_the_folder_is_made_of_the_package_s_files(iqf_folder):

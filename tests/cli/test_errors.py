@@ -20,15 +20,15 @@ ENDINGS = [
     (TransientError("the Hub does not answer"), 75, "the Hub does not answer"),
     (PushError("no card"), 2, "no card"),
     (ImageDataError("a.png", "is truncated"), 2, "'a.png' is truncated"),
-    (FULL, 75, "No space left on device: 'out/rows.parquet'. The same command finishes the work later."),
-    (MemoryError(), 75, "Memory does not suffice (MemoryError): free some, or take a smaller --batch-size"),
+    (FULL, 75, "No space left on device: 'out/rows.parquet'. Run the same command later to resume."),
+    (MemoryError(), 75, "Out of memory (MemoryError): free some memory, or give a smaller --batch-size"),
     (
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
         75,
-        "Memory does not suffice ([enforce fail] DefaultCPUAllocator",
+        "Out of memory ([enforce fail] DefaultCPUAllocator",
     ),
-    (RuntimeError("could not create a primitive"), 75, "Memory does not suffice (could not create a primitive)"),
-    (RuntimeError("could not create a primitive descriptor"), 1, "this is a defect of vigc (RuntimeError: could not"),
+    (RuntimeError("could not create a primitive"), 75, "Out of memory (could not create a primitive)"),
+    (RuntimeError("could not create a primitive descriptor"), 1, "this is a bug in vigc (RuntimeError: could not"),
     (
         PermissionError(errno.EACCES, "Permission denied", "out"),
         2,
@@ -36,9 +36,9 @@ ENDINGS = [
     ),
     (ValueError("lr_scheduler_type='x' is not known"), 2, "lr_scheduler_type='x' is not known"),
     (ImportError("needs sentencepiece: pip install 'vigc[convert]'."), 2, "needs sentencepiece"),
-    (KeyError("image"), 1, "this is a defect of vigc (KeyError: 'image'). Run the command again with --debug"),
-    (AssertionError(), 1, "this is a defect of vigc (AssertionError)."),
-    (KeyboardInterrupt(), 130, "interrupted. Run the same command again to finish the work."),
+    (KeyError("image"), 1, "this is a bug in vigc (KeyError: 'image'). Run the command again with --debug"),
+    (AssertionError(), 1, "this is a bug in vigc (AssertionError)."),
+    (KeyboardInterrupt(), 130, "interrupted. Run the same command again to resume."),
 ]
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from vigc.cli.root import app
 
-CODES = {0, 2, 3, 4, 5, 75}  # 1 would be a defect of vigc
+CODES = {0, 2, 3, 4, 5, 75}  # 1 would be a bug in vigc
 MOST_SECONDS, MOST_BYTES = 30, 1.5e9
 
 

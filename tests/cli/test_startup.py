@@ -60,7 +60,7 @@ MISTAKES = [
     (("generate", "pictures", "-o", "out", "--batch-size", "0"), "batch_size=0 is too small: give at least 1"),
     (("generate", "pictures", "-o", "out", "--exclude-ids", "ids.tx"), "no file.* Did you mean 'ids.txt'"),
     (("generate", "pictures", "-o", "out", "-m", "/no/model"), "'/no/model' is not a folder"),
-    (("generate", "pictures", "-o", "out", "--config", "job.yaml"), "'batch_sise' is no .* Did you mean 'batch_size'"),
+    (("generate", "pictures", "-o", "out", "--config", "job.yaml"), "'batch_sise' is not .* Did you mean 'batch_size'"),
     (("generate", "pictures", "-o", "out", "--log-level", "loud"), "use one of debug, info, warning, error"),
     (("correct", "data.jsonl", "-o", "out"), "'data.jsonl' is neither a folder nor a file.* Did you mean 'data.json'"),
     (("export", "pictures", "-o", "out", "-f", "trl-spt"), "use one of trl-sft, .* Did you mean 'trl-sft'"),

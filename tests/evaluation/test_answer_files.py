@@ -148,8 +148,8 @@ def test_chair_scores_the_images_that_have_answers_and_counts_the_others(tmp_pat
     for name, others in (("whole", 0), ("more", 1)):
         result = call(*asked, "--predictions", tmp_path / f"{name}.json")
         assert result.exit_code == 0, result.output
-        assert "2 questions about 2 pictures" in result.output
-        assert "Skipped: 2 of 4 images of the instances have no picture, or no answer." in result.output
+        assert "2 questions about 2 images" in result.output
+        assert "Skipped: 2 of 4 images of the annotations have no image file or no answer." in result.output
         assert ("Not counted: 1 answer to questions that were not asked." in result.output) == bool(others)
         content = json.loads((tmp_path / "r.json").read_text())
         assert (content["skipped_images"], content["unasked_answers"]) == (2, others)
@@ -169,7 +169,7 @@ def test_a_model_is_asked_about_the_images_that_are_there(tiny, tmp_path):
     for name in ("chair", "pope"):
         results = evaluate(name, DataSettings(tmp_path), tmp_path / f"{name}.json", model=tiny, batch_size=32)
         assert (results.pictures, results.skipped_images) == (3, 1)
-        assert {reason.partition("'")[0] for _, reason in results.set_aside} == {"picture "}
+        assert {reason.partition("'")[0] for _, reason in results.set_aside} == {"image "}
         again = tmp_path / f"{name}.predictions.jsonl"
         assert evaluate(name, DataSettings(tmp_path), tmp_path / "r.json", predictions=again).skipped_images == 1
     half = [json.loads(line) for line in again.read_text().splitlines()][1:]
@@ -189,7 +189,7 @@ def test_pope_prints_its_headline_and_says_once_why_there_are_no_intervals(tmp_p
     lines = call(*asked).output.splitlines()
     assert lines[1] == "POPE f1: 66.7"
     assert sum("resample" in line for line in lines) == 1
-    assert "  No interval for 24 figures: every resample of the pictures gives the same value." in lines
+    assert "  No interval for 24 metrics: every resample of the images gives the same value." in lines
     texts = {key: "Yes" if number % 5 else "No" for number, key in enumerate(keys)}
     (tmp_path / "p.json").write_text(json.dumps(texts))
     lines = call(*asked).output.splitlines()
@@ -220,7 +220,7 @@ def test_llava_without_reviews_prints_the_commands_that_make_figures(limit, tmp_
         judged = run_as_printed(f"{judge} --url {server.url}", JUDGE="tester")
         assert judged.exit_code == 0, judged.output
         assert len(server.requests) == (3 if limit else 6)
-        assert ("has no answer to 3 questions: only the others are judged." in judged.output) == bool(limit)
+        assert ("has no answer to 3 questions, which are skipped." in judged.output) == bool(limit)
     scored = run_as_printed(score)
     assert scored.exit_code == 0 and "LLaVA-eval all: " in scored.output, scored.output
     assert "vigc judge" not in scored.output

@@ -317,7 +317,7 @@ def test_an_absent_file_is_named_with_where_it_comes_from(name, tmp_path):
     [
         ("poem", {}, "'poem' is not known: use one of llava, mmbench"),
         ("pope", {"synonyms": "x"}, "The option 'synonyms' has no effect on pope"),
-        ("okvqa", {"prompt": "Say something."}, r"asks no question: it needs \{question\}"),
+        ("okvqa", {"prompt": "Say something."}, r"has no question: it needs \{question\}"),
         ("okvqa", {"prompt": "{question} {poem}"}, r"cannot be filled .*\{question\}"),
         ("okvqa", {"limit": 0}, "limit=0"),
         ("mmbench", {"split": "test"}, "with 'test' in its name"),

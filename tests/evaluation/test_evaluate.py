@@ -249,7 +249,7 @@ def test_answers_without_their_settings_are_not_mixed_with_others(stock, tmp_pat
     files.okvqa(tmp_path)
     evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)
     (tmp_path / "r.run.json").unlink()
-    with pytest.raises(ConflictError, match="but not what it was made with"):
+    with pytest.raises(ConflictError, match="but not its settings"):
         evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)
 
 
@@ -275,8 +275,8 @@ def test_a_broken_picture_is_set_aside_and_counts_as_wrong(stock_folder, tmp_pat
     (tmp_path / "val2014" / "COCO_val2014_000000000139.jpg").unlink()
     result = call("evaluate", "okvqa", "-d", tmp_path, "-m", stock_folder, "-o", tmp_path / "r.json")
     assert result.exit_code == 3, result.output
-    assert "Set aside, 4 questions (counted as wrong):" in result.output
-    assert "is not an image" in result.output and "is not there" in result.output
+    assert "Skipped, 4 questions (counted as wrong):" in result.output
+    assert "is not an image" in result.output and "was not found" in result.output
     content = json.loads((tmp_path / "r.json").read_text())
     assert [key for key, _ in content["set_aside"]] == ["730", "731", "1390", "1391"]
     assert len(json.loads((tmp_path / "r.submission.json").read_text())) == 8
@@ -415,7 +415,11 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     ):
         settings = DataSettings(tmp_path, split=split)
         evaluate(benchmark, settings, tmp_path / f"{name}.json", predictions=given(tmp_path / f"{name}.jsonl", texts))
-    for other, reason in (("b", "not asked the same questions: 16"), ("c", "like with like"), ("d", "cannot be read")):
+    for other, reason in (
+        ("b", "have different questions: 16"),
+        ("c", "compare the same benchmark"),
+        ("d", "cannot be read"),
+    ):
         result = call("evaluate", "compare", tmp_path / "a.json", tmp_path / f"{other}.json")
         assert result.exit_code == 2 and reason in result.output
 
@@ -498,7 +502,7 @@ def test_predictions_that_are_none_are_refused(content, reason, tmp_path):
         (("-m", "{tiny}", "--no-correct", "--iqf-steps", 2), "Without correction iqf_steps has no effect"),
         (("-m", "{stock}", "--dtype", "float8"), "dtype 'float8' is not known"),
         (("-m", "{stock}", "--device", "cuda:99"), "device 'cuda:99' cannot be used"),
-        (("-m", "{stock}", "--images", "{empty}"), "None of the 8 pictures was found"),
+        (("-m", "{stock}", "--images", "{empty}"), "None of the 8 images was found"),
         (
             (
                 "-m",

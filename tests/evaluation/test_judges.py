@@ -109,7 +109,7 @@ def test_rules_are_read_in_the_published_layout(tmp_path):
     path = tmp_path / "rule.json"
     path.write_text(json.dumps({"conv": {"role": "Helper", "prompt": "Rate."}}), encoding="utf-8")
     assert read_rules(path) == {"conv": Rule("Helper", "Rate.")}
-    for wrong, message in (("[]", "holds no rules"), ('{"conv": "x"}', "'conv' is 'x'"), ("{", "cannot be read")):
+    for wrong, message in (("[]", "has no rules"), ('{"conv": "x"}', "'conv' is 'x'"), ("{", "cannot be read")):
         path.write_text(wrong, encoding="utf-8")
         with pytest.raises(ValueError, match=message):
             read_rules(path)
@@ -336,7 +336,7 @@ def test_wrong_questions_and_answers_are_named():
         ((questions, a, b + b), r"b\[2\] has the question_id 0 of an earlier one"),
         (([{**questions[0], "category": "art"}], a, b), r"no rule for the category 'art': the rules are for conv"),
         (([{"question_id": 1, "category": "conv"}], a, b), r"questions\[0\] has no text 'text'"),
-        (([{**questions[0], "image": "x.jpg"}], a, b), r"lack the picture 'x.jpg' of question 0"),
+        (([{**questions[0], "image": "x.jpg"}], a, b), r"lack the image 'x.jpg' of question 0"),
         (([], a, b), "there are no questions"),
     ):
         with JudgeServer(by_length) as server, pytest.raises(JudgeError, match=message):

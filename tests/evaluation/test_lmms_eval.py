@@ -80,7 +80,7 @@ def test_requests_are_answered_in_their_order_with_their_settings(model):
 
 
 def test_what_vigc_cannot_do_is_said(model):
-    with pytest.raises(EvaluationError, match="has 2 pictures, but VIGC looks at one"):
+    with pytest.raises(EvaluationError, match="has 2 images, but VIGC reads only one"):
         model.generate_until(requests(model, {}, images=2))
     with pytest.raises(NotImplementedError, match="compares likelihoods"):
         model.loglikelihood([])

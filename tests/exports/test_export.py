@@ -454,9 +454,9 @@ def test_a_picture_that_is_gone_sets_its_rows_aside(layout, tmp_path):
     asked = ("export", tmp_path / "rows", "-f", layout, "--image-root", tmp_path)
     result = call(*asked, "-o", tmp_path / "out")
     assert result.exit_code == 3 and "2 records from 5 rows" in result.output, result.output
-    assert "2 set aside: its picture cannot be read (No such file or directory)" in result.output
-    assert "1 set aside: its picture is a PNG file that is truncated or corrupt" in result.output
-    assert "The first that could not be read: picture 'gone.png'" in result.stderr
+    assert "2 skipped: its image cannot be read (No such file or directory)" in result.output
+    assert "1 skipped: its image is a PNG file that is truncated or corrupt" in result.output
+    assert "First error: image 'gone.png'" in result.stderr
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "| 2 | cannot be read (No such file or directory) |" in card and "| 2 | cc0-1.0 |" in card
     if layout == "llava":  # which may name pictures without reading them

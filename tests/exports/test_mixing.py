@@ -180,7 +180,7 @@ def test_the_command_writes_a_dataset_with_a_manifest(places, tmp_path):
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "| + detail from extra | 2 | 2 |" in card and "VIG's draft" in card
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert "held this mixture already" in run(places, *options)
+    assert "already has this mixture" in run(places, *options)
     assert "has other content" in run(places, *options[:-4], "--seed", "6", "-o", folder, code=4)
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     other = tmp_path / "again"
@@ -220,8 +220,8 @@ def test_mistakes_are_said_in_a_sentence(places, tmp_path):
     output = ("-o", tmp_path / "out")
     for message, given in (
         ("give --from together with", ()),
-        ("'detail=many': give each type once", ("--add", "detail=many")),
-        ("'detail': give each type once", ("--replace", "detail")),
+        ("'detail=many': give each task type once", ("--add", "detail=many")),
+        ("'detail': give each task type once", ("--replace", "detail")),
         ("0 instances of type detail are requested", ("--replace", "detail=0")),
         (
             "9 instances of type detail are requested, but apart from those in the base, extra has 5",

@@ -226,7 +226,7 @@ def test_annotations_and_benchmarks_meet_no_picture_behind_a_link(tmp_path):
         with pytest.raises(AnnotationError, match="is not under"):
             read_annotations(path, tmp_path / "root", layout="llava")
         benchmark = BENCHMARKS["pope"](DataSettings(tmp_path, images=tmp_path / "root"))
-        with pytest.raises(ValueError, match="does not lie under"):
+        with pytest.raises(ValueError, match="is not in"):
             benchmark.picture(name)
 
 

@@ -249,7 +249,7 @@ def test_the_command_ends_with_3_and_its_counts_add_up(pictures, vigc_folder, tm
     assert sum(inputs) == len(os.listdir(root))
     kinds = Counter(record["kind"] for record in ledger.read_quarantine(tmp_path / "out"))
     records = list(ledger.shard_records(tmp_path / "out"))
-    assert kinds["image"] == len(bad) and f"Set aside, {len(bad)} files" in result.output
+    assert kinds["image"] == len(bad) and f"Skipped, {len(bad)} files" in result.output
     assert len(rows_of(tmp_path / "out")) + kinds["text"] == sum(record.images for record in records)
 
 

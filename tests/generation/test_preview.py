@@ -122,10 +122,10 @@ def test_it_is_printed_for_a_person(parity_dir, vigc_folder, tmp_path):
     assert result.exit_code == 0, result.output
     assert not (tmp_path / "out").exists()
     assert "nothing is written to" in result.output and "7 listed in pictures" in result.output
-    assert "7 to work on, in 3 shards of 3" in result.output and "21 rows at most: conversation" in result.output
+    assert "7 to process, in 3 shards of 3" in result.output and "21 rows at most: conversation" in result.output
     assert [result.output.count(f"    {name:<10}") for name in ("question", "draft", "answer")] == [3, 3, 3]
-    assert "{+" in result.output or result.output.count("as drafted") == 3
-    assert "of those tried:\n    zero.png: is empty (0 bytes)" in result.output
+    assert "{+" in result.output or result.output.count("same as the draft") == 3
+    assert "would be skipped or rejected:\n    zero.png: is empty (0 bytes)" in result.output
     assert (
         "Estimate, from" in result.output and "in a batch of 4" in result.output and "are free there" in result.output
     )

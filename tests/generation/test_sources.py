@@ -299,7 +299,7 @@ def test_what_cannot_be_compared_with_is_said(root, tmp_path, capsys):
     (theirs / "gone.png").symlink_to(theirs / "nothing.png")
     (theirs / "zero.png").touch()
     given = {"exclude_images": [theirs], **job()}
-    said = "4 files in their_test could not be read, so nothing was compared with"
+    said = "4 files in their_test could not be read, so no image was compared with"
     print_preview(preview_job(GenerateJob(images=root, **given), tmp_path / "out"))
     assert f"{said} it: cut_1.jpg, cut_2.jpg, gone.png and others" in capsys.readouterr().out
     for _ in range(2):  # the second time from what is kept

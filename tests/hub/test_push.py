@@ -93,7 +93,7 @@ def test_the_command(push, versions):
     assert "nothing to do" in push(versions[0], how="command")["stdout"]
     refused = push(versions[1], how="command", deny_from=2)
     assert refused["exit_code"] == 2 and "vigc push: the Hub refused" in refused["stderr"]
-    assert f"To go on: vigc push {versions[1]} {REPO}\n" in refused["stderr"]
+    assert f"To resume: vigc push {versions[1]} {REPO}\n" in refused["stderr"]
 
 
 # A Hub that fails

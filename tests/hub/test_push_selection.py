@@ -77,7 +77,7 @@ def test_what_is_no_part_of_a_dataset_stays_and_is_named(push, strange, versions
     assert not [name for name, why in STRANGE.items() if why not in left[name]], left
     done = push(strange, how="command")
     assert push.hub.repo(REPO).states()[-1].keys() == expected
-    assert f"{len(STRANGE)} files skipped, which no model or dataset is made of:" in done["stdout"]
+    assert f"{len(STRANGE)} files skipped, not part of a model or dataset:" in done["stdout"]
     assert "  token.txt (looks like a secret)\n" in done["stdout"] and "--include" in done["stdout"]
 
 

@@ -337,11 +337,11 @@ def test_what_a_stream_cannot_do_is_said(written):
     model, processor, _, embeds = written
     with pytest.raises(ValueError, match="max_slots=0 is too small"):
         list(model.generate_stream([], processor, 0))
-    with pytest.raises(ValueError, match="nothing is being written to wait for"):
+    with pytest.raises(ValueError, match="no request is being decoded"):
         list(model.generate_stream([None], processor, 2))
     with pytest.raises(ValueError, match="mode='plain' is not known"):
         list(model.generate_stream([VigcRequest(embeds[0], "plain")], processor, 2))
-    with pytest.raises(ValueError, match="does not know colour"):
+    with pytest.raises(ValueError, match="do not support colour"):
         list(model.generate_stream([VigcRequest(embeds[0], "vic", question="What?")], processor, 2, colour="red"))
     with pytest.raises(TypeError, match="colour"):
         list(model.generate_stream([{"image_embeds": embeds[0], "colour": "red"}], processor, 2))

@@ -284,4 +284,4 @@ def test_the_build_runs_from_end_to_end_and_goes_on_where_it_was(tmp_path):
 
     measured = forks.run(RECIPE / "measure.py", output, "--scenes", "6")
     assert measured.returncode == 0, measured.stderr
-    assert "| Figure, % | Typical scenes | Wrong pictures | Target | Reached | Unusual scenes |" in measured.stdout
+    assert "| Figure, % | Typical scenes | Wrong images | Target | Reached | Unusual scenes |" in measured.stdout

@@ -422,7 +422,7 @@ def test_damaged_pictures_of_evaluation_are_left_out(recipe, tmp_path, data_root
     entry = {"layout": "llava", "files": "llava/detail_23k.json", "images": "coco/train2017"}
     path = recipe(data=[entry], validation_data=[entry], data_root=str(tmp_path / "data"))
     assert "validation: 1 rows" in str(dry_run(path))
-    assert f"Skipped in evaluation: picture '{pictures[0]}'" in caplog.text
+    assert f"Skipped in evaluation: image '{pictures[0]}'" in caplog.text
     trainer = train(path)
     assert len(trainer.eval_dataset.rows) == 1 and trainer.record.unreadable == [[0, 0]]
     pictures[1].write_bytes(b"")

@@ -351,7 +351,7 @@ def test_damaged_pictures_give_their_place_to_others(workers, vigc_folder, image
         for path in (tmp_path / "images").glob("*.png"):
             path.write_bytes(b"")
         hopeless = make_trainer(vigc_folder, tmp_path / "images", tmp_path / "hopeless", **settings)
-        with pytest.raises(ValueError, match=r"^20 rows of dataset \d in succession have no .*: picture .* is empty"):
+        with pytest.raises(ValueError, match=r"^20 rows of dataset \d in succession have no .*: image .* is empty"):
             hopeless.train()
 
 

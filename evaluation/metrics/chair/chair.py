@@ -1,4 +1,4 @@
-"""CHAIR: which objects a text names that the picture does not hold."""
+"""CHAIR: objects that a text mentions but the image does not show."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 
 _DESCRIPTION = """\
 CHAIR, Caption Hallucination Assessment with Image Relevance (Rohrbach et al., 2018, https://arxiv.org/abs/1809.02156).
-Words of a text that name a known kind of object (or a synonym of it) are mentions; one of a kind that is not in the
-picture is hallucinated.
+Names of known object categories (or their synonyms) in a text are mentions. A mention is hallucinated if the image has
+no object of its category.
 
     CHAIR_s = texts with a hallucinated object / texts
     CHAIR_i = hallucinated mentions / mentions
-    recall  = kinds in the pictures that their texts mention / kinds in the pictures
+    recall  = categories in the images that their texts mention / categories in the images
 
-Every mention counts, also in a negation, as in the original. The synonyms of COCO's 80 kinds are our own list: to
-compare with published figures pass the original's `synonyms.txt`. Plurals are those formed of known names.
+Every mention counts, also in a negation, as in the original. The built-in synonyms of COCO's 80 categories differ from
+the original's: to compare with published results, pass the original's `synonyms.txt`. Plurals are recognised.
 """
 _CITATION = """\
 @inproceedings{rohrbach2018chair,
@@ -32,13 +32,14 @@ _CITATION = """\
 """
 _INPUTS = """
 Args:
-    predictions (list of str): A text about each picture.
-    references (list of list of str): The kinds of objects in each picture, by any of their names.
-    synonyms (list of list of str, optional): For each kind its name and its synonyms; by default COCO's 80 kinds.
+    predictions (list of str): A text about each image.
+    references (list of list of str): The object categories in each image, by any of their names.
+    synonyms (list of list of str, optional): For each category its name and its synonyms; by default COCO's 80
+        categories.
 
 Returns (in %, 0 to 100, but for `words`; NaN where undefined):
-    CHAIR_s (float), CHAIR_i (float): As above; the lower the better.
-    recall (float): As above; the higher the better.
+    CHAIR_s (float), CHAIR_i (float): As above; lower is better.
+    recall (float): As above; higher is better.
     words (float): Mean length of the texts in words; longer texts hallucinate more.
 
 Examples:
@@ -47,7 +48,7 @@ Examples:
     {'CHAIR_s': 100.0, 'CHAIR_i': 50.0, 'recall': 50.0, 'words': 5.0}
 """
 
-# COCO's kinds, each with other words for it.
+# COCO's categories with synonyms.
 COCO = """
 person, man, woman, boy, girl, child, kid, baby, toddler, adult, lady, guy, gentleman, people, male, female, player,
     rider, skier, snowboarder, surfer, skater, skateboarder, cyclist, passenger, pedestrian, worker, driver, chef,
@@ -134,7 +135,7 @@ teddy bear, teddy, stuffed bear
 hair drier, hair dryer, hairdryer, blow dryer
 toothbrush, tooth brush
 """
-# Words that name an object alone and another thing, or none, together: mapped to the object that is meant.
+# Phrases that contain the name of an object but mean another object, or none: mapped to what they mean.
 _PHRASES = {
     "toilet seat": "toilet",
     "seat of the toilet": "toilet",
@@ -163,17 +164,17 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?")
 
 
 class Vocabulary:
-    """The names of the kinds of objects, found in texts.
+    """Finds names of object categories in texts.
 
-    Only the kinds in `groups` count. Names of other kinds keep words of theirs from being counted: a hot dog is no dog,
-    also where hot dogs are no kind.
+    Only the categories in `groups` count. Names of other categories prevent words in them from being counted: a hot dog
+    is not a dog, even if hot dogs are not a category.
 
     Args:
-        groups: Of each kind its name and its synonyms, of one or more words each; by default those of COCO.
-        shields: Other kinds, likewise, beside COCO's.
+        groups: For each category its name and its synonyms, of one or more words; by default those of COCO.
+        shields: Further categories that only prevent words from being counted, in addition to COCO's.
 
     Raises:
-        ValueError: A group without names.
+        ValueError: A group has no names.
     """
 
     def __init__(self, groups: Iterable[Sequence[str]] | None = None, shields: Iterable[Sequence[str]] = ()) -> None:
@@ -185,7 +186,7 @@ class Vocabulary:
         for kind, group in zip(self.kinds, listed, strict=True):
             for name in group:
                 self.names.setdefault(" ".join(_words(name)), kind)
-        # A kind's own name is never a synonym of another kind.
+        # The name of a category is never a synonym of another one.
         self.names |= {kind: kind for kind in self.kinds}
         self._forms: dict[tuple[str, ...], str | None] = {}
         self._add(self.names)
@@ -193,7 +194,7 @@ class Vocabulary:
         self._longest = max(map(len, self._forms))
 
     def _add(self, names: Mapping[str, str | None]) -> None:
-        """Names with their plurals; a name is never another one's plural, and those that are known stay."""
+        """Adds names and their plurals. A plural does not override a name, and existing entries are kept."""
         forms = {tuple(name.split()): meant for name, meant in names.items()}
         for name, meant in names.items():
             for form in _forms_of(name):
@@ -201,7 +202,7 @@ class Vocabulary:
         self._forms = {**forms, **self._forms}
 
     def _shield(self, groups: Iterable[Sequence[str]]) -> None:
-        """Adds names of several words that hold a known name and mean another thing: a hot dog is no dog."""
+        """Adds names of several words that contain a known name but mean another object, such as "hot dog"."""
         others = [[" ".join(_words(name)) for name in group] for group in groups if group]
         found = self._meant_by_phrases({name: group for group in others for name in group})
         for group in others:
@@ -210,10 +211,10 @@ class Vocabulary:
         self._add({name: meant for name, meant in found.items() if " " in name and name not in self.names})
 
     def _meant_by_phrases(self, groups: Mapping[str, Sequence[str]]) -> dict[str, str | None]:
-        """The kind that each phrase of our list stands for, or None.
+        """The category that each phrase in `_PHRASES` means, or None.
 
         Args:
-            groups: By each of its names, a kind of object with all its names.
+            groups: All names of a category, by each of its names.
         """
         phrases = {phrase: meant for phrase, meant in _PHRASES.items() if phrase not in self.names}
         for modifiers, nouns in ((("baby", "adult"), _ANIMALS), (("passenger",), _VEHICLES)):
@@ -226,14 +227,14 @@ class Vocabulary:
         return found
 
     def _is_kind_of(self, name: str, group: Iterable[str]) -> bool:
-        """Whether a name holds a shorter one of its own group that is known: a cell phone, where "phone" is a kind."""
+        """Whether a name contains a shorter known name of its group: "cell phone", if "phone" is known."""
         forms = {form for other in group if other != name for form in _forms_of(other)}
         words = name.split()
         parts = (words[at:end] for at in range(len(words)) for end in range(at + 1, len(words) + 1))
         return any(tuple(part) in self._forms and " ".join(part) in forms for part in parts)
 
     def mentions(self, text: str) -> list[str]:
-        """The kinds that a text names, each as often as it does, in its order; the longest name wins."""
+        """The categories of all mentions in a text, in their order; the longest name is matched."""
         words = _words(text)
         found: list[str] = []
         at = 0
@@ -250,10 +251,10 @@ class Vocabulary:
         return found
 
     def kind(self, name: str) -> str:
-        """The kind that a name or synonym stands for.
+        """The category of a name or synonym.
 
         Raises:
-            ValueError: It stands for none.
+            ValueError: The name is unknown.
         """
         key = " ".join(_words(name))
         if key not in self.names:
@@ -264,17 +265,17 @@ class Vocabulary:
 
 
 def coco_synonyms() -> list[list[str]]:
-    """COCO's kinds, each with its synonyms behind it."""
+    """COCO's categories, each followed by its synonyms."""
     return [[name.strip() for name in line.split(",")] for line in re.sub(r",\n +", ", ", COCO).strip().splitlines()]
 
 
 def _words(text: str) -> list[str]:
-    """Lower-case words; a hyphen parts them, and a possessive loses its ending."""
+    """Lower-case words, split at hyphens and without possessive endings."""
     return [re.sub(r"['’]s?$", "", word) for word in _WORD.findall(text.lower())]
 
 
 def _forms_of(name: str) -> set[str]:
-    """A name with its plurals; of a name that is a plural itself, the singular."""
+    """A name and its plurals; for a plural also the singular."""
     head, _, last = name.rpartition(" ")
     endings = {last, f"{last}s"}
     if last in _IRREGULAR:
@@ -291,15 +292,15 @@ def _forms_of(name: str) -> set[str]:
 
 
 def counts(prediction: str, reference: Iterable[str], vocabulary: Vocabulary) -> dict[str, float]:
-    """What one text adds to the sums of [`figures`].
+    """The counts of one text for [`figures`].
 
     Args:
         prediction: The text.
-        reference: Names of the kinds of objects in its picture.
-        vocabulary: Knows them.
+        reference: Names of the object categories in its image.
+        vocabulary: The vocabulary of these names.
 
     Raises:
-        ValueError: A name that the vocabulary does not know.
+        ValueError: The vocabulary does not have a name.
     """
     shown = {vocabulary.kind(name) for name in reference}
     mentions = vocabulary.mentions(prediction)
@@ -316,7 +317,7 @@ def counts(prediction: str, reference: Iterable[str], vocabulary: Vocabulary) ->
 
 
 def figures(sums: Mapping[str, Any]) -> dict[str, float | np.ndarray]:
-    """The figures of summed [`counts`]: numbers give numbers, arrays (of many sums) give arrays of their shape."""
+    """The metrics from summed [`counts`]: numbers give numbers, arrays (of many sums) give arrays of their shape."""
     return {
         "CHAIR_s": _percent(sums["texts_hallucinated"], sums["texts"]),
         "CHAIR_i": _percent(sums["mentions_hallucinated"], sums["mentions"]),

@@ -1,4 +1,4 @@
-"""LLaVA-eval: a judge's scores of a model's answers, relative to those of the reference answers."""
+"""LLaVA-eval: a judge's scores of a model's answers relative to the reference answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ reference answer and to the model's answer, and
     relative score = 100 * mean(model's scores) / mean(reference's scores)
 
 over all questions and by category (conv, detail, complex). A review without two readable scores is kept as -1 and -1
-and averaged in, as the authors' scripts do; the figures ending in `_parsed` leave it out.
+and averaged in, as in the authors' scripts; metrics ending in `_parsed` exclude it.
 """
 _CITATION = """\
 @inproceedings{liu2023llava,
@@ -28,8 +28,8 @@ _CITATION = """\
 """
 _INPUTS = """
 Args:
-    predictions (list of float): The judge's score of each answer of the model, 1 to 10; -1 where it was not readable.
-    references (list of float): The score of the reference answer beside it; -1 together with the former.
+    predictions (list of float): The judge's scores of the model's answers, 1 to 10; -1 if a review was not readable.
+    references (list of float): The scores of the reference answers; -1 if a review was not readable.
     categories (list of str): "conv", "detail" or "complex".
 
 Returns (NaN where undefined):
@@ -48,7 +48,7 @@ FAILED = -1.0
 
 
 def counts(prediction: float, reference: float, category: str) -> dict[str, float]:
-    """What one review adds to the sums of [`figures`].
+    """The counts of one review for [`figures`].
 
     Args:
         prediction: The model's score.
@@ -63,7 +63,7 @@ def counts(prediction: float, reference: float, category: str) -> dict[str, floa
     failed = prediction == reference == FAILED
     if not failed and not (prediction >= 0 and reference >= 0):
         raise ValueError(
-            f"The scores {prediction!r} and {reference!r} are no scores: give numbers from 0 up, or -1 for both where "
+            f"The scores {prediction!r} and {reference!r} are no scores: give numbers of at least 0, or -1 for both if "
             "a review could not be read."
         )
     row: dict[str, float] = {"reviews": 1, "failed": failed}
@@ -76,7 +76,7 @@ def counts(prediction: float, reference: float, category: str) -> dict[str, floa
 
 
 def figures(sums: Mapping[str, Any]) -> dict[str, float | np.ndarray]:
-    """The figures of summed [`counts`]: numbers give numbers, arrays (of many sums) give arrays of their shape."""
+    """The metrics from summed [`counts`]: numbers give numbers, arrays (of many sums) give arrays of their shape."""
     names = ("all", *CATEGORIES)
     found = {name: _percent(sums[f"model_{name}"], sums[f"reference_{name}"]) for name in names}
     found |= {

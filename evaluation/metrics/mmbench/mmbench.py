@@ -1,4 +1,4 @@
-"""MMBench: choices that must be right however the options are rotated, by ability."""
+"""MMBench: multiple choice that must be right for all rotations of the options, by ability."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CITATION = """\
 """
 _INPUTS = """
 Args:
-    predictions (list of str): What the model answered to each row, in its own words.
+    predictions (list of str): The model's answer to each row.
     references (list of dict): The row's `index`, `answer` (a letter), `l2-category` (the ability) and options `A`, `B`,
         `C`, `D` (empty where there are fewer), as in the published files.
 
@@ -59,7 +59,7 @@ ABILITIES = {
     "finegrained_perception (cross-instance)": "FP-C",
     "coarse_perception": "CP",
 }
-# What may stand around a letter, tried in this order.
+# Characters around a letter, tried in this order.
 _AROUND = (
     *(("", ""), ("", "."), ("", ","), ("", ":"), ("", ")"), ("", ")."), ("(", ")"), ("(", ").")),
     *((":", ""), (":", ","), (":", "."), (":", ")"), (":", ").")),
@@ -67,7 +67,7 @@ _AROUND = (
 
 
 def read_choice(text: str, options: Mapping[str, str]) -> str | None:
-    """The letter of the option that an answer names; None if it names none or several."""
+    """The letter of the option in an answer; None if there is none or more than one."""
     words = text.split()
     for before, after in _AROUND:
         found = [letter for letter in options if f"{before}{letter}{after}" in words]
@@ -81,7 +81,7 @@ def read_choice(text: str, options: Mapping[str, str]) -> str | None:
 
 
 def options_of(row: Mapping[str, Any]) -> dict[str, str]:
-    """The options of a row by letter, less the empty ones."""
+    """The non-empty options of a row by letter."""
     return {letter: str(row[letter]) for letter in LETTERS if row.get(letter) not in (None, "")}
 
 
@@ -89,7 +89,7 @@ def ability_of(row: Mapping[str, Any]) -> str:
     """The short name of a row's ability.
 
     Raises:
-        ValueError: None of `ABILITIES`.
+        ValueError: The ability is not in `ABILITIES`.
     """
     name = row["l2-category"]
     if name not in ABILITIES:
@@ -98,14 +98,14 @@ def ability_of(row: Mapping[str, Any]) -> str:
 
 
 def counts(predictions: Sequence[str], references: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What one question, with all its rotations, adds to the sums of [`figures`].
+    """The counts of one question with all its rotations for [`figures`].
 
     Args:
-        predictions: What was answered to each of its rows.
+        predictions: The answers to its rows.
         references: The rows.
 
     Raises:
-        ValueError: A right answer that is no option, an unknown ability, a question that lacks its first row.
+        ValueError: A reference answer is not an option, an ability is unknown, or the unrotated row is missing.
     """
     read = [read_choice(text, options_of(row)) for text, row in zip(predictions, references, strict=True)]
     for row in references:
@@ -128,7 +128,7 @@ def counts(predictions: Sequence[str], references: Sequence[Mapping[str, Any]]) 
 
 
 def figures(sums: Mapping[str, Any]) -> dict[str, float | np.ndarray]:
-    """The figures of summed [`counts`]: numbers give numbers, arrays (of many sums) give arrays of their shape."""
+    """The metrics from summed [`counts`]: numbers give numbers, arrays (of many sums) give arrays of their shape."""
     found = {"overall": _percent(sums["overall"], sums["questions"])}
     found |= {name: _percent(sums[name], sums[f"questions_{name}"]) for name in ABILITIES.values()}
     found["vanilla"] = _percent(sums["vanilla"], sums["questions"])

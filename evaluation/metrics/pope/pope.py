@@ -1,4 +1,4 @@
-"""POPE: does a model see objects that are not there, asked with yes or no."""
+"""POPE: object hallucination in answers to yes-no questions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 
 _DESCRIPTION = """\
 POPE, Polling-based Object Probing Evaluation (Li et al., 2023, https://arxiv.org/abs/2305.10355): questions whether an
-object is in a picture, half of them about objects that are not, drawn at random, by how frequent they are (popular), or
-by what they are often seen with (adversarial).
+object is in an image. Half of them are about absent objects, sampled at random, by frequency (popular), or by
+co-occurrence with present objects (adversarial).
 
-An answer counts as "no" if its first sentence (up to the first period) holds the word No, no or not, else as "yes", as
-the authors' script reads it. "Yes" is the positive class.
+An answer counts as "no" if its first sentence (up to the first period) has the word No, no or not, else as "yes", as in
+the authors' script. "Yes" is the positive class.
 """
 _CITATION = """\
 @inproceedings{li2023pope,
@@ -28,16 +28,16 @@ _CITATION = """\
 """
 _INPUTS = """
 Args:
-    predictions (list of str): What the model answered, in its own words.
-    references (list of str): "yes" where the object is in the picture, "no" where it is not.
+    predictions (list of str): The model's answers.
+    references (list of str): "yes" if the object is in the image, else "no".
 
 Returns (all in %, 0 to 100; NaN where undefined):
     accuracy (float): Right answers.
-    precision (float): Of the answers "yes", those that are right.
-    recall (float): Of the objects that are there, those that were seen.
+    precision (float): Right answers among the answers "yes".
+    recall (float): Answers "yes" to questions about present objects.
     f1 (float): Harmonic mean of precision and recall.
-    yes_ratio (float): Answers "yes"; 50 is what balanced questions ask for.
-    unclear (float): Answers that hold neither yes nor no, which the rule above counts as "yes".
+    yes_ratio (float): Answers "yes"; 50 for a perfect model on balanced questions.
+    unclear (float): Answers with neither yes nor no, which count as "yes" by the rule above.
 
 Examples:
     >>> metric = evaluate.load("pope")
@@ -50,20 +50,20 @@ _NO = {"No", "no", "not"}
 
 
 def read_answer(text: str) -> str:
-    """Whether an answer says "yes" or "no", as the authors' script reads it."""
+    """Parses an answer as "yes" or "no", like the authors' script."""
     words = text.split(".")[0].replace(",", "").split(" ")
     return "no" if _NO & set(words) else "yes"
 
 
 def counts(prediction: str, reference: str) -> dict[str, float]:
-    """What one question adds to the sums of [`figures`].
+    """The counts of one question for [`figures`].
 
     Args:
-        prediction: What was answered.
+        prediction: The answer.
         reference: "yes" or "no".
 
     Raises:
-        ValueError: Another reference.
+        ValueError: The reference is neither "yes" nor "no".
     """
     if reference not in LABELS:
         raise ValueError(f"The reference {reference!r} is neither 'yes' nor 'no': give one of these for each question.")
@@ -80,7 +80,7 @@ def counts(prediction: str, reference: str) -> dict[str, float]:
 
 
 def figures(sums: Mapping[str, Any]) -> dict[str, float | np.ndarray]:
-    """The figures of summed [`counts`]: numbers give numbers, arrays (of many sums) give arrays of their shape."""
+    """The metrics from summed [`counts`]: numbers give numbers, arrays (of many sums) give arrays of their shape."""
     right, yes = sums["true_yes"], sums["true_yes"] + sums["false_yes"]
     there = sums["true_yes"] + sums["false_no"]
     return {

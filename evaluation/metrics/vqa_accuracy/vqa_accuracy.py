@@ -1,4 +1,4 @@
-"""VQA accuracy: an answer is right to the degree in which people gave it."""
+"""VQA accuracy: agreement of an answer with human answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 _DESCRIPTION = """\
 VQA accuracy (Antol et al., 2015, https://arxiv.org/abs/1505.00468) as EvalAI computes it: prediction and answers are
-normalised, and the prediction is held against the answers of people, leaving each of them out in turn:
+normalised, and the prediction is compared with the human answers, leaving each of them out in turn:
 
     accuracy = mean over i of min(1, number of answers other than the i-th that equal the prediction / 3)
 
@@ -30,13 +30,12 @@ _CITATION = """\
 _INPUTS = """
 Args:
     predictions (list of str): One answer per question.
-    references (list of list of str): The answers that people gave to each question, at least two (usually ten), each
-        as often as it was given.
+    references (list of list of str): The human answers to each question, at least two (usually ten), with repetitions.
 
 Returns:
     accuracy (float): In %, 0 to 100. With ten answers, one that three people gave scores 90, one of four people 100.
-    exact (float): In %, 0 to 100: min(1, equal answers / 3) without leaving any out and without normalising, as
-        A-OKVQA's own script counts.
+    exact (float): In %, 0 to 100: min(1, equal answers / 3) without leaving any out and without normalising, as in
+        A-OKVQA's script.
 
 Examples:
     >>> metric = evaluate.load("vqa_accuracy")
@@ -49,10 +48,10 @@ _NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(_NUM
 _ARTICLES = {"a", "an", "the"}
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`!'
 _PERIOD = re.compile(r"\.(?!\d)")
-# The published normaliser removes at most so many periods (a flag was passed where a count belongs).
+# The published normaliser removes at most this many periods (it passes a flag as the count).
 _MOST_PERIODS = 32
 
-# Contractions whose apostrophe, or one of several, is put back where it is missing. The list is part of the metric.
+# Contractions in which a missing apostrophe is restored. The list is part of the metric.
 _CONTRACTED = """
 ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's isn't it'd
 it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't should've shouldn't somebody'll
@@ -70,12 +69,12 @@ _SPELLINGS |= {"somebody'd": "somebodyd", "ow's'at": "'ow's'at", "'ows'at": "'ow
 
 
 def normalize_answer(text: str) -> str:
-    """An answer as EvalAI compares it: lower case, digits for number words, no articles, little punctuation."""
+    """Normalises an answer like EvalAI: lower case, digits for number words, no articles, little punctuation."""
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
     text = text.replace("\n", " ").replace("\t", " ").strip()
     plain = text
     for mark in _PUNCTUATION:
-        # At the edge of a word a mark is dropped; within one it parts two words.
+        # A mark at the edge of a word is removed; a mark inside a word becomes a space.
         plain = plain.replace(mark, "" if f"{mark} " in text or f" {mark}" in text else " ")
     plain = _PERIOD.sub("", plain, count=_MOST_PERIODS)
     words = [_NUMBERS.get(word, word) for word in plain.split()]
@@ -83,19 +82,19 @@ def normalize_answer(text: str) -> str:
 
 
 def counts(prediction: str, reference: Sequence[str]) -> dict[str, float]:
-    """What one question adds to the sums of [`figures`].
+    """The counts of one question for [`figures`].
 
     Args:
-        prediction: The answer that is measured.
-        reference: The answers of people.
+        prediction: The answer.
+        reference: The human answers.
 
     Raises:
-        ValueError: Fewer than two answers, of which none can be left out.
+        ValueError: There are fewer than two human answers.
     """
     if len(reference) < 2:
         raise ValueError(
-            f"A question has {len(reference)} answers ({list(reference)!r}): one is left out in turn, so give all that "
-            "people gave, at least two."
+            f"A question has {len(reference)} answers ({list(reference)!r}): give all human answers, at least two, "
+            "because each is left out in turn."
         )
     said = normalize_answer(prediction)
     equal = [normalize_answer(answer) == said for answer in reference]
@@ -106,7 +105,7 @@ def counts(prediction: str, reference: Sequence[str]) -> dict[str, float]:
 
 
 def figures(sums: Mapping[str, Any]) -> dict[str, float | np.ndarray]:
-    """The figures of summed [`counts`]: numbers give numbers, arrays (of many sums) give arrays of their shape."""
+    """The metrics from summed [`counts`]: numbers give numbers, arrays (of many sums) give arrays of their shape."""
     return {name: _percent(sums[name], sums["questions"]) for name in ("accuracy", "exact")}
 
 

@@ -1,4 +1,4 @@
-"""What a dry run finds: files that are not there, and commands that would be refused."""
+"""Checks of a dry run: missing files, and invalid commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vigc.trainer.recipe import read_recipe
 
 
 def problems_of(step: Step, steps: Sequence[Step]) -> list[str]:
-    """What stands in the way of a step, if those before it are done."""
+    """The problems of a step, assuming that earlier steps are done."""
     before = [one.makes for one in steps[: steps.index(step)]]
     absent = [path for path in step.needs if not path.exists()]
     missing = [str(path) for path in absent if path not in before]
@@ -40,7 +40,7 @@ def _of_tuning(step: Step, *, whole: bool) -> Iterator[str]:
 
 
 def _of_vigc(step: Step, *, whole: bool) -> Iterator[str]:
-    """The command's own parser reads it; where all is there, its own dry run is run."""
+    """Parses the command; if its inputs exist, runs its dry run."""
     words = list(step.words)
     command: Any = get_command(app)
     while getattr(command, "commands", None):
@@ -67,5 +67,5 @@ def _of_vigc(step: Step, *, whole: bool) -> Iterator[str]:
 
 
 def _without_accelerator() -> list[str]:
-    """Arguments of a GPU are checked as for a CPU where there is none."""
+    """Replaces arguments for GPUs if there is no GPU."""
     return [] if torch.accelerator.is_available() else ["--use_cpu", "true"]

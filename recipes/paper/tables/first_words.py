@@ -1,4 +1,4 @@
-"""How often each word begins a question of OK-VQA or A-OKVQA: what `vigc generate --first-words` draws from.
+"""Counts the first words of questions of OK-VQA or A-OKVQA, for `vigc generate --first-words`.
 
 python recipes/paper/tables/first_words.py okvqa/OpenEnded_mscoco_train2014_questions.json --output words.json
 """

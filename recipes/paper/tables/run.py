@@ -1,11 +1,11 @@
-"""Tables 1 to 4 of VIGC (arXiv:2308.12714): one command for each row, from published files to figures.
+"""Tables 1 to 4 of VIGC (arXiv:2308.12714): one command per row, from published files to metrics.
 
-    python recipes/paper/tables/run.py                                             # all rows, with the paper's figures
+    python recipes/paper/tables/run.py                                             # all rows, with the paper's results
     python recipes/paper/tables/run.py table1 add-detail-vic --root /data --dry-run
     python recipes/paper/tables/run.py table1 add-detail-vic --root /data --judge --model NAME --url URL --key VARIABLE
 
-What must lie where is in README.md beside this file; a dry run names all that is missing. A step that is done is not
-done again, for this row or another, and one that was interrupted goes on.
+README.md lists the required files; a dry run prints the missing ones. A finished step is not repeated, also for other
+rows, and an interrupted one is resumed.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ TABLES = {"table1": _table1(), "table2": _table2(), "table3": _table3(), "table4
 
 
 def command_of(step: Step, place: Place) -> list[str]:
-    """What is run; a job that processes share is run once by each, with its rank behind."""
+    """The commands of a step: one, or one per process with its rank if the processes share a job."""
     start, own = [sys.executable, "-m"], ["vigc", *step.words]
     if step.tool == "torchrun":
         return [*start, "torch.distributed.run", "--nproc_per_node", str(place.processes), "-m", *own]
@@ -116,7 +116,7 @@ def command_of(step: Step, place: Place) -> list[str]:
 
 
 def run(steps: Sequence[Step], place: Place) -> int:
-    """Does what is not done yet; returns the exit code of the step that failed, or 0."""
+    """Runs the unfinished steps; returns the exit code of the step that failed, or 0."""
     for step in steps:
         command = command_of(step, place)
         mark, said = place.made / ".done" / step.name, f"{shlex.join(step.words)}\n"
@@ -128,8 +128,8 @@ def run(steps: Sequence[Step], place: Place) -> int:
             continue
         print(f"\n{step.name}: {shlex.join(command)}", flush=True)
         code = _shared(command, place.processes) if step.tool == "each" else subprocess.run(command).returncode
-        if code not in (0, 3):  # 3: complete, with something set aside
-            print(f"{step.name} ended with {code}; the same command goes on here.")
+        if code not in (0, 3):  # 3: complete, with skipped inputs or rejected samples
+            print(f"{step.name} ended with exit code {code}; run the same command to resume.")
             return code
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.write_text(said, encoding="utf-8")
@@ -156,7 +156,7 @@ def _shared(command: list[str], processes: int) -> int:
 
 
 def dry_run(steps: Sequence[Step], place: Place) -> int:
-    """Prints every command and whatever stands in its way; returns 2 if there is anything, or 0."""
+    """Prints all commands and their problems; returns 2 if there are problems, or 0."""
     found: dict[str, list[str]] = {}
     for step in steps:
         print(f"{step.name}: {shlex.join(command_of(step, place))}")
@@ -169,7 +169,7 @@ def dry_run(steps: Sequence[Step], place: Place) -> int:
 
 
 def show(table: str | None) -> None:
-    """Prints the rows with the paper's figures."""
+    """Prints the rows with the paper's results."""
     for name, rows in TABLES.items():
         if table in (None, name):
             print(f"{name}")
@@ -178,12 +178,14 @@ def show(table: str | None) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code."""
+    """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("table", nargs="?", choices=TABLES)
     parser.add_argument("row", nargs="?")
-    parser.add_argument("--root", type=Path, help="the folder of all data and models; what is made goes into ROOT/vigc")
-    parser.add_argument("--processes", type=int, choices=(1, 2, 4, 8), default=8, help="GPUs; batches stay the same")
+    parser.add_argument("--root", type=Path, help="the folder of all data and models; outputs are written to ROOT/vigc")
+    parser.add_argument(
+        "--processes", type=int, choices=(1, 2, 4, 8), default=8, help="number of GPUs; batch sizes stay the same"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check everything, run nothing")
     parser.add_argument("--judge", nargs=argparse.REMAINDER, default=[], help="options of `vigc judge`: --model ...")
     given = parser.parse_args(arguments)

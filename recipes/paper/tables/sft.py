@@ -3,8 +3,8 @@ r"""Instruction tuning of a stock vision-language model with TRL, as LLaVA's sec
     accelerate launch recipes/paper/tables/sft.py --config recipes/paper/tables/llava_7b.yaml \
         --model models/llava-7b-stage1 --data mixture-as-trl-sft --output_dir runs/llava-7b [--dry_run]
 
-Takes any `AutoModelForImageTextToText` with a chat template, and what `vigc export --format trl-sft` writes. Every
-argument of TRL's `SFTConfig` can follow.
+The model can be any `AutoModelForImageTextToText` with a chat template; the data are an export with `vigc export
+--format trl-sft`. All arguments of TRL's `SFTConfig` can follow.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from vigc.scenes import model_folder
 
 @dataclass
 class Settings:
-    """What is trained on what.
+    """The model and the data.
 
     Args:
         model: Folder or Hub name of the model to start from.
         data: Folder of chats: `images` and `messages`.
         frozen: Modules that are not trained: a weight is frozen if one of these is part of its dotted name.
-        dry_run: Check all there is to check, and train nothing.
+        dry_run: Only check model, data and settings; do not train.
     """
 
     model: str = field(metadata={"help": "folder or Hub name of the model to start from"})
@@ -46,7 +46,7 @@ class _Parser(TrlParser):
 
 
 def freeze(model: PreTrainedModel, names: list[str]) -> None:
-    """Takes the named modules out of training.
+    """Freezes the named modules.
 
     Raises:
         ValueError: The model has no module of such a name.
@@ -70,13 +70,13 @@ def parsed(arguments: list[str]) -> tuple[Settings, SFTConfig]:
 
 
 def problems(settings: Settings, args: SFTConfig) -> list[str]:
-    """What stands in the way of training, as far as it can be seen without loading the weights."""
+    """The problems that can be found without loading the weights."""
     found = []
     try:
         folder = model_folder(settings.model)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)  # nosec B615: weights, no code
         if type(config) not in AutoModelForImageTextToText._model_mapping:
-            found.append(f"model {settings.model!r} is a {config.model_type}, which takes no pictures")
+            found.append(f"model {settings.model!r} is a {config.model_type}, which does not take images")
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)  # nosec B615: no code
         template = getattr(processor, "chat_template", None)
         if not template:
@@ -91,12 +91,12 @@ def problems(settings: Settings, args: SFTConfig) -> list[str]:
 
 
 def read_data(folder: str) -> Dataset:
-    """The chats to train on."""
+    """The training chats."""
     return load_rows(folder).select_columns(["images", "messages"])
 
 
 def main(arguments: list[str]) -> None:
-    """Trains, goes on with the last checkpoint if there is one, and writes model and processor to `output_dir`."""
+    """Trains, resuming from the last checkpoint if there is one; writes model and processor to `output_dir`."""
     try:
         settings, args = parsed(arguments)
     except ValueError as error:
@@ -106,8 +106,8 @@ def main(arguments: list[str]) -> None:
         print("\n".join([*(f"missing: {problem}" for problem in found), "not ready" if found else "ready to train"]))
         sys.exit(2 if found else 0)
     last = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
-    # The Trainer itself does not know the names under which models such as LLaVA are saved, and would go on with the
-    # weights of the start (huggingface/transformers#43701). Sharded runs keep the model elsewhere and do not need it.
+    # The Trainer does not know the weight names in checkpoints of models such as LLaVA, and would resume with the
+    # initial weights (huggingface/transformers#43701). Sharded checkpoints do not need this.
     saved = last is not None and any(Path(last).glob("model*.safetensors"))
     start = model_folder(settings.model)
     model = AutoModelForImageTextToText.from_pretrained(  # nosec B615: weights, no code

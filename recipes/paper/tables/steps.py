@@ -1,4 +1,4 @@
-"""What the rows of the paper's tables are made of: steps, each a command with what it needs and what it makes."""
+"""The steps of the rows of the paper's tables: commands with their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ PAPER = HERE.parent
 
 LLAVA = [f"llava/{name}.json" for name in ("conversation_58k", "detail_23k", "complex_reasoning_77k")]
 LLAVA_BENCH = ["qa90_questions.jsonl", "qa90_gpt4_answer.jsonl", "caps_boxes_coco2014_val_80.jsonl", "rule.json"]
-# Nothing is generated from the pictures of these questions.
+# Questions whose images are excluded from generation.
 TESTS = [
     "llava-bench/qa90_questions.jsonl",
     "okvqa/OpenEnded_mscoco_val2014_questions.json",
     "aokvqa/aokvqa_v1p0_val.json",
     "aokvqa/aokvqa_v1p0_test.json",
 ]
-# Of COCO's pictures that LLaVA-150K does not use the paper took 36,781; of Objects365's it does not say how many.
+# The paper uses 36,781 images of COCO that are not in LLaVA-150K; it does not give the number for Objects365.
 GENERATED = 36_781
 REPLACED = 10_000
-_RUNS_ON = 8  # processes that the recipes' batches are meant for
+_RUNS_ON = 8  # number of processes of the recipes' batch sizes
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where things lie and who does the work.
+    """Folders, and the number of processes.
 
     Args:
-        root: The folder of all data; what is made goes into its sub-folder `vigc`.
-        processes: How many GPUs.
-        judge: Options of `vigc judge` that say who judges.
+        root: The folder of all data; outputs are written to its sub-folder `vigc`.
+        processes: Number of GPUs.
+        judge: Options of `vigc judge` that select the judge.
     """
 
     root: Path
@@ -42,7 +42,7 @@ class Place:
 
     @property
     def made(self) -> Path:
-        """The folder of all that is made."""
+        """The folder of all outputs."""
         return self.root / "vigc"
 
 
@@ -51,13 +51,13 @@ class Step:
     """One command.
 
     Args:
-        name: Names it and its mark.
-        tool: What runs it: "vigc", "each" (a `vigc` job that processes share), "torchrun" (`vigc` under torchrun),
-            "sft" (sft.py under accelerate) or "words" (first_words.py).
-        words: Its arguments.
-        makes: What is there afterwards.
-        needs: What must be there before.
-        atomic: What it makes is there whole or not at all.
+        name: Name of the step and of its mark file.
+        tool: The tool: "vigc", "each" (a `vigc` job that processes share), "torchrun" (`vigc` under torchrun), "sft"
+            (sft.py under accelerate) or "words" (first_words.py).
+        words: The arguments.
+        makes: The output.
+        needs: The inputs.
+        atomic: Whether the output is written atomically.
     """
 
     name: str
@@ -73,8 +73,8 @@ class Row:
     """A row of a table.
 
     Args:
-        paper: The figures that the paper gives.
-        steps: What makes it.
+        paper: The paper's results.
+        steps: Returns the steps.
     """
 
     paper: dict[str, float]
@@ -99,7 +99,7 @@ def vigc_training(place: Place, recipe: Path, start: Path, name: str) -> Step:
 
 
 def llava_vigc(place: Place) -> Step:
-    """The VIGC model that writes LLaVA's types."""
+    """Trains the VIGC model for LLaVA's task types."""
     return vigc_training(place, PAPER / "llava_7b.yaml", place.root / "models/minigpt4plus-vicuna-7b", "vigc-llava-7b")
 
 
@@ -115,7 +115,7 @@ def generation(place: Place, name: str, model: Path, source: list[str], options:
 
 
 def coco_extra(place: Place) -> list[Step]:
-    """coco-extra: COCO's training pictures less LLaVA-150K's and those of the tests."""
+    """coco-extra: COCO's training images without those of LLaVA-150K and the tests."""
     model, used = llava_vigc(place), [place.root / file for file in LLAVA]
     options = ["--types", "conversation,detail,complex"]
     for file in used:
@@ -124,7 +124,7 @@ def coco_extra(place: Place) -> list[Step]:
 
 
 def objects365(place: Place) -> list[Step]:
-    """As many pictures of Objects365, from one model."""
+    """The same number of images of Objects365, from one model."""
     model, folder = llava_vigc(place), place.root / "objects365"
     source = [str(folder / "zhiyuan_objv2_train.json"), "--format", "objects365", "--image-root", str(folder / "train")]
     options = ["--types", "detail", "--limit", str(GENERATED)]
@@ -137,7 +137,7 @@ def objects365(place: Place) -> list[Step]:
 def ablation(
     name: str, options: list[str], extra: Callable[[Place], list[Step]] | None = coco_extra, size: str = "7b"
 ) -> Callable[[Place], list[Step]]:
-    """LLaVA-150K mixed by the options of `vigc mix`, LLaVA's second stage on that, LLaVA-eval."""
+    """Mixes LLaVA-150K by the options of `vigc mix`, trains LLaVA's second stage on it, and runs LLaVA-eval."""
 
     def steps(place: Place) -> list[Step]:
         before = [] if extra is None else extra(place)  # nosec B610: no database
@@ -182,7 +182,7 @@ def evaluation(place: Place, name: str, model: Path, benchmark: str, folder: str
 
 
 def llava_eval(place: Place, name: str, model: Path) -> list[Step]:
-    """A model's answers to LLaVA's questions, the judge's reviews of them, the figures."""
+    """LLaVA-eval: a model's answers, the judge's reviews, and the metrics."""
     answer = evaluation(place, name, model, "llava", "llava-bench", "coco/val2014", LLAVA_BENCH[0])
     data, folder = place.root / "llava-bench", answer.makes.parent
     answers, reviews, result = (folder / f"llava.{end}" for end in ("answers.jsonl", "reviews.jsonl", "judged.json"))
@@ -194,11 +194,11 @@ def llava_eval(place: Place, name: str, model: Path) -> list[Step]:
     return [answer, judge, Step(f"{name}-llava-judged", "vigc", words, result, [answer.makes, reviews, *published])]
 
 
-# Table 2: MiniGPT-4+, taught by itself
+# Table 2: MiniGPT-4+, trained on its own data
 
 
 def table2(name: str, *, coco: bool) -> Callable[[Place], list[Step]]:
-    """The VIGC model on MMBench and LLaVA-eval, as it is or trained further on coco-extra."""
+    """The VIGC model on MMBench and LLaVA-eval, before or after training on coco-extra."""
 
     def steps(place: Place) -> list[Step]:
         before = coco_extra(place) if coco else [llava_vigc(place)]
@@ -221,7 +221,7 @@ _TESTED_ON = {
 
 
 def table4(name: str, kind: str, start: str, *, vigc: bool) -> Callable[[Place], list[Step]]:
-    """A model trained to answer OK-VQA or A-OKVQA, with what a VIGC model of the same start wrote, or without."""
+    """A model trained on OK-VQA or A-OKVQA, with or without rows generated by VIGC."""
 
     def steps(place: Place) -> list[Step]:
         model, before, recipe = place.root / "models" / start, [], f"{kind}_answers.yaml"
@@ -235,7 +235,7 @@ def table4(name: str, kind: str, start: str, *, vigc: bool) -> Callable[[Place],
 
 
 def short_answers(place: Place, kind: str) -> list[Step]:
-    """Questions with several weighted answers about COCO's pictures, by a VIGC model that starts from InstructBLIP."""
+    """Generates questions with weighted answers about COCO's images, with a VIGC model based on InstructBLIP."""
     start, questions = place.root / "models/instructblip-vicuna-7b", place.root / _QUESTIONS[kind]
     model = vigc_training(place, PAPER / f"{kind}.yaml", start, f"vigc-{kind}")
     counted = place.made / f"{kind}-first-words.json"

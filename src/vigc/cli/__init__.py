@@ -1,4 +1,4 @@
-"""The `vigc` command: one file a command, and what commands share."""
+"""The `vigc` command: one module per command, and shared modules."""
 
 from .root import app, main
 

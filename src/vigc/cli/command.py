@@ -1,4 +1,4 @@
-"""How every command of vigc ends: one line for what went wrong, and the exit code that says what to do about it."""
+"""Adds commands whose errors are printed as one line, with an exit code by kind of error."""
 
 from __future__ import annotations
 
@@ -27,18 +27,20 @@ INTERRUPTED = 130
 Debug = Annotated[bool, option("Show the traceback of an error.", "--debug")]
 Level = Annotated[
     str | None,
-    option("What libraries log: debug, info, warning or error.", "--log-level", show_default="warning"),
+    option(
+        "Log level of vigc and its libraries: debug, info, warning or error.", "--log-level", show_default="warning"
+    ),
 ]
 _ADDED: dict[str, tuple[Any, Any]] = {"log_level": (Level, None), "debug": (Debug, False)}
 
 
 @dataclass(frozen=True)
 class DeferredCommand:
-    """A command whose options are put together when it is asked for, since that needs imports of its own.
+    """A command whose options are built when it is called, because that needs slow imports.
 
     Args:
-        name: What it is called.
-        help: What it does.
+        name: Name of the command.
+        help: Help text.
         load: Returns the function, whose signature declares its arguments and options.
     """
 
@@ -50,13 +52,13 @@ class DeferredCommand:
 def add_command(
     app: typer.Typer, command: Callable[..., None] | DeferredCommand, name: str | None = None, **settings: Any
 ) -> None:
-    """Adds a command that ends with one line instead of a traceback, unless its option `--debug` asks for one.
+    """Adds a command that prints errors as one line; with its option `--debug`, also the traceback.
 
     Args:
-        app: What the command belongs to; it has a name, such as "vigc evaluate".
+        app: The parent of the command; it has a name, such as "vigc evaluate".
         command: A function, whose signature declares its arguments and options, or a deferred one.
-        name: What it is called; by default as the function.
-        settings: Further ones of `typer.Typer.command`.
+        name: Name of the command; by default the function's.
+        settings: Further arguments of `typer.Typer.command`.
     """
     if not isinstance(command, DeferredCommand):
         name = name or command.__name__.replace("_", "-")
@@ -68,7 +70,7 @@ def add_command(
 
 
 def _built(function: Callable[..., None]) -> Any:
-    """The command that typer makes of a function."""
+    """Builds a typer command from a function."""
     alone = typer.Typer(rich_markup_mode=None, add_completion=False)
     alone.command(cls=GroupedCommand)(function)
     return get_command(alone)
@@ -99,9 +101,9 @@ def reporting_errors(title: str, debug: bool) -> Iterator[None]:
         with _sigterm_interrupts(), machine_errors():
             yield
     except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
-        raise  # typer's own ways to end
+        raise  # handled by typer
     except KeyboardInterrupt:
-        say(f"{title}: interrupted. Run the same command again to finish the work.", err=True)
+        say(f"{title}: interrupted. Run the same command again to resume.", err=True)
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
         if debug:
@@ -112,29 +114,29 @@ def reporting_errors(title: str, debug: bool) -> Iterator[None]:
 
 
 def ending(error: Exception) -> tuple[int, str]:
-    """The exit code of an error that ends a command, and what is printed of it.
+    """The exit code and the message for an error that ends a command.
 
-    A `VigcError` has its own. Of other exceptions, a full disk is transient (75), what the system or a library refuses
-    has to be changed (2), and anything else is a defect of vigc (1).
+    A `VigcError` has its own exit code. Other exceptions: a transient error is 75, other errors of the system or a
+    library are 2, and anything else is a bug in vigc (1).
     """
     if isinstance(error, VigcError):
         return error.exit_code, str(error)
     if is_transient(error):
-        return TransientError.exit_code, f"{reason_of(error)}. The same command finishes the work later."
+        return TransientError.exit_code, f"{reason_of(error)}. Run the same command later to resume."
     if isinstance(error, (OSError, ValueError, ImportError)) and str(error).strip():
         return UNUSABLE, reason_of(error)
-    said = f"{type(error).__name__}: {first_line(error)}" if str(error).strip() else type(error).__name__
-    return DEFECT, f"this is a defect of vigc ({said}). Run the command again with --debug and report what it prints."
+    text = f"{type(error).__name__}: {first_line(error)}" if str(error).strip() else type(error).__name__
+    return DEFECT, f"this is a bug in vigc ({text}). Run the command again with --debug and report the output."
 
 
 @contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """A preempted machine sends SIGTERM; it ends the command as Ctrl-C does."""
+    """Makes SIGTERM, which a preempted machine sends, end the command like Ctrl-C."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
     before = signal.signal(signal.SIGTERM, stop)

@@ -1,4 +1,4 @@
-"""Files for --config: YAML with the names of options and their values."""
+"""Reads --config files: YAML with option names and values."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from vigc.options import Setting, meant
 from .command import UNUSABLE
 from .terminal import line, say
 
-# Of a YAML file.
+# Size limit of a YAML file.
 _MOST_BYTES = 2**20
 
 
 def read_into(context: typer.Context, path: Path, settings: Mapping[str, Setting]) -> None:
-    """Makes the values of a file the defaults of a command.
+    """Uses the values of a file as the defaults of a command.
 
     Raises:
-        typer.Exit: The file cannot be read, or names what is no option; that is printed.
+        typer.Exit: The file cannot be read, or has an unknown option; the error is printed.
     """
     try:
         values = read_config(path, settings)
@@ -34,14 +34,14 @@ def read_into(context: typer.Context, path: Path, settings: Mapping[str, Setting
 
 
 def read_config(path: Path, settings: Mapping[str, Setting]) -> dict[str, Any]:
-    """The values of a file, in the form that the command line has them in.
+    """Reads a file; returns the values as the command line would give them.
 
     Args:
-        path: The YAML file. Between the words of a name may stand "_" or "-"; what is null is not given.
+        path: The YAML file. Names may have "_" or "-" between words; null values are ignored.
         settings: The settings of the command, by name.
 
     Raises:
-        VigcError: The file cannot be read, or names what is no option.
+        VigcError: The file cannot be read, or has an unknown option.
     """
     from vigc.processing.bounded_parsing import parse_yaml, read_text
 
@@ -50,13 +50,13 @@ def read_config(path: Path, settings: Mapping[str, Setting]) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise VigcError(f"--config {str(path)!r} cannot be read: {reason_of(error, path=False)}.") from error
     if not isinstance(content, dict):
-        raise VigcError(f"--config {str(path)!r} holds no options: write one in a line, as in 'batch_size: 8'.")
+        raise VigcError(f"--config {str(path)!r} has no options: write one per line, as in 'batch_size: 8'.")
     found = {}
     for key, value in content.items():
         name = str(key).replace("-", "_")
         if name not in settings:
             raise VigcError(
-                f"{path}: {short(key)} is no option; they are listed by --help-all.{meant(name, list(settings))}"
+                f"{path}: {short(key)} is not an option; --help-all lists them.{meant(name, list(settings))}"
             )
         if value is not None:
             found[name] = _as_written(path, settings[name], value)
@@ -64,7 +64,7 @@ def read_config(path: Path, settings: Mapping[str, Setting]) -> dict[str, Any]:
 
 
 def _as_written(path: Path, setting: Setting, value: Any) -> Any:
-    """A value as the command line has it: text, which is read there; a list of texts; true or false."""
+    """A value as the command line gives it: a text, a list of texts, or a bool."""
     if setting.kind is bool:
         if not isinstance(value, bool):
             raise VigcError(f"{path}: {setting.name}: {short(value)} is neither true nor false.")

@@ -1,4 +1,4 @@
-"""`vigc convert`: released checkpoints to a model folder, and back."""
+"""`vigc convert`: converts released checkpoints to a model folder, and back."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from .terminal import option, say
 
 Checkpoints = Annotated[
     list[Path] | None,
-    option("A released .pth or .safetensors file; repeat it, base files first: later ones win.", "--checkpoint"),
+    option(
+        "A released .pth or .safetensors file; repeatable, base files first: later files override earlier ones.",
+        "--checkpoint",
+    ),
 ]
-LanguageModel = Annotated[Path | None, option("Vicuna's folder: config.json, tokenizer.model and weights.")]
+LanguageModel = Annotated[Path | None, option("Folder of Vicuna: config.json, tokenizer.model and weights.")]
 QformerTokenizer = Annotated[str, option("Folder or Hub name of the Q-Former's BERT tokenizer.")]
-SizesFile = Annotated[Path | None, option("JSON file with the sizes of a model that is not of a released size.")]
-Preset = Annotated[str | None, option("7b or 13b: check that the language model is of that size.")]
+SizesFile = Annotated[Path | None, option("JSON file with the model's sizes, if they are not those of the release.")]
+Preset = Annotated[str | None, option("7b or 13b: check that the language model has that size.")]
 ConvertDtype = Annotated[
-    str | None, option("float32, float16 or bfloat16; by default each weight keeps its own.", show_default=False)
+    str | None, option("float32, float16 or bfloat16; by default each weight keeps its dtype.", show_default=False)
 ]
-LoraAlpha = Annotated[float, option("Alpha of the LoRA matrices, where a file has some.")]
+LoraAlpha = Annotated[float, option("Alpha of LoRA matrices, if a file has some.")]
 MaxShardSize = Annotated[str, option("Size limit of a weight file.")]
 ConvertOutput = Annotated[Path | None, option("The model folder to write.", "--output", "-o", show_default=False)]
 ToOriginal = Annotated[
-    Path | None, option("The other way: write the weights of --model in the released layout to this file.")
+    Path | None, option("The reverse: write the weights of --model to this file in the released layout.")
 ]
 ConvertedModel = Annotated[Path | None, option("The model folder that --to-original reads.", "--model", "-m")]
 
@@ -42,13 +45,13 @@ def convert(
     to_original: ToOriginal = None,
     model: ConvertedModel = None,
 ) -> None:
-    """Make a model folder of transformers from released checkpoints, or with --to-original the reverse."""
+    """Convert released checkpoints to a transformers model folder, or with --to-original the reverse."""
     from vigc.convert import checkpoint as conversion
     from vigc.scenes import model_folder
 
     if to_original is not None:
         if model is None or checkpoint or language_model or output:
-            raise VigcError("--to-original FILE takes --model DIR, and no other file or folder.")
+            raise VigcError("--to-original FILE needs --model DIR, and no other file or folder.")
         say(str(conversion.to_original(Path(model_folder(model)), to_original)))
         return
     if not checkpoint or language_model is None or output is None or model is not None:

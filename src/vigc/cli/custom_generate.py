@@ -9,15 +9,15 @@ from .terminal import count, option, say
 
 Output = Annotated[
     Path,
-    option("The folder to write: a new one, or that of an InstructBLIP checkpoint.", "--output", "-o"),
+    option("The folder to write: a new one, or the folder of an InstructBLIP checkpoint.", "--output", "-o"),
 ]
 
 
 def custom_generate(output: Output) -> None:
-    """Write the folder that brings IQF to a stock InstructBLIP, through transformers' custom_generate.
+    """Write the code that adds IQF to a stock InstructBLIP through transformers' custom_generate.
 
-    A new folder is published as a repository of its own, for model.generate(custom_generate=NAME). In the folder of an
-    InstructBLIP checkpoint it becomes that model's own generate.
+    A new folder can be published as a repository, for model.generate(custom_generate=NAME). In the folder of an
+    InstructBLIP checkpoint, the code replaces that model's generate.
     """
     from vigc.custom_generate.folder import save_custom_generate
 

@@ -1,4 +1,4 @@
-"""`vigc evaluate`: benchmarks with figures and their intervals, and two runs compared."""
+"""`vigc evaluate`: runs benchmarks, with confidence intervals, and compares two runs."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 
 class _Benchmarks(TyperGroup):
-    """The benchmarks' commands beside the declared ones; made when they are first asked for, so that others are quick.
+    """Adds the commands of the benchmarks. They are built on first use, because that needs slow imports.
 
-    A benchmark declares its name, what its command says, and options of its own; nothing here has to know it.
+    A benchmark declares its name, help text and options, so that a new one needs no change here.
     """
 
     _commands: MutableMapping[str, Any]
@@ -70,7 +70,7 @@ def _benchmark_commands() -> MutableMapping[str, Any]:
 
 
 def _command(benchmark: type[Benchmark]) -> Callable[..., None]:
-    """The command of a benchmark: the options of all, and its own."""
+    """The command of a benchmark: the common options and the benchmark's."""
     from vigc.evaluation.benchmarks.settings import QUESTIONS, DataSettings
     from vigc.evaluation.settings import AnswerSettings
 
@@ -135,27 +135,27 @@ def _answerer(model: str, asked: AnswerSettings, given: Given) -> AnsweringModel
 
 
 _AFTER = (
-    "The same command goes on where a killed one was. Exit code 0: complete. 3: complete, but some pictures could not "
-    "be opened. 2: what was given cannot be worked with. 4: beside the output lie answers of another run. 5: another "
-    "process is writing it. 75: the machine is in the way. 130: interrupted."
+    "A killed run is resumed by the same command. Exit code 0: complete. 3: complete, but some images could not be "
+    "opened. 2: invalid input or settings. 4: the output's answers are of another run. 5: another process is writing "
+    "it. 75: temporary failure (disk, memory, network): retry later. 130: interrupted."
 )
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="A file of results.", show_default=False)],
-    b: Annotated[Path, typer.Argument(help="Another, of the same questions.", show_default=False)],
-    seed: Annotated[int, option("Of the resampling.")] = 0,
+    a: Annotated[Path, typer.Argument(help="A results file.", show_default=False)],
+    b: Annotated[Path, typer.Argument(help="Another results file, of the same questions.", show_default=False)],
+    seed: Annotated[int, option("Seed of the resampling.")] = 0,
 ) -> None:
-    """How much B exceeds A in every figure, with the interval of the difference, and whether it is noise.
+    """Compare two runs: B minus A for each metric, with the interval of the difference and a verdict.
 
-    Both are resampled together, picture by picture (2,000 times). A difference whose 95 % interval holds 0 is noise;
-    figures without a difference are called equal.
+    Both are resampled together, by image (2,000 times). A difference whose 95 % interval contains 0 is noise; metrics
+    without a difference are equal.
     """
     from vigc.evaluation import compare_results
 
     found = compare_results(a, b, seed)
     say(f"A: {a}\nB: {b}\n")
-    say(f"{'figure':<24}{'A':>8}{'B':>8}{'B - A':>8}   95 % interval")
+    say(f"{'metric':<24}{'A':>8}{'B':>8}{'B - A':>8}   95 % interval")
     for name, difference in found.items():
         interval = f"[{_number(difference.low)}, {_number(difference.high)}]"
         cells = "".join(f"{_number(value):>8}" for value in (difference.a, difference.b, difference.value))
@@ -166,7 +166,7 @@ add_command(app, compare)
 
 
 def _quiet() -> None:
-    """Progress is for those who watch."""
+    """Hides progress bars when stderr is not a terminal."""
     from transformers.utils import logging
 
     if not sys.stderr.isatty():
@@ -174,10 +174,10 @@ def _quiet() -> None:
 
 
 def _print_results(results: Results) -> None:
-    """The figure to quote, all figures with their intervals, what was skipped or set aside, and where the files are."""
+    """Prints the main metric, all metrics with intervals, skipped images and questions, and the paths of the files."""
     from vigc.evaluation import BENCHMARKS
 
-    asked = f"{count(results.questions, 'question')} about {count(results.pictures, 'picture')}"
+    asked = f"{count(results.questions, 'question')} about {count(results.pictures, 'image')}"
     say(f"{results.benchmark}: {asked}, answered by {line(results.model)}")
     if results.figures:
         benchmark = BENCHMARKS[results.benchmark]
@@ -185,15 +185,15 @@ def _print_results(results: Results) -> None:
         say(f"{benchmark.title} {benchmark.main}: {_number(main.value)} {_interval(main)}".rstrip())
         _print_figures(results)
     else:
-        say("  No figures: answers to these questions are not published, or no judge has reviewed them.")
+        say("  No metrics: the reference answers are not published, or no judge has reviewed the answers.")
     if results.skipped_images:
         listed = results.pictures + results.skipped_images
-        without = f"{results.skipped_images:,} of {listed:,} images of the instances have no picture, or no answer."
+        without = f"{results.skipped_images:,} of {listed:,} images of the annotations have no image file or no answer."
         say(f"Skipped: {without}")
     if results.unasked_answers:
         say(f"Not counted: {count(results.unasked_answers, 'answer')} to questions that were not asked.")
     if results.set_aside:
-        say(f"Set aside, {count(len(results.set_aside), 'question')} (counted as wrong):")
+        say(f"Skipped, {count(len(results.set_aside), 'question')} (counted as wrong):")
         for key, reason in results.set_aside[:5]:
             say(f"  {line(key)}: {line(reason)}")
     for path in results.files:
@@ -206,11 +206,11 @@ def _print_figures(results: Results) -> None:
         say(f"  {name:<24}{_number(figure.value):>8}   {_interval(figure)}".rstrip())
     bare = sum(math.isnan(one.low) and not math.isnan(one.value) for one in results.figures.values())
     if bare:
-        say(f"  No interval for {count(bare, 'figure')}: every resample of the pictures gives the same value.")
+        say(f"  No interval for {count(bare, 'metric')}: every resample of the images gives the same value.")
 
 
 def _print_judging(results: Results, given: dict[str, Any]) -> None:
-    """The commands that make figures of LLaVA-eval's answers."""
+    """Prints the commands that judge and score the answers of LLaVA-eval."""
     answers = next(path for path in results.files if path.name.endswith("answers.jsonl"))
     reviews = answers.with_name(f"{answers.name.removesuffix('answers.jsonl')}reviews.jsonl")
     judge = ["vigc", "judge", answers, "--data", given["data"], "--output", reviews, "--model", "JUDGE"]
@@ -219,12 +219,10 @@ def _print_judging(results: Results, given: dict[str, Any]) -> None:
         if given[name]:
             score += [f"--{name}", given[name]]
     score += ["--output", results.output]
-    say("These commands have a judge review the answers, and score its reviews:")
+    say("Judge the answers and score the reviews with:")
     for command in (judge, score):
         say(f"  {shlex.join(map(str, command))}")
-    say(
-        "JUDGE is the folder or Hub name of a chat model; with --url ADDRESS its name at an OpenAI-compatible endpoint."
-    )
+    say("JUDGE is the folder or Hub name of a chat model, or with --url URL its name at an OpenAI-compatible endpoint.")
 
 
 def _interval(figure: Figure) -> str:

@@ -1,4 +1,4 @@
-"""`vigc export`: a dataset folder in the layouts of other trainers."""
+"""`vigc export`: exports a dataset folder to the layout of another trainer."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def export(given: Given) -> None:
     """Write a dataset in the layout of another trainer.
 
     trl-sft: a chat per conversation, for TRL's SFTTrainer. finevision: FineVision's columns. llava: conversations.json
-    with pictures under images/; rows that were read from a LLaVA file give back its entries, every field, turn and id.
+    with images in images/; rows that were read from a LLaVA file keep all fields, turns and ids of its entries.
 
-    trl-dpo: a preference pair per correction, for TRL's DPOTrainer, with the answer chosen and the draft rejected. A
-    correction counts only if it is material (words differ, and not by a cut alone) and its score agrees.
+    trl-dpo: a preference pair per correction, for TRL's DPOTrainer: the answer is chosen, the draft is rejected. A
+    correction counts only if words change, not only by a cut at the end, and if the score agrees.
     """
     _do(given)
 
@@ -74,17 +74,17 @@ def _do(given: Given) -> None:
     )
     say(f"{count(done.records, 'record')} from {count(done.rows, 'row')}")
     for reason, number in done.left_out.most_common():
-        say(f"  {number:>8,} left out: {reason}")
+        say(f"  {number:>8,} skipped: {reason}")
     for reason, number in done.unreadable.most_common():
-        say(f"  {number:>8,} set aside: its picture {reason}")
+        say(f"  {number:>8,} skipped: its image {reason}")
     say(f"Dataset: {done.output}")
     if done.first_unreadable:
-        say(f"The first that could not be read: {done.first_unreadable}", err=True)
+        say(f"First error: {done.first_unreadable}", err=True)
         raise typer.Exit(REJECTED)
 
 
 def _facts(done: Exported, source: str, rule: PreferenceRule) -> ExportFacts:
-    """What the card says of an export."""
+    """The values for the dataset card."""
     from vigc.hub_cards import ExportFacts
 
     return ExportFacts(

@@ -1,4 +1,4 @@
-"""Help in plain text: options under the headings of their groups, the usual ones with --help, all with --help-all."""
+"""Help in plain text, grouped by topic: common options with --help, all options with --help-all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OPTIONS, ARGUMENTS = "Options", "Arguments"
 
 
 class GroupedCommand(TyperCommand):
-    """A command whose help has a section for each group of options. It needs neither rich nor the time to import it."""
+    """A command whose help has a section per group of options. It does not need rich, which is slow to import."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Writes the sections, in the order of their first options."""
@@ -35,12 +35,12 @@ class GroupedCommand(TyperCommand):
 
 
 def deferred(load: Callable[[], Any]) -> type[GroupedCommand]:
-    """The class of a command with a name and a help, whose options and function are loaded when they are needed."""
+    """A command class that loads its options and function on first use; the name and the help text are known."""
 
     class Deferred(GroupedCommand):
         _whole = cached_property(lambda self: load())
 
-        # What typer makes of the stub is not kept.
+        # The setters ignore the parameters and callback that typer derives from the stub.
         params: Any = property(lambda self: self._whole.params, lambda self, stub: None)
         callback: Any = property(lambda self: self._whole.callback, lambda self, stub: None)
 
@@ -48,7 +48,7 @@ def deferred(load: Callable[[], Any]) -> type[GroupedCommand]:
 
 
 def show_all(context: typer.Context, wanted: bool) -> None:
-    """The callback of --help-all: prints the help with the options that --help leaves out."""
+    """The callback of --help-all: prints the help with the options that --help hides."""
     if not wanted or context.resilient_parsing:
         return
     for parameter in context.command.params:

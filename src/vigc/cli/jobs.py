@@ -1,4 +1,4 @@
-"""Jobs from the command line: their settings put together, run or previewed, and the exit code."""
+"""`vigc generate`, `vigc correct` and `vigc demo`: run or preview a job and return the exit code."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def _generate_settings() -> Sequence[type]:
 
 @with_options(_generate_settings)
 def generate(given: Given) -> None:
-    """Write a dataset of questions and corrected answers about pictures, or go on with one.
+    """Generate a dataset of questions and corrected answers about images, or resume one.
 
-    Exit code 0: complete. 3: complete, with files or texts set aside. 2: what was given cannot be worked with.
-    4: the folder holds a job with other settings. 5: another process is writing it. 75: the machine is in the way,
-    the same command finishes the job later. 130: interrupted.
+    Exit code 0: complete. 3: complete, with skipped files or rejected samples. 2: invalid input or settings. 4: the
+    folder belongs to a job with other settings. 5: another process is writing it. 75: temporary failure (disk, memory,
+    network): retry the same command later. 130: interrupted.
     """
     from vigc.generation import GenerateJob
 
@@ -51,9 +51,9 @@ def _correct_settings() -> Sequence[type]:
 
 @with_options(_correct_settings)
 def correct(given: Given) -> None:
-    """Answer the questions of a dataset again with VIC: a copy with both answers.
+    """Answer the questions of a dataset again with VIC; write a copy with both answers.
 
-    Reads JSON files and datasets in LLaVA's, TRL's or FineVision's form. Exit codes are those of `vigc generate`.
+    Reads JSON files and datasets in the layout of LLaVA, TRL or FineVision. Exit codes are those of `vigc generate`.
     """
     from vigc.generation import CorrectJob
 
@@ -61,7 +61,7 @@ def correct(given: Given) -> None:
 
 
 def _do(kind: type[JobSettings], given: Given) -> int:
-    """Puts the settings of a job together, checks them while that is still quick, and does it."""
+    """Builds the settings of a job, checks them before slow imports, and runs it."""
     started = time.monotonic()
     from vigc.inference.settings import DecodingSettings
 
@@ -78,10 +78,10 @@ def do_job(job: JobSettings, output: Path, *, dry_run: bool = False, started: fl
     """Runs a job, or previews it; returns the exit code.
 
     Args:
-        job: Its settings.
+        job: The settings of the job.
         output: The dataset folder.
-        dry_run: Whether only to print what would be done.
-        started: When the command began, on `time.monotonic`'s clock, as imports take a while, too; by default now.
+        dry_run: Only print a preview.
+        started: `time.monotonic()` at the start of the command, so that the time includes imports; by default now.
     """
     started = time.monotonic() if started is None else started
     from vigc.generation import preview_job, run_job
@@ -98,12 +98,14 @@ def _end(summary: Summary, started: float) -> int:
     print_summary(summary)
     if summary.held:
         work = count(summary.held, "shard")
-        raise BusyError(f"another process holds {work} of this share: run the same command again when it has ended.")
+        raise BusyError(
+            f"another process is writing {work} of this rank: run the same command again when it has ended."
+        )
     return REJECTED if summary.set_aside else COMPLETE
 
 
 def run_demo(output: Path, pictures: int, seed: int) -> int:
-    """`vigc demo`; returns the exit code."""
+    """Runs `vigc demo`; returns the exit code."""
     started = time.monotonic()
     from vigc.generation import generate_dataset
     from vigc.scenes import write_scenes
@@ -117,10 +119,10 @@ def run_demo(output: Path, pictures: int, seed: int) -> int:
 
 
 def default_model() -> Path:
-    """The folder of the embedded model; says that it is used."""
+    """The folder of the embedded model; prints that it is used."""
     from vigc.scenes import VIGC_TINY
 
-    say("Model: vigc-tiny, the embedded one. It knows rendered scenes only; give --model for photographs.", err=True)
+    say("Model: vigc-tiny (embedded). It only knows rendered scenes; give --model for photographs.", err=True)
     return VIGC_TINY
 
 

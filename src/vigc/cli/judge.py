@@ -1,4 +1,4 @@
-"""`vigc judge`: a model's answers to LLaVA's questions, scored beside the reference answers."""
+"""`vigc judge`: a judge scores a model's answers to LLaVA-eval against the reference answers."""
 
 from __future__ import annotations
 
@@ -19,22 +19,20 @@ _JUDGE = "Judge"
 
 Answers = Annotated[
     Path,
-    typer.Argument(help="The model's answers: a question_id and a text each, as `vigc evaluate llava` writes them."),
+    typer.Argument(help="The model's answers, with question_id and text, as `vigc evaluate llava` writes them."),
 ]
 Data = Annotated[
     Path,
     option(
-        "The folder with qa90_questions.jsonl, qa90_gpt4_answer.jsonl, caps_boxes_coco2014_val_80.jsonl and, if you "
-        "have it, rule.json.",
+        "The folder with qa90_questions.jsonl, qa90_gpt4_answer.jsonl, caps_boxes_coco2014_val_80.jsonl and "
+        "optionally rule.json.",
         "--data",
         "-d",
         show_default=False,
     ),
 ]
-Output = Annotated[
-    Path, option("The file of reviews (JSON Lines); one that is there is gone on with.", "--output", "-o")
-]
-Model = Annotated[str, option("The judge: its name at --url or, without that, a folder or Hub name.", "--model", "-m")]
+Output = Annotated[Path, option("The file of reviews (JSON Lines); an existing one is resumed.", "--output", "-o")]
+Model = Annotated[str, option("The judge: its name at --url, or a folder or Hub name.", "--model", "-m")]
 Url = Annotated[
     str | None, option("An OpenAI-compatible endpoint, such as http://localhost:8000/v1.", rich_help_panel=_JUDGE)
 ]
@@ -42,20 +40,20 @@ Key = Annotated[
     str | None, option("The environment variable that holds the endpoint's key.", "--key", rich_help_panel=_JUDGE)
 ]
 Rules = Annotated[
-    Path | None, option("What the judge is told, by category.", show_default="rule.json in --data, or our own words")
+    Path | None, option("The judge's instructions by category.", show_default="rule.json in --data, or built-in ones")
 ]
 Swap = Annotated[bool, option("Ask a second time with the answers in the other order.", "--order-swap")]
-Layout = Annotated[str, option("fenced, or original: LLaVA's prompt to the letter, without protection.")]
-Seed = Annotated[int, option("Handed to the judge.", rich_help_panel=_JUDGE)]
+Layout = Annotated[str, option("fenced, or original: LLaVA's exact prompt, without protection from prompt injection.")]
+Seed = Annotated[int, option("Seed of the judge.", rich_help_panel=_JUDGE)]
 Temperature = Annotated[
     float | None,
     option("0 is greedy decoding.", show_default="0.2 at an endpoint, 0 here", rich_help_panel=_JUDGE),
 ]
-MaxTokens = Annotated[int, option("Longest review.", min=1, rich_help_panel=_JUDGE)]
-Workers = Annotated[int, option("Requests to the endpoint at a time.", min=1, rich_help_panel=_JUDGE)]
+MaxTokens = Annotated[int, option("Maximum number of tokens of a review.", min=1, rich_help_panel=_JUDGE)]
+Workers = Annotated[int, option("Concurrent requests to the endpoint.", min=1, rich_help_panel=_JUDGE)]
 Fields = Annotated[
     str | None,
-    option('Further fields of a request, as JSON; null takes one away: {"max_tokens": null}.', rich_help_panel=_JUDGE),
+    option('Further fields of a request, as JSON; null removes one: {"max_tokens": null}.', rich_help_panel=_JUDGE),
 ]
 
 
@@ -75,11 +73,11 @@ def judge(
     workers: Workers = 4,
     request: Fields = None,
 ) -> None:
-    """Have a judge score a model's answers beside reference answers, as LLaVA's evaluation does.
+    """Have a judge score a model's answers against reference answers, as in LLaVA's evaluation.
 
-    Every review is stored as it came. The same command goes on where an interrupted one stopped. Exit code 0:
-    complete. 3: complete, but some requests were refused. 2: what was given cannot be worked with. 4: the file holds
-    reviews of something else. 5: another process is writing it. 75: the judge is away. 130: interrupted.
+    Every review is stored unchanged. An interrupted run is resumed by the same command. Exit code 0: complete. 3:
+    complete, but some requests were refused. 2: invalid input or settings. 4: the file has reviews of another run. 5:
+    another process is writing it. 75: the judge is unavailable: retry later. 130: interrupted.
     """
     from vigc.evaluation import DEFAULT_RULES, judge_answers, read_judge_inputs, read_rules
 
@@ -87,7 +85,7 @@ def judge(
     chosen = rules or given.rules
     if given.unanswered:
         left = count(given.unanswered, "question")
-        say(f"vigc judge: {line(str(answers))} has no answer to {left}: only the others are judged.", err=True)
+        say(f"vigc judge: {line(str(answers))} has no answer to {left}, which are skipped.", err=True)
     reviews = judge_answers(
         given.questions,
         given.references,
@@ -124,7 +122,7 @@ def _judge(
         settings["temperature"] = temperature
     if url is None:
         if key is not None or request is not None:
-            raise JudgeError("--key and --request are for an endpoint: give its --url, or leave them out.")
+            raise JudgeError("--key and --request are for an endpoint: give its --url, or remove them.")
         return LocalJudge(model, **settings)
     fields = None if request is None else _fields(request)
     return EndpointJudge(url, model, key_variable=key, workers=workers, request=fields, **settings)
@@ -138,7 +136,7 @@ def _fields(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise JudgeError(f"--request {text!r} is not valid JSON: {error}.") from error
     if not isinstance(fields, dict):
-        raise JudgeError(f"--request {text!r} is no object with named fields.")
+        raise JudgeError(f"--request {text!r} is not a JSON object.")
     return fields
 
 
@@ -154,6 +152,6 @@ def _print(reviews: list[dict[str, Any]]) -> None:
         )
         say(f"{name:<12}{ratios}{row['reviews']:>9}{row['failed']:>8}{row['refused']:>9}{row['withheld']:>10}")
     failed = figures["all"]["failed"]
-    say(f"In % of the reference's score; {count(failed, 'review')} without two scores left out, or counted as -1.")
+    say(f"In % of the reference's score; {count(failed, 'review')} without two scores excluded, or counted as -1.")
     if agreement is not None:
         say(f"Same winner in both orders: {100 * agreement:.1f} % of the questions")

@@ -1,4 +1,4 @@
-"""`vigc mix`: instances of one dataset added to another, or put in the place of as many."""
+"""`vigc mix`: adds instances of one dataset to another, or replaces as many."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from vigc.errors import MixError
 
 from .terminal import count, option, say
 
-_BASE, _FROM = "The base", "What is mixed in"
+_BASE, _FROM = "The base", "The extra dataset"
 
 Base = Annotated[
     list[str],
-    typer.Argument(help="Files in a published layout, or dataset folders: what the mixture starts from."),
+    typer.Argument(help="The base of the mixture: files in a published layout, or dataset folders."),
 ]
 Extra = Annotated[str | None, option("A dataset folder or file that instances are taken from.", "--from")]
 Output = Annotated[Path, option("The folder to write, new or empty.", "--output", "-o", show_default=False)]
 Add = Annotated[
     list[str] | None,
-    option("TYPE=N adds N instances of a type, TYPE alone all of them; repeatable.", show_default=False),
+    option("TYPE=N adds N instances of a task type, TYPE adds all of them; repeatable.", show_default=False),
 ]
 Replace = Annotated[
     list[str] | None,
-    option("TYPE=N puts N instances in the place of as many of the base; repeatable.", show_default=False),
+    option("TYPE=N replaces N instances of the base; repeatable.", show_default=False),
 ]
-Text = Annotated[str, option("What generated rows answer: answer (VIC) or draft (VIG).", rich_help_panel=_FROM)]
-Seed = Annotated[int, option("Decides which instances.")]
+Text = Annotated[str, option("The answer of generated rows: answer (VIC) or draft (VIG).", rich_help_panel=_FROM)]
+Seed = Annotated[int, option("Seed of the selection of instances.")]
 Images = Annotated[
-    str, option("path: pictures stay as they are, named or embedded. embed: the folder holds all of them.")
+    str, option("path: keep images as they are, paths or embedded. embed: embed all images in the folder.")
 ]
 Layout = Annotated[
     str,
-    option("Of the base's files: llava, vigc, aokvqa, okvqa (two files), ...", rich_help_panel=_BASE),
+    option("Layout of the base's files: llava, vigc, aokvqa, okvqa (two files), ...", rich_help_panel=_BASE),
 ]
 ImageRoot = Annotated[
     Path | None,
-    option("The folder of the pictures that its files, or the rows of its datasets, name.", rich_help_panel=_BASE),
+    option("The folder of the images that the base's files or rows name.", rich_help_panel=_BASE),
 ]
 Kind = Annotated[
     str | None,
-    option("Its type of instruction, where the files do not say it.", "--type", rich_help_panel=_BASE),
+    option("Task type of the base, if its files do not give it.", "--type", rich_help_panel=_BASE),
 ]
-FromImageRoot = Annotated[Path | None, option("The folder of the pictures that --from names.", rich_help_panel=_FROM)]
+FromImageRoot = Annotated[Path | None, option("The folder of the images that --from names.", rich_help_panel=_FROM)]
 FromKind = Annotated[
     str | None,
-    option("Its type, if --from is a LLaVA file that does not say it.", "--from-type", rich_help_panel=_FROM),
+    option("Task type of --from, if it is a LLaVA file that does not give it.", "--from-type", rich_help_panel=_FROM),
 ]
-DryRun = Annotated[bool, option("Read and mix, say what would be written, write nothing.", "--dry-run")]
+DryRun = Annotated[bool, option("Read and mix, print the result, and write nothing.", "--dry-run")]
 
 
 def mix(
@@ -69,10 +69,10 @@ def mix(
     from_type: FromKind = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Mix a dataset with instances of another, by type, count and seed; a manifest says what was taken from where.
+    """Mix a dataset with instances of another, by task type, count and seed. A manifest records the origin of all rows.
 
-    An instance is a conversation with all its turns. Without --from, the base alone is written. The folder is one to
-    train on, for `vigc train` and `vigc export`. The paper's Table 1 is made of such mixtures (recipes/paper/tables).
+    An instance is a conversation with all its turns. Without --from, only the base is written. `vigc train` and `vigc
+    export` read the folder. The mixtures of the paper's Table 1 are in recipes/paper/tables.
     """
     from vigc.exports.mix import MixRequest, Mixture, Source, write_mixture
     from vigc.exports.mix import mix as mixed
@@ -103,14 +103,14 @@ def mix(
     say(f"{start['name']}: {count(start['instances'], 'instance')}, {count(start['rows'], 'row')}")
     for step in mixture.manifest["steps"]:
         taken = f"{count(step['instances'], 'instance')} of {step['type']} from {step['from']}"
-        instead = " in the place of as many" if step["operation"] == "replace" else " added"
+        instead = " replace as many" if step["operation"] == "replace" else " added"
         say(f"  {taken}{instead}")
     types = json.dumps(result["types"]).replace('"', "").strip("{}")
     say(f"Mixture: {count(result['instances'], 'instance')} ({types}), {count(result['rows'], 'row')}")
     if dry_run:
-        say("Nothing is written: this was a dry run.")
+        say("Dry run: nothing is written.")
     else:
-        say(f"Dataset: {output}{'' if written else ', which held this mixture already'}")
+        say(f"Dataset: {output}{'' if written else ', which already has this mixture'}")
 
 
 def _text(path: Path | None) -> str | None:
@@ -118,18 +118,18 @@ def _text(path: Path | None) -> str | None:
 
 
 def _counts(name: str, given: list[str] | None, *, needed: bool = False) -> dict[str, int | None]:
-    """The counts of options such as "detail=10000"."""
+    """The counts by task type in options such as "detail=10000"."""
     counts: dict[str, int | None] = {}
     for value in given or ():
-        kind, said, number = value.partition("=")
-        if kind in counts or (said and not number.isdecimal()) or (needed and not said):
-            raise MixError(f"{name} {value!r}: give each type once, with a whole number, as in {name} detail=10000.")
-        counts[kind] = int(number) if said else None
+        task, equals, number = value.partition("=")
+        if task in counts or (equals and not number.isdecimal()) or (needed and not equals):
+            raise MixError(f"{name} {value!r}: give each task type once, with an integer, as in {name} detail=10000.")
+        counts[task] = int(number) if equals else None
     return counts
 
 
 def _without_bars() -> None:
-    """No progress bars where nobody watches."""
+    """Hides progress bars when stderr is not a terminal."""
     import sys
 
     from datasets import disable_progress_bars

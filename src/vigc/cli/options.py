@@ -21,20 +21,20 @@ from .terminal import option
 
 _JOB = "The job"
 
-# What a command is given: the value of each option by the name of its setting.
+# The values of a command's options, by the name of the setting.
 Given = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobRun:
-    """Where a job writes, whether it does, and what of the model's settings has no option of its own."""
+    """The options of a job's command that are not fields of its settings."""
 
     output: Annotated[
         Path, Option("The dataset folder to write.", _JOB, common=True, flags=("--output", "-o"), once=True)
     ]
     dry_run: Annotated[
         bool,
-        Option("Say what would be done, with three rows and an estimate; write nothing.", _JOB, common=True, once=True),
+        Option("Print a preview with three rows and an estimate; write nothing.", _JOB, common=True, once=True),
     ] = False
     settings: Annotated[
         str | None,
@@ -48,11 +48,11 @@ class JobRun:
 
 
 def with_options(declared: Callable[[], Sequence[type]]) -> Callable[[Callable[[Given], None]], DeferredCommand]:
-    """Gives a command the options that dataclasses declare, and --config and --help-all.
+    """Adds the options that dataclasses declare to a command, and --config and --help-all.
 
     Args:
-        declared: Imports the dataclasses, once the command is asked for. It is called with the values of all of them,
-            by name.
+        declared: Imports the dataclasses; called when the command is used. The command is called with all values by
+            name.
     """
 
     def decorate(command: Callable[[Given], None]) -> DeferredCommand:
@@ -65,7 +65,7 @@ def with_options(declared: Callable[[], Sequence[type]]) -> Callable[[Callable[[
 
 
 def taking(settings: Mapping[str, Setting], command: Callable[[Given], None]) -> Callable[..., None]:
-    """The command as a function with a signature that typer reads: a parameter for each setting, and --config."""
+    """Wraps a command in a function with the signature that typer reads: a parameter for each setting, and --config."""
 
     @wraps(command)
     def called(**given: Any) -> None:
@@ -77,13 +77,13 @@ def taking(settings: Mapping[str, Setting], command: Callable[[Given], None]) ->
 
 
 def settings_of_all(declared: Sequence[type]) -> dict[str, Setting]:
-    """The settings of several dataclasses, by name: what is given without a flag first, then in their order."""
+    """The settings of several dataclasses by name: positional arguments first, then options in declared order."""
     found = {name: setting for each in declared for name, setting in settings_of(each).items()}
     return dict(sorted(found.items(), key=lambda item: not item[1].option.argument))
 
 
 def given_of(declared: type, given: Given) -> Given:
-    """The values of one dataclass of those that a command is given, without those that keep their default."""
+    """The values of a dataclass's settings, except for those that are None."""
     return {name: given[name] for name in settings_of(declared) if given[name] is not None}
 
 
@@ -103,12 +103,12 @@ def _parsed(setting: Setting, text: str) -> Any:
     except ValueError as error:
         raise VigcError(f"{setting.flag} {text!r} is not valid JSON: {error}.") from error
     if not isinstance(value, dict):
-        raise VigcError(f"{setting.flag} {text!r} is no object with named fields.")
+        raise VigcError(f"{setting.flag} {text!r} is not a JSON object.")
     return value
 
 
 def _parameter(setting: Setting) -> inspect.Parameter:
-    """The parameter of a function that typer makes an option of. Values are checked by the dataclass, not by typer."""
+    """The function parameter that typer turns into an option. Values are checked by the dataclass, not by typer."""
     declared, several = setting.option, setting.several and not setting.option.commas
     kind: Any = str if setting.choices else setting.kind
     required = setting.default is MISSING and declared.default is None
@@ -156,7 +156,7 @@ def _config(settings: Mapping[str, Setting]) -> inspect.Parameter:
         if path is not None and not context.resilient_parsing:
             read_into(context, path, settings)
 
-    text = "YAML file with options, by name; those on the command line win. A job writes one: _vigc/job.yaml."
+    text = "YAML file of option values; the command line overrides them. Every job writes one: _vigc/job.yaml."
     info = option(text, "--config", metavar="FILE", callback=read, is_eager=True, expose_value=False)
     return inspect.Parameter(
         "config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Path | None, info]

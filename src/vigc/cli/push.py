@@ -1,4 +1,4 @@
-"""`vigc push`: a model or dataset folder to the Hub."""
+"""`vigc push`: publishes a model or dataset folder on the Hub."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from vigc.errors import VigcError
 
 from .terminal import count, line, option, say
 
-Folder = Annotated[Path, typer.Argument(help="A folder that holds a model or a dataset.", show_default=False)]
-Repo = Annotated[str, typer.Argument(help="The repository: owner/name, or a name of your own.", show_default=False)]
-Public = Annotated[bool, option("For all to see. Without, a new repository is private.", "--public")]
+Folder = Annotated[Path, typer.Argument(help="A model or dataset folder.", show_default=False)]
+Repo = Annotated[str, typer.Argument(help="The repository: owner/name, or a name in your account.", show_default=False)]
+Public = Annotated[bool, option("Make the repository public; by default a new one is private.", "--public")]
 AllowUnknown = Annotated[
     bool,
-    option("Also publish rows of which nobody has said under which licence they are.", "--allow-unknown-licence"),
+    option("Also publish rows with an unknown licence.", "--allow-unknown-licence"),
 ]
 Include = Annotated[
     list[str] | None,
     option(
-        "Also publish these files (a name, or a pattern such as 'notes/*'). Hidden files, pickles and names that look "
-        "like a secret's need their exact name.",
+        "Also publish these files (a name, or a pattern such as 'notes/*'). Hidden files, pickles and files that may "
+        "hold secrets need their exact name.",
         "--include",
     ),
 ]
 Message = Annotated[str | None, option("Title of the commit on main.", "--message", "-m")]
 
-_LISTED = 20  # skipped files that are named
+_LISTED = 20  # skipped files that are printed
 
 
 def push(
@@ -40,15 +40,15 @@ def push(
     include: Include = None,
     message: Message = None,
 ) -> None:
-    """Publish a model or dataset folder on the Hub, or bring it up to date there.
+    """Publish a model or dataset folder on the Hub, or update it.
 
-    Files go to a working branch first; one commit then brings all of them to main. Size and hash of every file are
-    compared with those here. The same command goes on after an interruption and uploads only what is new. Rows are
-    refused whose licence is unknown, and pictures that still hold EXIF or GPS. Files that are no part of a model or
-    dataset stay here and are listed; --include publishes them too.
+    Files are uploaded to a working branch first; one commit then merges them into main. Size and hash of every file
+    are verified. An interrupted push is resumed by the same command, which uploads only new files. Rows with an
+    unknown licence, and images with EXIF or GPS data, are refused. Files that do not belong to a model or dataset are
+    skipped and listed; --include publishes them too.
 
-    Exit code 0: complete. 2: something has to change first (the folder, the name, the token). 75: the Hub is in the
-    way, the same command goes on later. 130: interrupted.
+    Exit code 0: complete. 2: the folder, the name or the token is invalid. 75: the Hub is unavailable: retry the same
+    command later. 130: interrupted.
     """
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -74,7 +74,7 @@ def push(
     _say_left(done.left)
     changes = f"{count(done.uploaded, 'file')} uploaded" if done.uploaded or done.removed else "nothing to do"
     changes += f", {count(done.removed, 'file')} of an earlier push removed" if done.removed else ""
-    say(f"{changes}; {count(done.files, 'file')} on main, each of the size and hash that it has here")
+    say(f"{changes}; {count(done.files, 'file')} on main, verified by size and hash")
     seen = "private" if done.private else "public"
     say(f"{done.kind.capitalize()}: {done.url} ({seen}), commit {done.commit}")
 
@@ -88,12 +88,12 @@ def _code() -> dict[str, str]:
 def _say_left(left: dict[str, str]) -> None:
     if not left:
         return
-    say(f"{count(len(left), 'file')} skipped, which no model or dataset is made of:")
+    say(f"{count(len(left), 'file')} skipped, not part of a model or dataset:")
     for name, reason in list(left.items())[:_LISTED]:
         say(f"  {line(name)} ({line(reason)})")
     if len(left) > _LISTED:
         say(f"  and {len(left) - _LISTED:,} more")
-    say("To publish some of them: --include NAME, or a pattern")
+    say("To publish them, give --include with a name or a pattern.")
 
 
 def _say_command(folder: Path, repo: str, public: bool, allow_unknown_licence: bool, include: list[str]) -> None:
@@ -101,4 +101,4 @@ def _say_command(folder: Path, repo: str, public: bool, allow_unknown_licence: b
     parts += ["--public"] if public else []
     parts += ["--allow-unknown-licence"] if allow_unknown_licence else []
     parts += [part for pattern in include for part in ("--include", pattern)]
-    say(f"Nothing here was changed. To go on: {shlex.join(parts)}", err=True)
+    say(f"Your folder was not changed. To resume: {shlex.join(parts)}", err=True)

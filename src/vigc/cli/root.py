@@ -1,4 +1,4 @@
-"""The `vigc` command. What a command needs is imported inside it, so that help and mistakes are answered at once."""
+"""The `vigc` command. Commands import their packages lazily, so that help and wrong options are answered at once."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from .train import train
 
 app = typer.Typer(
     name="vigc",
-    help="Images go in; instruction rows, corrected and scored, come out as a Hugging Face dataset.",
+    help="Generate, correct and score visual-instruction data as a Hugging Face dataset.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain text: importing rich takes as long as all the rest of a command's start
+    rich_markup_mode=None,  # plain text: importing rich would double the start-up time
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -49,21 +49,22 @@ def _vigc(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options of the bare command."""
+    """Options of `vigc` without a command."""
 
 
 DatasetFolder = Annotated[Path, typer.Argument(help="A folder that `vigc generate` wrote.", show_default=False)]
 ReportRows = Annotated[
-    int | None, option("About how many rows to show; charts and figures always count all.", min=1, show_default="1,500")
+    int | None,
+    option("Approximate number of rows to show; charts and statistics use all.", min=1, show_default="1,500"),
 ]
 
 ReportImages = Annotated[
-    Path | None, option("The folder of pictures that rows name instead of holding them.", "--image-root")
+    Path | None, option("The folder of the images, if the rows only have their paths.", "--image-root")
 ]
 
 
 def report(dataset: DatasetFolder, rows: ReportRows = None, image_root: ReportImages = None) -> None:
-    """Write the report page of a dataset folder anew: pictures, drafts against answers, charts, what was set aside."""
+    """Write the report page of a dataset folder again: images, drafts and answers, charts, rejected samples."""
     from vigc.generation import write_report
 
     limit = {} if rows is None else {"max_rows": rows}

@@ -1,4 +1,4 @@
-"""How the commands print: options with help, counted nouns, text of unknown origin on one safe line, and logs."""
+"""Output of the commands: option help, counted nouns, untrusted text made safe to print, and log levels."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import typer
 from vigc.errors import VigcError
 from vigc.options import unknown
 
-# Of one message; what data names may be a data URI of megabytes.
+# Length limit of a message; a name in a dataset may be a data URI of megabytes.
 _MOST_CHARACTERS = 2_000
 
-# A server that refuses a token may quote it in its answer, which is part of an error's text.
+# A server that refuses a token may quote it in its reply, which becomes part of the error message.
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
 
 
 def option(text: str, *names: str, **settings: Any) -> Any:
-    """An option with its help first."""
+    """`typer.Option` with the help text first."""
     return typer.Option(*names, help=text, **settings)
 
 
 _LEVELS = ("debug", "info", "warning", "error")
-# Libraries that read their level from the environment when they are imported, and have it set by a function after that.
+# Libraries that read their level from the environment on import; later it is set by a function.
 _LOGGING = {
     "TRANSFORMERS_VERBOSITY": "transformers.utils.logging",
     "DATASETS_VERBOSITY": "datasets.utils.logging",
@@ -35,10 +35,10 @@ _LOGGING = {
 
 
 def set_log_level(level: str | None) -> None:
-    """Sets what vigc and the libraries under it log to stderr; None leaves it as it is.
+    """Sets the log level of vigc and its libraries; None leaves it unchanged.
 
     Raises:
-        VigcError: There is no such level.
+        VigcError: The level is unknown.
     """
     if level is None:
         return
@@ -54,17 +54,17 @@ def set_log_level(level: str | None) -> None:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Prints lines, whatever they hold."""
+    """Prints text, with control characters escaped and tokens of the Hub removed."""
     typer.echo("\n".join(map(_inert, text.split("\n"))), err=err)
 
 
 def count(number: int, what: str) -> str:
-    """A number with its noun."""
+    """A number with its noun, in the plural if needed."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def line(text: str) -> str:
-    """Text of unknown origin on one line of bounded length, without characters that a terminal would obey."""
+    """Untrusted text as one line of bounded length, with control characters escaped."""
     if len(text) > _MOST_CHARACTERS:
         half = _MOST_CHARACTERS // 2 - 30
         text = f"{text[:half]} [... {len(text) - 2 * half:,} characters ...] {text[-half:]}"

@@ -1,4 +1,4 @@
-"""`vigc train`: a model from a recipe."""
+"""`vigc train`: trains a model from a recipe."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .terminal import option, say
 
 Recipe = Annotated[Path, typer.Argument(help="A YAML file such as those under recipes/.", show_default=False)]
 DryRun = Annotated[
-    bool, option("Check arguments, files, entries and pictures, and say what would be done.", "--dry-run")
+    bool, option("Check arguments, files, entries and images, and print a summary; do not train.", "--dry-run")
 ]
 
 
 def train(context: typer.Context, recipe: Recipe, dry_run: DryRun = False) -> None:
-    """Train a model as a recipe says; any training argument can follow, such as --learning_rate 1e-4."""
+    """Train a model from a recipe; any training argument can follow, such as --learning_rate 1e-4."""
     from vigc.evaluation import written_figures
     from vigc.trainer import dry_run as check
     from vigc.trainer import train as run

@@ -1,4 +1,4 @@
-"""Released VIGC checkpoints become a model folder of transformers, and back."""
+"""Converts released VIGC checkpoints to a transformers model folder, and back."""
 
 from .checkpoint import convert_checkpoint
 

@@ -1,9 +1,9 @@
-"""Released VIGC checkpoints become a model folder of transformers, and back.
+"""Converts released VIGC checkpoints to a transformers model folder, and back.
 
-A released model is layered: EVA's ViT, a Q-Former base file, MiniGPT-4's or InstructBLIP's projection, the fine-tuned
-VIGC file, and a Vicuna folder. `convert_checkpoint` lays them over each other, checks that nothing is missing, and
-writes a folder that `AutoModel.from_pretrained(folder, trust_remote_code=True)` loads where vigc is not installed. It
-reads and writes weight by weight; memory holds one output shard (and `.pth` files of torch's old format, whole).
+A released model consists of several files: EVA's ViT, a Q-Former base file, MiniGPT-4's or InstructBLIP's projection,
+the fine-tuned VIGC file, and a Vicuna folder. `convert_checkpoint` merges them, checks that no weight is missing, and
+writes a folder that `AutoModel.from_pretrained(folder, trust_remote_code=True)` loads without vigc. Weights are read
+and written one by one; memory holds one output shard, and whole `.pth` files of torch's old format.
 """
 
 from __future__ import annotations
@@ -39,7 +39,15 @@ _DECODING = {"num_beams": 1, "do_sample": False, "max_new_tokens": 249, "iqf_pre
 
 @dataclass
 class ConversionReport:
-    """What became of every key: `mapped` and `ignored` are (file, key, our name or the reason)."""
+    """The result of a conversion.
+
+    Args:
+        output: The folder or file that was written.
+        mapped: (file, key, new name) of each converted weight.
+        ignored: (file, key, reason) of each ignored weight.
+        added: Descriptions of weights that no file has.
+        parameters: Number of parameters by part of the model.
+    """
 
     output: Path
     mapped: list[tuple[Path, str, str]] = field(default_factory=list)
@@ -51,9 +59,9 @@ class ConversionReport:
         lines = [f"{len(self.mapped)} weights mapped:"]
         lines += [f"  {count:5d}  {file}" for file, count in Counter(path.name for path, _, _ in self.mapped).items()]
         if self.ignored:
-            lines.append(f"{len(self.ignored)} keys left out:")
-            kinds = Counter((collapse(key), reason) for _, key, reason in self.ignored)
-            lines += [f"  {count:5d}  {kind}: {reason}" for (kind, reason), count in kinds.items()]
+            lines.append(f"{len(self.ignored)} keys ignored:")
+            groups = Counter((collapse(key), reason) for _, key, reason in self.ignored)
+            lines += [f"  {count:5d}  {key}: {reason}" for (key, reason), count in groups.items()]
         lines += [f"added: {what}" for what in self.added]
         lines += [f"{part}: {number:,} parameters" for part, number in self.parameters.items()]
         return "\n".join([*lines, f"written: {self.output}"])
@@ -71,22 +79,24 @@ def convert_checkpoint(
     max_shard_size: str = "5GB",
     lora_alpha: float = 16.0,
 ) -> ConversionReport:
-    """Writes a complete model folder from released files.
+    """Converts released files to a complete model folder.
 
     Args:
-        checkpoints: `.pth` or `.safetensors` files; a later one's weights replace an earlier one's.
-        language_model: Vicuna's folder: config.json, tokenizer.model and weights.
-        output: The folder to write. It must not exist yet, or be empty.
+        checkpoints: `.pth` or `.safetensors` files; weights of later files override those of earlier ones.
+        language_model: Folder of Vicuna: config.json, tokenizer.model and weights.
+        output: The folder to write, new or empty.
         qformer_tokenizer: Name or folder of the BERT tokenizer.
-        config: JSON file with `vision_config`, `qformer_config` and `num_query_tokens`, for sizes other than released.
-        preset: "7b" or "13b": checks that the language model is of that size.
-        dtype: "float32", "float16" or "bfloat16"; by default each weight keeps its own, and the folder is loaded in the
-            one that most of them have.
+        config: JSON file with `vision_config`, `qformer_config` and `num_query_tokens`, if the sizes are not those of
+            the release.
+        preset: "7b" or "13b": checks that the language model has that size.
+        dtype: "float32", "float16" or "bfloat16"; by default each weight keeps its dtype, and the configuration gets
+            the most frequent one.
         max_shard_size: Size limit of a weight file.
-        lora_alpha: Alpha of the LoRA matrices, where a file has some; they are merged.
+        lora_alpha: Alpha of LoRA matrices, which are merged into the weights.
 
     Raises:
-        ValueError: A weight is missing, of another size or not readable; it names the file that should hold it.
+        ValueError: A weight is missing, has another shape or cannot be read. The message names the file that should
+            have it.
     """
     language_model, output = Path(language_model), Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -118,29 +128,27 @@ def convert_checkpoint(
 def _report(
     output: Path, model: VigcForConditionalGeneration, names: Iterable[str], layers: Layers
 ) -> ConversionReport:
-    pinned = "pinned" if "embed_tokens.pad_row" in layers.weights else "the language model's own, or zeros"
+    pinned = "from a checkpoint" if "embed_tokens.pad_row" in layers.weights else "from the language model, or zeros"
     added = [f"[PAD] row of the embeddings ({pinned})", "<image> row of the embeddings (zeros, never written)"]
     return ConversionReport(output, layers.mapped(names), layers.ignored(names), added, count_parameters(model))
 
 
 def to_original(model: Path, output: Path) -> ConversionReport:
-    """Writes a model folder's weights in the layout of the release: all but the language model, which it never holds.
+    """Writes the weights of a model folder in the layout of the release, which excludes the language model.
 
     Args:
-        model: A folder of `save_pretrained` or `convert_checkpoint`.
+        model: A folder written by `save_pretrained` or `convert_checkpoint`.
         output: A `.pth` (`{"model": ...}`, as LAVIS writes it) or `.safetensors` file.
 
     Raises:
-        ValueError: The folder holds no weights, or the output has another suffix.
+        ValueError: The folder has no weights, or the output has another suffix.
     """
     output = Path(output)
     if output.suffix not in (".pth", ".safetensors"):
         raise ValueError(f"{output} should end in .pth or .safetensors.")
     files = sorted(Path(model).glob("model*.safetensors"))
     if not files:
-        raise ValueError(
-            f"{model} holds no model*.safetensors: give a model folder written by vigc or save_pretrained."
-        )
+        raise ValueError(f"{model} has no model*.safetensors: give a model folder written by vigc or save_pretrained.")
     report = ConversionReport(output)
     state: dict[str, torch.Tensor] = {}
     for weight in (weight for path in files for weight in read_weights(path)):
@@ -170,7 +178,7 @@ def to_original(model: Path, output: Path) -> ConversionReport:
 
 
 def count_parameters(model: VigcForConditionalGeneration) -> dict[str, int]:
-    """Number of parameters of each part."""
+    """Number of parameters by part of the model."""
     parts = {
         "ViT": model.vision_model.parameters(),
         "Q-Former": [*model.qformer.parameters(), model.query_tokens],
@@ -184,7 +192,7 @@ def _released_tensors(key: str, weight: Weight) -> dict[str, torch.Tensor]:
     tensor = weight.load()
     if not key.endswith("attn.qkv.bias"):
         return {key: tensor.contiguous()}
-    # A bias on keys moves all scores of a query alike, so that leaving it out changes nothing.
+    # A bias on keys shifts all scores of a query by the same amount, so that dropping it changes nothing.
     stem = key.removesuffix("qkv.bias")
     queries, _, values = tensor.chunk(3)
     return {f"{stem}q_bias": queries.contiguous(), f"{stem}v_bias": values.contiguous()}
@@ -196,21 +204,21 @@ def _qformer_tokenizer(name: str | Path, config: VigcConfig) -> Any:
     if len(tokenizer) > rows:
         raise ValueError(
             f"The Q-Former's tokenizer {str(name)!r} has {len(tokenizer)} tokens, [DEC] included, but its embeddings "
-            f"have {rows} rows: give --qformer-tokenizer the one it was trained with."
+            f"have {rows} rows: give --qformer-tokenizer the tokenizer that it was trained with."
         )
     return tokenizer
 
 
 def check_weights(model: VigcForConditionalGeneration, layers: Layers, vocab_size: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the model's weights, once all are known to be there and to fit.
+    """Checks that the files have all weights in the right shapes; returns names and shapes of the model's weights.
 
     Args:
-        model: The model to fill; one on the meta device will do.
-        layers: The files' weights.
-        vocab_size: Rows of the embeddings, `[PAD]` and `<image>` included.
+        model: The model; it may be on the meta device.
+        layers: The merged weights of the files.
+        vocab_size: Rows of the embeddings, including `[PAD]` and `<image>`.
 
     Raises:
-        ValueError: A weight is missing or of another size.
+        ValueError: A weight is missing or has another shape.
     """
     tied = set(model._tied_weights_keys or ()) if model.config.text_config.tie_word_embeddings else set()
     wanted = {name: tuple(weight.shape) for name, weight in model.state_dict().items() if name not in tied}
@@ -223,13 +231,13 @@ def check_weights(model: VigcForConditionalGeneration, layers: Layers, vocab_siz
             "base files first."
         )
     if half := layers.half_lora():
-        raise ValueError(f"{half} is there without the other half of its LoRA pair: give the file that has both.")
+        raise ValueError(f"{half} lacks the other matrix of its LoRA pair: give the file that has both.")
     for name, shape in wanted.items():
         found = layers.shape(name, vocab_size)
         if found != shape:
             raise ValueError(
-                f"{name} is {found} in the files but {shape} in a model of this configuration: give a checkpoint of "
-                "that size, or --config with the sizes of this one."
+                f"{name} has shape {found} in the files but {shape} in the model: give a checkpoint of that size, or "
+                "--config with the sizes of this one."
             )
     return wanted
 
@@ -251,7 +259,7 @@ def _write_weights(
     dtype: torch.dtype | None,
     max_shard_size: str,
 ) -> torch.dtype:
-    """Writes the shards, one in memory at a time; returns the dtype of most parameters."""
+    """Writes the shards, with one in memory at a time; returns the most frequent dtype."""
     dtypes = {name: dtype or layers.dtype(name) for name in names}
     split = split_state_dict_into_shards_factory(
         {name: torch.empty(shape, dtype=dtypes[name], device="meta") for name, shape in names.items()},
@@ -273,7 +281,7 @@ def _write_weights(
 
 
 def _write_rest(model: VigcForConditionalGeneration, tokenizer: Any, qformer_tokenizer: Any, output: Path) -> None:
-    """Code, configuration, decoding settings and processor: all that is not a weight."""
+    """Writes code, configuration, decoding settings and processor."""
     config: Any = model.config
     model.set_auto_map()
     custom_object_save(model, str(output), config=config)

@@ -1,4 +1,4 @@
-"""Sizes of converted models: the released ones, and how a Vicuna folder and a `--config` file say others."""
+"""Sizes of converted models: those of the release, or from a Vicuna folder and a `--config` file."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def vigc_config(text_config: dict[str, Any], sizes: dict[str, Any] | None = None
     """Configuration of a converted model.
 
     Args:
-        text_config: The language model's, with its own vocabulary; two rows are added, `[PAD]` and `<image>`.
-        sizes: `vision_config`, `qformer_config`, `num_query_tokens`, `vision_output_layer_norm_eps`; those that are not
-            given are the release's.
+        text_config: Configuration of the language model; `[PAD]` and `<image>` are added to its vocabulary size.
+        sizes: `vision_config`, `qformer_config`, `num_query_tokens`, `vision_output_layer_norm_eps`; missing entries
+            default to the release.
     """
     sizes = {**_RELEASED, **(sizes or {})}
     vocab_size = text_config["vocab_size"] + 2
@@ -92,14 +92,14 @@ def vigc_config(text_config: dict[str, Any], sizes: dict[str, Any] | None = None
 
 
 def read_text_config(folder: Path, preset: str | None) -> dict[str, Any]:
-    """The language model's configuration, without what it says of a machine.
+    """Reads the language model's configuration, without dtype, architectures and transformers version.
 
     Raises:
-        ValueError: The folder has none, or one that is not of the preset's size.
+        ValueError: The folder has no configuration, or one of another size than the preset.
     """
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} has no config.json: --language-model takes a Vicuna folder.")
-    # A folder that is here has no revisions.
+    # A local folder has no revisions to pin.
     with loading_model(str(folder), VigcError):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)  # nosec B615
     left_out = ("architectures", "dtype", "transformers_version")
@@ -114,16 +114,16 @@ def read_text_config(folder: Path, preset: str | None) -> dict[str, Any]:
             if text.get(name) != expected[name]:
                 raise ValueError(
                     f"{folder} has {name}={text.get(name)}, but a {preset} language model has {expected[name]}: give "
-                    "the matching folder, or drop --preset."
+                    "the matching folder, or remove --preset."
                 )
     return text
 
 
 def read_sizes(config: Path | None, preset: str | None) -> dict[str, Any] | None:
-    """What a `--config` file says, or None without one.
+    """Reads a `--config` file; returns None without one.
 
     Raises:
-        ValueError: The file is not readable, or holds something else.
+        ValueError: The file cannot be read, or has other content.
     """
     if config is None:
         return None
@@ -137,5 +137,5 @@ def read_sizes(config: Path | None, preset: str | None) -> dict[str, Any] | None
         raise ValueError(f"{config} holds a {type(sizes).__name__}: it takes an object with {', '.join(_RELEASED)}.")
     unknown = set(sizes) - set(_RELEASED)
     if unknown:
-        raise ValueError(f"{config} holds {', '.join(sorted(unknown))}: it takes {', '.join(_RELEASED)}.")
+        raise ValueError(f"{config} has unknown entries {', '.join(sorted(unknown))}: it takes {', '.join(_RELEASED)}.")
     return sizes

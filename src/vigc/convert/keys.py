@@ -1,10 +1,10 @@
-"""Names of weights: those of the released VIGC files and those of a transformers model folder, both ways."""
+"""Maps weight names of released VIGC files to those of a transformers model folder, and back."""
 
 from __future__ import annotations
 
 import re
 
-# Pairs (released, ours) of name prefixes; "{n}" stands for a layer number. They are tried in order.
+# Pairs (released, ours) of name prefixes, tried in order; "{n}" is a layer number.
 _RENAMES: tuple[tuple[str, str], ...] = (
     ("query_tokens", "query_tokens"),
     ("visual_encoder.cls_token", "vision_model.embeddings.class_embedding"),
@@ -27,9 +27,9 @@ _RENAMES: tuple[tuple[str, str], ...] = (
 )
 _BACKWARD = tuple((ours, released) for released, ours in _RENAMES if not released.startswith("llm_model."))
 
-# The projection has another name in MiniGPT-4's files.
+# MiniGPT-4's files have another name for the projection.
 _ALIASES = {"llama_proj.": "llm_proj."}
-# EVA's own file holds the ViT without a prefix.
+# EVA's file has the ViT without a prefix.
 _BARE_VIT = re.compile(r"^(cls_token$|pos_embed$|patch_embed\.|blocks\.\d+\.|norm\.|fc_norm\.|head\.)")
 
 _IGNORED: tuple[tuple[str, str], ...] = (
@@ -43,7 +43,7 @@ _IGNORED: tuple[tuple[str, str], ...] = (
 
 _WHERE = (
     ("vision_model.post_layernorm.", "the Q-Former's base file (BLIP-2 or InstructBLIP, `ln_vision.*`)"),
-    ("vision_model.", "EVA ViT-g's file (`eva_vit_g.pth`; fine-tuned VIGC files leave the frozen ViT out)"),
+    ("vision_model.", "EVA ViT-g's file (`eva_vit_g.pth`; fine-tuned VIGC files do not have the frozen ViT)"),
     ("qformer.", "the Q-Former's base file (`blip2_pretrained_flant5xxl.pth` or `instruct_blip_vicuna7b_trimmed.pth`)"),
     ("query_tokens", "the Q-Former's base file (BLIP-2 or InstructBLIP, `query_tokens`)"),
     ("language_projection.", "a MiniGPT-4, InstructBLIP or VIGC file (`llama_proj.*` or `llm_proj.*`)"),
@@ -52,7 +52,7 @@ _WHERE = (
 
 
 def released_name(key: str) -> str:
-    """A key as the released VIGC code would write it, whatever file it comes from."""
+    """The key in the naming of the released VIGC code, for keys of any of the files."""
     for alias, name in _ALIASES.items():
         if key.startswith(alias):
             return name + key[len(alias) :]
@@ -60,29 +60,29 @@ def released_name(key: str) -> str:
 
 
 def ignored_reason(key: str, vit_layers: int) -> str | None:
-    """Why a key of a released file has no place in the model, or None if it may have one."""
+    """The reason why a key of a released file is not used, or None if it may be used."""
     key = released_name(key)
     for pattern, reason in _IGNORED:
         if re.search(pattern, key):
             return reason
     block = re.match(r"^visual_encoder\.blocks\.(\d+)\.", key)
     if block and int(block[1]) >= vit_layers:
-        return f"a ViT block behind the {vit_layers} that VIGC uses"
+        return f"a ViT block after the {vit_layers} that VIGC uses"
     return None
 
 
 def to_transformers(key: str) -> str | None:
-    """Our name of a released key, or None if it is unknown. A ViT's `q_bias` and `v_bias` are parts of `qkv.bias`."""
+    """Our name for a released key, or None if it is unknown. The ViT's `q_bias` and `v_bias` become `qkv.bias`."""
     return _rename(released_name(key), _RENAMES)
 
 
 def to_released(name: str) -> str | None:
-    """The released key of our name, or None for the language model, which released files do not hold."""
+    """The released key for our name, or None for the language model, which released files do not have."""
     return _rename(name, _BACKWARD)
 
 
 def where_to_find(name: str) -> str:
-    """Which file should hold the weight of that name."""
+    """The file that should have the weight."""
     return next((place for prefix, place in _WHERE if name.startswith(prefix)), "a released checkpoint")
 
 

@@ -1,4 +1,4 @@
-"""The two tokenizers of a converted model: the language model's, as a fast one, and the Q-Former's."""
+"""Loads the two tokenizers of a converted model: a fast one for the language model, and the Q-Former's."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PAD, IMAGE, DEC = "[PAD]", "<image>", "[DEC]"
 
 
 def load_language_model_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Vicuna's SentencePiece model as a fast tokenizer that writes the ids of the released code.
+    """Vicuna's SentencePiece model as a fast tokenizer that yields the same ids as the released code.
 
     The release loads the slow tokenizer with `bos = eos = unk = "</s>"` and appends `[PAD]` (`Blip2VicunaInstruct`):
-    prompts begin with id 2, a text that begins with a space has an extra "▁", and white space around special tokens is
-    dropped. `<image>`, which transformers' InstructBLIP needs, comes behind it.
+    prompts begin with id 2, a text with a leading space has an extra "▁", and white space around special tokens is
+    removed. `<image>`, which transformers' InstructBLIP needs, is appended last.
 
     Raises:
         FileNotFoundError: The folder has no `tokenizer.model`.
@@ -40,7 +40,7 @@ def load_language_model_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     pieces = SentencePieceProcessor(model_file=str(path))
     vocab = {pieces.id_to_piece(index): index for index in range(pieces.get_piece_size())}
     scores = {piece: pieces.get_score(index) for piece, index in vocab.items() if not _is_special(pieces, index)}
-    # Merges in the order in which SentencePiece makes them: by the score of what they yield.
+    # Merges in SentencePiece's order: by the score of the merged piece.
     model = BPE(vocab, generate_merges(vocab, scores), unk_token="<unk>", fuse_unk=True, byte_fallback=True)
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)])
@@ -66,7 +66,7 @@ def load_language_model_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def load_qformer_tokenizer(name_or_folder: str | Path) -> PreTrainedTokenizerBase:
-    """The Q-Former's BERT tokenizer with `[DEC]` as its beginning of sequence, as the released code sets it up."""
+    """The Q-Former's BERT tokenizer with `[DEC]` as the beginning of sequence, as in the released code."""
     with loading_model(str(name_or_folder), VigcError):
         commit = commit_of(str(name_or_folder))
         tokenizer = AutoTokenizer.from_pretrained(name_or_folder, revision=commit, trust_remote_code=False)

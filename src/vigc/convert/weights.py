@@ -1,4 +1,4 @@
-"""Weights of released files, read lazily and put together as a transformers model has them."""
+"""Reads weights of released files lazily, and merges them into those of a transformers model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from .keys import ignored_reason, released_name, to_transformers
 
-# The weights with a row for each token, and the keys under which a file may bring the row of `[PAD]`.
+# Weights with a row per token, and the keys of an optional separate row for `[PAD]`.
 _PAD_ROWS = {
     "language_model.model.embed_tokens.weight": "embed_tokens.pad_row",
     "language_model.lm_head.weight": "lm_head.pad_row",
@@ -24,7 +24,7 @@ _PAD_ROWS = {
 
 @dataclass(frozen=True)
 class Weight:
-    """A tensor that is read when it is needed."""
+    """A tensor that is loaded on demand."""
 
     file: Path
     key: str
@@ -34,13 +34,13 @@ class Weight:
 
 
 def read_weights(path: Path) -> Iterator[Weight]:
-    """The tensors of a `.safetensors`, `.pth` or `.bin` file, without loading more than their names.
+    """Lists the tensors of a `.safetensors`, `.pth` or `.bin` file without loading them.
 
-    A pickle is read with `weights_only=True`: code in it is refused before anything runs. Of a `.pth` the entry
-    "model" or "state_dict" is taken if there is one, as LAVIS writes it.
+    A pickle is read with `weights_only=True`, which refuses code. In a `.pth` file, the weights may be in the entry
+    "model" or "state_dict", as in LAVIS.
 
     Raises:
-        ValueError: The file is no such thing, holds code, or would unpack to far more than its size.
+        ValueError: The file has another format, has code, or would unpack to far more than its size.
     """
     if not path.is_file():
         raise ValueError(f"{path} is not a file: --checkpoint takes .pth, .bin or .safetensors files.")
@@ -50,12 +50,12 @@ def read_weights(path: Path) -> Iterator[Weight]:
                 slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a dict
         except SafetensorError as error:
             raise ValueError(
-                f"{path} cannot be read: {error}. It is damaged or not complete; fetch it again."
+                f"{path} cannot be read: {error}. It is damaged or incomplete; download it again."
             ) from error
         for key, info in slices.items():
             if info.get_dtype() not in _DTYPES:
                 raise ValueError(
-                    f"{path}: {key} is stored as {info.get_dtype()}, which is not read here: give plain weights."
+                    f"{path}: {key} has the unsupported dtype {info.get_dtype()}: give weights that are not quantised."
                 )
             yield Weight(path, key, tuple(info.get_shape()), _DTYPES[info.get_dtype()], _slice_loader(path, key))
         return
@@ -64,14 +64,14 @@ def read_weights(path: Path) -> Iterator[Weight]:
 
 
 def language_model_weights(folder: Path) -> Iterator[Weight]:
-    """The tensors of a Vicuna folder, under our names.
+    """Lists the tensors of a Vicuna folder under our names.
 
     Raises:
-        ValueError: The folder holds no weights.
+        ValueError: The folder has no weights.
     """
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
-        raise ValueError(f"{folder} holds neither *.safetensors nor pytorch_model*.bin: give Vicuna's folder.")
+        raise ValueError(f"{folder} has neither *.safetensors nor pytorch_model*.bin: give the folder of Vicuna.")
     for path in files:
         for weight in read_weights(path):
             yield Weight(weight.file, f"language_model.{weight.key}", weight.shape, weight.dtype, weight.load)
@@ -79,11 +79,11 @@ def language_model_weights(folder: Path) -> Iterator[Weight]:
 
 @dataclass
 class Layers:
-    """Released files laid over each other: of two weights with one name the later one counts.
+    """Merges released files: of two weights with the same name, the later one is used.
 
     Args:
-        vit_layers: How many blocks of the ViT the model has.
-        lora_alpha: LoRA's alpha, which files do not say; a merged update is scaled by alpha over its rank.
+        vit_layers: Number of ViT blocks in the model.
+        lora_alpha: LoRA's alpha, which the files do not have. The update is scaled by alpha / rank.
     """
 
     vit_layers: int
@@ -92,7 +92,7 @@ class Layers:
     seen: list[tuple[Weight, str | None]] = field(default_factory=list)
 
     def add(self, weights: Iterable[Weight]) -> None:
-        """Lays one file's weights over those that are there."""
+        """Adds the weights of a file, which override earlier ones."""
         for weight in weights:
             own = weight.key.startswith("language_model.") or weight.key in _PAD_ROWS.values()
             name = weight.key if own else to_transformers(weight.key)
@@ -106,7 +106,7 @@ class Layers:
             self.weights[name.replace(".default.", ".")] = weight
 
     def mapped(self, wanted: Iterable[str]) -> list[tuple[Path, str, str]]:
-        """(file, key, our name) of the weights that the `wanted` ones are made of."""
+        """(file, key, our name) of the weights that are used for the `wanted` ones."""
         used = self._used(wanted)
         return [(weight.file, weight.key, used[id(weight)]) for weight, _ in self.seen if id(weight) in used]
 
@@ -125,11 +125,11 @@ class Layers:
         return rest
 
     def has(self, name: str) -> bool:
-        """Whether all parts of our weight `name` are there."""
+        """Whether all parts of our weight `name` exist."""
         return all(part in self.weights for part in self._parts(name))
 
     def shape(self, name: str, vocab_size: int) -> tuple[int, ...]:
-        """The shape that `load` will give, without loading."""
+        """The shape of what `load` returns, without loading."""
         first = self.weights[self._parts(name)[0]].shape
         if self._is_joined(name):
             return (3 * first[0],)
@@ -138,12 +138,12 @@ class Layers:
         return (vocab_size, *first[1:]) if grows else first
 
     def dtype(self, name: str) -> torch.dtype:
-        """The dtype that `load` will give."""
+        """The dtype of what `load` returns."""
         pinned = self.weights.get(_PAD_ROWS.get(name, ""))
         return (pinned or self.weights[self._parts(name)[0]]).dtype
 
     def load(self, name: str, vocab_size: int) -> torch.Tensor:
-        """Our weight `name`: read, joined from its parts, with LoRA merged and rows for `[PAD]` and `<image>` added."""
+        """Loads our weight `name`: joins its parts, merges LoRA, and adds rows for `[PAD]` and `<image>`."""
         first, *others = (self.weights[part].load() for part in self._parts(name))
         if self._is_joined(name):
             # EVA's attention has no bias on keys.
@@ -154,7 +154,7 @@ class Layers:
         return self._with_added_rows(name, first, vocab_size) if name in _PAD_ROWS else first
 
     def half_lora(self) -> str | None:
-        """A LoRA matrix whose other half is missing, if there is one."""
+        """A LoRA matrix without the other matrix of its pair, if there is one."""
         for name in self.weights:
             for half, other in ((".lora_A.", ".lora_B."), (".lora_B.", ".lora_A.")):
                 if half in name and name.replace(half, other) not in self.weights:
@@ -162,7 +162,7 @@ class Layers:
         return None
 
     def _used(self, wanted: Iterable[str]) -> dict[int, str]:
-        """Our names of the weights in use, by the identity of the weight."""
+        """Our names of the weights that are used, by `id(weight)`."""
         used = {id(self.weights[part]): name for name in wanted for part in self._parts(name)}
         pinned = {id(self.weights[row]): name for name, row in _PAD_ROWS.items() if row in self.weights}
         return used | pinned
@@ -178,7 +178,7 @@ class Layers:
         return [name, *(part for part in (f"{stem}.lora_A.weight", f"{stem}.lora_B.weight") if part in self.weights)]
 
     def _with_added_rows(self, name: str, tensor: torch.Tensor, vocab_size: int) -> torch.Tensor:
-        """Zeros for new tokens (the release leaves them untrained); a pinned `[PAD]` row if a file brings one."""
+        """Appends rows for new tokens: zeros (they are untrained in the release), or the `[PAD]` row of a file."""
         rows = tensor.new_zeros(vocab_size - tensor.shape[0], *tensor.shape[1:])
         tensor = torch.cat([tensor, rows])
         if _PAD_ROWS[name] in self.weights:
@@ -203,14 +203,14 @@ def _unpickle(path: Path) -> dict[str, torch.Tensor]:
             unpacked = sum(item.file_size for item in archive.infolist())
         if unpacked > 1.1 * path.stat().st_size + 2**20:
             raise ValueError(
-                f"{path} would unpack to {unpacked:,} bytes, far more than its size: it is not torch's own."
+                f"{path} would unpack to {unpacked:,} bytes, far more than its size: torch does not write such files."
             )
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:
         raise ValueError(
-            f"{path} cannot be read as plain weights ({type(error).__name__}): it is damaged, or a pickle with more "
-            "than tensors in it, which is refused because it could run code. Ask its author for a .safetensors file."
+            f"{path} cannot be read as weights ({type(error).__name__}): it is damaged, or a pickle of more than "
+            "tensors, which could run code. Ask its author for a .safetensors file."
         ) from error
     for entry in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(entry), dict):
@@ -233,5 +233,5 @@ _DTYPES = {
 
 
 def collapse(key: str) -> str:
-    """A key with its layer number replaced, so that a report has a line for each kind of key."""
+    """Replaces the layer number in a key, so that a report groups the keys of all layers."""
     return re.sub(r"\.\d+\.", ".N.", released_name(key))

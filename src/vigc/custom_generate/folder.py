@@ -1,4 +1,4 @@
-"""A folder that brings IQF to stock InstructBLIP checkpoints through transformers' `custom_generate`."""
+"""Writes a folder that adds IQF to stock InstructBLIP checkpoints through transformers' `custom_generate`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from . import generate as custom_generate
 
 REQUIREMENTS = "torch>=2.6\ntransformers>=5.20\npillow>=10.3\n"
 
-_FROM_A_ROOM = re.compile(r"^from vigc\.\w+\.(?=\w+_vigc import )", flags=re.MULTILINE)
+_FROM_A_PACKAGE = re.compile(r"^from vigc\.\w+\.(?=\w+_vigc import )", flags=re.MULTILINE)
 
 
 def save_custom_generate(folder: Path) -> list[Path]:
-    """Writes `custom_generate/` into a folder: an empty one, to be published, or that of an InstructBLIP checkpoint.
+    """Writes `custom_generate/` into a folder: a new one for a repository, or an InstructBLIP checkpoint.
 
     Args:
-        folder: Made if it is not there. A card is written if it has none.
+        folder: The folder, created if it does not exist. A card is written if it has none.
 
     Returns:
         The files that were written.
@@ -40,14 +40,14 @@ def save_custom_generate(folder: Path) -> list[Path]:
 
 
 def travelling_code() -> dict[str, str]:
-    """The code that lies beside a published model, by file name."""
-    folders = [Path(str(room.__file__)).parent for room in (modeling_vigc, processing)]
+    """The `*_vigc.py` files that are published with a model, by file name."""
+    folders = [Path(str(package.__file__)).parent for package in (modeling_vigc, processing)]
     return {path.name: _source(path) for folder in folders for path in sorted(folder.glob("*_vigc.py"))}
 
 
 def sibling_imports(source: str) -> str:
-    """The same code for a flat folder: what it imports from a room lies beside it there."""
-    return _FROM_A_ROOM.sub("from .", source)
+    """Rewrites imports from vigc's packages to relative ones, for a flat folder."""
+    return _FROM_A_PACKAGE.sub("from .", source)
 
 
 def _source(path: str | Path) -> str:

@@ -1,6 +1,6 @@
-"""IQF for a stock InstructBLIP: the function that transformers runs in place of the model's own `generate`.
+"""IQF for a stock InstructBLIP: the function that transformers runs instead of the model's `generate`.
 
-`vigc custom-generate` writes this file as `custom_generate/generate.py`, beside the travelling files that it imports.
+`vigc custom-generate` writes this file as `custom_generate/generate.py`, together with the `*_vigc.py` files.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from transformers import GenerationMixin, InstructBlipForConditionalGeneration
 from vigc.modeling_vigc.modeling_vigc import VigcForConditionalGeneration
 from vigc.processing.processing_vigc import VigcProcessor
 
-# What told transformers where this file is; it hands everything on.
+# Loading arguments, which transformers passes on.
 _LOADING = ("cache_dir", "force_download", "local_files_only", "proxies", "repo_type", "revision", "token")
-# What InstructBLIP's `generate` keeps to itself.
+# Arguments that InstructBLIP's `generate` does not pass to its language model.
 _KEPT = ("pixel_values", "qformer_input_ids", "qformer_attention_mask", "interpolate_pos_encoding")
 
 
@@ -29,24 +29,24 @@ def generate(
     correct: bool | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Writes questions and answers and corrects them, or answers given questions, as VIGC's own `generate` does.
+    """Generates questions with corrected answers, or answers given questions, like VIGC's `generate`.
 
     Args:
-        model: A stock InstructBLIP with a decoder-only language model, or, as its `generate` hands on, that language
-            model.
-        processor: The model's stock `InstructBlipProcessor`. Without one the model decodes plainly.
-        mode: "vig", "vic" or "plain"; by default "vic" if there are `questions`, "vig" if there is a `task`.
-        task: Type of instruction, for all rows or one for each: VIG writes such a pair, VIC is asked in its way.
+        model: A stock InstructBLIP with a decoder-only language model, or that language model (InstructBLIP's
+            `generate` passes it).
+        processor: The model's stock `InstructBlipProcessor`. Without it, decoding is plain.
+        mode: "vig", "vic" or "plain"; by default "vic" with `questions`, "vig" with a `task`.
+        task: Task type, one for all rows or one per row.
         questions: B questions to answer; a string if B is 1.
-        correct: False decodes plainly.
-        kwargs: All else that VIGC's `generate` takes: `pixel_values`, float (B, 3, H, W), `iqf_*`, decoding settings.
+        correct: False for plain decoding.
+        kwargs: Other arguments of VIGC's `generate`: `pixel_values`, float (B, 3, H, W), `iqf_*`, decoding settings.
 
     Returns:
-        What VIGC's `generate` returns: int64 (B, T), or with `return_dict_in_generate=True` a `VigcGenerateOutput`.
+        Like VIGC's `generate`: int64 (B, T), or with `return_dict_in_generate=True` a `VigcGenerateOutput`.
 
     Raises:
-        ValueError: The model is no InstructBLIP, or has an encoder-decoder language model; nothing says what to write;
-            or what VIGC's `generate` refuses.
+        ValueError: The model is not an InstructBLIP, or has an encoder-decoder language model; there is a processor
+            but neither a task nor questions; or VIGC's `generate` refuses the arguments.
     """
     if not hasattr(model, "qformer"):
         model, kept = _instructblip_of(model)
@@ -54,7 +54,7 @@ def generate(
         kwargs.pop("inputs_embeds", None)
     if model.language_model.config.is_encoder_decoder:
         kind = model.language_model.config.model_type
-        raise ValueError(f"IQF writes with a decoder-only language model, but this InstructBLIP has {kind!r}.")
+        raise ValueError(f"IQF needs a decoder-only language model, but this InstructBLIP has {kind!r}.")
     unset = [name for name in inspect.signature(GenerationMixin.generate).parameters if kwargs.get(name) is None]
     kwargs = {name: value for name, value in kwargs.items() if name not in (*_LOADING, *unset)}
     if correct is not False and mode is None:
@@ -62,8 +62,8 @@ def generate(
     if processor is not None:
         processor = _vigc_processor(processor, model.config.num_query_tokens)
     if isinstance(task, str):
-        pictures = kwargs.get("pixel_values", kwargs.get("image_embeds", ()))
-        task = [task] * len(pictures)
+        images = kwargs.get("pixel_values", kwargs.get("image_embeds", ()))
+        task = [task] * len(images)
     if questions is not None:
         questions = [text.strip() for text in ([questions] if isinstance(questions, str) else questions)]
     return _vigc_model(model).generate(
@@ -72,7 +72,7 @@ def generate(
 
 
 def _mode_of(task: Any, questions: Any, correct: bool | None, processor: Any) -> tuple[str | None, bool | None]:
-    """The mode, and whether answers are corrected, where the caller gives no mode.
+    """The default mode, and whether answers are corrected.
 
     Raises:
         ValueError: There is a processor, but neither a task nor questions.
@@ -81,16 +81,16 @@ def _mode_of(task: Any, questions: Any, correct: bool | None, processor: Any) ->
         return "vig" if questions is None else "vic", True
     if processor is not None:
         raise ValueError(
-            "What is to be written? Give task='detail' (or another type) for a pair of question and answer, questions= "
-            "to have them answered, or correct=False to decode plainly."
+            "generate needs a task or questions: give task='detail' (or another task type) to generate questions and "
+            "answers, questions= to answer them, or correct=False for plain decoding."
         )
     return None, correct
 
 
 def _instructblip_of(language_model: Any) -> tuple[Any, dict[str, Any]]:
-    """The InstructBLIP whose `generate` handed on to its language model, and the pictures it was called with.
+    """The InstructBLIP whose `generate` called this function, and the images that it was called with.
 
-    It tells its language model nothing of either: they are in its frame alone.
+    InstructBLIP passes neither to its language model, so that both are read from its stack frame.
     """
     frame = inspect.currentframe()
     while frame is not None:
@@ -98,19 +98,19 @@ def _instructblip_of(language_model: Any) -> tuple[Any, dict[str, Any]]:
         if isinstance(model, InstructBlipForConditionalGeneration) and model.language_model is language_model:
             return model, {name: frame.f_locals[name] for name in _KEPT}
         frame = frame.f_back
-    raise ValueError(f"IQF is for InstructBLIP, but this is a {type(language_model).__name__}.")
+    raise ValueError(f"IQF needs an InstructBLIP, but this is a {type(language_model).__name__}.")
 
 
 def _vigc_model(model: Any) -> VigcForConditionalGeneration:
-    """The same modules under our class; the model stays what it was."""
+    """A model of our class that shares all modules; the original is not changed."""
     ours = VigcForConditionalGeneration.__new__(VigcForConditionalGeneration)
-    # `from_pretrained` sets `generate` where a model's own repository holds this file.
+    # `from_pretrained` sets `generate` if the model's repository has this file.
     vars(ours).update({name: value for name, value in vars(model).items() if name != "generate"})
     return ours
 
 
 def _vigc_processor(processor: Any, num_query_tokens: int) -> Any:
-    """Our processor from the parts of a stock one, whose tokenizer is not touched."""
+    """Our processor from the parts of a stock one, whose tokenizer is not changed."""
     if hasattr(processor, "encode_prompts"):
         return processor
     qformer_tokenizer = copy.copy(processor.qformer_tokenizer)
