@@ -105,10 +105,7 @@ class JobSettings(LoadingSettings, ABC):
     split: Annotated[str, Option("The split of a dataset.", INPUT)] = "train"
     data_revision: Annotated[
         str | None,
-        Option(
-            "The commit, tag or branch of a dataset on the Hub; by default the newest, or that of the resumed job.",
-            INPUT,
-        ),
+        Option("Commit, tag or branch of a dataset on the Hub; by default the newest, or the resumed job's.", INPUT),
     ] = None
     limit: Annotated[int | None, Option("Maximum number of images.", JOB, common=True, min=1)] = None
     license: Annotated[str, Option("Licence of images that do not state their own.", JOB, common=True)] = "unknown"

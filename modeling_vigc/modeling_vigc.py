@@ -123,8 +123,7 @@ class VigcForConditionalGeneration(Stored, Placed, InstructBlipForConditionalGen
             `logits`, float (B, T, vocabulary), masked at `<image>`, which the released vocabulary does not have.
 
         Raises:
-            ValueError: Images are missing or given in both forms, or texts, or `labels` with `skip_logits`, are
-                missing.
+            ValueError: Images are given twice; or images, texts, or `labels` with `skip_logits`, are missing.
         """
         kwargs, as_dict = language_kwargs(self, kwargs)
         given = (pixel_values, image_embeds, qformer_input_ids, qformer_attention_mask, interpolate_pos_encoding)

@@ -496,7 +496,7 @@ def test_predictions_that_are_none_are_refused(content, reason, tmp_path):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ((), "Give either a model, or predictions"),
+        ((), "Give either a model or predictions"),
         (("-m", "nowhere/at-all"), "'nowhere/at-all' cannot be loaded"),
         (("-m", "{stock}", "--iqf-steps", 2), "iqf_steps has no effect on"),
         (("-m", "{tiny}", "--no-correct", "--iqf-steps", 2), "Without correction iqf_steps has no effect"),

@@ -390,7 +390,8 @@ def test_the_command_judges_published_files(published):
         told = {body["messages"][1]["content"].rsplit("[System]\n")[1].strip() for *_, body in server.requests[-6:]}
         assert server.requests[-1][2]["top_p"] == 0.5 and told == {"By rule.", "Too."}
         for more, message in (
-            (("--request", "[1]"), "no object"), (("--request", "{"), "not valid JSON"), (("--key", "NO_KEY"), "NO_KEY")
+            (("--request", "[1]"), "not a JSON object"), (("--request", "{"), "not valid JSON"),
+            (("--key", "NO_KEY"), "NO_KEY"),
         ):  # fmt: skip
             result = command(published, server, *more)
             assert result.exit_code == 2 and message in result.output

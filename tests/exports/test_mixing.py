@@ -157,7 +157,7 @@ def test_the_command_writes_a_dataset_with_a_manifest(places, tmp_path):
     folder = tmp_path / "mixed"
     options = ("--add", "detail=2", "--replace", "conversation=1", "--text", "draft", "--seed", "5", "-o", folder)
     planned = run(places, *options, "--dry-run")
-    assert "dry run" in planned and not folder.exists()
+    assert "Dry run" in planned and not folder.exists()
     said = run(places, *options)
     assert (
         said.splitlines()[:-1] == planned.splitlines()[:-1]

@@ -381,7 +381,7 @@ def test_a_stock_instructblip_serves_too(model, processor, pictures, tmp_path):
         ({"limit": 0}, "limit=0 is too small"),
         ({"settings": {"iqf_unit": "word"}}, "iqf_unit 'word' is not known: use one of sentence, paragraph"),
         ({"settings": {"iqf_steps": -2}}, "iqf_steps=-2"),
-        ({"settings": {"beams": 3}}, "beams: no such setting"),
+        ({"settings": {"beams": 3}}, "beams: unknown generation setting"),
         ({"settings": {"num_beams": 0}}, "num_beams=0 is too small"),
         ({"settings": {"temperature": 0.7}}, "temperature has no effect without sampling: give --do-sample"),
         ({"settings": {"iqf_steps": 2}, "correct": False}, "Without correction iqf_steps has no effect"),

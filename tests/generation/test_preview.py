@@ -127,7 +127,9 @@ def test_it_is_printed_for_a_person(parity_dir, vigc_folder, tmp_path):
     assert "{+" in result.output or result.output.count("same as the draft") == 3
     assert "would be skipped or rejected:\n    zero.png: is empty (0 bytes)" in result.output
     assert (
-        "Estimate, from" in result.output and "in a batch of 4" in result.output and "are free there" in result.output
+        "Estimate, from" in result.output
+        and "in a batch of 4" in result.output
+        and "are free on the disk" in result.output
     )
     assert CliRunner().invoke(app, command).exit_code == 3
     again = CliRunner().invoke(app, [*command, "--dry-run"])

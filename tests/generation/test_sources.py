@@ -301,11 +301,11 @@ def test_what_cannot_be_compared_with_is_said(root, tmp_path, capsys):
     given = {"exclude_images": [theirs], **job()}
     said = "4 files in their_test could not be read, so no image was compared with"
     print_preview(preview_job(GenerateJob(images=root, **given), tmp_path / "out"))
-    assert f"{said} it: cut_1.jpg, cut_2.jpg, gone.png and others" in capsys.readouterr().out
+    assert f"{said} them: cut_1.jpg, cut_2.jpg, gone.png and others" in capsys.readouterr().out
     for _ in range(2):  # the second time from what is kept
         summary = generate_dataset(root, tmp_path / "out", **given)
         print_summary(summary)
-        assert f"{said} it: cut_1.jpg, cut_2.jpg, gone.png and others" in capsys.readouterr().out
+        assert f"{said} them: cut_1.jpg, cut_2.jpg, gone.png and others" in capsys.readouterr().out
         assert summary.images == 5 and summary.set_aside == 0
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert f"**{said.replace('_', chr(92) + '_')} them**: cut\\_1.jpg, cut\\_2.jpg, gone.png and others.\n" in card

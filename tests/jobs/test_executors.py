@@ -87,7 +87,7 @@ def test_a_killed_worker_costs_a_shard_and_changes_nothing(home, pictures, vigc_
         victim.send_signal(signal.SIGKILL)
         assert not (out / ledger.FINISHED).exists(), "killed in the middle"
     said, complaints = process.communicate()
-    assert process.returncode == 3 and "from 6 pictures" in said, complaints
+    assert process.returncode == 3 and "from 6 images" in said, complaints
     assert content(out) == content(tmp_path / "local" / "data")
 
 

@@ -952,7 +952,7 @@ sys.exit(exit_code_of(lambda: job, place / "out"))
     (place / "go").touch()
     again = forks.run("-c", code)
     assert again.returncode == 3 and "Resumed an existing job" in again.stdout, again.stderr
-    told = re.search(r"^(\d+) rows from \d+ pictures \((\d+) of them by this run, in \d+\.\d s\), ", again.stdout, re.M)
+    told = re.search(r"^(\d+) rows from \d+ images \((\d+) of them by this run, in \d+\.\d s\), ", again.stdout, re.M)
     assert told and 0 < int(told[2]) < int(told[1]), again.stdout
     idle = forks.run("-c", code)
     assert f"\n{told[1]} rows from" in idle.stdout and "Nothing to do" in idle.stdout
