@@ -186,8 +186,8 @@ class Selection:
     def check_readable(self) -> None:
         """Checks that an image can be read, before a model is loaded or a dataset is replaced.
 
-        Opens some inputs of the last listing. If some of them are texts without image, which are copied unchanged,
-        unreadable ones are no error.
+        Opens some inputs of the last listing. If there are texts without image, which are copied unchanged, entries
+        that are refused without opening them are ignored.
 
         Raises:
             TransientError: Disk, memory or network is unavailable.
