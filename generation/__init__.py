@@ -1,4 +1,4 @@
-"""The long job: pictures go in, a dataset of instruction rows comes out."""
+"""Jobs that generate and correct instruction datasets from images."""
 
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .report import write_report
     from .run import run_job
     from .settings import JobSettings
-else:  # unseen by type checkers, which would otherwise accept any name
+else:  # hidden from type checkers, which would otherwise accept any name
     __getattr__, __dir__ = lazy_names(
         __name__,
         {

@@ -1,4 +1,4 @@
-"""VIC over a dataset of others: its questions are answered again, and both answers are kept."""
+"""Corrects an existing dataset with VIC: answers its questions again and keeps both answers."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ _TABLES = (".parquet", ".csv", ".tsv", ".tar", ".arrow")
 def correct_dataset(dataset: str | os.PathLike[str], output: str | os.PathLike[str], **fields: Any) -> Summary:
     """Answers the questions of a dataset again with VIC: a copy with the old answer as `draft`, the new as `answer`.
 
-    An export in the layout that was read gives back what `extra` keeps: of a LLaVA entry every field, turn and id; of
-    TRL's columns `id`, `type` and the system message (and what was rejected, in `extra` alone); of FineVision's the
-    ratings, where the text is unchanged. Entries without image are passed on as they are, those with several are
-    skipped. All else is as in `generate_dataset`: the same folder, the same resuming.
+    `extra` keeps fields of the source for an export in the same layout: all fields, turns and ids of LLaVA; `id`,
+    `type`, the system message and (in `extra` only) the rejected text of TRL; the ratings of FineVision where the text
+    is unchanged. Entries without image are copied unchanged, entries with several images are skipped. Output folder and
+    resuming are the same as in `generate_dataset`.
 
     Args:
-        dataset: A file of conversations in LLaVA's, TRL's or FineVision's form (a JSON list or JSON Lines, also
-            compressed by gzip), or a dataset in columns of these forms: a file of rows, a folder or a name on the Hub.
-        output: The folder to write.
-        fields: All that is set of [`CorrectJob`] and [`JobSettings`]; only `model` has no default.
+        dataset: A file of conversations in the layout of LLaVA, TRL or FineVision (a JSON list or JSON Lines, also
+            gzipped), or a dataset with columns of these layouts: a file of rows, a folder or a Hub name.
+        output: The output folder.
+        fields: Fields of [`CorrectJob`] and [`JobSettings`]; only `model` is required.
 
     Returns:
-        Counts over the whole folder, what was skipped and rejected and why, and sample rows.
+        Counts of the whole folder, skipped inputs and rejected samples with reasons, and sample rows.
 
     Raises:
-        VigcError: Inputs, settings or a folder that cannot be worked with; its `exit_code` says of which kind.
+        VigcError: Invalid inputs, settings or folder; `exit_code` gives the class of the error.
     """
     from .run import run_job
 
@@ -57,7 +57,7 @@ def correct_dataset(dataset: str | os.PathLike[str], output: str | os.PathLike[s
 
 @dataclass(frozen=True, kw_only=True)
 class CorrectJob(JobSettings):
-    """Answers to given questions are written again. What is not listed here is said of [`JobSettings`]."""
+    """Settings of a job that answers given questions again; see [`JobSettings`] for the others."""
 
     kind = "correct"
 
@@ -88,13 +88,13 @@ class CorrectJob(JobSettings):
 
     @property
     def worker(self) -> WorkerClass:
-        """Writes answers to given questions."""
+        """The worker that answers given questions."""
         from vigc.generation.rollouts.correct import CorrectionWorker
 
         return CorrectionWorker
 
     def check_paths(self) -> None:
-        """As of [`JobSettings`]; what is not here may be a dataset on the Hub."""
+        """See [`JobSettings.check_paths`]; a missing dataset may be on the Hub."""
         path = Path(self.dataset)
         if path.is_absolute() or path.suffix in (*_SUFFIXES, *_TABLES):
             check_path(settings_of(CorrectJob)["dataset"], path, GenerationError, "any")
@@ -102,7 +102,7 @@ class CorrectJob(JobSettings):
 
     @property
     def in_tables(self) -> bool:
-        """Whether what is corrected is a dataset, and no file of conversations; of a file its content tells."""
+        """Whether the input is a dataset and not a file of conversations; may read the file to decide."""
         from vigc.formats.file_forms import Form, suffix_of
         from vigc.formats.json_rows import json_form
         from vigc.generation.sources.errors import naming_files
@@ -116,7 +116,7 @@ class CorrectJob(JobSettings):
 
     @property
     def hub_dataset(self) -> str | None:
-        """What is corrected, if it is on the Hub."""
+        """The name of the input dataset, if it is on the Hub."""
         path = Path(self.dataset)
         return str(path) if self.in_tables and not path.exists() else None
 
@@ -144,10 +144,10 @@ class CorrectJob(JobSettings):
         return Selection(self.collection(), limit=self.limit, shard_size=self.shard_size)
 
     def asked(self, sources: Sequence[Source], output: ShardOutput) -> int:
-        """Each question of each entry, but for those that were skipped."""
+        """The number of questions of all entries that were not skipped."""
         asked = sum(len(source.pairs or ()) for source in sources)
         return asked - sum(skipped.get("pairs", 0) for skipped in output.skipped)
 
     def configuration(self) -> Record:
-        """The one type."""
+        """The task type."""
         return {"types": [self.type or CORRECTED]}

@@ -1,4 +1,4 @@
-"""What a job will take, from a few of its inputs: time, rows, and bytes."""
+"""Estimates time, rows and bytes of a job from a few of its inputs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .row_schema import GeneratedRows
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of a few inputs.
+    """The result of a trial with a few inputs.
 
     Args:
-        output: The rows and what would be set aside.
-        inputs: How many inputs were tried.
-        timed: How many of them the time is of, tried after the others, when the model was warm.
-        seconds: How long those took.
+        output: The rows, skipped inputs and rejected samples.
+        inputs: Number of inputs.
+        timed: Number of inputs in the timed part, which runs after a warm-up.
+        seconds: Duration of the timed part.
     """
 
     output: ShardOutput
@@ -33,15 +33,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the rest of a job will take, as far as a few inputs tell.
+    """Estimated time and size of a job.
 
     Args:
-        trial: What it rests on.
-        seconds: Time for the inputs that are left, the loading of the model not counted.
-        rows: How many rows there will be in all.
-        size: How many bytes all of them take on disk.
-        free: How many bytes are free there now, beside what is written already.
-        workers: Among how many processes the time is divided.
+        trial: The trial that it is computed from.
+        seconds: Time for the remaining inputs, without loading the model.
+        rows: Total number of rows.
+        size: Total bytes on the disk.
+        free: Bytes free on the disk now.
+        workers: Number of processes that share the work.
     """
 
     trial: Trial
@@ -53,19 +53,19 @@ class Estimate:
 
 
 def spread(total: int, count: int) -> list[int]:
-    """Up to `count` numbers below `total`, at even distances."""
+    """Up to `count` evenly spaced integers below `total`."""
     count = min(total, count)
     return [(2 * index + 1) * total // (2 * count) for index in range(count)]
 
 
 def try_inputs(executor: Executor[Source], plan: Plan, sources: list[Source], first: int) -> Trial:
-    """Makes the rows of some inputs.
+    """Makes the rows of some inputs and measures the time.
 
     Args:
-        executor: Where.
+        executor: The executor.
         plan: The plan.
-        sources: The inputs, a batch and `first` more.
-        first: How many of them, spread over all, go before the rest: the first call of a model is slow.
+        sources: The inputs: a batch and `first` more.
+        first: Number of evenly spaced inputs for the warm-up, since the first call of a model is slow.
     """
     before = spread(len(sources), first)
     rest = [source for index, source in enumerate(sources) if index not in before]
@@ -93,17 +93,17 @@ def estimate(
     bytes_done: int,
     workers: int,
 ) -> Estimate:
-    """What the rest of a job will take.
+    """Estimates the rest of a job.
 
     Args:
-        trial: What came of a few inputs.
-        scratch: A folder to write their rows to.
+        trial: The result of a few inputs.
+        scratch: A temporary folder for their rows.
         folder: The dataset folder.
         plan: The plan.
-        left: How many inputs are not done.
-        rows_done: Rows that are there already.
-        bytes_done: Their size.
-        workers: Among how many processes the work is divided.
+        left: Number of remaining inputs.
+        rows_done: Number of rows already written.
+        bytes_done: Size of those rows.
+        workers: Number of processes that share the work.
     """
     per_input = sum(_bytes(scratch, kind, trial.output.rows) for kind in plan.configuration.types) / trial.inputs
     there = folder.absolute()
@@ -120,7 +120,7 @@ def estimate(
 
 
 def _bytes(scratch: Path, kind: str, rows: list[Record]) -> int:
-    """What the rows of a type take as parquet, less what any file takes, which few rows would make too much of."""
+    """Bytes of the rows of a type as parquet, without the fixed size of a file, which would bias the estimate."""
     schema, chosen = GeneratedRows().arrow, [row for row in rows if row["type"] == kind]
     _, empty = ledger.write_rows(scratch, kind, 0, [], schema)
     _, full = ledger.write_rows(scratch, kind, 1, chosen, schema)

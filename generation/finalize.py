@@ -1,4 +1,4 @@
-"""The end of a job: card, report, and what a person wants to know."""
+"""The end of a job: card, report and summary."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ from vigc.processing.bounded_parsing import open_parquet
 from vigc.processing.confined_paths import printable
 
 _LISTED = 1000
-# What the mark of the end records.
+# The totals in `finished.json`.
 _FIGURES = ("inputs", "images", "duplicates", "skipped", "rows", "repeated", "set_aside")
 
 
 @dataclass
 class Summary(Totals):
-    """What is in the folder after a run: counters over the whole folder, and what a person wants to see.
+    """The result of a run: counters and samples of the whole folder.
 
     Args:
         output: The dataset folder.
-        report: Its report page.
-        config_hash: Hash of all settings that change what is generated; part of every row.
-        excluded: How many inputs were excluded, by the rule of a filter.
-        uncompared: By folder that inputs are compared with: its files that could not be read.
-        unlisted: What lies beside the inputs and is none of them, in words, with its count.
-        skipped: (file, reason) of inputs that were skipped; the first thousand.
-        malformed: (file, type, reason) of samples that were rejected; the first thousand.
-        samples: The first rows of each type, without their images.
-        missing: How many shards other processes have still to do.
-        held: How many of those are of this process's own share, which another one works on.
-        notice: What readers must know first, if there is such a thing.
-        compared: Whether answers are corrections of drafts; else there are no edits to count.
-        resumed: Whether the run resumed a job that was there.
-        idle: Whether the job was finished before, so that nothing was done.
-        inspection: What came of looking at the files of a folder whose job was begun before.
-        rows_made: How many of the rows this run made; earlier ones and other processes made the others.
-        seconds: How long this run took, the loading of the model included.
+        report: The path of the report.
+        config_hash: Hash of all settings that determine the generated text, stored in every row.
+        excluded: Number of excluded inputs by rule of a filter.
+        uncompared: Unreadable files, by folder that a filter compares inputs with.
+        unlisted: Number of other files beside the inputs, by description.
+        skipped: (file, reason) of the first thousand skipped inputs.
+        malformed: (file, type, reason) of the first thousand rejected samples.
+        samples: The first rows of each type, without images.
+        missing: Number of unfinished shards, left to other processes.
+        held: Number of those that belong to this rank but are locked by another process.
+        notice: A warning for readers of the dataset, if there is one.
+        compared: Whether rows have drafts; otherwise there are no edits to count.
+        resumed: Whether an earlier job was resumed.
+        idle: Whether the job was already finished, so that nothing was done.
+        inspection: Result of the file check of an earlier job.
+        rows_made: Number of rows made in this run.
+        seconds: Duration of this run, including the loading of the model.
     """
 
     output: Path
@@ -74,7 +74,7 @@ class Summary(Totals):
     seconds: float = 0.0
 
     def to_json(self) -> Record:
-        """As JSON holds it, without sample rows and what was skipped and rejected one by one."""
+        """The JSON of the summary, without sample rows and the lists of skipped inputs and rejected samples."""
         left = ("excluded", "uncompared", "unlisted", "missing", "held", "notice", "resumed", "idle", "rows_made")
         return {
             "output": str(self.output),
@@ -92,7 +92,7 @@ class Summary(Totals):
 
 @contextmanager
 def _rows_as_written() -> Iterator[None]:
-    """Rows that cannot be read because their file was damaged since, as a `GenerationError` that says what mends it."""
+    """Turns errors of reading damaged row files into a `GenerationError` that names the repair."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
@@ -106,7 +106,7 @@ def _rows_as_written() -> Iterator[None]:
 
 @_rows_as_written()
 def summarize(folder: Path, outcome: Outcome) -> Summary:
-    """The summary of what a folder holds now.
+    """The summary of a folder after a run.
 
     Raises:
         GenerationError: A file of rows is damaged.
@@ -160,7 +160,7 @@ def _first_rows(folder: Path, kind: str) -> Iterable[Record]:
 
 @_rows_as_written()
 def write_ending(folder: Path, plan: Plan) -> dict[str, int]:
-    """Writes card and report; returns the figures that the mark of the end holds.
+    """Writes card and report; returns the totals for `finished.json`.
 
     Raises:
         GenerationError: A file of rows is damaged.
@@ -188,13 +188,13 @@ def write_ending(folder: Path, plan: Plan) -> dict[str, int]:
         **{item.name: counts[item.name] for item in fields(DatasetFacts) if item.name in counts},
     )
     write_dataset_card(folder, facts, write=ledger.atomic_write)
-    write_report(folder, image_root=plan.job.get("root"))  # in the plan only where rows hold paths
+    write_report(folder, image_root=plan.job.get("root"))  # only in the plan if rows contain paths
     figures = counts | {"rows": totals.rows, "set_aside": totals.set_aside}
     return {name: figures[name] for name in _FIGURES}
 
 
 def _repeated(folder: Path, kind: str) -> int:
-    """How many rows of a type have the id of another one, from the first 64 bits of each."""
+    """Number of rows of a type whose id occurred before, by the first 64 bits of the ids."""
     parts = []
     for path in sorted((folder / kind).glob("train-*.parquet")):
         with open_parquet(path) as file:
@@ -204,7 +204,7 @@ def _repeated(folder: Path, kind: str) -> int:
 
 
 def command(plan: Plan) -> str:
-    """The command that repeats a run, without the paths of one machine."""
+    """The command that repeats a run, without local paths."""
     configuration, job = plan.configuration, plan.job
     correcting = plan.kind == "correct"
     parts = ["vigc", plan.kind, "DATASET" if correcting else "IMAGES", "--output", "DIR"]
@@ -240,7 +240,7 @@ def command(plan: Plan) -> str:
 
 
 def _quoted(word: str) -> str:
-    """A word for bash, on one line whatever is in it."""
+    """Quotes a word for bash, always on one line."""
     if word.isprintable():
         return shlex.quote(word)
     kept = (char if char.isprintable() and char not in "\\'" else f"\\U{ord(char):08x}" for char in word)

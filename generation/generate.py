@@ -1,4 +1,4 @@
-"""The main job: images become a dataset of instruction rows."""
+"""The main job: generates a dataset of instruction rows from images."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ _SHORT = "Short answers (okvqa, aokvqa, vqav2)"
 
 
 def generate_dataset(images: str | os.PathLike[str], output: str | os.PathLike[str], **fields: Any) -> Summary:
-    """Writes questions and corrected answers about images, as a dataset folder that `load_dataset` reads.
+    """Generates questions and corrected answers about images, in a dataset folder that `load_dataset` reads.
 
-    A job that was interrupted is resumed when it is called again; a finished one is left alone.
+    The same call resumes an interrupted job; a finished job is not changed.
 
     ```python
     generate_dataset("photos/", "vigc-photos", model="vigc-7b", types=["detail"], settings={"iqf_steps": 2})
     ```
 
     Args:
-        images: A folder of images, searched with its sub-folders, or one image; or what `format` says.
-        output: The folder to write: new, empty, or with this job in it.
-        fields: All that is set of [`GenerateJob`] and [`JobSettings`]; only `model` has no default.
+        images: A folder of images (searched recursively), one image, or an input of another `format`.
+        output: The output folder: new, empty, or of the same job.
+        fields: Fields of [`GenerateJob`] and [`JobSettings`]; only `model` is required.
 
     Returns:
-        Counts over the whole folder, what was skipped and rejected and why, and sample rows.
+        Counts of the whole folder, skipped inputs and rejected samples with reasons, and sample rows.
 
     Raises:
-        VigcError: Inputs, settings or a folder that cannot be worked with; its `exit_code` says of which kind.
+        VigcError: Invalid inputs, settings or folder; `exit_code` gives the class of the error.
     """
     from .run import run_job
 
@@ -58,7 +58,7 @@ def generate_dataset(images: str | os.PathLike[str], output: str | os.PathLike[s
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateJob(JobSettings):
-    """Questions and answers are written about images. What is not listed here is said of [`JobSettings`]."""
+    """Settings of a job that generates questions and answers about images; see [`JobSettings`] for the others."""
 
     kind = "generate"
 
@@ -138,7 +138,7 @@ class GenerateJob(JobSettings):
             raise GenerationError("--answers needs VIC: remove --answers, or remove --no-correct.")
 
     def check_paths(self) -> None:
-        """As of [`JobSettings`]; a dataset that is not here may be on the Hub."""
+        """See [`JobSettings.check_paths`]; a missing dataset may be on the Hub."""
         if not self.in_tables:
             what = "any" if self.format == "folder" else "file"
             check_path(settings_of(GenerateJob)["images"], self.images, GenerationError, what)
@@ -151,7 +151,7 @@ class GenerateJob(JobSettings):
 
     @property
     def worker(self) -> type[PairWorker]:
-        """Writes pairs of a question and an answer."""
+        """The worker that generates pairs of a question and an answer."""
         from vigc.generation.rollouts.generate import PairWorker
 
         return PairWorker
@@ -168,7 +168,7 @@ class GenerateJob(JobSettings):
 
     @property
     def places(self) -> list[str | os.PathLike[str]]:
-        """The folder of the images, or what names or holds them."""
+        """The folder of the images, or the file or dataset that names or contains them."""
         return [self.images if self.image_root is None else self.image_root]
 
     def collection(self) -> Collection:
@@ -184,18 +184,18 @@ class GenerateJob(JobSettings):
         )
 
     def selection(self) -> Selection:
-        """The images, less those that filters exclude; each filter is given the setting of its name."""
+        """The images without those that filters exclude; each filter gets the setting of its name."""
         from vigc.generation.filters import FILTERS, Selection
 
         filters = {name: getattr(self, name) for name in FILTERS}
         return Selection(self.collection(), filters, self.limit, self.shard_size)
 
     def asked(self, sources: Sequence[Source], output: ShardOutput) -> int:
-        """Each question of each type about each image."""
+        """The number of images times questions times task types."""
         return output.images * len(self.types) * self.questions
 
     def configuration(self) -> Record:
-        """Types, and how many questions and answers."""
+        """Task types and numbers of questions and answers."""
         return {"types": list(self.types), "questions": self.questions, "short_answers": self._short_answers()}
 
     def _short_answers(self) -> Record | None:
@@ -231,10 +231,10 @@ def open_collection(
     urls: Sequence[str] = (),
     revision: str | None = None,
 ) -> Collection:
-    """The inputs of a job, by their format.
+    """Opens the inputs of a job in the given format.
 
     Raises:
-        GenerationError: They cannot be read, or the format is not known.
+        GenerationError: The inputs cannot be read, or the format is unknown.
     """
     from vigc.formats.coco import INSTANCES
     from vigc.generation.sources.base import Folder

@@ -1,22 +1,21 @@
-"""What the reader of a dataset must know before its figures: that the model does not know such images."""
+"""The warning that a model was not trained on images like those of the job."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-# What a model's configuration may say that it was trained on alone (`trained_on`), what such images are, and the file
-# beside them by which they are known.
+# By `trained_on` of a model's configuration: a name of its only training images, and the file that identifies them.
 _KNOWN_BY = {"vigc-scenes": ("rendered scenes", "scenes.jsonl")}
 
 
 def notice_of(model: str, trained_on: str | None, places: list[str | os.PathLike[str]]) -> str | None:
-    """A warning where a model was trained on one kind of images only, and those of a job are not known to be of it.
+    """A warning if a model was trained on one data set only and the images of a job are not from it.
 
     Args:
-        model: Its name.
-        trained_on: The only data that it was trained on, as its configuration says; None where that says nothing.
-        places: Where the images of the job are: folders, or files that name or hold them.
+        model: The model's name.
+        trained_on: The only training data; None if the configuration does not name it.
+        places: The folders of the images, or the files that name or contain them.
     """
     if trained_on not in _KNOWN_BY or any(_holds(Path(place), trained_on) for place in places):
         return None
@@ -28,6 +27,6 @@ def notice_of(model: str, trained_on: str | None, places: list[str | os.PathLike
 
 
 def _holds(place: Path, data: str) -> bool:
-    """Whether images at a place are of this data: its file lies in their folder, or in the one above."""
+    """Whether images are from this data set: its file is in their folder or the parent folder."""
     folder = place if place.is_dir() else place.parent
     return any((above / _KNOWN_BY[data][1]).is_file() for above in (folder, folder.absolute().parent))

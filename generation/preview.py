@@ -1,4 +1,4 @@
-"""What a job will be, before it is begun: its inputs, what is excluded, a few rows, and what it will take."""
+"""Previews a job before it starts: inputs, exclusions, sample rows and an estimate of time and size."""
 
 from __future__ import annotations
 
@@ -27,34 +27,33 @@ from .run import pinned
 from .settings import JobSettings
 
 _ROWS = 3
-# The hash pass reads every image. Where there are more than this, a preview looks at so many.
+# The hash pass reads every image. With more images than this, a preview only hashes a sample of this size.
 _LOOKED_AT = 1000
 
 
 @dataclass
 class Preview:
-    """What a job will be.
+    """The preview of a job.
 
     Args:
-        output: The folder that it would be done in.
-        plan: Its plan, with the counts of its inputs.
-        pairs: How many rows there are if every text becomes one.
-        refused: How many inputs are known to be unusable before any is opened, by reason.
-        unlisted: What lies beside the inputs and is none of them, in words, with its count.
-        looks: Where the content of images is asked about and there are many: what a sample of them would be excluded
-            for, by reason.
-        looked_at: How many that sample has.
-        look_seconds: How long the job will look at all of them before it begins, from that sample.
-        replaces: Whether the folder holds a dataset that would be replaced.
-        finished: Whether the folder holds this very job, finished.
-        inspection: What of the folder is not as it was written, and would be made again.
-        shards_done: How many shards are finished.
-        rows_done: How many rows they hold.
-        bytes_done: Their size on disk.
-        inputs_left: How many inputs are in the other shards.
-        rows: Sample rows without images, about different inputs and of different types as far as there are.
-        sample: All that came of the inputs that were tried; None if nothing is left to do.
-        estimate: What the rest of the job will take, from that sample.
+        output: The output folder.
+        plan: The plan, with the counts of the inputs.
+        pairs: Maximum number of rows, if no sample is rejected or dropped.
+        refused: Number of inputs known to be unusable without opening them, by reason.
+        unlisted: Number of other files beside the inputs, by description.
+        looks: With content filters and many images: number of excluded images in a sample, by rule.
+        looked_at: Size of that sample.
+        look_seconds: Estimated time to check the content of all images, from that sample.
+        replaces: Whether the folder contains a dataset that would be replaced.
+        finished: Whether the folder contains this job, finished.
+        inspection: Damaged files of the folder, which would be made again.
+        shards_done: Number of finished shards.
+        rows_done: Number of rows in them.
+        bytes_done: Their size on the disk.
+        inputs_left: Number of inputs in the other shards.
+        rows: Sample rows without images, of different inputs and types if possible.
+        sample: The output of the trial; None if the job has nothing left to do.
+        estimate: The estimate from the trial.
     """
 
     output: Path
@@ -79,14 +78,14 @@ class Preview:
 
 @machine_errors()
 def preview_job(job: JobSettings, output: str | os.PathLike[str]) -> Preview:
-    """Plans a job as it would be planned, tries a few of its inputs, and writes nothing to its folder.
+    """Plans a job and tries a few of its inputs, without writing to its folder.
 
     Args:
-        job: What would be done.
-        output: The folder that it would be done in.
+        job: The job.
+        output: The output folder.
 
     Raises:
-        GenerationError: What the job itself would be refused for.
+        GenerationError: The job itself would raise it too.
     """
     folder = Path(output)
     job = pinned(job, folder)
@@ -117,7 +116,7 @@ def _try(
     selection: Selection,
     inputs: ledger.Inputs,
 ) -> None:
-    """Makes the rows of a few inputs, and estimates from them what the job will take."""
+    """Makes the rows of a few inputs and estimates time and size of the job."""
     chosen = spread(preview.plan.inputs.taken, _ROWS + job.batch_size)
     places = (divmod(index, job.shard_size) for index in chosen)
     restored = selection.restorer(preview.output)
@@ -139,7 +138,7 @@ def _try(
 
 
 def _borrow_hashes(folder: Path, scratch: Path) -> None:
-    """Lets a hash pass in `scratch` use what is kept in the dataset folder. What it writes stays in `scratch`."""
+    """Gives a hash pass in `scratch` the cached hashes of the dataset folder, which is not written to."""
     kept, borrowed = folder / ledger.HASHES, scratch / ledger.HASHES
     for path in kept.rglob("part-*.jsonl"):
         link = borrowed / path.relative_to(kept)
@@ -150,10 +149,10 @@ def _borrow_hashes(folder: Path, scratch: Path) -> None:
 def _planned(
     job: JobSettings, executor: Executor[Source], scratch: Path, folder: Path, *, whole: bool
 ) -> tuple[Preview, Selection]:
-    """The plan, made in `scratch`, and the inputs that it is of.
+    """Makes the plan in `scratch`; returns the preview and the selected inputs.
 
-    Where filters read the content of inputs and these are many, it is planned without those filters, and a sample of
-    the inputs is looked at; a folder that holds a job needs the `whole` plan.
+    With content filters and many inputs, the plan ignores those filters and only a sample of the inputs is checked. A
+    folder with a job needs the `whole` plan.
     """
     model, selection = job.describe_model(executor.device()), job.selection()
 
@@ -171,7 +170,7 @@ def _planned(
 
 
 def _look(selection: Selection, scratch: Path, preview: Preview, shard_size: int) -> None:
-    """Looks at the content of some inputs of the plan, spread over all."""
+    """Checks the content of evenly spaced inputs of the plan."""
     taken, inputs = preview.plan.inputs.taken, ledger.Inputs(scratch / ledger.INPUTS)
     places = (divmod(index, shard_size) for index in spread(taken, _LOOKED_AT))
     sources = (Source(**inputs[shard][place]) for shard, place in places)
@@ -183,13 +182,13 @@ def _look(selection: Selection, scratch: Path, preview: Preview, shard_size: int
     preview.unlisted = compared.unlisted
     preview.looks, preview.looked_at, started = Counter(), _LOOKED_AT, time.monotonic()
     for _, exclusion in selection.checked(sources, filters, scratch / "sample"):
-        if exclusion is not None and exclusion.copy_of is None:  # how many copies there are, a sample does not tell
+        if exclusion is not None and exclusion.copy_of is None:  # a sample cannot estimate copies
             preview.looks[exclusion.rule] += 1
     preview.look_seconds = (time.monotonic() - started) / _LOOKED_AT * taken
 
 
 def _look_into(folder: Path, job: JobSettings, preview: Preview, sources: Iterable[Source]) -> None:
-    """Whether the job in the folder is this one."""
+    """Compares the job in the folder with this one."""
     finished = ledger.is_finished(folder, preview.plan.fingerprint)
     try:
         check_same(folder, preview.plan, sources)
@@ -202,7 +201,7 @@ def _look_into(folder: Path, job: JobSettings, preview: Preview, sources: Iterab
 
 
 def _count(folder: Path, inputs: ledger.Inputs, preview: Preview) -> None:
-    """Counts what is to be written, and what is there of it."""
+    """Counts finished shards, their rows and bytes, and the remaining inputs."""
     configuration = preview.plan.configuration
     damaged = {damage.shard for damage in preview.inspection.damaged}
     each = len(configuration.types) * configuration.questions
@@ -223,7 +222,7 @@ def _count(folder: Path, inputs: ledger.Inputs, preview: Preview) -> None:
 
 
 def _varied(rows: list[Record], types: list[str]) -> list[Record]:
-    """A few rows, each about another input and of the next type, as far as there are."""
+    """A few rows of different inputs and, if possible, different types."""
     by_input: dict[str, list[Record]] = {}
     for row in rows:
         by_input.setdefault(row["image_id"], []).append(row)

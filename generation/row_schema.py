@@ -1,4 +1,4 @@
-"""The rows of generated and corrected datasets, as a job is told of them."""
+"""The row schema of generated and corrected datasets."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ if TYPE_CHECKING:
 
     from vigc.jobs.protocols import Edit, Record
 
-# The type of corrected rows of no known type.
+# The task type of corrected rows whose type is unknown.
 CORRECTED = "corrected"
 
 
 class GeneratedRows:
-    """A `RowSchema`: the columns of `GENERATED_FEATURES`. Checking settings does not import what its members need."""
+    """A `RowSchema` with the columns of `GENERATED_FEATURES`. Its members import pyarrow and datasets lazily."""
 
     @property
     def arrow(self) -> pa.Schema:
-        """The columns, as parquet files have them."""
+        """The parquet schema."""
         from vigc.processing.rows import GENERATED_FEATURES
 
         return GENERATED_FEATURES.arrow_schema
 
     @property
     def types(self) -> list[str]:
-        """All task types, then the one of corrected rows of no known type."""
+        """All task types, then `CORRECTED`."""
         return [*INSTRUCTION_TYPES, CORRECTED]
 
     def edit_of(self, row: Record) -> Edit:
-        """Compares the words of draft and answer; without a draft nothing changed."""
+        """Compares the words of draft and answer; a row without draft is unchanged."""
         from vigc.jobs.protocols import Edit
         from vigc.processing.rows import is_edited
         from vigc.processing.word_diff import words_changed

@@ -1,4 +1,4 @@
-"""A job from its settings to its summary."""
+"""Runs a job from its settings to its summary."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .settings import JobSettings
 
 @machine_errors()
 def run_job(job: JobSettings, output: str | os.PathLike[str]) -> Summary:
-    """Does a job, or resumes it; one that is finished is left alone, and its model is not even loaded.
+    """Runs or resumes a job. The model of a finished job is not loaded.
 
     Args:
-        job: What is to be done.
-        output: The folder to write: new, empty, or with this job in it.
+        job: The job.
+        output: The output folder: new, empty, or of the same job.
 
     Returns:
-        Counts over the whole folder, what was skipped and rejected and why, and sample rows.
+        Counts of the whole folder, skipped inputs and rejected samples with reasons, and sample rows.
 
     Raises:
-        VigcError: Inputs, settings or a folder that cannot be worked with; its `exit_code` says of which kind.
+        VigcError: Invalid inputs, settings or folder; `exit_code` gives the class of the error.
     """
     started, folder = time.monotonic(), Path(output)
     job = pinned(job, folder)
@@ -40,14 +40,14 @@ def run_job(job: JobSettings, output: str | os.PathLike[str]) -> Summary:
 
 
 def pinned(job: JobSettings, folder: Path) -> JobSettings:
-    """The job with the commit of its dataset, if that is on the Hub, where it may change while the job runs.
+    """Pins a dataset on the Hub to a commit, since it may change while the job runs.
 
     Args:
-        job: What is to be done.
-        folder: Where. A job in it is resumed with the commit that it was begun with.
+        job: The job.
+        folder: The dataset folder. A job in it is resumed with its commit.
 
     Raises:
-        GenerationError: A revision is given of inputs that have none.
+        GenerationError: A revision is given for inputs that are not on the Hub.
     """
     name = job.hub_dataset
     if name is None:
@@ -58,7 +58,7 @@ def pinned(job: JobSettings, folder: Path) -> JobSettings:
     if revision is None and not (job.overwrite and (folder / ledger.FINISHED).exists()):
         try:
             plan = ledger.read_plan(folder)
-        except GenerationError:  # none yet, or torn
+        except GenerationError:  # missing or damaged
             plan = None
         if plan is not None and plan.source == name:
             revision = plan.job.get("data_revision")

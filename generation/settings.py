@@ -1,7 +1,7 @@
-"""What a job is told: the settings that writing and correcting share, checked when they are given.
+"""The settings that all jobs share, checked when the object is made.
 
-Each is declared once, for the Python API, the command line and files for `--config` (`vigc.options`). The command line
-checks them before it knows whether anything is to be done: what needs torch is imported in the methods that use it.
+Each is declared once for the Python API, the command line and `--config` files (`vigc.options`). The command line
+checks settings before heavy imports, so torch is only imported in the methods that use it.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ INPUT = "Input"
 
 @dataclass(frozen=True, kw_only=True)
 class JobSettings(LoadingSettings, ABC):
-    """Settings of any job; `GenerateJob` and `CorrectJob` add their own, and what they do with a shard.
+    """Settings of all jobs; `GenerateJob` and `CorrectJob` add settings and the worker.
 
-    What a setting does is said where it is declared; beside those:
+    The declaration of a setting contains its documentation, except for:
 
     Args:
-        model: A folder, a Hub name, or a model object (then with `processor`).
-        processor: By default the model's own.
-        settings: Decoding and `iqf_*` settings, as `model.generate` takes them, that are not the model's own.
+        model: A folder, a Hub name, or a model object (which requires `processor`).
+        processor: By default loaded with the model.
+        settings: Decoding and `iqf_*` settings of `model.generate` that differ from those saved with the model.
 
     Raises:
-        GenerationError: A setting that is unknown, out of range, or without effect.
+        GenerationError: A setting is unknown, out of range, or has no effect.
     """
 
     kind: ClassVar[str]
@@ -174,19 +174,19 @@ class JobSettings(LoadingSettings, ABC):
         CORRECTORS[self.chosen_corrector].check(self.chosen_corrector, self.given)
 
     def check_paths(self) -> None:
-        """Makes sure that the files and folders that are named are there, before anything is loaded.
+        """Checks that the files and folders in the settings exist, before anything is loaded.
 
         Raises:
-            GenerationError: One is not.
+            GenerationError: A file or folder does not exist.
         """
         check_paths(self, GenerationError)
         if isinstance(self.model, str) and os.path.isabs(self.model) and not os.path.isdir(self.model):
             raise GenerationError(f"The model {self.model!r} is not a folder: give a model's folder or Hub name.")
 
     def recorded(self) -> Record:
-        """What is not the default, by the names of the options; further settings of the model under `settings`.
+        """The settings that differ from their defaults, by option name; model settings without option in `settings`.
 
-        A model that is an object is recorded by its name, a folder by its path.
+        A model object is recorded by its name, a folder by its path.
         """
         from vigc.scenes.embedded import model_name
 
@@ -203,7 +203,7 @@ class JobSettings(LoadingSettings, ABC):
 
     @property
     def given(self) -> Record:
-        """The decoding and `iqf_*` settings that were given."""
+        """The explicit decoding and `iqf_*` settings."""
         return dict(self.settings or {})
 
     @property
@@ -218,7 +218,7 @@ class JobSettings(LoadingSettings, ABC):
 
     @property
     def _effective(self) -> Record:
-        """The settings that were given, with those that the corrector does not leave open."""
+        """The explicit settings, with those that the corrector fixes."""
         return self.given | (CORRECTORS[self.chosen_corrector].fixed if self.corrects else {})
 
     @property
@@ -234,12 +234,12 @@ class JobSettings(LoadingSettings, ABC):
     @property
     @abstractmethod
     def places(self) -> list[str | os.PathLike[str]]:
-        """Where the images are: the folder that names are relative to, or else the input itself."""
+        """The folder that image names are relative to, or else the input itself."""
 
     @property
     @abstractmethod
     def worker(self) -> type[Worker]:
-        """What makes the rows of a shard."""
+        """The class of the worker that makes the rows of a shard."""
 
     @abstractmethod
     def collection(self) -> Collection:
@@ -247,26 +247,26 @@ class JobSettings(LoadingSettings, ABC):
 
     @abstractmethod
     def selection(self) -> Selection:
-        """Which of the inputs are taken."""
+        """The inputs after filters."""
 
     @abstractmethod
     def configuration(self) -> Record:
-        """What decides what is written about an image, beside the model, its decoding and the seed."""
+        """The settings that determine the text of an image, besides model, decoding and seed."""
 
     @abstractmethod
     def asked(self, sources: Sequence[Source], output: ShardOutput) -> int:
-        """How many samples are asked for: each must be a row, rejected or dropped, or the shard is not committed.
+        """Number of requested samples. Each must be a row, rejected or dropped, or the shard is not committed.
 
         Args:
             sources: The inputs of a shard.
-            output: What came of them; it names the inputs that were skipped.
+            output: The output of the shard; it names the skipped inputs.
         """
 
     def load(self, device: str, plan: Plan) -> MakeShard[Source]:
-        """Loads the model; returns what makes shards with it.
+        """Loads the model and returns the function that makes shards.
 
         Raises:
-            GenerationError: It cannot be loaded, or is not the one that was planned with.
+            GenerationError: The model cannot be loaded, or is not the model of the plan.
         """
         from vigc.generation.sources.prefetch import Loader
         from vigc.processing.devices import find_device
@@ -284,7 +284,7 @@ class JobSettings(LoadingSettings, ABC):
         return make
 
     def _check_planned(self, plan: Plan, facts: ModelFacts) -> None:
-        """Makes sure that the model as loaded is what its files said when the job was planned."""
+        """Checks that the loaded model has the facts in the plan."""
         from vigc.inference.loading import effective_settings
 
         found = {
@@ -299,7 +299,7 @@ class JobSettings(LoadingSettings, ABC):
             )
 
     def finalize(self, folder: Path, plan: Plan) -> dict[str, int]:
-        """Writes the file of the job, card and report."""
+        """Writes the job file, card and report."""
         from vigc.jobs import ledger
         from vigc.processing.job_file import job_text
 
@@ -309,19 +309,19 @@ class JobSettings(LoadingSettings, ABC):
         return write_ending(folder, plan)
 
     def check_portable(self) -> None:
-        """Makes sure that other processes can load the model.
+        """Checks that other processes can load the model.
 
         Raises:
-            GenerationError: It is an object of this one.
+            GenerationError: The model is an object in this process.
         """
         if not isinstance(self.model, (str, os.PathLike)):
             raise GenerationError("With engine='ray' every process loads the model: give its folder or Hub name.")
 
     def describe_model(self, device: str | None) -> ModelFacts:
-        """What the plan records of the model, without loading it.
+        """The facts of the model for the plan, without loading it.
 
         Args:
-            device: The kind of device that it will run on; None: the one that the job names, in this process.
+            device: The device type; None for the device of the job, in this process.
         """
         import torch
 
@@ -337,14 +337,14 @@ class JobSettings(LoadingSettings, ABC):
 
     @property
     def inputs_name(self) -> str:
-        """What inputs are called where they are counted."""
+        """Name of the inputs in the progress."""
         return self.worker.inputs
 
     def plan(self, model: ModelFacts, selection: Selection) -> Plan:
-        """The plan without its inputs.
+        """The plan without inputs.
 
         Raises:
-            GenerationError: The job has scores, and the model cannot score answers.
+            GenerationError: The job needs scores, and the model cannot score answers.
         """
         from vigc.inference.loading import effective_settings
         from vigc.jobs import Configuration, Plan
@@ -377,10 +377,10 @@ class JobSettings(LoadingSettings, ABC):
             **({"allow_urls": check_hosts(self.allow_urls)} if self.allow_urls else {}),
         }
         root = getattr(collection, "root", None)
-        if self.store == "path" and root is not None:  # it is in the rows, then
+        if self.store == "path" and root is not None:  # rows then contain paths below it
             job["root"] = os.path.realpath(root)
         settings = {name: value for name, value in self.given.items() if name not in SPEED_SETTINGS}
-        if model.dtype != "float32":  # then a word may depend on how many are read at a time, as on sizes of batches
+        if model.dtype != "float32":  # then these settings, like batch sizes, can change the text
             job |= {name: self.given[name] for name in SPEED_SETTINGS if name in self.given}
         return Plan(
             self.kind,
@@ -393,6 +393,6 @@ class JobSettings(LoadingSettings, ABC):
         )
 
     def _named_corrector(self) -> Record:
-        """The corrector's entry in the configuration: none where `correct` alone tells it, as in older jobs."""
+        """The corrector's entry in the configuration; empty if `correct` determines it, as in older jobs."""
         default = default_corrector(correct=self.corrects)
         return {} if self.chosen_corrector == default else {"corrector": self.chosen_corrector}

@@ -1,4 +1,4 @@
-"""Models that generate text: loading them, and one way to ask any of them."""
+"""Loads models that generate text, and runs requests on them through one interface."""
 
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .routing import RoutedGenerator
     from .scripted import ScriptedGenerator
     from .vigc import VigcGenerator
-else:  # unseen by type checkers, which would otherwise accept any name
+else:  # hidden from type checkers, which would otherwise accept any name
     __getattr__, __dir__ = lazy_names(
         __name__,
         {

@@ -1,4 +1,4 @@
-"""Chat models of transformers on this machine, with or without images: loading them, and running rollouts."""
+"""Loads chat models of transformers, with or without images, and runs rollouts on them."""
 
 from __future__ import annotations
 
@@ -27,17 +27,16 @@ Turn = Mapping[str, str]
 
 @dataclass(frozen=True)
 class ChatGenerator:
-    """A chat model: every request is a conversation of one user turn, in the form of the model's chat template.
+    """A chat model. Each request becomes one user turn in the model's chat template.
 
-    Requests with images that have the same settings are decoded together, padded on the left. Requests without images
-    and sampled ones are decoded alone: their text does not depend on other requests. Texts come as they are decoded,
-    not stripped.
+    Requests with images and equal settings are decoded together, padded on the left. Sampled requests and requests
+    without images are decoded alone, so that their text does not depend on other requests. Texts are not stripped.
 
     Args:
-        model: In evaluation mode, on its device.
-        processor: Belongs to it; of a text-only model the tokenizer.
-        identity: Which model it is; `images` is False for a text-only model.
-        batch_size: How many rollouts run at a time; None: all that are given to `run`.
+        model: The model in evaluation mode, on its device.
+        processor: The model's processor; the tokenizer of a text-only model.
+        identity: Name and abilities; `images` is False for a text-only model.
+        batch_size: Number of rollouts that run together; None for all rollouts of a call of `run`.
     """
 
     model: Any
@@ -53,13 +52,13 @@ class ChatGenerator:
         """See [`TextGenerator.run`].
 
         Raises:
-            GenerationError: A request asks for what chat models are not asked here: a prefix, a score, a schema, or
-                several completions; or it has images and the model takes none.
+            GenerationError: A request has a prefix, a target to score, a schema or several completions, or it has
+                images and the model takes none.
         """
         return run_in_batches(rollouts, self._complete, self.batch_size)
 
     def _complete(self, requests: Sequence[Request]) -> list[Outcome]:
-        """An outcome for each request; one that does not fit into the model's context is refused."""
+        """The outcomes of requests; a request that exceeds the model's context is refused."""
         outcomes: dict[int, Outcome] = {}
         for places in _alike(requests):
             part = [requests[place] for place in places]
@@ -76,7 +75,7 @@ class ChatGenerator:
             raise GenerationError(f"The chat model {self.identity.name!r} cannot {what}: ask another generator.")
 
     def _generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """The completions of requests that are decoded together."""
+        """The completions of requests with equal settings, decoded together."""
         settings = dict(requests[0].sampling.settings)
         inputs = self._inputs(requests)
         self._check_room(inputs["input_ids"].shape[1], settings)
@@ -104,7 +103,7 @@ class ChatGenerator:
         return Completion(text, finish, ids, read=read)
 
     def _inputs(self, requests: Sequence[Request]) -> Any:
-        """The tensors of requests: of several the pad tokens stand on the left."""
+        """The model inputs of requests, padded on the left."""
         settings: dict[str, Any] = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
         if not self.identity.images:
             (request,) = requests
@@ -118,7 +117,7 @@ class ChatGenerator:
         return placed(self.model, inputs)
 
     def _prompt_length(self, inputs: Any) -> int:
-        """How many of the ids that `generate` returns are the prompt's."""
+        """Number of prompt ids at the start of the ids that `generate` returns."""
         return inputs["input_ids"].shape[1]
 
     def _text_inputs(self, turns: Sequence[Turn], settings: dict[str, Any]) -> Any:
@@ -127,13 +126,13 @@ class ChatGenerator:
         turns = [{**turn, "content": self._without_special_tokens(turn["content"])} for turn in turns]
         try:
             tokens = self.processor.apply_chat_template(turns, **settings)
-        except TemplateError:  # some templates know no system turn
+        except TemplateError:  # some templates do not support a system turn
             joined = "\n\n".join(turn["content"] for turn in turns)
             tokens = self.processor.apply_chat_template([{"role": "user", "content": joined}], **settings)
         return tokens.to(self.model.device)
 
     def _without_special_tokens(self, text: str) -> str:
-        """Text in which nothing is a special token of this model, which would end the user's turn."""
+        """Splits the model's special tokens in a text by a space, since they could end the user's turn."""
         for token in self.processor.all_special_tokens:
             if len(token) > 1:
                 text = text.replace(token, f"{token[0]} {token[1:]}")
@@ -162,14 +161,14 @@ def load_chat_model(
 
     Args:
         model: A folder or a Hub name.
-        images: Whether it takes images (`AutoModelForImageTextToText`), or is a causal language model.
-        dtype: As `from_pretrained` takes it.
+        images: Whether to load a model with images (`AutoModelForImageTextToText`) or a causal language model.
+        dtype: The `dtype` of `from_pretrained`.
         device: "auto" (an accelerator if there is one), "cpu", "cuda:1", ...
         revision: Commit, tag or branch on the Hub.
-        trust_remote_code: Whether code in the model's folder may run.
+        trust_remote_code: Whether code in the model repository may run.
         batch_size: See [`ChatGenerator`].
-        error: What is raised.
-        role: What messages call a text-only model.
+        error: Class of the raised errors.
+        role: Name of a text-only model in messages.
 
     Raises:
         VigcError: `error`: the model cannot be loaded, or has no chat template.
@@ -198,7 +197,7 @@ def load_chat_model(
 
 
 def _identity(name: str, loaded: Any, images: bool, revision: str | None) -> ModelIdentity:
-    """Which model a folder or Hub name stands for."""
+    """The identity of a loaded model."""
     here, known = Path(name).is_dir(), model_name(name)
     return ModelIdentity(
         Path(name).resolve().name if here and known == name else known,
@@ -212,7 +211,7 @@ def _identity(name: str, loaded: Any, images: bool, revision: str | None) -> Mod
 
 
 def placed(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Inputs on a model's device, images in its dtype."""
+    """Moves inputs to a model's device, and images to its dtype."""
     return {
         name: value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
         if isinstance(value, torch.Tensor)
@@ -222,7 +221,7 @@ def placed(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _alike(requests: Sequence[Request]) -> list[list[int]]:
-    """The places of requests that are decoded together."""
+    """Groups the indices of requests that are decoded together."""
     groups: dict[str, list[int]] = {}
     for place, request in enumerate(requests):
         alone = _is_sampled(request) or not request.images
@@ -236,13 +235,13 @@ def _is_sampled(request: Request) -> bool:
 
 
 def _turns(request: Request) -> list[dict[str, str]]:
-    """The conversation, in words."""
+    """The conversation, without images."""
     system = [] if request.system is None else [{"role": "system", "content": request.system}]
     return [*system, {"role": "user", "content": request.prompt}]
 
 
 def _chat(request: Request) -> list[dict[str, Any]]:
-    """The conversation as templates of models with images take it: images first in the user's turn."""
+    """The conversation for templates of models with images: images first in the user's turn."""
     turns: list[dict[str, Any]] = [
         {"role": turn["role"], "content": [{"type": "text", "text": turn["content"]}]} for turn in _turns(request)
     ]
@@ -251,6 +250,6 @@ def _chat(request: Request) -> list[dict[str, Any]]:
 
 
 def _seed(request: Request) -> int:
-    """A seed of its own for each text and seed, in whatever order requests come."""
+    """A seed from the request's text and seed, independent of the order of requests."""
     digest = hashlib.sha256(f"{request.sampling.seed}/{json.dumps(_turns(request))}".encode()).digest()
     return int.from_bytes(digest[:7], "big")

@@ -1,4 +1,4 @@
-"""Models in folders and on the Hub, as their configuration files describe them: nothing large is read."""
+"""Reads the configuration files of models in folders and on the Hub, but no weights."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Checkpoint:
     Args:
         name: The folder or the Hub name.
         commit: The commit; None for a folder.
-        config: Its `config.json`.
-        device: Where it is to run.
-        dtype: What its weights are to be loaded in; "auto" is what they were saved in, but float32 on a CPU.
-        trust_remote_code: Whether code that comes with the weights may run.
+        config: The parsed `config.json`.
+        device: The device to run on.
+        dtype: The dtype to load weights in; "auto" is the saved one, or float32 on a CPU.
+        trust_remote_code: Whether code in the model repository may run.
     """
 
     name: str
@@ -41,10 +41,10 @@ class Checkpoint:
     trust_remote_code: bool = False
 
     def facts(self, *, remote_code: bool = False, scores: bool = False) -> ModelFacts:
-        """What a plan records of it; arguments as of [`ModelFacts`].
+        """The facts for a plan; for the arguments see [`ModelFacts`].
 
         Raises:
-            GenerationError: It does not say what its weights were saved in.
+            GenerationError: The configuration does not give the dtype of the weights.
         """
         trained_on = self.config.get("trained_on")
         return ModelFacts(
@@ -72,11 +72,11 @@ class Checkpoint:
 def read_checkpoint(
     name: str, revision: str | None, *, device: torch.device, dtype: str, trust_remote_code: bool
 ) -> Checkpoint:
-    """The checkpoint of a folder or Hub name.
+    """Reads the checkpoint of a folder or Hub name.
 
     Args:
         name: The folder or the Hub name.
-        revision: Commit, tag or branch on the Hub; the checkpoint is of the commit that it names now.
+        revision: Commit, tag or branch on the Hub, resolved to its current commit.
         device: See [`Checkpoint`].
         dtype: See [`Checkpoint`].
         trust_remote_code: See [`Checkpoint`].
@@ -87,22 +87,22 @@ def read_checkpoint(
 
 
 def dtype_name(dtype: torch.dtype | str) -> str:
-    """A dtype without "torch." before it."""
+    """The name of a dtype, without the prefix "torch."."""
     return str(dtype).removeprefix("torch.")
 
 
 def public_name(name: str) -> str:
-    """What a model is called in a dataset: its Hub name, or the name of its folder."""
+    """The name of a model in a dataset: its Hub name, or the name of its folder."""
     known = model_name(name)
     return Path(name).resolve().name if known == name and Path(name).is_dir() else known
 
 
 @contextmanager
 def loading_errors(name: str) -> Iterator[None]:
-    """Errors of loading in a sentence, those of the way to the Hub apart."""
+    """Turns loading errors into one-line messages; Hub outages and lack of memory become a `TransientError`."""
     try:
         yield
-    except Exception as error:  # a damaged folder makes transformers raise whatever its code meets
+    except Exception as error:  # with a damaged folder, transformers raises any type
         if any(is_out_of_memory(found) for found in _chain(error)):
             raise TransientError(
                 f"The model {name!r} does not fit into memory: free some, or take a smaller --dtype."
@@ -119,14 +119,14 @@ def loading_errors(name: str) -> Iterator[None]:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it came of, which transformers may have put another one around."""
+    """An error and its causes, since transformers may wrap the original error."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _generation_config(name: str, revision: str) -> GenerationConfig:
-    """As transformers finds it when it loads the model."""
+    """The generation config that transformers would load with the model."""
     try:
         return GenerationConfig.from_pretrained(name, revision=revision)
     except OSError:

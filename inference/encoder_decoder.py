@@ -1,4 +1,4 @@
-"""InstructBLIP models whose language model has an encoder, as FLAN-T5 has, which the engine cannot decode."""
+"""InstructBLIP with an encoder-decoder language model such as FLAN-T5, which the engine cannot decode."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .chat import ChatGenerator, placed
 
 
 class EncoderDecoderGenerator(ChatGenerator):
-    """Like a chat model, but without a chat template: the Q-Former and the encoder read the prompt as it is."""
+    """Like `ChatGenerator`, but without a chat template: the Q-Former and the encoder read the plain prompt."""
 
     def _inputs(self, requests: Sequence[Request]) -> Any:
         images = [image for request in requests for image in request.images]
@@ -23,4 +23,4 @@ class EncoderDecoderGenerator(ChatGenerator):
         return placed(self.model, {**pixels, **prompts})
 
     def _prompt_length(self, inputs: Any) -> int:
-        return 1  # the decoder's own ids are returned, behind its start token
+        return 1  # `generate` returns the decoder's ids, after one start token

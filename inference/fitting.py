@@ -1,4 +1,4 @@
-"""Work on as many items at a time as memory allows."""
+"""Halves batches that do not fit into memory."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 class Fitting:
-    """Runs work on as many items at a time as memory allows; what did not fit once is not tried again.
+    """Runs work in batches and halves a batch on out-of-memory; later batches keep the smaller size.
 
-    `halved` counts how often a batch was halved. `most` is what fitted since; None forgets it.
+    `halved` counts the halvings. `most` is the current largest batch; set it to None to remove the limit.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Fitting:
         """Calls `work` with slices that cover `count` items.
 
         Raises:
-            TransientError: Not even one item fits.
+            TransientError: A single item does not fit.
         """
         results: list[T] = []
         start = 0
@@ -36,15 +36,15 @@ class Fitting:
             if result is not None:
                 results.append(result)
                 start += size
-            else:  # outside of the handler, where the error no longer holds on to the memory
+            else:  # outside of the handler, where the traceback no longer holds memory
                 self.most = self.halve(size)
         return results
 
     def halve(self, size: int) -> int:
-        """Half of a number of items that did not fit.
+        """Half of a batch size that did not fit.
 
         Raises:
-            TransientError: It was one.
+            TransientError: The size is 1.
         """
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""The interface of a model that generates text, whatever runs it."""
+"""The interfaces of models that generate text, local or remote."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from vigc.modeling_vigc.rollout_vigc import Prompts
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """Which model generated, and what it can do.
+    """Name and abilities of a model.
 
     Args:
-        name: Its Hub name, the name of its folder, or the name under which a server serves it.
-        revision: The Hub's commit, or a fingerprint of the folder's files; None where a server does not say.
-        dtype: What its weights are loaded in; None where a server does not say.
+        name: The Hub name, the name of the folder, or the model name on a server.
+        revision: The Hub commit, or a fingerprint of the folder's files; None if a server does not report it.
+        dtype: The dtype of the loaded weights; None if a server does not report it.
         kind: "vigc", "chat", "openai" or "scripted".
         deterministic: Whether equal requests have equal completions.
         images: Whether it takes images.
         prefix: Whether it continues a given beginning of the answer.
         logprobs: Whether completions have log-probabilities.
         scores: Whether it scores a target.
-        several: Whether it gives several completions of a request.
+        several: Whether it returns several completions per request.
         system: Whether it takes a system turn.
         schema: Whether it can follow a JSON schema.
     """
@@ -47,17 +47,17 @@ class ModelIdentity:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a plan says of a model; known without its weights.
+    """The model in a plan; known without reading the weights.
 
     Args:
-        name: Its Hub name, or its folder's name (a path says more about a machine than about a model).
-        revision: The Hub's commit, or a fingerprint: of the folder's files, or of the weights of a model object.
-        dtype: What its weights are loaded in: "float32", "bfloat16" or "float16"; None where a server does not say.
-        device: The type of device that it is to run on: "cpu", "cuda", ...; None where a server does not say.
-        generation_config: The decoding settings that are saved with it.
-        remote_code: Whether it runs the code that came with its weights, of the same revision.
-        trained_on: The only data that it was trained on, where its configuration says so.
-        scores: Whether it scores answers that are given.
+        name: The Hub name, or the name of the folder without its path.
+        revision: The Hub commit, or a fingerprint of the folder's files or of the weights of a model object.
+        dtype: The dtype of the loaded weights: "float32", "bfloat16" or "float16"; None if a server does not report it.
+        device: The device type: "cpu", "cuda", ...; None if a server does not report it.
+        generation_config: The decoding settings saved with the model.
+        remote_code: Whether it runs code from the model repository, of the same revision.
+        trained_on: The only training data, if the configuration names it.
+        scores: Whether it scores given answers.
     """
 
     name: str
@@ -71,7 +71,7 @@ class ModelFacts:
 
     @property
     def named(self) -> dict[str, Any]:
-        """What names the model in the configuration of a job."""
+        """The model's entries in the configuration of a job."""
         named = {"model": self.name, "revision": self.revision, "dtype": self.dtype}
         return {**named, "remote_code": True} if self.remote_code else named
 
@@ -81,77 +81,77 @@ class TextGenerator(Protocol):
 
     @property
     def identity(self) -> ModelIdentity:
-        """Which model this is, and what it can do."""
+        """Name and abilities of the model."""
 
     def encode(self, image: Any) -> Any:
-        """What requests about a PIL image carry in its place, so that the image is encoded once."""
+        """Encodes a PIL image once; requests contain the result instead of the image."""
 
     def run(self, rollouts: Iterable[Rollout | None]) -> Iterator[Any]:
-        """Yields what rollouts return, in the order in which they end.
+        """Yields the return values of rollouts, in the order in which they end.
 
         Args:
-            rollouts: Taken one by one as there is room. None ends a batch, so that deferred requests come next; None
-                without a rollout before it says that none is ready now.
+            rollouts: The rollouts, consumed one by one when a slot is free. None ends a batch, so that deferred
+                requests run next; None without a rollout before it means that no rollout is ready.
         """
 
 
 class PairPrompts(Prompts, Protocol):
-    """The prompts by which a model is asked for pairs of a question and an answer."""
+    """The prompts for pairs of a question and an answer."""
 
     @property
     def answer_mark(self) -> str:
-        """What stands between the question and the answer of a pair."""
+        """The separator between the question and the answer of a pair."""
 
 
 class Scorer(Protocol):
-    """Scores answers that are given.
+    """Scores given answers.
 
-    Args of both methods: B `images` as `Writer.encode_batch` returned them, B `questions`, B `answers`, and the `task`
-    type of the questions or None.
+    Arguments of both methods: B `images` from `Writer.encode_batch`, B `questions`, B `answers`, and the `task` type of
+    the questions or None.
     """
 
     def mean_logprobs(
         self, images: Sequence[Any], questions: Sequence[str], answers: Sequence[str], task: str | None
     ) -> list[float]:
-        """Mean log-probability of the tokens of each answer, natural logarithm."""
+        """Mean log-probability (natural logarithm) of the tokens of each answer."""
 
     def visual_dependencies(
         self, images: Sequence[Any], questions: Sequence[str], answers: Sequence[str], task: str | None
     ) -> list[float]:
-        """Mean log-probability of each answer with its image less that with a blank one.
+        """Mean log-probability of each answer given its image, minus that given a blank image.
 
-        It is near zero where the answer did not need the image.
+        It is near zero if the answer does not depend on the image.
         """
 
 
 class Writer(TextGenerator, Protocol):
-    """What a job needs of the model that writes its rows."""
+    """A model that can generate the rows of a job."""
 
     @property
     def facts(self) -> ModelFacts:
-        """What the plan recorded of it, now of the loaded model."""
+        """The facts of the loaded model, to compare with those of the plan."""
 
     @property
     def prompts(self) -> PairPrompts:
-        """How it is asked."""
+        """The prompts of the model."""
 
     @property
     def scorer(self) -> Scorer | None:
-        """Scores answers; None if it cannot. `ModelFacts.scores` says the same before it is loaded."""
+        """The scorer of answers; None if there is none. `ModelFacts.scores` gives the same before loading."""
 
     @property
     def halved(self) -> int:
-        """How often a batch was halved because memory did not suffice."""
+        """Number of batches halved because memory ran out."""
 
     def prepare(self, image: Any) -> Any:
-        """What `encode_batch` takes of a PIL image. Called in threads that open images while the model generates.
+        """Prepares a PIL image for `encode_batch`. Called in threads that open images while the model generates.
 
         Raises:
-            ValueError: An image of a shape that the model cannot take.
+            ValueError: The model does not support the shape of the image.
         """
 
     def encode_batch(self, prepared: Sequence[Any]) -> Sequence[Any]:
-        """Of each prepared image what requests about it carry, as `encode` returns it."""
+        """Encodes prepared images; each result is like that of `encode`."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,8 @@ class FoundModel:
     """A model whose weights have not been read.
 
     Args:
-        facts: What is known of it.
-        load: Reads the weights; takes how many requests are completed at a time.
+        facts: The facts for the plan.
+        load: Reads the weights; its argument is the number of requests completed together.
     """
 
     facts: ModelFacts
@@ -168,7 +168,7 @@ class FoundModel:
 
 
 def unsupported(identity: ModelIdentity, request: Request) -> str | None:
-    """What a request asks that a model cannot do; None if it can do all."""
+    """Names the feature of a request that a model lacks; None if the model supports the request."""
     asked = {
         "continue a prefix": bool(request.prefix) and not identity.prefix,
         "score a text": request.target is not None and not identity.scores,

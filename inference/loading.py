@@ -1,4 +1,4 @@
-"""The model that writes: found, loaded, and named so that two different ones never share a name and a revision."""
+"""Finds and loads models. Name and revision identify a model: different weights never share both."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .generator import FoundModel, ModelFacts, ModelIdentity, Writer
 from .settings import DTYPES, SPEED_SETTINGS
 from .vigc import VIGC_TYPES, VigcGenerator, find_vigc, given_vigc
 
-# What is recorded of the decoding; anything else a caller gives is recorded too.
+# Decoding settings that are always recorded; other explicit settings are recorded too.
 _DECODING = ("num_beams", "repetition_penalty", "max_new_tokens", "do_sample")
 _SAMPLING = ("temperature", "top_p", "top_k")
 
@@ -41,18 +41,19 @@ def find_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> FoundModel:
-    """A model as its configuration files describe it; its weights are not read. Here its kind is chosen.
+    """Finds a model by its configuration files, chooses its implementation, and does not read its weights.
 
     Args:
-        model: A VIGC model, or the folder or Hub name of one, or of an InstructBLIP with a decoder-only language model.
-        processor: Needed with a model object; otherwise the model's own by default.
-        device: Where it is to run.
-        dtype: One of `DTYPES`; "auto" is what the weights were saved in, but float32 on a CPU.
-        revision: Commit, tag or branch on the Hub; all is loaded from the commit that it names now.
-        trust_remote_code: Whether code that comes with the weights runs in place of vigc's own.
+        model: A VIGC model object, or the folder or Hub name of a VIGC model or of an InstructBLIP with a decoder-only
+            language model.
+        processor: Required with a model object; by default loaded with the model.
+        device: The device to run on.
+        dtype: One of `DTYPES`; "auto" is the saved one, or float32 on a CPU.
+        revision: Commit, tag or branch on the Hub, resolved to its current commit.
+        trust_remote_code: Whether code in the model repository runs instead of that of vigc.
 
     Raises:
-        GenerationError: There is no such model, or it is of another kind.
+        GenerationError: The model does not exist, or is not supported.
         TransientError: The Hub cannot be reached.
     """
     if dtype not in DTYPES:
@@ -69,18 +70,18 @@ def find_model(
 
 
 def load_model(model: Any, processor: Any = None, *, device: str = "auto", batch_size: int = 8, **found: Any) -> Writer:
-    """Takes a model as it is, or loads it from a folder or the Hub.
+    """Wraps a model object, or loads a model from a folder or the Hub.
 
     Args:
         model: The model, its folder or its Hub name.
-        processor: Needed with a model object; otherwise the model's own by default.
+        processor: Required with a model object; by default loaded with the model.
         device: "auto" (an accelerator if there is one), "cpu", "cuda:1", ...
-        batch_size: How many requests are completed at a time.
+        batch_size: Number of requests completed together.
         found: `dtype`, `revision` and `trust_remote_code`; see [`find_model`].
 
     Raises:
-        GenerationError: The model cannot be loaded, or is of another kind.
-        TransientError: The Hub cannot be reached, or memory does not suffice.
+        GenerationError: The model cannot be loaded, or is not supported.
+        TransientError: The Hub cannot be reached, or memory runs out.
     """
     return find_model(model, processor, device=find_device(device, GenerationError), **found).load(batch_size)
 
@@ -99,16 +100,17 @@ def load_generator(
 
     Args:
         model: A folder or a Hub name.
-        dtype: One of `DTYPES`; "auto" is what the weights were saved in, but float32 on a CPU.
+        dtype: One of `DTYPES`; "auto" is the saved one, or float32 on a CPU.
         device: "auto" (an accelerator if there is one), "cpu", "cuda:1", ...
-        revision: Commit, tag or branch on the Hub; all is loaded from the commit that it names now.
-        trust_remote_code: Whether code in a chat model's folder may run, for architectures that transformers lacks.
-        batch_size: How many rollouts run at a time; None: all that are given to `run`, or VIGC's usual number of slots.
-        error: What is raised.
+        revision: Commit, tag or branch on the Hub, resolved to its current commit.
+        trust_remote_code: Whether code in a chat model's repository may run, for architectures that transformers lacks.
+        batch_size: Number of rollouts that run together; None for all rollouts of a call of `run`, or for VIGC the
+            default number of slots.
+        error: Class of the raised errors.
 
     Raises:
         VigcError: `error`: the model cannot be loaded, or has no chat template.
-        TransientError: Memory does not suffice, or the Hub is away.
+        TransientError: Memory runs out, or the Hub cannot be reached.
     """
     name = model_folder(model)
     if dtype not in DTYPES:
@@ -116,7 +118,7 @@ def load_generator(
     place = find_device(device, error)
     here = Path(name).is_dir()
     with loading_model(name, error):
-        # Named once, so that all is of one commit: transformers no longer notes it in the configuration.
+        # Resolve the commit once, so that all files are of one commit: transformers no longer stores it in the config.
         config_file = None if here else cached_file(name, "config.json", revision=revision)
         commit = extract_commit_hash(config_file, None) or revision
         hub: dict[str, Any] = {"revision": commit, "trust_remote_code": trust_remote_code}
@@ -124,7 +126,7 @@ def load_generator(
     kind = torch.float32 if dtype == "auto" and place.type == "cpu" else dtype
     if config.model_type not in VIGC_TYPES:
         return load_chat_model(model, dtype=kind, device=device, batch_size=batch_size, error=error, **hub)
-    # Not by `load_model`, which takes no language model with an encoder.
+    # Not with `load_model`, which rejects a language model with an encoder.
     with loading_model(name, error):
         loaded: Any = VigcForConditionalGeneration.from_pretrained(name, dtype=kind, **hub)
         processor = VigcProcessor.from_pretrained(name, **hub)
@@ -140,9 +142,9 @@ def load_generator(
 
 
 def effective_settings(config: GenerationConfig, settings: dict[str, Any], correct: bool) -> dict[str, dict[str, Any]]:
-    """The decoding and `iqf` settings of a run, complete: the model's own with those that were given.
+    """All decoding and `iqf` settings of a run: the explicit ones, and those saved with the model for the others.
 
-    `SPEED_SETTINGS` are left out.
+    `SPEED_SETTINGS` are omitted.
 
     Raises:
         GenerationError: A sampling setting without sampling.

@@ -1,4 +1,4 @@
-"""Models behind an OpenAI-compatible endpoint: OpenAI's, vLLM's, llama.cpp's, Ollama's and others."""
+"""Models behind an OpenAI-compatible endpoint: OpenAI, vLLM, llama.cpp, Ollama and others."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ from vigc.processing.bounded_parsing import parse_json
 from .generator import ModelIdentity, unsupported
 from .scheduling import run_concurrently
 
-_LONGEST_REPLY = 8 * 2**20  # bytes; a text has a few thousand
+_LONGEST_REPLY = 8 * 2**20  # bytes; far above the size of any normal reply
 _TRANSIENT = frozenset((408, 409, 425, 429))
-# What one request can be refused for: too long, or against the provider's rules.
+# Errors of a single request: too long, or against the provider's rules.
 _REFUSALS = frozenset((400, 413, 422))
-# Settings of transformers, as the endpoint calls them.
+# Settings of transformers and their names in the API.
 _FIELDS = {"temperature": "temperature", "top_p": "top_p", "max_new_tokens": "max_tokens"}
 
 
 class OpenAIGenerator:
-    """A model behind an endpoint, with many requests in flight.
+    """A model behind an endpoint, with several requests in flight.
 
-    Transient failures (429, 5xx, time-outs, broken connections, replies that are no JSON) are retried, with waits that
-    double and never shorter than `Retry-After` asks. Redirections are not followed: the key goes to one place. Texts
-    come as they were sent, not stripped.
+    Transient errors (429, 5xx, timeouts, broken connections, replies that are not JSON) are retried with exponential
+    backoff that respects `Retry-After`. Redirects are not followed, so that the key is sent to one host only. Texts are
+    not stripped.
 
     Args:
-        url: Its base, such as "http://localhost:8000/v1".
-        model: The model's name there.
-        key_variable: The environment variable that holds the key; None where no key is needed. The key is neither
-            printed nor stored.
-        request: Further fields of every request; None takes a field away, as in
+        url: The base URL, such as "http://localhost:8000/v1".
+        model: The model's name on the server.
+        key_variable: The environment variable with the API key; None without a key. The key is neither printed nor
+            stored.
+        request: Additional fields of every request; None removes a field, as in
             `{"max_tokens": None, "max_completion_tokens": 1024}`.
-        workers: Requests at a time.
-        timeout: Seconds until a reply is complete.
-        retries: How often a request is repeated.
-        wait: Seconds before the first repetition.
-        longest_wait: At most so many seconds between two; an endpoint that asks for more counts as away.
-        role: What messages call the model.
-        error: What is raised for settings that cannot be used.
+        workers: Number of requests in flight.
+        timeout: Maximum seconds until a reply is complete.
+        retries: Maximum number of retries of a request.
+        wait: Seconds before the first retry.
+        longest_wait: Maximum seconds between two retries; an endpoint that asks for more counts as unavailable.
+        role: Name of the model in messages.
+        error: Class of the errors for invalid settings.
 
     Raises:
-        VigcError: `error`: a URL or key that cannot be used, or httpx2 is not installed.
+        VigcError: `error`: the URL or key is invalid, or httpx2 is not installed.
     """
 
     def __init__(
@@ -89,31 +89,31 @@ class OpenAIGenerator:
 
     @property
     def identity(self) -> ModelIdentity:
-        """The name under which it is served; equal requests may have different completions."""
+        """The served name and the abilities; equal requests may have different completions."""
         return ModelIdentity(self._model, kind="openai", deterministic=False, prefix=False, logprobs=False)
 
     def encode(self, image: Any) -> str:
-        """The image as a `data:` URL (PNG), so that requests about it do not encode it again."""
+        """Encodes the image once as a `data:` URL (PNG)."""
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
     def run(self, rollouts: Iterable[Rollout | None]) -> Iterator[Any]:
-        """See [`TextGenerator.run`]. Rollouts run in the caller's thread, their requests in `workers` threads.
+        """See [`TextGenerator.run`]. Rollouts run in the caller's thread, requests in `workers` threads.
 
-        A rollout whose request is refused gets a `RequestRefusedError`.
+        A `RequestRefusedError` is raised inside a rollout whose request is refused.
 
         Raises:
-            TransientError: The endpoint is away, and repetition did not help.
-            VigcError: `error`: no request like this will ever be taken.
+            TransientError: The endpoint is unavailable after all retries.
+            VigcError: `error`: the endpoint rejects all requests, for instance because of the key.
         """
         return run_concurrently(rollouts, self._complete, self._workers)
 
     def fields(self, sampling: SamplingParams) -> dict[str, Any]:
-        """The fields of a request beside its messages and its seed.
+        """The fields of a request, without messages and seed.
 
         Raises:
-            VigcError: `error`: a setting that endpoints do not know.
+            VigcError: `error`: the API has no such setting.
         """
         given = {name: value for name, value in sampling.settings.items() if value is not None}
         if given.pop("do_sample", True) is False:
@@ -125,7 +125,7 @@ class OpenAIGenerator:
         return {name: value for name, value in fields.items() if value is not None}
 
     def _complete(self, request: Request, stop: Event) -> Completion:
-        """The completion of a request; `stop` ends waiting."""
+        """The completion of a request; `stop` interrupts the wait before a retry."""
         body = {**self.fields(request.sampling), "messages": self._messages(request)}
         if "seed" not in self._request:
             body["seed"] = request.sampling.seed
@@ -165,7 +165,7 @@ class OpenAIGenerator:
         return [*system, {"role": "user", "content": content}]
 
     def _post(self, body: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
-        """Status, headers and body of the reply, which is given up when it takes too long or has no end."""
+        """Status, headers and body of the reply; limits its time and its size."""
         end, data = time.monotonic() + self._timeout, bytearray()
         with self._client.stream("POST", self._url, json=body) as response:
             if (packed := response.headers.get("content-encoding", "identity")) not in ("identity", "gzip", "deflate"):
@@ -179,7 +179,7 @@ class OpenAIGenerator:
             return response.status_code, response.headers, bytes(data)
 
     def _read(self, data: bytes) -> tuple[Completion | None, str]:
-        """The completion in a reply, or what is wrong with the reply."""
+        """The completion in a reply, or None and the error."""
         try:
             value = parse_json(data)
             choice = value["choices"][0]
@@ -204,14 +204,14 @@ class OpenAIGenerator:
         )
 
     def _shown(self, said: bytes | str) -> str:
-        """The beginning of what a server said, on one line and without the key."""
+        """The beginning of a server's message, on one line and without the key."""
         text = said if isinstance(said, str) else said.decode("utf-8", errors="replace")
         text = text.replace(self._key, "[key]") if self._key else text
         text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
         return text if len(text) <= 200 else f"{text[:200]}..."
 
     def _chat_url(self, httpx2: Any, url: str) -> tuple[Any, str]:
-        """Where requests go, and what of it can be shown."""
+        """The URL of requests, and a form without secrets for messages."""
         what = f"the {self._role}'s URL"
         try:
             parsed = httpx2.URL(url)
@@ -240,7 +240,7 @@ class OpenAIGenerator:
 
 
 def _cut(completion: Completion, request: Request) -> Completion:
-    """The completion up to the end that the request's stop rule finds."""
+    """Cuts the completion at the end that the request's stop rule finds."""
     end = None if request.stop is None else request.stop.end(completion.text, complete=True)
     if end is not None:
         completion.text, completion.finish_reason = completion.text[:end], "unit"
@@ -248,7 +248,7 @@ def _cut(completion: Completion, request: Request) -> Completion:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that a server asks to wait; 0 if it does not say."""
+    """Seconds in `Retry-After`; 0 without the header."""
     value = headers.get("retry-after", "").strip()
     try:
         return max(0.0, float(value))

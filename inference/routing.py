@@ -1,4 +1,4 @@
-"""Several generators as one: each request goes to the one that it names."""
+"""Combines several generators into one and routes each request to the generator that it names."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .scheduling import Outcome, run_in_batches
 
 @dataclass(frozen=True)
 class RoutedGenerator:
-    """A [`TextGenerator`] of several: `Request.to` names the one that is asked.
+    """A [`TextGenerator`] over several; `Request.to` names the generator of a request.
 
     Args:
-        generators: By name: "writer", and "checker" or others.
-        batch_size: How many rollouts run at a time; None: all that are given to `run`.
+        generators: The generators by name: "writer", and others such as "checker".
+        batch_size: Number of rollouts that run together; None for all rollouts of a call of `run`.
     """
 
     generators: Mapping[str, TextGenerator]
@@ -27,23 +27,23 @@ class RoutedGenerator:
 
     @property
     def identity(self) -> ModelIdentity:
-        """The writer's."""
+        """The identity of the writer."""
         return self.generators["writer"].identity
 
     def encode(self, image: Any) -> dict[str, Any]:
-        """What each generator's `encode` returned, by its name."""
+        """The encodings of all generators, by name."""
         return {name: generator.encode(image) for name, generator in self.generators.items()}
 
     def run(self, rollouts: Iterable[Rollout | None]) -> Iterator[Any]:
         """See [`TextGenerator.run`].
 
         Raises:
-            GenerationError: A request is for a generator that is not there.
+            GenerationError: A request names a generator that does not exist.
         """
         return run_in_batches(rollouts, self._complete, self.batch_size)
 
     def _complete(self, requests: Sequence[Request]) -> list[Outcome]:
-        """The requests of a round, those of each generator together."""
+        """Completes the requests of a round, one generator after the other."""
         outcomes: dict[int, Outcome] = {}
         for name in sorted({request.to for request in requests}):
             if name not in self.generators:
@@ -55,7 +55,7 @@ class RoutedGenerator:
 
 
 def _one(place: int, request: Request) -> Rollout[tuple[int, Outcome]]:
-    """A rollout of one request, whose images are those of its own generator."""
+    """A rollout of one request, with the image encodings of its generator."""
     images = tuple(image[request.to] if isinstance(image, dict) else image for image in request.images)
     try:
         completion = yield replace(request, images=images)

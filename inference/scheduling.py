@@ -1,4 +1,4 @@
-"""Runs rollouts: in batches, for a model on this machine, or many at a time, for a server."""
+"""Runs rollouts in batches, for a local model, or concurrently, for a server."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 from vigc.errors import RequestRefusedError
 from vigc.modeling_vigc.requests_vigc import Completion, Request, Rollout
 
-# A refused request: the error is raised where its rollout has yielded it, and ends that rollout unless it is caught.
+# The error of a refused request is raised at the `yield` of its rollout, and ends the rollout unless it is caught.
 Outcome = Completion | RequestRefusedError
 
 
 @dataclass(slots=True)
 class ActiveRollout:
-    """A rollout that has begun.
+    """A started rollout.
 
     Args:
         rollout: The generator.
-        request: What it asks; None once it has returned.
-        result: What it returned.
+        request: Its current request; None after it has returned.
+        result: Its return value.
     """
 
     rollout: Rollout
@@ -31,12 +31,12 @@ class ActiveRollout:
     result: Any = None
 
     def resume(self, outcome: Outcome | None = None) -> None:
-        """Hands over the outcome of its request (None to begin) and runs it to the next request, or to its end."""
+        """Sends the outcome of its request (None to start) and runs it to the next request or to its end."""
         try:
             if isinstance(outcome, RequestRefusedError):
                 self.request = self.rollout.throw(outcome)
             else:
-                # What `send` takes first is None, as every generator wants it.
+                # The first value sent to a generator must be None.
                 self.request = self.rollout.send(outcome)  # type: ignore[arg-type]
         except StopIteration as end:
             self.request, self.result = None, end.value
@@ -54,27 +54,27 @@ def run_in_batches(
     complete: Callable[[Sequence[Request]], Sequence[Outcome]],
     batch_size: int | None,
 ) -> Iterator[Any]:
-    """Runs rollouts in rounds: one request of each is completed together with those of the others.
+    """Runs rollouts in rounds: each round completes one request of every running rollout as a batch.
 
     Args:
-        rollouts: Taken as there is room. None: no rollout is ready, those that run come first.
-        complete: Completes a batch of requests; an outcome for each, in their order.
-        batch_size: How many rollouts run at a time; None: all that are given.
+        rollouts: The rollouts, consumed when there is room. None: no rollout is ready, continue with the running ones.
+        complete: Completes a batch of requests; returns their outcomes in order.
+        batch_size: Number of rollouts that run together; None for all.
 
     Yields:
-        What rollouts return, in the order in which they end.
+        The return values of rollouts, in the order in which they end.
     """
     waiting, running = _Waiting(rollouts), list[ActiveRollout]()
     while True:
-        # 1. Begin rollouts while there is room.
+        # 1. Start rollouts while there is room.
         while (batch_size is None or len(running) < batch_size) and (ready := waiting.next(bool(running))):
             running.append(begin(ready))
         if not running:
             return
-        # 2. Complete one request of each.
+        # 2. Complete one request of each rollout.
         asking = [(one, one.request) for one in running if one.request is not None]
         outcomes = complete([request for _, request in asking]) if asking else ()
-        # 3. Run each to its next request, or to its end.
+        # 3. Run each rollout to its next request or to its end.
         for (one, _), outcome in zip(asking, outcomes, strict=True):
             one.resume(outcome)
         yield from (one.result for one in running if one.request is None)
@@ -84,21 +84,22 @@ def run_in_batches(
 def run_concurrently(
     rollouts: Iterable[Rollout | None], complete: Callable[[Request, Event], Completion], workers: int
 ) -> Iterator[Any]:
-    """Runs rollouts with one request of each in flight.
+    """Runs rollouts concurrently, with one request of each in flight.
 
-    No more requests are handed out than are at work, so that nothing waits in line when the work has to stop.
+    At most `workers` requests are submitted, so that no request is queued when the run has to stop.
 
     Args:
-        rollouts: Taken as there is room, and run in the caller's thread. None: as for `run_in_batches`.
-        complete: Completes a request, in a thread of its own; the event tells it to stop waiting.
-        workers: How many requests are in flight.
+        rollouts: The rollouts, consumed when there is room and run in the caller's thread. None: as in
+            `run_in_batches`.
+        complete: Completes a request in a worker thread; the event interrupts its waits.
+        workers: Number of requests in flight.
 
     Yields:
-        What rollouts return, in the order in which they end.
+        The return values of rollouts, in the order in which they end.
 
     Raises:
-        Exception: What `complete` raises, except for a `RequestRefusedError`, which its rollout gets. Before that the
-            requests in flight come to their end, and rollouts get the completions: no reply is lost that was paid for.
+        Exception: The error of `complete`, except for a `RequestRefusedError`, which is raised inside the rollout.
+            Requests in flight are completed first and sent to their rollouts, so that no paid reply is lost.
     """
     stop, waiting = Event(), _Waiting(rollouts)
     running: dict[Future[Completion], ActiveRollout] = {}
@@ -118,7 +119,7 @@ def run_concurrently(
             yield from (one.result for one in begun() if one.request is None)
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    outcome = _outcome(future)  # its error ends the run, while the rollout is still among the running
+                    outcome = _outcome(future)  # may raise, so the rollout stays in `running` until then
                     one = running.pop(future)
                     one.resume(outcome)
                     submit(one)
@@ -132,26 +133,26 @@ def run_concurrently(
 
 
 def _hand_over(running: dict[Future[Completion], ActiveRollout]) -> None:
-    """Waits for the requests in flight and gives rollouts their completions; what they ask next is not asked."""
+    """Waits for the requests in flight and sends completions to rollouts; their next requests are not submitted."""
     for future in wait(running).done:
         if future.exception() is None:
-            # The error that ended the run is the one to be told.
+            # The error that ended the run is the one to report.
             with suppress(Exception):
                 running[future].resume(future.result())
 
 
 class _Waiting:
-    """Rollouts that have not begun.
+    """Rollouts that have not started.
 
     Args:
-        rollouts: As a generator's `run` takes them.
+        rollouts: The rollouts, as in [`TextGenerator.run`].
     """
 
     def __init__(self, rollouts: Iterable[Rollout | None]) -> None:
         self._rollouts = iter(rollouts)
 
     def next(self, others: bool) -> Rollout | None:
-        """The next rollout; None at the end or, while there are `others` that run, where the iterable has None."""
+        """The next rollout; None at the end or, while `others` run, if the iterable yields None."""
         for rollout in self._rollouts:
             if rollout is not None or others:
                 return rollout

@@ -1,4 +1,4 @@
-"""How likely a VIGC model finds an answer, and how much of that it owes to the image."""
+"""Log-probability and visual dependency of answers under a VIGC model."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class VigcScorer:
     """A [`Scorer`] over a loaded model.
 
     Args:
-        model: In evaluation mode, on its device.
-        processor: Belongs to it.
+        model: The model in evaluation mode, on its device.
+        processor: The model's processor.
         fitting: Halves a batch that does not fit into memory.
     """
 
@@ -31,7 +31,7 @@ class VigcScorer:
     def mean_logprobs(
         self, images: Sequence[torch.Tensor], questions: Sequence[str], answers: Sequence[str], task: str | None
     ) -> list[float]:
-        """See [`Scorer.mean_logprobs`]. Images: float (patches + 1, vision width), the ViT's output for each."""
+        """See [`Scorer.mean_logprobs`]. Images: the ViT's output for each, float (patches + 1, vision width)."""
 
         def scores(part: slice) -> list[float]:
             return self._mean_logprobs(torch.stack([*images[part]]), questions[part], answers[part], task)
@@ -44,7 +44,7 @@ class VigcScorer:
     ) -> list[float]:
         """See [`Scorer.visual_dependencies`]; images as above.
 
-        A blank image is uniform grey: all pixels are zero once they are normalised.
+        A blank image is uniform grey: its normalised pixels are all zero.
         """
 
         def scores(part: slice) -> list[float]:
@@ -64,7 +64,7 @@ class VigcScorer:
     def _mean_logprobs(
         self, image_embeds: torch.Tensor, questions: Sequence[str], answers: Sequence[str], task: str | None
     ) -> list[float]:
-        """Those of a batch that fits. `image_embeds`: float (B, patches + 1, vision width)."""
+        """The scores of one batch. `image_embeds`: float (B, patches + 1, vision width)."""
         prompts = [self.processor.vic_prompt(question, task) for question in questions]
         found = target_logprobs(self.model, self.processor, image_embeds, prompts, answers)
         return [logprobs.mean().item() for _, logprobs in found]

@@ -1,4 +1,4 @@
-"""A generator without a model: replies by rule, at once. For tests, dry runs and examples."""
+"""A generator without a model, for tests, dry runs and examples."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class ScriptedGenerator:
     """A [`TextGenerator`] whose completions come from a function.
 
     Args:
-        reply: The completion of a request, or its text.
-        batch_size: How many rollouts run at a time; None: all that are given to `run`.
-        identity: What it says that it is.
+        reply: Returns the completion of a request, or its text.
+        batch_size: Number of rollouts that run together; None for all rollouts of a call of `run`.
+        identity: The reported identity.
     """
 
     reply: Callable[[Request], Completion | str]
@@ -38,7 +38,7 @@ class ScriptedGenerator:
         return [self._completion(request) for request in requests]
 
     def _completion(self, request: Request) -> Completion:
-        """The reply, up to the request's stop."""
+        """The reply, cut by the request's stop rule."""
         found = self.reply(request)
         if isinstance(found, Completion):
             return found

@@ -16,7 +16,7 @@ MODEL = "Model"
 _DECODING = "Decoding (by default as saved with the model)"
 _IQF = "Correction (by default as saved with the model)"
 
-# Settings that only change the speed in float32, not the texts: a job can be resumed with other values.
+# Settings that change only the speed in float32, not the text: a job can be resumed with other values.
 SPEED_SETTINGS = ("iqf_verify_drafts", "iqf_ahead")
 
 

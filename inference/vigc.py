@@ -1,4 +1,4 @@
-"""VIGC models, and InstructBLIP with a decoder-only language model: rollouts run by the engine of `modeling_vigc`."""
+"""Runs rollouts with VIGC models, and InstructBLIP with a decoder-only language model, in the engine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .scores import VigcScorer
 
 T = TypeVar("T")
 
-# Of configurations: models that the engine runs.
+# The `model_type` of models that the engine supports.
 VIGC_TYPES = (VigcConfig.model_type, InstructBlipConfig.model_type)
 
 
@@ -36,11 +36,11 @@ class VigcGenerator:
     """A [`Writer`] over a loaded model.
 
     Args:
-        model: In evaluation mode, on its device.
-        processor: Belongs to it.
-        facts: What is known of it.
-        slots: Requests decoded at a time; fewer where memory does not suffice, until the end of a run.
-        fitting: Counts how often memory did not suffice.
+        model: The model in evaluation mode, on its device.
+        processor: The model's processor.
+        facts: The facts of the plan.
+        slots: Number of requests decoded together; halved for the rest of a run when memory runs out.
+        fitting: Counts the halvings.
     """
 
     model: Any
@@ -51,24 +51,24 @@ class VigcGenerator:
 
     @property
     def identity(self) -> ModelIdentity:
-        """Which model this is, and what it can do."""
+        """Name and abilities of the model."""
         return ModelIdentity(
             self.facts.name, self.facts.revision, self.facts.dtype, scores=True, several=True, system=False
         )
 
     @property
     def prompts(self) -> PairPrompts:
-        """The processor's."""
+        """The prompts of the processor."""
         return self.processor
 
     @property
     def scorer(self) -> VigcScorer:
-        """Scores answers as VIC's."""
+        """Scores answers with the prompts of VIC."""
         return VigcScorer(self.model, self.processor, self.fitting)
 
     @property
     def halved(self) -> int:
-        """How often a batch was halved because memory did not suffice."""
+        """Number of batches halved because memory ran out."""
         return self.fitting.halved
 
     def prepare(self, image: Any) -> torch.Tensor:
@@ -81,31 +81,31 @@ class VigcGenerator:
 
     @torch.no_grad()
     def encode_batch(self, prepared: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The ViT's output for each image, float (patches + 1, vision width), of what `prepare` returned."""
+        """The ViT's output for each result of `prepare`, float (patches + 1, vision width)."""
         embed, to, pixels = self.model.get_image_embeds, (self.model.device, self.model.dtype), torch.cat([*prepared])
         return [*torch.cat(self.fitting.run(len(pixels), lambda part: embed(pixels[part].to(*to))))]
 
     def rollout_settings(self, given: Mapping[str, Any]) -> RolloutSettings:
-        """What `given` decoding and `iqf_*` settings, over the model's own, ask of a rollout."""
+        """The settings of a rollout: `given` decoding and `iqf_*` settings, and for the others those of the model."""
         config = self.model.generation_config
         iqf, decoding = split_settings(config, given)
         most = decoding.get("max_new_tokens", config.max_new_tokens) or 249
         return RolloutSettings(self.processor, iqf, decoding, most)
 
     def run(self, rollouts: Iterable[Rollout[T] | None]) -> Iterator[T]:
-        """Yields what rollouts return, in the order in which they end.
+        """Yields the return values of rollouts, in the order in which they end.
 
-        Where memory runs out, the requests that were being decoded are asked again, half as many at a time. Rollouts
-        keep what they have: they only wait longer for their completion.
+        When memory runs out, the slots are halved and the interrupted requests are decoded again. Rollouts keep the
+        completions that they have.
 
         Args:
-            rollouts: As [`Schedule`] takes them.
+            rollouts: The rollouts, as in [`Schedule`].
 
         Raises:
-            TransientError: Not even one request fits into memory.
+            TransientError: A single request does not fit into memory.
         """
         schedule = Schedule(rollouts)
-        # Each time from the start: what a shard is made of, and what its record says, depends on no shard before it.
+        # Reset for each run: the output and the record of a shard must not depend on earlier shards.
         slots, self.fitting.most = self.slots, None
         while True:
             try:
@@ -114,29 +114,29 @@ class VigcGenerator:
             except (RuntimeError, MemoryError) as error:
                 if schedule.calling or not is_out_of_memory(error):
                     raise
-            # Outside of the handler, where the error no longer holds on to the memory.
+            # Outside of the handler, where the traceback no longer holds memory.
             schedule.interrupt()
             slots = self.fitting.halve(slots)
 
     def _engine(self, slots: int) -> Any:
-        """An engine of the model's own code, which may have come with its weights, or of ours."""
+        """An engine from the code of the model (which may be remote code), or from the package."""
         model = self.model
         if not hasattr(model, "engine"):
-            # Code of a folder that was saved by an older version: the same modules under our class.
+            # The code comes from a folder saved by an older version: use the same modules under the package's class.
             model = VigcForConditionalGeneration.__new__(VigcForConditionalGeneration)
             vars(model).update(vars(self.model))
         return model.engine(self.processor, slots)
 
 
 def given_vigc(model: Any, processor: Any) -> FoundModel:
-    """A VIGC model that is an object, as it is.
+    """Wraps a VIGC model object.
 
     Args:
         model: The model.
-        processor: Belongs to it.
+        processor: The model's processor.
 
     Raises:
-        GenerationError: There is no processor.
+        GenerationError: The processor is missing.
     """
     if processor is None:
         raise GenerationError("A model object needs its processor: pass processor= too, or the model's folder.")
@@ -153,21 +153,21 @@ def given_vigc(model: Any, processor: Any) -> FoundModel:
 
 
 def find_vigc(checkpoint: Checkpoint, processor: Any = None) -> FoundModel:
-    """A VIGC model, or an InstructBLIP with a decoder-only language model, in a folder or on the Hub.
+    """Finds a VIGC model, or an InstructBLIP with a decoder-only language model, in a folder or on the Hub.
 
     Args:
-        checkpoint: Its configuration; the `model_type` is one of `VIGC_TYPES`.
-        processor: By default the model's own.
+        checkpoint: The configuration; its `model_type` is one of `VIGC_TYPES`.
+        processor: By default loaded with the model.
 
     Raises:
-        ValueError: Its language model has an encoder, or its code lies in another repository.
+        ValueError: The language model has an encoder, or the remote code is in another repository.
     """
     model_class, processor_class = _classes(checkpoint)
     facts = checkpoint.facts(remote_code=model_class is not VigcForConditionalGeneration, scores=True)
 
     def load(slots: int) -> VigcGenerator:
         with loading_errors(checkpoint.name):
-            # The classes are chosen: no other code is needed, of a tokenizer for instance.
+            # The classes are already chosen; no other remote code, for instance of a tokenizer, may run.
             hub: dict[str, Any] = {"revision": checkpoint.commit, "trust_remote_code": False}
             model = model_class.from_pretrained(checkpoint.name, dtype=facts.dtype, **hub)
             own = processor or processor_class.from_pretrained(checkpoint.name, **hub)
@@ -178,21 +178,21 @@ def find_vigc(checkpoint: Checkpoint, processor: Any = None) -> FoundModel:
 
 
 def weights_fingerprint(model: torch.nn.Module) -> str:
-    """16 hexadecimal digits that change with the weights of a model in memory.
+    """A fingerprint of the weights of a model in memory, 16 hexadecimal digits.
 
-    Of every tensor some 64 values count, for the reason that `folder_fingerprint` gives.
+    It hashes about 64 values of every tensor; `folder_fingerprint` gives the reason.
     """
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        if tensor.numel() and not tensor.is_meta:  # as a part is that lies on disk until it is needed
+        if tensor.numel() and not tensor.is_meta:  # offloaded parameters are meta tensors
             values = tensor.flatten()[:: -(-tensor.numel() // 64)]
             digest.update(values.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 def _classes(checkpoint: Checkpoint) -> tuple[Any, Any]:
-    """Our own classes of model and processor; those that come with the weights where that was asked for."""
+    """The classes of model and processor: the package's, or remote code if that is allowed."""
     inner: Any = InstructBlipConfig.from_dict(dict(checkpoint.config)).text_config
     if inner.is_encoder_decoder:
         raise ValueError(
@@ -209,7 +209,7 @@ def _classes(checkpoint: Checkpoint) -> tuple[Any, Any]:
 
 
 def _brought(name: str, reference: str, commit: str | None) -> Any:
-    """The class that `reference` names in the code beside the weights."""
+    """The class that `reference` names in the remote code."""
     place, _, here = reference.rpartition("--")
     if not here or place not in ("", name):
         raise ValueError(

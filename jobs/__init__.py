@@ -1,4 +1,4 @@
-"""The resumable job: its store, locks and output folder."""
+"""Resumable jobs: plan, shards, locks and output folder."""
 
 from .counts import Counts, Reason, Totals
 from .plan import Configuration, Plan, PlannedInputs

@@ -1,4 +1,4 @@
-"""JSON that is the same text for equal values, and hashes of it."""
+"""Canonical JSON and hashes of it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> str:
-    """JSON that is the same text for equal values."""
+    """Canonical JSON: equal values give the same text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def fingerprint(values: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits of the SHA-256 of an object's canonical JSON."""
+    """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
     return hashlib.sha256(canonical_json(values).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What a job counts. A counter is declared here, once; a new one also needs the line that counts it."""
+"""The counters of a job. Each is declared once, here, and increased by a worker."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from vigc.hub_cards import TypeFigures
 
 T = TypeVar("T", bound="Counts")
 
-# Reasons may name every file: beyond twice as many different ones, only the most frequent are kept.
+# A reason may name a file, so their number is bounded: above twice this limit, only the most frequent are kept.
 _MOST_REASONS = 10_000
 
 
 class Reason(NamedTuple):
-    """Why something was skipped or rejected.
+    """Why an input was skipped or a sample rejected.
 
     Args:
-        rule: What it is, in words: [`UNREADABLE`] or [`NO_PAIR`].
-        detail: What is wrong with this one.
+        rule: The general reason, such as [`UNREADABLE`] or [`NO_PAIR`].
+        detail: The cause for this input or sample.
     """
 
     rule: str
@@ -34,27 +34,27 @@ def counter(label: str | None = None, *, name: str | None = None, recorded: bool
     """Declares a counter.
 
     Args:
-        label: What the summary prints behind its number; None: it is printed elsewhere, or not at all.
-        name: Its name in JSON, if that is another one.
-        recorded: Whether records have it where it is 0. Those of the first version do; a new one is omitted then, so
-            that nothing changes for jobs that do not count it.
+        label: The words that the summary prints after the number; None if the summary does not print the counter.
+        name: The name in JSON, if it differs from the attribute.
+        recorded: Whether records contain the counter when it is 0. True for the counters of the first version. New
+            ones are omitted, so that records of jobs without them do not change.
     """
     return field(default=0, metadata={"counter": True, "label": label, "name": name, "recorded": recorded})
 
 
 @dataclass(kw_only=True)
 class Counts:
-    """The counters of a shard, of all shards together, or of a few inputs that were tried. In the summary's order.
+    """The counters of one shard, of a whole job or of a preview, in the order of the summary.
 
     Args:
-        inputs: Inputs that were taken, with the exact copies that they stand for.
-        images: Images that rows were generated for.
-        duplicates: Exact copies of another input of the shard; the rows of that one name them.
-        repeated: Rows with the id of another one, where exact copies lie in different shards; known at the end.
-        bare: Inputs without image, whose rows were passed on as they were.
-        dropped: Questions dropped because the image had the same one already.
-        skipped_inputs: Inputs that could not be read, with their exact copies.
-        halved: Times that memory was short and a batch was cut in two.
+        inputs: Inputs, exact copies included.
+        images: Images with generated rows.
+        duplicates: Exact copies of another input of the same shard; the rows of that input name them.
+        repeated: Rows whose id occurs in another shard, because of exact copies; counted at the end of the job.
+        bare: Inputs without image; their rows are copied unchanged.
+        dropped: Questions removed because the image already had the same question.
+        skipped_inputs: Unreadable inputs, exact copies included.
+        halved: Batches halved because memory ran out.
     """
 
     inputs: int = counter(recorded=True)
@@ -68,36 +68,36 @@ class Counts:
 
     @classmethod
     def copied(cls: type[T], other: Counts, **more: Any) -> T:
-        """An object with the counters of another one, and what else it has."""
+        """Makes an object of this class with the counters of `other`; `more` are its other fields."""
         return cls(**{name: getattr(other, name) for name in _COUNTERS}, **more)
 
     def count(self, other: Counts) -> None:
-        """Adds the counters of another one."""
+        """Adds the counters of `other`."""
         for name in _COUNTERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def labelled(self) -> Iterator[tuple[str, int]]:
-        """What the summary prints: the labels of counters with their numbers."""
+        """The labels and values that the summary prints."""
         for name, declared in _COUNTERS.items():
             if declared["label"] is not None:
                 yield declared["label"], getattr(self, name)
 
     def counts_by_name(self) -> dict[str, int]:
-        """All counters by their names in JSON."""
+        """All counters by JSON name."""
         return {declared["name"] or name: getattr(self, name) for name, declared in _COUNTERS.items()}
 
     def counts_to_json(self) -> dict[str, int]:
-        """The counters as records hold them."""
+        """The counters for a record."""
         recorded = [declared["recorded"] for declared in _COUNTERS.values()]
         numbers = self.counts_by_name().items()
         return {name: number for (name, number), always in zip(numbers, recorded, strict=True) if number or always}
 
     @staticmethod
     def counts_from_json(values: Mapping[str, Any]) -> dict[str, int]:
-        """The counters in a record, as arguments; those that it does not have are 0.
+        """The counters of a record, as keyword arguments; missing ones are 0.
 
         Raises:
-            TypeError: One is no number.
+            TypeError: A counter is not a number.
         """
         numbers = {name: values.get(declared["name"] or name, 0) for name, declared in _COUNTERS.items()}
         if wrong := [name for name, number in numbers.items() if not isinstance(number, int)]:
@@ -111,18 +111,18 @@ _COUNTERS: dict[str, Mapping[str, Any]] = {
 
 
 def counter_names() -> list[str]:
-    """The names of the counters in JSON."""
+    """The JSON names of the counters."""
     return [declared["name"] or name for name, declared in _COUNTERS.items()]
 
 
 @dataclass(kw_only=True)
 class Totals(Counts):
-    """The counters, with what is counted by task type, by licence and by reason.
+    """The counters, with counts by task type, licence and reason.
 
     Args:
-        types: Counts of each task type.
-        licenses: Rows by licence.
-        reasons: What was skipped or rejected, by reason.
+        types: Counts by task type.
+        licenses: Number of rows by licence.
+        reasons: Number of skipped inputs and rejected samples by reason.
     """
 
     types: dict[str, TypeFigures] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class Totals(Counts):
 
     @classmethod
     def of(cls, records: Iterable[Totals], types: Iterable[str]) -> Totals:
-        """The sums of records; of reasons, the most frequent ten thousand."""
+        """The sum of records, with the 10,000 most frequent reasons."""
         totals = Totals(types={kind: TypeFigures() for kind in types})
         for record in records:
             totals.count(record)
@@ -145,20 +145,20 @@ class Totals(Counts):
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return sum(figures.rows for figures in self.types.values())
 
     @property
     def changed(self) -> int:
-        """In how many of them correction changed a word."""
+        """Number of rows in which correction changed a word."""
         return sum(figures.changed for figures in self.types.values())
 
     @property
     def rejected(self) -> int:
-        """How many samples were rejected."""
+        """Number of rejected samples."""
         return sum(figures.malformed for figures in self.types.values())
 
     @property
     def set_aside(self) -> int:
-        """How many inputs and samples are in the quarantine."""
+        """Number of inputs and samples in the quarantine."""
         return self.skipped_inputs + self.rejected

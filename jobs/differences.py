@@ -1,4 +1,4 @@
-"""How the job in a folder differs from the one that is asked for, in words."""
+"""Describes how the job in a folder differs from the requested one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .protocols import Input, Record
 
 
 def plan_differences(old: Record, new: Record) -> list[str]:
-    """What differs between the JSON of two plans, in words."""
+    """Describes the differences between the JSON of two plans."""
     before, after = _flat(old), _flat(new)
     hashes = ("fingerprint", "config_hash", "inputs.sha256")
     found = []
@@ -27,8 +27,8 @@ def plan_differences(old: Record, new: Record) -> list[str]:
 
 
 def changed_input(folder: Path, sources: Iterable[Input]) -> str:
-    """The first input that is not as the folder's list has it, in words."""
-    with suppress(OSError, ValueError):  # the list is lost or torn
+    """Describes the first input that differs from the folder's list of inputs."""
+    with suppress(OSError, ValueError):  # the list is missing or damaged
         inputs = ledger.Inputs(folder / ledger.INPUTS)
         listed = (record for shard in range(len(inputs)) for record in inputs[shard])
         for before, source in zip(listed, sources, strict=False):

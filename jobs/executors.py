@@ -1,4 +1,4 @@
-"""Where shards are made: in this process, or on the devices of a Ray cluster. What is made is the same."""
+"""Executors make shards in this process or on a Ray cluster; the output is the same."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .shard_output import ShardOutput
 # Shards with their inputs.
 Shards: TypeAlias = Iterable[tuple[int, list[InputT]]]
 
-# How often a shard is made again after its process died. If it dies once more, the shard is the cause.
+# How often a shard is retried after its process died. If the process dies again, the shard is taken as the cause.
 _RETRIES = 2
 
 
@@ -30,13 +30,13 @@ def _silent(inputs: int, rows: int) -> None:
 
 
 class ShardWorker(Generic[InputT]):
-    """A model in one process, and the shards that are made with it.
+    """Makes shards with one model in one process.
 
     Args:
-        job: What is to be done.
-        plan: Its plan; the list of inputs is not needed yet.
-        device: Where the model runs, as `find_device` takes it.
-        place: The working folder, which relative paths of the job start from.
+        job: The task.
+        plan: Its plan, with or without the inputs.
+        device: The model's device, as in `find_device`.
+        place: The working directory, for relative paths.
     """
 
     def __init__(self, job: Task[InputT], plan: Plan, device: str, place: str | None = None) -> None:
@@ -46,17 +46,17 @@ class ShardWorker(Generic[InputT]):
             os.chdir(place)
 
     def load(self) -> MakeShard[InputT]:
-        """Loads the model, unless it is loaded.
+        """Loads the model on the first call.
 
         Raises:
-            GenerationError: It cannot be loaded, or is not the one that was planned with.
+            GenerationError: The model cannot be loaded, or is not the model of the plan.
         """
         if self._make is None:
             self._make = self.job.load(self.device, self.plan)
         return self._make
 
     def ready(self) -> None:
-        """Loads the model; returns nothing that would have to travel."""
+        """Loads the model. Returns None, because Ray would have to serialise a result."""
         self.load()
 
     def run(self, folder: Path, plan: Plan, shard: int, sources: list[InputT], report: Report = _silent) -> None:
@@ -64,40 +64,40 @@ class ShardWorker(Generic[InputT]):
         run_shard(folder, plan, shard, sources, self.load(), report, schema=self.job.row_schema)
 
     def sample(self, sources: list[InputT]) -> tuple[ShardOutput, float]:
-        """What comes of some inputs, committed nowhere, and the seconds that it took."""
+        """Makes rows of some inputs without writing them; returns the output and the seconds."""
         make, started = self.load(), time.monotonic()
         output = make(sources, _silent)
         return output, time.monotonic() - started
 
 
 class Executor(Protocol[InputT]):
-    """Where shards are made. What is made is the same everywhere."""
+    """Makes the shards of a job. The output does not depend on the executor."""
 
     @property
     def workers(self) -> int:
-        """How many processes make shards side by side."""
+        """Number of processes that make shards in parallel."""
 
     def device(self) -> str | None:
-        """The kind of device, "cpu" or "cuda"; None: the one that the job names, in this process."""
+        """The device type, "cpu" or "cuda"; None for the device of the job, in this process."""
 
     def start(self, plan: Plan) -> object:
-        """Loads the model, so that one that cannot be loaded is noticed before anything is written."""
+        """Loads the model, so that a loading error is raised before anything is written."""
 
     def run(self, folder: Path, plan: Plan, shards: Shards[InputT], report: Report) -> Iterator[int]:
-        """Makes and commits shards; yields the number of each that is done. `report` is told how far the next is."""
+        """Makes and commits shards; yields the index of each finished one. Calls `report` during a shard."""
 
     def sample(self, plan: Plan, sources: list[InputT]) -> tuple[ShardOutput, float]:
-        """What comes of some inputs, committed nowhere, and the seconds that it took."""
+        """Makes rows of some inputs without writing them; returns the output and the seconds."""
 
     def close(self) -> None:
-        """Releases what it holds."""
+        """Releases processes and connections."""
 
 
 class LocalExecutor(Generic[InputT]):
-    """One shard after the other, in this process.
+    """Makes one shard after the other in this process.
 
     Args:
-        job: What is to be done.
+        job: The task.
     """
 
     workers = 1
@@ -107,42 +107,41 @@ class LocalExecutor(Generic[InputT]):
         self._worker: ShardWorker[InputT] | None = None
 
     def device(self) -> str | None:
-        """None: the device that the job names, in this process."""
+        """None: the device of the job."""
         return None
 
     def start(self, plan: Plan) -> ShardWorker[InputT]:
-        """Loads the model, unless it is loaded."""
+        """Loads the model on the first call."""
         if self._worker is None:
             self._worker = ShardWorker(self.job, plan, self.job.device)
             self._worker.load()
         return self._worker
 
     def run(self, folder: Path, plan: Plan, shards: Shards[InputT], report: Report) -> Iterator[int]:
-        """Makes shards; yields the number of each that is done."""
+        """Makes and commits shards; yields the index of each finished one."""
         for shard, sources in shards:
             self.start(plan).run(folder, plan, shard, sources, report)
             yield shard
 
     def sample(self, plan: Plan, sources: list[InputT]) -> tuple[ShardOutput, float]:
-        """What comes of some inputs, committed nowhere, and the seconds that it took."""
+        """Makes rows of some inputs without writing them; returns the output and the seconds."""
         return self.start(plan).sample(sources)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing."""
 
 
 class RayExecutor(Generic[InputT]):
-    """Shards on all devices of a Ray cluster, a process with its own model to each.
+    """Makes shards on all devices of a Ray cluster, with one process and one model per device.
 
-    The cluster is the one that the environment names (RAY_ADDRESS), the one that runs on this machine, or one that is
-    started for the job. Every machine needs vigc, and the same paths to inputs, model and output. Ray starts a process
-    that died again, and makes its shard again.
+    The cluster is that of RAY_ADDRESS, a running one on this machine, or a new one. Every machine needs vigc and the
+    same paths to inputs, model and output. Ray restarts a process that died and retries its shard.
 
     Args:
-        job: What is to be done.
+        job: The task.
 
     Raises:
-        GenerationError: Ray is not installed, or the job cannot be taken to other processes.
+        GenerationError: Ray is not installed, or the job cannot run in other processes.
     """
 
     def __init__(self, job: Task[InputT]) -> None:
@@ -160,7 +159,7 @@ class RayExecutor(Generic[InputT]):
         self._actors: list[Any] = []
 
     def _cluster(self) -> dict[str, float]:
-        """What the cluster has, connecting to it first."""
+        """The resources of the cluster; connects on the first call."""
         ray = self._ray
         if not ray.is_initialized():
             main = threading.current_thread() is threading.main_thread()
@@ -170,13 +169,13 @@ class RayExecutor(Generic[InputT]):
             except (ConnectionError, RuntimeError) as error:
                 raise TransientError(f"The Ray cluster cannot be reached ({error}): see RAY_ADDRESS.") from error
             finally:
-                if main:  # Ray puts its own in place, which would end a job without a word
+                if main:  # Ray installs a handler that ends the job silently
                     signal.signal(signal.SIGTERM, before)
             self._connected = True
         return ray.cluster_resources()
 
     def device(self) -> str:
-        """The kind of the cluster's devices: a GPU if the cluster has one, unless `--device` says otherwise."""
+        """The device type: that of `--device`, else "cuda" if the cluster has a GPU."""
         resources = self._cluster()
         if self.job.device == "cuda" and not resources.get("GPU"):
             raise GenerationError("device 'cuda': the Ray cluster has no GPU; take --device cpu.")
@@ -184,12 +183,12 @@ class RayExecutor(Generic[InputT]):
 
     @property
     def workers(self) -> int:
-        """How many processes: one for each GPU or CPU of the cluster, unless `--workers` says otherwise."""
+        """Number of processes: `--workers`, else one for each GPU or CPU of the cluster."""
         slots = self._cluster().get("GPU" if self.device() == "cuda" else "CPU", 1)
         return self.job.workers or max(1, int(slots))
 
     def start(self, plan: Plan) -> None:
-        """Starts all processes, and waits until one of them has its model."""
+        """Starts all processes and waits until one has loaded its model."""
         self._start(plan, self.workers)
 
     def _start(self, plan: Plan, count: int) -> None:
@@ -197,7 +196,7 @@ class RayExecutor(Generic[InputT]):
             return
         kind = self.device()
         actor = self._ray.remote(
-            # Ray starts a dead process again, and its shard with it.
+            # Ray restarts a dead process and retries its shard.
             max_restarts=-1,
             max_task_retries=_RETRIES,
             num_cpus=1,
@@ -207,14 +206,14 @@ class RayExecutor(Generic[InputT]):
         self._wait([worker.ready.remote() for worker in self._actors])
 
     def run(self, folder: Path, plan: Plan, shards: Shards[InputT], report: Report) -> Iterator[int]:
-        """Hands shards to processes as they become free; yields the number of each that is done.
+        """Gives each free process the next shard; yields the index of each finished one.
 
-        Progress is whole shards, of which there are as many at a time as processes.
+        Progress is reported in whole shards.
         """
         self.start(plan)
         report(0, 0)
         waiting, shared = iter(shards), self._ray.put(plan)
-        # A process that still loads its model, or waits for its place in the cluster, is not free.
+        # A process is not free while it loads its model or waits for resources of the cluster.
         busy: dict[Any, tuple[Any, int | None]] = {worker.ready.remote(): (worker, None) for worker in self._actors}
         at_work = 0
         while busy:
@@ -231,14 +230,14 @@ class RayExecutor(Generic[InputT]):
                 return
 
     def sample(self, plan: Plan, sources: list[InputT]) -> tuple[ShardOutput, float]:
-        """What comes of some inputs, in a process of its own."""
+        """Makes rows of some inputs in another process, without writing them; returns the output and the seconds."""
         self._start(plan, 1)
         reference = self._actors[0].sample.remote(sources)
         self._wait([reference])
         return self._ray.get(reference)
 
     def _wait(self, references: list[Any]) -> Any:
-        """The first of some calls to end; raises what went wrong in it."""
+        """Waits for the first of some calls to end; raises its error."""
         errors = self._ray.exceptions
         (reference,), _ = self._ray.wait(references, num_returns=1, fetch_local=False)
         try:
@@ -251,20 +250,20 @@ class RayExecutor(Generic[InputT]):
         return reference
 
     def close(self) -> None:
-        """Ends the processes, and the connection if it was made here."""
+        """Ends the processes, and the connection if this object opened it."""
         for worker in self._actors:
             self._ray.kill(worker)
         if self._connected:
             self._ray.shutdown()
 
 
-# By the name that `--engine` gives: a new one is a class with the members of `Executor`, and a line here.
+# By the name in `--engine`. To add one, write a class with the members of `Executor` and name it here.
 EXECUTORS: dict[str, Callable[[Task[Any]], Executor[Any]]] = {"local": LocalExecutor, "ray": RayExecutor}
 
 
 @contextmanager
 def executor_of(job: Task[InputT]) -> Iterator[Executor[InputT]]:
-    """The executor that a job asks for, until its end."""
+    """Yields the executor of a job and closes it at the end."""
     executor = EXECUTORS[job.engine](job)
     try:
         yield executor

@@ -1,9 +1,8 @@
 """The files of a dataset folder, and the functions that read and write them.
 
 A job can be killed at any moment because files are written in this order: the lists of inputs, then the plan; the rows
-and the quarantine of a shard, then its record; card and report, then the mark that the job is finished. Files are
-written again, with the same bytes, until the file that records them is there. Before recorded files are written again,
-their record is removed.
+and the quarantine of a shard, then its record; card and report, then `finished.json`. A file without a record is
+written again with the same bytes. A record is removed before its files are written again.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 
 from vigc.errors import GenerationError
 from vigc.hub_cards import SAMPLES
-from vigc.processing.atomic import atomic_write as atomic_write  # the job calls it by this module
+from vigc.processing.atomic import atomic_write as atomic_write  # used through this module
 from vigc.processing.bounded_parsing import parse_json, read_json
 
 from .canonical import canonical_json
@@ -37,16 +36,16 @@ EMPTY_FOLDERS = f"{STATE}/empty_folders.json"
 SHARDS = f"{STATE}/shards"
 HASHES = f"{STATE}/hashes"
 FINISHED = f"{STATE}/finished.json"
-# What the command was given. No hash counts it, and it is not published: it holds paths of this machine.
+# The settings of the command. Not hashed and not published, because they contain local paths.
 JOB = f"{STATE}/job.yaml"
 CARD = "README.md"
 REPORT = "report/index.html"
 QUARANTINE = "quarantine"
 
-# Samples that the mark of the end records; their number depends on the rows.
+# Sample images that `finished.json` records; their number depends on the rows.
 _SAMPLES = f"{SAMPLES}/*-[0-9].[jp][np]g"
 
-# Small row groups: images are large, and viewers read a group at a time.
+# Small row groups, because images are large and viewers read whole groups.
 _ROWS_PER_GROUP = 64
 
 
@@ -55,15 +54,15 @@ def _pretty(value: Any) -> bytes:
 
 
 def _sealed(values: Record) -> bytes:
-    """An object with the hash of the rest of it, by which a damaged one is known."""
+    """JSON of an object with a hash of its values, which detects damage."""
     return _pretty({**values, "sha256": hashlib.sha256(canonical_json(values).encode()).hexdigest()})
 
 
 def _unsealed(data: bytes) -> Record:
-    """What [`_sealed`] made, less the hash; older versions wrote none.
+    """Parses the output of [`_sealed`] and removes the hash, which older versions did not write.
 
     Raises:
-        ValueError: It is damaged.
+        ValueError: The file is damaged.
     """
     values = parse_json(data)
     if not isinstance(values, dict):
@@ -75,15 +74,15 @@ def _unsealed(data: bytes) -> Record:
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
-    """Claims the folder for a job and says which."""
+    """Writes the plan, which claims the folder for the job."""
     atomic_write(folder / PLAN, _pretty(plan.to_json()))
 
 
 def read_plan(folder: Path) -> Plan:
-    """What [`write_plan`] wrote, or another version of it: as far as it is needed to read the rows.
+    """Reads a plan of any version, with the parts that readers of the rows need.
 
     Raises:
-        GenerationError: The folder is not a dataset of ours, or its plan is damaged.
+        GenerationError: The folder is not a vigc dataset, or its plan is damaged.
     """
     values = read_plan_json(folder)
     try:
@@ -93,10 +92,10 @@ def read_plan(folder: Path) -> Plan:
 
 
 def read_plan_json(folder: Path) -> Record:
-    """The plan as its file holds it, of any version.
+    """Reads the JSON of a plan of any version.
 
     Raises:
-        GenerationError: The folder is not a dataset of ours, or its plan is damaged.
+        GenerationError: The folder is not a vigc dataset, or its plan is damaged.
     """
     path = folder / PLAN
     if not path.is_file():
@@ -107,7 +106,7 @@ def read_plan_json(folder: Path) -> Record:
         raise GenerationError(f"{str(path)!r} is not valid JSON ({error}): generate the dataset again.") from error
     configuration = plan.get("configuration") if isinstance(plan, dict) else None
     types = configuration.get("types") if isinstance(configuration, dict) else None
-    # They name folders, of which files are read and, with `overwrite`, deleted.
+    # Types name folders whose files are read and, with `overwrite`, deleted.
     if not isinstance(types, list) or not all(isinstance(kind, str) and TYPE_NAME.fullmatch(kind) for kind in types):
         raise _no_plan(folder)
     return plan
@@ -118,15 +117,15 @@ def _no_plan(folder: Path) -> GenerationError:
 
 
 def write_empty_folders(folder: Path, names: list[str]) -> None:
-    """Records which sub-folders of the inputs were empty when the job was begun; usually there is none, and no file."""
+    """Records which sub-folders of the inputs were empty at the start of the job; without any, there is no file."""
     if names:
         atomic_write(folder / EMPTY_FOLDERS, _pretty(names))
-    else:  # of a job that was killed before it had a plan
+    else:  # left by a job that was killed before it had a plan
         (folder / EMPTY_FOLDERS).unlink(missing_ok=True)
 
 
 def read_empty_folders(folder: Path) -> list[str]:
-    """What [`write_empty_folders`] wrote; nothing if it is missing or damaged: the job then waits for such a folder."""
+    """Reads the list of [`write_empty_folders`]; empty if the file is missing or damaged."""
     try:
         names = read_json(folder / EMPTY_FOLDERS)
     except (FileNotFoundError, ValueError):
@@ -135,10 +134,10 @@ def read_empty_folders(folder: Path) -> list[str]:
 
 
 class Inputs:
-    """The inputs of a job by shard, a line of `_vigc/inputs.jsonl` each; only where the lines begin is kept.
+    """The inputs of a job by shard, read from `_vigc/inputs.jsonl` on access. Only line offsets are kept in memory.
 
     Args:
-        path: The file.
+        path: The file, with a line per shard.
     """
 
     def __init__(self, path: Path) -> None:
@@ -158,7 +157,7 @@ class Inputs:
 
 
 def read_shard(folder: Path, shard: int) -> ShardRecord | None:
-    """The record of a finished shard; None if it, or a file that it records, is missing or damaged."""
+    """The record of a finished shard; None if the record or one of its files is missing or damaged."""
     record = read_record(folder, shard)
     if record is None or any(mark.fault(folder / name) for name, mark in record.files.items()):
         return None
@@ -166,7 +165,7 @@ def read_shard(folder: Path, shard: int) -> ShardRecord | None:
 
 
 def read_record(folder: Path, shard: int) -> ShardRecord | None:
-    """The record of a finished shard, whether or not its files are intact; None if it is missing or damaged."""
+    """The record of a finished shard, without a check of its files; None if the record is missing or damaged."""
     try:
         return ShardRecord.from_json(_unsealed(record_file(folder, shard).read_bytes()))
     except FileNotFoundError:
@@ -176,28 +175,28 @@ def read_record(folder: Path, shard: int) -> ShardRecord | None:
 
 
 def write_shard(folder: Path, record: ShardRecord) -> None:
-    """Marks a shard as finished. All files that it records must be written before."""
+    """Marks a shard as finished. Its files must be written before."""
     atomic_write(record_file(folder, record.shard), _sealed(record.to_json()))
 
 
 def record_name(shard: int) -> str:
-    """Where the record of a shard lies in the folder."""
+    """The path of a shard's record in the dataset folder."""
     return f"{SHARDS}/{shard:05d}.json"
 
 
 def record_file(folder: Path, shard: int) -> Path:
-    """The file of a shard's record."""
+    """The path of a shard's record."""
     return folder / record_name(shard)
 
 
 def reopen_shard(folder: Path, shard: int) -> None:
-    """Removes the record of a shard, and the mark of the end: card and report describe the rows of that shard."""
+    """Removes the record of a shard and `finished.json`, since card and report describe the rows of that shard."""
     (folder / FINISHED).unlink(missing_ok=True)
     record_file(folder, shard).unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path, record: ShardRecord) -> None:
-    """Deletes files of a shard that an earlier attempt wrote and this record does not have."""
+    """Deletes files of an earlier attempt at a shard that are not in its new record."""
     names = [*(rows_file(kind, record.shard) for kind in record.types), quarantine_file(record.shard)]
     for name in names:
         if name not in record.files:
@@ -205,21 +204,21 @@ def remove_leftovers(folder: Path, record: ShardRecord) -> None:
 
 
 def shard_records(folder: Path) -> Iterator[ShardRecord]:
-    """The records of all finished shards, in their order."""
+    """The records of all finished shards, in order."""
     for path in sorted((folder / SHARDS).glob("*.json")):
         if path.stem.isdigit() and (record := read_shard(folder, int(path.stem))) is not None:
             yield record
 
 
 def write_finished(folder: Path, plan: Plan, totals: Mapping[str, int]) -> None:
-    """Marks the whole job as finished, the last thing that is written, with size and hash of what no shard wrote."""
+    """Writes `finished.json`, the last file of a job, with size and hash of all files outside of shards."""
     names = [CARD, REPORT, EXCLUDED, *sorted(f"{SAMPLES}/{path.name}" for path in folder.glob(_SAMPLES))]
     files = {name: asdict(FileMark.of((folder / name).read_bytes())) for name in names if (folder / name).is_file()}
     atomic_write(folder / FINISHED, _sealed({"fingerprint": plan.fingerprint, **totals, "files": files}))
 
 
 def mark_report(folder: Path) -> None:
-    """Notes that the report of a finished job was drawn again."""
+    """Records the new report of a finished job."""
     finished = read_finished(folder)
     if REPORT in finished.get("files", {}):
         finished["files"][REPORT] = asdict(FileMark.of((folder / REPORT).read_bytes()))
@@ -227,7 +226,7 @@ def mark_report(folder: Path) -> None:
 
 
 def is_finished(folder: Path, fingerprint: str) -> bool:
-    """Whether the job of this fingerprint is finished, and what was written at its end is there."""
+    """Whether the job of this fingerprint is finished and its final files exist."""
     finished = read_finished(folder)
     if finished.get("fingerprint") != fingerprint:
         return False
@@ -235,7 +234,7 @@ def is_finished(folder: Path, fingerprint: str) -> bool:
 
 
 def read_finished(folder: Path) -> Record:
-    """What [`write_finished`] wrote; nothing if there is none, or it is damaged: then the job is finished again."""
+    """Reads `finished.json`; empty if it is missing or damaged, and the final files are then written again."""
     try:
         finished = _unsealed((folder / FINISHED).read_bytes())
         finished_files(finished)
@@ -245,7 +244,7 @@ def read_finished(folder: Path) -> Record:
 
 
 def finished_files(finished: Record) -> dict[str, FileMark]:
-    """The files that the mark of the end names; of an older version, which named none, those that are always there."""
+    """The files in `finished.json`; older versions listed none and get the files that every job has."""
     if not finished:
         return {}
     files = finished.get("files", {CARD: None, REPORT: None})
@@ -253,7 +252,7 @@ def finished_files(finished: Record) -> dict[str, FileMark]:
 
 
 def write_rows(folder: Path, kind: str, shard: int, rows: Sequence[Record], schema: pa.Schema) -> tuple[int, FileMark]:
-    """Writes the rows of one type and shard as parquet; returns their bytes in memory, and the file's mark."""
+    """Writes the rows of one type and shard as parquet; returns their bytes in memory and the mark of the file."""
     buffer, size = io.BytesIO(), 0
     with pq.ParquetWriter(buffer, schema) as writer:
         for start in range(0, len(rows), _ROWS_PER_GROUP):
@@ -266,34 +265,34 @@ def write_rows(folder: Path, kind: str, shard: int, rows: Sequence[Record], sche
 
 
 def rows_file(kind: str, shard: int) -> str:
-    """Where the rows of one type and shard lie in the folder."""
+    """The path of the rows of one type and shard in the dataset folder."""
     return f"{kind}/train-{shard:05d}.parquet"
 
 
 def quarantine_file(shard: int) -> str:
-    """Where the inputs that a shard skipped, and the samples that it rejected, lie in the folder."""
+    """The path of a shard's skipped inputs and rejected samples in the dataset folder."""
     return f"{QUARANTINE}/part-{shard:05d}.jsonl"
 
 
 def write_quarantine(folder: Path, shard: int, records: Sequence[Record]) -> FileMark:
-    """Writes what a shard skipped and rejected, a line of JSON each; returns the file's mark."""
+    """Writes skipped inputs and rejected samples of a shard as JSON Lines; returns the mark of the file."""
     data = "".join(json.dumps(record, ensure_ascii=True) + "\n" for record in records).encode()
     atomic_write(folder / quarantine_file(shard), data)
     return FileMark.of(data)
 
 
 def inputs_of(record: Record) -> int:
-    """How many inputs a record of the quarantine stands for: a file with its exact copies, or one sample."""
+    """Number of inputs of a quarantine record: a file with its exact copies, or one sample."""
     return 1 if record["kind"] == "text" else 1 + len(record.get("same", ()))
 
 
 def read_quarantine(folder: Path) -> list[Record]:
-    """What all shards skipped and rejected."""
+    """Skipped inputs and rejected samples of all shards."""
     return list(iter_quarantine(folder))
 
 
 def iter_quarantine(folder: Path) -> Iterator[Record]:
-    """What all shards skipped and rejected, one record at a time."""
+    """Yields skipped inputs and rejected samples of all shards."""
     for file in sorted((folder / QUARANTINE).glob("part-*.jsonl")):
         with file.open(encoding="utf-8") as lines:
             for line in lines:

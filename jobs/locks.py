@@ -1,4 +1,4 @@
-"""Locks of a dataset folder. The system releases them when their process dies."""
+"""Locks of a dataset folder. The system releases them when the process dies."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def hold(folder: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
 
     Args:
         folder: The dataset folder.
-        name: What is locked: "plan", "finish", a rank, a shard.
-        wait: Wait until it is free, instead of going on without it.
+        name: The name of the lock: "plan", "finish", a rank or a shard.
+        wait: Whether to wait until the lock is free, instead of yielding False.
 
     Raises:
-        GenerationError: A link stands where locks lie, and would have files made and removed elsewhere.
+        GenerationError: The lock file or its folder is a symbolic link, which could lead to files elsewhere.
     """
     path = folder / LOCKS / f"{name}.lock"
     _refuse_links(folder, path)
@@ -39,7 +39,7 @@ def hold(folder: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
         except Timeout:
             yield False
             return
-        except FileNotFoundError:  # another process finished the job and cleared the locks in between
+        except FileNotFoundError:  # another process finished the job and removed the locks
             continue
     try:
         yield True
@@ -56,7 +56,7 @@ def _refuse_links(folder: Path, path: Path) -> None:
 
 
 def held(folder: Path) -> list[str]:
-    """Names of the locks that some process holds now."""
+    """Names of the locks that are held now."""
     names = []
     for path in sorted((folder / LOCKS).glob("*.lock")):
         with hold(folder, path.stem) as free:
@@ -66,16 +66,16 @@ def held(folder: Path) -> list[str]:
 
 
 def clear(folder: Path, mine: str) -> None:
-    """Removes the lock files that nobody else holds.
+    """Removes the lock files that no other process holds.
 
-    A file is only removed by who holds its lock, and who waited for it notices: filelock compares the file that it
-    locked with the one that is there.
+    Only the holder of a lock removes its file. A waiting process notices this, because filelock compares the locked
+    file with the one on the disk.
 
     Args:
         folder: The dataset folder.
         mine: The lock that the caller holds.
     """
-    if os.name != "posix":  # elsewhere files in use cannot be removed; the empty files harm nobody
+    if os.name != "posix":  # Windows cannot remove open files; they are empty
         return
     for path in (folder / LOCKS).glob("*.lock"):
         if path.stem == mine:
@@ -84,5 +84,5 @@ def clear(folder: Path, mine: str) -> None:
         with hold(folder, path.stem) as free:
             if free:
                 path.unlink(missing_ok=True)
-    with suppress(OSError):  # another process is at work: it clears up itself
+    with suppress(OSError):  # not empty: another process removes it later
         (folder / LOCKS).rmdir()

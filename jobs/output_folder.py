@@ -1,4 +1,4 @@
-"""The output folder: whether it is one of ours, emptied on request, cleared of unfinished files at the end."""
+"""Checks the output folder, removes an earlier dataset on request, and removes temporary files at the end."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _UNFINISHED = re.compile(r"\..+\.[0-9a-f]+\.tmp")  # as `atomic_write` names the
 
 
 def check_output(folder: Path) -> bool:
-    """Whether a folder holds a plan of ours, whole or damaged; raises a `GenerationError` if it is somebody else's."""
+    """Whether a folder holds a vigc plan, intact or damaged; raises a `GenerationError` if it holds other files."""
     if not folder.exists():
         return False
     if not folder.is_dir():
         raise GenerationError(f"{str(folder)!r} is a file: give --output a new or empty folder.")
-    # A job that died before its plan was written leaves its state and nothing else.
+    # A job that was killed before its plan was written leaves only its state folder.
     if not any(path.name != ledger.STATE for path in folder.iterdir()):
         return (folder / ledger.PLAN).is_file()
-    # Whoever has records of shards and the list of inputs lost the plan: it is made again.
+    # A folder with shard records and a list of inputs has lost its plan, which is written again.
     if not (folder / ledger.PLAN).is_file() and not ((folder / ledger.INPUTS).is_file() and _has_shards(folder)):
         raise GenerationError(f"{str(folder)!r} exists and is no dataset of vigc: give --output a new or empty folder.")
     return True
@@ -34,14 +34,14 @@ def _has_shards(folder: Path) -> bool:
 
 
 def remove_dataset(folder: Path, types: Sequence[str]) -> None:
-    """Deletes what an earlier job wrote, and nothing else; the plan goes last, since it says whose folder this is.
+    """Deletes the files of an earlier job and no others. The plan is deleted last, since it identifies the folder.
 
     Args:
         folder: The dataset folder.
-        types: All types that rows can have: their folders are looked into if the plan is damaged.
+        types: All types that rows can have; used to find the folders if the plan is damaged.
 
     Raises:
-        BusyError: A process is still at work on it.
+        BusyError: Another process still writes to it.
     """
     busy = [name for name in locks.held(folder) if name.startswith(("shard-", "finish"))]
     if busy:
@@ -73,19 +73,19 @@ def _written(folder: Path, types: Sequence[str]) -> Iterator[Path]:
 def _types(folder: Path, known: Sequence[str]) -> Sequence[str]:
     try:
         return ledger.read_plan_json(folder)["configuration"]["types"]
-    except GenerationError:  # damaged, or never written: nothing but the known types can have been
+    except GenerationError:  # without a readable plan, try all known types
         return known
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Deletes what a write that was killed left behind in one folder."""
+    """Deletes temporary files of killed writes in one folder."""
     for path in folder.glob(".*.tmp"):
         if _UNFINISHED.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> None:
-    """Deletes what killed writes left anywhere in a dataset; nobody else may be writing any more."""
+    """Deletes temporary files of killed writes in the whole dataset. No other process may write to it."""
     state = folder / ledger.STATE
     for place in [folder, *(path for path in folder.iterdir() if path.is_dir() and path != state)]:
         remove_unfinished(place)

@@ -1,4 +1,4 @@
-"""The plan of a job: its inputs, cut into shards, and everything that decides what its folder holds."""
+"""The plan of a job: its inputs, shards and all settings that determine the output."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any, TypedDict
 
 from .canonical import fingerprint
 
-# Of the JSON of a plan. A folder of another version is not resumed: it is refused with the difference.
+# Version of the plan's JSON. A folder of another version cannot be resumed; the error names the difference.
 VERSION = 2
 
 
 class Configuration(dict[str, Any]):
-    """All that decides what is generated for one input: names, numbers and lists, as JSON holds them.
+    """All settings that determine the generated text of one input, as JSON values.
 
-    It is a mapping, since each kind of job has settings of its own, and its canonical JSON is hashed: row ids and seeds
-    hang on that hash. What every job has is read by a name.
+    A mapping, because the commands have different settings. Row ids and seeds depend on the hash of its canonical JSON.
+    The properties are the settings of every job.
     """
 
     @property
     def types(self) -> list[str]:
-        """The task types, which name the folders of the rows."""
+        """The task types; each names a folder of rows."""
         return self["types"]
 
     @property
@@ -31,21 +31,21 @@ class Configuration(dict[str, Any]):
 
     @property
     def dtype(self) -> str | None:
-        """What the model's weights are loaded in; None where a server does not say."""
+        """The dtype of the loaded weights; None if a server does not report it."""
         return self["dtype"]
 
     @property
     def questions(self) -> int:
-        """How many questions of each task type are asked about an input; 1 where the job has no such setting."""
+        """Number of questions per input and task type; 1 if the job has no such setting."""
         return self.get("questions", 1)
 
 
 class Uncompared(TypedDict):
-    """Files of a folder that inputs are compared with which cannot be read, so that nothing was compared with them.
+    """Unreadable files of a folder that a filter compares inputs with. No input was compared with them.
 
     Args:
-        count: How many.
-        first: The names of some.
+        count: Number of files.
+        first: The first file names.
     """
 
     count: int
@@ -54,16 +54,16 @@ class Uncompared(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class PlannedInputs:
-    """What a plan records of the inputs.
+    """The inputs in a plan.
 
     Args:
-        listed: How many were found.
-        taken: How many are left after filters, copies and the limit.
-        copies: How many are exact copies of another one, which stands for them.
-        compared: Names of the lists and folders that inputs were compared with by filters.
-        excluded: How many were excluded, by the rule of a filter.
-        uncompared: By folder: the files that nothing was compared with.
-        shards: How many shards there are.
+        listed: Number of inputs found.
+        taken: Number of inputs after filters, removal of copies and the limit.
+        copies: Number of exact copies of other inputs.
+        compared: Names of the lists and folders that filters compared inputs with.
+        excluded: Number of excluded inputs by rule of a filter.
+        uncompared: Unreadable files by folder.
+        shards: Number of shards.
         sha256: Hash of the list of inputs.
     """
 
@@ -77,7 +77,7 @@ class PlannedInputs:
     sha256: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As the plan's file holds it."""
+        """The JSON in the plan's file."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         if not self.uncompared:
             del values["uncompared"]
@@ -85,30 +85,30 @@ class PlannedInputs:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PlannedInputs:
-        """What [`to_json`] made.
+        """Reads the output of [`to_json`].
 
         Raises:
-            TypeError: It is no object.
+            TypeError: It is not an object.
         """
         return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a job is about. All ranks of a job, and every later run of it, have the same.
+    """The plan of a job. It is the same for all ranks and for every resumed run.
 
     Args:
-        kind: The command that it is of: "generate" or "correct".
-        configuration: All that decides what is generated for one input.
-        settings: The settings of the model that were given.
-        source: Where the inputs come from.
-        license: Of inputs that state none.
-        job: What else decides what the folder holds: sizes of batches and shards, how images are stored, ...
-        notice: What readers must know first, if there is such a thing.
-        inputs: The inputs; of a plan that is not complete yet there are none.
-        version: Of the JSON.
-        config_hash: Hash of the configuration, part of every row; computed unless given.
-        fingerprint: Hash of all else; a folder of another one is refused.
+        kind: The command: "generate" or "correct".
+        configuration: All settings that determine the generated text of one input.
+        settings: The explicit model settings.
+        source: Description of the inputs' source.
+        license: Licence of inputs that state none.
+        job: Other settings that determine the files: batch and shard sizes, image storage, ...
+        notice: A warning for readers of the dataset, if there is one.
+        inputs: The inputs; empty until the plan is complete.
+        version: Version of the JSON.
+        config_hash: Hash of the configuration, stored in every row; computed if None.
+        fingerprint: Hash of all other fields; a folder with another fingerprint is refused.
     """
 
     kind: str
@@ -135,7 +135,7 @@ class Plan:
         return replace(plan, fingerprint=fingerprint(values))
 
     def to_json(self) -> dict[str, Any]:
-        """As its file holds it."""
+        """The JSON of the plan's file."""
         return {
             "version": self.version,
             "kind": self.kind,
@@ -152,10 +152,10 @@ class Plan:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Plan:
-        """What [`to_json`] made. Whether it is undamaged is told by [`is_whole`].
+        """Reads the output of [`to_json`]; [`is_whole`] detects damage.
 
         Raises:
-            KeyError, TypeError, ValueError, AttributeError: It is no such object.
+            KeyError, TypeError, ValueError, AttributeError: The JSON is not a plan.
         """
         return cls(
             kind=values.get("kind", "generate"),
@@ -173,5 +173,5 @@ class Plan:
 
 
 def is_whole(values: Mapping[str, Any]) -> bool:
-    """Whether the JSON of a plan, of any version, is as it was written, by the fingerprint in it."""
+    """Whether the JSON of a plan of any version matches its fingerprint."""
     return values.get("fingerprint") == fingerprint({name: values[name] for name in values if name != "fingerprint"})

@@ -1,4 +1,4 @@
-"""How far some work is: a bar on a terminal, and elsewhere, as in a log, a plain line every 30 seconds."""
+"""Progress of a job: a bar on a terminal, otherwise a line every 30 seconds."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-# Seconds between two views of it.
+# Seconds between two updates.
 _LINES_EVERY, _BAR_EVERY = 30.0, 0.1
 
 
 class Progress:
-    """Counts what is done, and shows it; a context manager.
+    """Counts finished items and shows the progress; a context manager.
 
     Args:
-        what: What is counted, in the plural: "images".
-        total: How many there are, those that were done before included; None: not known.
-        made: What is made of them, counted beside them: "rows". The rate is then of these.
-        before: How many were done before; they count as done, and not in the rate.
-        label: Of what work this is the progress, where that is not clear.
+        what: Name of the items, in the plural: "images".
+        total: Number of items, including those of earlier runs; None if unknown.
+        made: Name of the outputs, which are counted too: "rows". The rate then counts outputs.
+        before: Number of items of earlier runs; they count as done but not in the rate.
+        label: A title of the progress, if several are shown.
         quiet: Whether to show nothing.
-        stream: Where it is shown; by default stderr.
-        clock: Seconds from any beginning.
+        stream: The output stream; by default stderr.
+        clock: Returns a time in seconds.
     """
 
     def __init__(
@@ -69,34 +69,34 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """How many are done, those of before not counted."""
+        """Number of items finished in this run."""
         return self._ended[0] + self._begun[0]
 
     @property
     def made_now(self) -> int:
-        """How many were made of them."""
+        """Number of outputs made in this run."""
         return self._ended[1] + self._begun[1]
 
     def add(self, done: int, made: int = 0) -> None:
-        """Counts what is finished; what was told of it by `within` is replaced."""
+        """Counts finished items; replaces the partial counts of `within`."""
         self._running = True
         self._ended, self._begun = (self._ended[0] + done, self._ended[1] + made), (0, 0)
         self._tick()
 
     def skip(self, done: int) -> None:
-        """Counts what others do: as done, and not in the rate."""
+        """Counts items of other processes as done, but not in the rate."""
         self.before += done
         self._tick()
 
     def within(self, done: int, made: int) -> None:
-        """Tells how far the next part is that `add` will count. The first call starts the clock: a model is loaded."""
+        """Sets the partial counts of the next `add`. The first call, after the model is loaded, starts the clock."""
         if not self._running:
             self._running, self._started = True, self._clock()
         self._begun = done, made
         self._tick()
 
     def text(self) -> str:
-        """In words: "images 120/1,000, rows 402, 3.1 rows/s, about 4 min left"."""
+        """The progress as text: "images 120/1,000, rows 402, 3.1 rows/s, about 4 min left"."""
         done, seconds = self.done, self._clock() - self._started
         label = f"{self.label}: " if self.label else ""
         parts = [f"{label}{self.what} {self.before + done:,}{'' if self.total is None else f'/{self.total:,}'}"]
@@ -121,7 +121,7 @@ class Progress:
             print(self._shown, file=self._stream, flush=True)
             return
         self._bar.n = self.before + self.done
-        self._bar.set_description_str(self._shown)  # which draws it
+        self._bar.set_description_str(self._shown)  # redraws the bar
 
 
 def _rate(number: float) -> str:
@@ -129,7 +129,7 @@ def _rate(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that suits it: "42 s", "4 min", "2 h 5 min", "3 days 4 h"."""
+    """A duration as text: "42 s", "4 min", "2 h 5 min", "3 days 4 h"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""What a job is handed: its inputs, the maker of its shards, and what is written at the end."""
+"""The interfaces of a job: inputs, rows, and the task that makes shards."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from .plan import Plan, PlannedInputs
     from .shard_output import ShardOutput
 
-# An object as JSON or parquet holds it: an input of the list, a row, or what the quarantine has.
+# A JSON object or parquet row: an input, a row or a quarantine record.
 Record: TypeAlias = dict[str, Any]
 
 
 class Report(Protocol):
-    """Is told how far a shard is, while it is made: first `(0, 0)`, when the model is loaded."""
+    """A callback for progress within a shard. The first call is `(0, 0)`, after the model is loaded."""
 
     def __call__(self, inputs: int, rows: int, /) -> object:
-        """Takes how many of the shard's inputs are done, and how many rows are made of them."""
+        """Receives the number of finished inputs of the shard and the number of their rows."""
 
 
 class Input(Protocol):
@@ -28,10 +28,10 @@ class Input(Protocol):
 
     @property
     def count(self) -> int:
-        """How many inputs it stands for: itself and its exact copies."""
+        """Number of inputs: this one and its exact copies."""
 
     def to_record(self) -> Record:
-        """As the list of inputs holds it."""
+        """The record in the list of inputs."""
 
 
 InputT = TypeVar("InputT", bound=Input)
@@ -42,30 +42,30 @@ MakeShard: TypeAlias = "Callable[[Sequence[InputT], Report], ShardOutput]"
 
 
 class InputSet(Protocol[InputT_co]):
-    """The inputs of a job: listed in a stable order, restored from the list, and known to be readable."""
+    """The inputs of a job: listed in a stable order and restored from the list."""
 
     @property
     def shard_size(self) -> int:
-        """How many make a shard."""
+        """Number of inputs per shard."""
 
     @property
     def empty_folders(self) -> list[str]:
-        """Sub-folders of the inputs with nothing in them, when they were listed last."""
+        """Empty sub-folders found by the last listing."""
 
     def sources(self, folder: Path) -> Iterator[InputT_co]:
-        """Lists the inputs; what is computed for that is kept in the dataset folder."""
+        """Lists the inputs; caches computed values in the dataset folder."""
 
     def excluded(self) -> Iterator[Record]:
-        """What filters excluded when the inputs were listed last."""
+        """Records of the inputs that filters excluded in the last listing."""
 
     def facts(self) -> PlannedInputs:
-        """What the plan records of the inputs as they were listed last, without their number of shards and hash."""
+        """The plan's entry for the last listing, without number of shards and hash."""
 
     def restorer(self, folder: Path) -> Callable[[Record], InputT_co]:
-        """Makes inputs of the records in the list of a dataset folder."""
+        """Returns a function that makes an input from a record of the folder's list."""
 
     def check_readable(self) -> None:
-        """Opens some inputs, before a model is loaded or anything replaced.
+        """Opens some inputs, before a model is loaded or a dataset is replaced.
 
         Raises:
             TransientError: Disk, memory or network is unavailable.
@@ -74,12 +74,12 @@ class InputSet(Protocol[InputT_co]):
 
 
 class Edit(NamedTuple):
-    """How far correction changed the draft of a row.
+    """How correction changed the draft of a row.
 
     Args:
         changed: Whether the row counts as changed.
-        words_out: Words that only the draft has.
-        words_in: Words that only the answer has.
+        words_out: Number of words that only the draft has.
+        words_in: Number of words that only the answer has.
     """
 
     changed: bool
@@ -88,72 +88,72 @@ class Edit(NamedTuple):
 
 
 class RowSchema(Protocol):
-    """What the rows of a job are. Of their columns, a job itself reads `id`, `type` and `license`."""
+    """The columns of a job's rows. `jobs` itself only reads `id`, `type` and `license`."""
 
     @property
     def arrow(self) -> pa.Schema:
-        """The columns, as parquet files have them."""
+        """The parquet schema."""
 
     @property
     def types(self) -> Sequence[str]:
-        """All types that such rows can have. Each names a folder; a plan names those of its job."""
+        """All types that rows can have. Each names a folder; a plan lists the types of its job."""
 
     def edit_of(self, row: Record) -> Edit:
-        """How far correction changed a row."""
+        """How correction changed a row."""
 
 
 class Task(Protocol[InputT_contra]):
-    """What is made, and how: the settings of a job."""
+    """A job's settings, its model and its final step."""
 
     @property
     def row_schema(self) -> RowSchema:
-        """What its rows are."""
+        """The schema of the rows."""
 
     @property
     def overwrite(self) -> bool:
-        """Whether another job, or a finished one, is replaced."""
+        """Whether to replace another job or a finished one."""
 
     @property
     def verify(self) -> bool:
-        """Whether files are compared with their hashes."""
+        """Whether to compare files with their hashes."""
 
     @property
     def rank(self) -> int:
-        """Which of several processes this is."""
+        """Index of this process."""
 
     @property
     def world_size(self) -> int:
-        """How many processes share the job."""
+        """Number of processes that share the job."""
 
     @property
     def engine(self) -> str:
-        """Which executor makes the shards: "local" or "ray"."""
+        """The executor: "local" or "ray"."""
 
     @property
     def inputs_name(self) -> str:
-        """What inputs are called where they are counted: "images"."""
+        """Name of the inputs in the progress: "images"."""
 
     @property
     def workers(self) -> int | None:
-        """With Ray: how many processes; None: one for each device."""
+        """With Ray: number of processes; None for one per device."""
 
     @property
     def device(self) -> str:
-        """Where the model runs, as it was given."""
+        """The `device` setting of the job."""
 
     def check_portable(self) -> None:
-        """Makes sure that other processes can do the task.
+        """Checks that the task can run in other processes.
 
         Raises:
-            GenerationError: The model is an object of this process.
+            GenerationError: The model is an object in this process.
         """
 
     def load(self, device: str, plan: Plan) -> MakeShard[InputT_contra]:
-        """Loads the model; returns what makes shards with it.
+        """Loads the model and returns the function that makes shards.
 
         Raises:
-            GenerationError: It cannot be loaded, or is not the one that was planned with.
+            GenerationError: The model cannot be loaded, or is not the model of the plan.
         """
 
     def finalize(self, folder: Path, plan: Plan) -> dict[str, int]:
-        """Writes what is made from all shards together; returns the figures that the mark of the end records."""
+        """Writes card and report; returns the totals for `finished.json`."""

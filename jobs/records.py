@@ -1,4 +1,4 @@
-"""What is recorded of files and shards when they are written: by it a later run knows what is done."""
+"""Records of written files and shards, by which a later run recognises finished work."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from vigc.processing.digest import file_digest
 
 from .counts import Reason, Totals, counter_names
 
-# Types name folders: of letters, digits, "_" and "-" alone, whatever a plan or record of unknown origin says.
+# Types name folders, and a plan may come from a stranger: only letters, digits, "_" and "-" are allowed.
 TYPE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
-# What a record has beside counters.
+# Fields of a record that are not counters.
 _OTHERS = ("shard", "fingerprint", "types", "licenses", "reasons", "files")
 
 
 @dataclass(frozen=True, slots=True)
 class FileMark:
-    """What is recorded of a file when it is written.
+    """Size and hash of a written file.
 
     Args:
-        size: Bytes; None where a version recorded none.
-        sha256: Hexadecimal digits; the same.
+        size: Size in bytes; None if an older version did not record it.
+        sha256: Hash in hexadecimal digits; None likewise.
     """
 
     size: int | None
@@ -41,20 +41,20 @@ class FileMark:
 
     @classmethod
     def from_json(cls, value: Any) -> FileMark:
-        """As JSON holds it: an object, or of an older version the size or nothing.
+        """Reads the JSON: an object, or from older versions the size or null.
 
         Raises:
-            TypeError: It is none of these.
+            TypeError: The value is none of these.
         """
         return cls(**value) if isinstance(value, dict) else cls(value)
 
     def fault(self, path: Path, *, size: bool = True, content: bool = False) -> str | None:
-        """What is wrong with a file, to be read behind its name; None if it is as it was written.
+        """Describes the damage of a file, as a predicate of its name; None if the file is intact.
 
         Args:
             path: The file.
-            size: Whether its size counts, and not only that it is there and not empty.
-            content: Whether its bytes count.
+            size: Whether to compare the size; otherwise the file must exist and not be empty.
+            content: Whether to compare the hash.
         """
         if not path.is_file():
             return "is missing"
@@ -70,12 +70,12 @@ class FileMark:
 
 @dataclass
 class ShardRecord(Totals):
-    """What the record of a finished shard says: its counts, and the files that it vouches for.
+    """The record of a finished shard: its counts and its files.
 
     Args:
-        shard: Its number.
-        fingerprint: The plan that it was made by.
-        files: Size and hash of every file that was written, by its path in the folder.
+        shard: Index of the shard.
+        fingerprint: Fingerprint of the plan.
+        files: Size and hash of every file, by path in the dataset folder.
     """
 
     shard: int
@@ -83,7 +83,7 @@ class ShardRecord(Totals):
     files: dict[str, FileMark] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As its file holds it."""
+        """The JSON of the record's file."""
         return {
             "shard": self.shard,
             "fingerprint": self.fingerprint,
@@ -96,12 +96,12 @@ class ShardRecord(Totals):
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ShardRecord:
-        """What [`to_json`] made, whatever became of the files.
+        """Reads the output of [`to_json`]; does not check the files.
 
         Raises:
-            KeyError, TypeError, ValueError, AttributeError: It is no such object.
+            KeyError, TypeError, ValueError, AttributeError: The JSON is not a shard record.
         """
-        if unknown := values.keys() - {*_OTHERS, *counter_names()}:  # of a later version, which counts something else
+        if unknown := values.keys() - {*_OTHERS, *counter_names()}:  # written by a later version with other counters
             raise ValueError(f"{', '.join(sorted(unknown))}: not known")
         types = {kind: TypeFigures(**figures) for kind, figures in values["types"].items() if TYPE_NAME.fullmatch(kind)}
         return cls(

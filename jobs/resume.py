@@ -1,6 +1,6 @@
-"""Resuming: which shards are left, each made and committed under its lock, and the end, once.
+"""Makes the unfinished shards of a job, each under its lock, and finishes the job once.
 
-Whatever kills a job, the same command resumes it.
+A killed job is resumed by the same command.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .shards import commit
 
 @contextmanager
 def alone(folder: Path, rank: int, world_size: int) -> Iterator[None]:
-    """Makes sure that no other process works as the same rank of the same folder.
+    """Holds the lock of a rank, so that only one process works as this rank of the folder.
 
     Raises:
-        BusyError: One does.
+        BusyError: Another process holds the lock.
     """
     created, mine = not folder.exists(), f"rank-{rank}-of-{world_size}"
     check_output(folder)
@@ -42,7 +42,7 @@ def alone(folder: Path, rank: int, world_size: int) -> Iterator[None]:
 
 
 def _remove_empty(folder: Path, created: bool) -> None:
-    """Leaves no trace of a job that was refused before it had a plan."""
+    """Removes the empty folders of a job that was refused before it had a plan."""
     state = folder / ledger.STATE
     if state.is_dir() and not any(state.iterdir()):
         state.rmdir()
@@ -51,10 +51,10 @@ def _remove_empty(folder: Path, created: bool) -> None:
 
 
 def with_inputs(folder: Path, inputs: InputSet[InputT], shards: Iterable[int]) -> Iterator[tuple[int, list[InputT]]]:
-    """Each of some shards that are not finished, with its inputs.
+    """Yields each of the given unfinished shards with its inputs.
 
     Raises:
-        TransientError: Nothing can be read any more of what the job was begun with.
+        TransientError: None of the job's inputs can be read any more.
     """
     listed, checked = ledger.Inputs(folder / ledger.INPUTS), False
     restored = inputs.restorer(folder)
@@ -86,9 +86,9 @@ def run_shard(
     *,
     schema: RowSchema,
 ) -> None:
-    """Makes and commits one shard. One that another process holds is left to it."""
+    """Makes and commits one shard, unless another process holds its lock."""
     with locks.hold(folder, f"shard-{shard:05d}") as free:
-        # Looked at again: it may have been finished between the first look and the lock.
+        # Checked again: another process may have finished it before the lock was taken.
         if free and not _is_done(folder, plan, shard):
             commit(folder, plan, shard, sources, make(sources, report), schema)
 
@@ -99,22 +99,22 @@ def _is_done(folder: Path, plan: Plan, shard: int) -> bool:
 
 
 def unfinished(folder: Path, plan: Plan, shards: Iterable[int]) -> list[int]:
-    """Those of some shards that are not finished."""
+    """The unfinished ones of the given shards."""
     return [shard for shard in shards if not _is_done(folder, plan, shard)]
 
 
 def missing_shards(folder: Path, plan: Plan, shards: Iterable[int] | None = None) -> int:
-    """How many shards are not finished, of all or of some."""
+    """Number of unfinished shards, of all or of the given ones."""
     return len(unfinished(folder, plan, range(plan.inputs.shards) if shards is None else shards))
 
 
 def finish(folder: Path, plan: Plan, write: Callable[[], dict[str, int]]) -> bool:
-    """If all shards are finished, writes what is made from them together, once; returns whether the job is finished.
+    """Once all shards are finished, writes card, report and `finished.json`; returns whether the job is finished.
 
     Args:
         folder: The dataset folder.
         plan: Its plan.
-        write: Writes card and report, and returns figures for the mark of the end.
+        write: Writes card and report and returns the totals for `finished.json`.
     """
     if missing_shards(folder, plan):
         return False

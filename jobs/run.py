@@ -1,4 +1,4 @@
-"""A job from its plan to its end, whatever is made."""
+"""Runs a job from its plan to its end."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .protocols import InputSet, InputT, Task
 
 @dataclass
 class Outcome:
-    """What became of a run.
+    """The result of a run.
 
     Args:
-        plan: The plan, complete.
-        missing: How many shards other processes have still to do.
-        held: How many of those are of this process's own share, which another one works on.
-        idle: Whether the job was finished before, so that nothing was done.
-        resumed: Whether a job that was there was resumed.
-        rows: How many rows this run made.
-        inspection: What came of looking at the files of a folder whose job was begun before.
+        plan: The complete plan.
+        missing: Number of unfinished shards, left to other processes.
+        held: Number of those that belong to this rank but are locked by another process.
+        idle: Whether the job was already finished, so that nothing was done.
+        resumed: Whether an earlier job was resumed.
+        rows: Number of rows made in this run.
+        inspection: Result of the file check of an earlier job.
     """
 
     plan: Plan
@@ -39,20 +39,20 @@ class Outcome:
 def run_task(
     task: Task[InputT], inputs: InputSet[InputT], draft: Callable[[str | None], Plan], folder: Path
 ) -> Outcome:
-    """Does a job, or resumes it; one that is finished is left alone, and its model is not even loaded.
+    """Runs or resumes a job. The model of a finished job is not loaded.
 
     Args:
-        task: What is to be made.
-        inputs: Of what.
-        draft: Makes the plan without its inputs, given the kind of device of the executor.
+        task: The task.
+        inputs: The inputs.
+        draft: Makes the plan without inputs from the device type of the executor.
         folder: The dataset folder.
 
     Raises:
-        VigcError: Inputs, settings or a folder that cannot be worked with; its `exit_code` says of which kind.
+        VigcError: Invalid inputs, settings or folder; `exit_code` gives the class of the error.
     """
     with resume.alone(folder, task.rank, task.world_size), executor_of(task) as executor:
         existed = (folder / ledger.SHARDS).is_dir()
-        # 1. What is damaged of an earlier run, and the plan: written, or compared with the folder's.
+        # 1. Find damaged files of an earlier run; write the plan, or compare it with that of the folder.
         found = verify.Inspection() if task.overwrite else verify.inspect_state(folder, content=task.verify)
         begun = draft(executor.device())
         plan = settle.settle_plan(
@@ -63,15 +63,15 @@ def run_task(
             types=task.row_schema.types,
             ready=lambda: executor.start(begun),
         )
-        # 2. Shards of this rank whose files are damaged are made again.
+        # 2. Reopen the shards of this rank whose files are damaged.
         mine = range(task.rank, plan.inputs.shards, task.world_size)
         if not task.overwrite:
             verify.inspect_shards(folder, plan, mine, found)
             verify.reopen(folder, found.damaged)
-        # 3. The shards of this rank that are not finished.
+        # 3. Make the unfinished shards of this rank.
         idle = ledger.is_finished(folder, plan.fingerprint) and not resume.missing_shards(folder, plan)
         rows = 0 if idle else _make_shards(task, inputs, executor, folder, plan, mine)
-        # 4. Whoever does the last shard of all writes the end.
+        # 4. Finish the job, if this process made the last shard.
         finished = resume.finish(folder, plan, lambda: task.finalize(folder, plan))
     missing = 0 if finished else resume.missing_shards(folder, plan)
     held = resume.missing_shards(folder, plan, mine) if missing else 0
@@ -81,10 +81,10 @@ def run_task(
 def _make_shards(
     task: Task[InputT], inputs: InputSet[InputT], executor: Executor[InputT], folder: Path, plan: Plan, mine: range
 ) -> int:
-    """Makes the shards of this rank that are not finished, and shows how far it is; returns how many rows it made."""
+    """Makes the unfinished shards of this rank and shows the progress; returns the number of rows."""
 
     def inputs_of(shards: Iterable[int]) -> int:
-        full = inputs.shard_size  # as all are but the last
+        full = inputs.shard_size  # only the last shard has fewer
         return sum(min(full, plan.inputs.taken - full * shard) for shard in shards)
 
     left, total = resume.unfinished(folder, plan, mine), inputs_of(mine)

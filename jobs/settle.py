@@ -1,4 +1,4 @@
-"""Settling the plan: written into a new folder, or compared with the plan of the job that the folder holds."""
+"""Writes the plan into a new folder, or compares it with the plan of the folder."""
 
 from __future__ import annotations
 
@@ -30,26 +30,25 @@ def settle_plan(
     types: Sequence[str],
     ready: Callable[[], Any],
 ) -> Plan:
-    """Writes the plan of a new job, or makes sure that the folder's is the same.
+    """Writes the plan of a new job, or checks that the folder has the same plan.
 
     Args:
         folder: The dataset folder.
         plan: The plan without its inputs.
         inputs: The inputs.
-        overwrite: Whether another job, or a finished one, may be replaced.
-        types: All types that rows can have, for the removal of a dataset whose plan is damaged.
-        ready: Loads the model: called before anything is replaced or claimed, so that a model that cannot be loaded
-            costs nothing.
+        overwrite: Whether another job or a finished one may be replaced.
+        types: All types that rows can have, to remove a dataset whose plan is damaged.
+        ready: Loads the model; called before the folder is changed, so that a loading error destroys nothing.
 
     Raises:
         ConflictError: The folder holds another job.
-        BusyError: It should be replaced, and somebody is at work on it.
+        BusyError: The folder is to be replaced while another process writes to it.
     """
     if not check_output(folder):
         with locks.hold(folder, "plan", wait=True):
             if not check_output(folder):
                 return _begin(folder, plan, inputs, ready)
-    # Of many ranks one makes the plan. The others compare it with theirs, which takes as long, side by side.
+    # One rank writes the plan. The others list the inputs in parallel and compare.
     done = complete_plan(folder, plan, inputs, write=False)
     if not overwrite and _is_settled(folder, done, inputs):
         return done
@@ -71,7 +70,7 @@ def settle_plan(
 
 
 def _begin(folder: Path, plan: Plan, inputs: InputSet[InputT], ready: Callable[[], Any]) -> Plan:
-    """Writes the plan into a folder without one."""
+    """Writes the plan into a folder that has none."""
     done = complete_plan(folder, plan, inputs, write=True)
     try:
         inputs.check_readable()
@@ -85,10 +84,10 @@ def _begin(folder: Path, plan: Plan, inputs: InputSet[InputT], ready: Callable[[
 
 
 def _is_settled(folder: Path, done: Plan, inputs: InputSet[InputT]) -> bool:
-    """Whether the folder has this plan, whole, and its list of inputs.
+    """Whether the folder has this plan and its list of inputs, both intact.
 
     Raises:
-        ConflictError: It holds another job.
+        ConflictError: The folder holds another job.
     """
     check_same(folder, done, inputs.sources(folder))
     try:
@@ -100,7 +99,7 @@ def _is_settled(folder: Path, done: Plan, inputs: InputSet[InputT]) -> bool:
 
 
 def _rebuilt(folder: Path, done: Plan, inputs: InputSet[InputT], plan: Plan) -> Plan:
-    """The plan, with files that were torn or lost written again."""
+    """Writes damaged or missing files of the plan again; returns the plan."""
     if not _is_settled(folder, done, inputs):
         complete_plan(folder, plan, inputs, write=True)
         ledger.write_plan(folder, done)
@@ -108,7 +107,7 @@ def _rebuilt(folder: Path, done: Plan, inputs: InputSet[InputT], plan: Plan) -> 
 
 
 def _is_listed(folder: Path, plan: Plan, inputs: InputSet[InputT]) -> bool:
-    """Whether both lists of inputs are the plan's to the byte: a cut in the last line changes no count."""
+    """Whether the hashes of both lists of inputs match; line counts would not show a truncated last line."""
     excluded = _digest(_excluded_lines(inputs))
     if excluded is not None and file_digest(folder / ledger.EXCLUDED) != excluded:
         return False
@@ -116,10 +115,10 @@ def _is_listed(folder: Path, plan: Plan, inputs: InputSet[InputT]) -> bool:
 
 
 def complete_plan(folder: Path, plan: Plan, inputs: InputSet[InputT], *, write: bool) -> Plan:
-    """The plan with its inputs and its fingerprint; with `write` both lists of inputs are written to the folder.
+    """The plan with inputs and fingerprint; with `write`, both lists of inputs are written to the folder.
 
     Raises:
-        GenerationError: No input is left.
+        GenerationError: There is no input.
     """
     digest, shards = hashlib.sha256(), 0
 
@@ -135,7 +134,7 @@ def complete_plan(folder: Path, plan: Plan, inputs: InputSet[InputT], *, write: 
         ledger.write_empty_folders(folder, inputs.empty_folders)
         if any(True for _ in inputs.excluded()):
             ledger.atomic_write(folder / ledger.EXCLUDED, _excluded_lines(inputs))
-        else:  # a job that excluded something may have been killed here before it had a plan
+        else:  # left by a job that was killed before it had a plan
             (folder / ledger.EXCLUDED).unlink(missing_ok=True)
     else:
         for _ in lines():
@@ -158,7 +157,7 @@ def _excluded_lines(inputs: InputSet[InputT]) -> Iterator[bytes]:
 
 
 def _digest(lines: Iterable[bytes]) -> str | None:
-    """SHA-256 of lines in hexadecimal digits; None if there is none."""
+    """SHA-256 of lines in hexadecimal digits; None without lines."""
     digest, empty = hashlib.sha256(), True
     for line in lines:
         digest.update(line)
@@ -167,15 +166,15 @@ def _digest(lines: Iterable[bytes]) -> str | None:
 
 
 def check_same(folder: Path, plan: Plan, sources: Iterable[Input]) -> None:
-    """Raises a `ConflictError` with the difference, if the folder's plan or a finished shard is of another job.
+    """Raises a `ConflictError` with the difference if the folder's plan or a finished shard is of another job.
 
     Args:
         folder: The dataset folder.
-        plan: Of the job that is asked for.
-        sources: Its inputs, which are only listed again where they are the difference.
+        plan: Plan of the requested job.
+        sources: Its inputs; only iterated if they differ.
     """
     old: Record | None = None
-    with suppress(GenerationError):  # damaged: made again, unless shards tell of another job
+    with suppress(GenerationError):  # damaged: written again, unless shards are of another job
         found = ledger.read_plan_json(folder)
         old = found if is_whole(found) else None
     if old is not None and old.get("fingerprint") != plan.fingerprint:

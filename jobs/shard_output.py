@@ -1,4 +1,4 @@
-"""What comes of a shard before it is committed."""
+"""The output of a shard before it is committed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .protocols import Record
 
 @dataclass(kw_only=True)
 class ShardOutput(Counts):
-    """All that came of a shard, with its counters.
+    """The output of a shard, with its counters.
 
     Args:
-        rows: Rows of the task's `RowSchema`, as they are stored.
-        skipped: Records of inputs that were skipped.
-        rejects: Records of samples that were rejected.
-        asked: How many samples were asked for: each must be a row, rejected, or dropped.
+        rows: Rows of the task's `RowSchema`.
+        skipped: Records of skipped inputs.
+        rejects: Records of rejected samples.
+        asked: Number of requested samples; each must end as a row, rejected or dropped.
     """
 
     rows: list[Record] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The commit of a shard: from what its maker returned to the record that vouches for its files."""
+"""Commits a shard: checks its output and writes its files and its record."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .shard_output import ShardOutput
 def commit(
     folder: Path, plan: Plan, shard: int, sources: Sequence[Input], output: ShardOutput, schema: RowSchema
 ) -> ShardRecord:
-    """Writes a shard: rows by type, then what was skipped or rejected, then the record that vouches for them.
+    """Writes a shard: rows by type, then the quarantine, then the record.
 
     Raises:
-        RuntimeError: An input, a sample or a row is lost or there twice: nothing is written then.
+        RuntimeError: An input, a sample or a row is lost or duplicated; nothing is written.
     """
     output.inputs = sum(source.count for source in sources)
     output.skipped_inputs = sum(map(ledger.inputs_of, output.skipped))
@@ -35,9 +35,9 @@ def commit(
         reasons=_reasons(output),
     )
     _check(record, output)
-    # 1. What vouched for an earlier attempt at this shard goes first.
+    # 1. Remove the record of an earlier attempt.
     ledger.reopen_shard(folder, shard)
-    # 2. The rows of each type, and what was skipped or rejected.
+    # 2. Write the rows of each type, and the quarantine.
     for kind, figures in record.types.items():
         rows = [row for row in output.rows if row["type"] == kind]
         if rows:
@@ -47,9 +47,9 @@ def commit(
         figures.malformed = sum(reject["type"] == kind for reject in output.rejects)
     if aside := output.skipped + output.rejects:
         record.files[ledger.quarantine_file(shard)] = ledger.write_quarantine(folder, shard, aside)
-    # 3. Files of an earlier attempt that this one does not have.
+    # 3. Delete other files of an earlier attempt.
     ledger.remove_leftovers(folder, record)
-    # 4. The record, last: with it the shard is finished.
+    # 4. Write the record last: it marks the shard as finished.
     ledger.write_shard(folder, record)
     return record
 
@@ -63,7 +63,7 @@ def _reasons(output: ShardOutput) -> Counter[Reason]:
 
 
 def _check(record: ShardRecord, output: ShardOutput) -> None:
-    """Makes sure that every input and sample is accounted for, and that every row is of a type of the plan."""
+    """Checks that every input and sample is accounted for, and that the plan has every row's type."""
     ended = record.images + record.duplicates + record.skipped_inputs + record.bare
     if ended != record.inputs:
         raise RuntimeError(f"Shard {record.shard} took in {record.inputs} inputs, but {ended} came out of it.")

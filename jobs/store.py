@@ -1,4 +1,4 @@
-"""A store for work without shards: a line of JSON for each object, appended, synced, and read again after a kill."""
+"""A store for work without shards: JSON Lines that are appended, synced and read again after a kill."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ K = TypeVar("K", bound=Hashable)
 
 
 class LineStore(Generic[K, T]):
-    """Objects by their keys, in memory and, if there is a path, on the disk before [`add`] returns.
+    """Objects by key, in memory and, with a path, on the disk before [`add`] returns.
 
-    What [`add`] is given is written in one piece. A last line that a kill cut short is removed when the file is opened
-    again; damage anywhere else is an error, and so are two different objects of one key: which of them counts is not
-    known. A line that is there twice is read once. One process has the file open at a time.
+    The objects of one [`add`] are written together. A last line that a kill truncated is removed when the file is
+    opened again. Other damage is an error, and so are two different objects with one key. Identical lines are read
+    once. Only one process can have the file open.
 
     ```python
     with LineStore(path, key=lambda answer: answer.id, to_json=Answer.to_json, from_json=Answer.from_json) as store:
@@ -34,20 +34,20 @@ class LineStore(Generic[K, T]):
     ```
 
     Args:
-        path: The file, JSON Lines; None keeps objects in memory alone.
-        key: What identifies an object.
+        path: The JSON Lines file; None keeps objects in memory only.
+        key: Returns the key of an object.
         to_json: Makes the record of an object.
-        from_json: Makes an object of a record; where it is none, it raises `ValueError`, `TypeError`, `KeyError` or
-            `AttributeError`.
-        what: What a line holds, for messages.
-        says: What a line says that holds an object, for messages: "reviews question 7".
-        error: Which error is raised for a file that holds something else.
-        start: What every line begins with: a cut-off last line that begins otherwise is not ours, and is an error.
+        from_json: Makes an object from a record; raises `ValueError`, `TypeError`, `KeyError` or `AttributeError` for
+            other records.
+        what: Name of a line in messages.
+        says: Describes the line of an object in messages: "reviews question 7".
+        error: Class of the error for a file with other content.
+        start: The first bytes of every line; a truncated last line that begins otherwise is an error.
 
     Raises:
-        VigcError: Of the class `error`: the file holds something else, or two objects of one key.
-        BusyError: Another process has it open.
-        LinkError: Its lock is a symbolic link.
+        VigcError: Of the class `error`: the file has other content, or two objects with one key.
+        BusyError: Another process has the file open.
+        LinkError: The lock file is a symbolic link.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class LineStore(Generic[K, T]):
         if self.path is None:
             return self
         busy = BusyError(f"another process is writing {str(self.path)!r}: wait for it.")
-        with ExitStack() as opened:  # what is opened is closed again if the file cannot be read
+        with ExitStack() as opened:  # closes the file and the lock if reading fails
             opened.enter_context(sole_writer(self.path, busy))
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             opened.callback(self._close, self._file)
@@ -96,10 +96,10 @@ class LineStore(Generic[K, T]):
     def _read(self, path: Path, file: int) -> None:
         data, whole = path.read_bytes(), 0
         for number, line in enumerate(data.splitlines(keepends=True), 1):
-            # 1. Only the last line can be without an end: a kill cut it short.
+            # 1. Only the last line can lack a newline: a kill truncated it.
             if not line.endswith(b"\n") and self._is_cut(line):
                 break
-            # 2. Every other one is an object.
+            # 2. Every other line is an object.
             place = f"{str(path)!r}, line {number}"
             try:
                 found = self._from_json(parse_json(line))
@@ -110,19 +110,19 @@ class LineStore(Generic[K, T]):
                 raise self._error(f"{place} {self._says(found)} a second time, and otherwise: remove one.")
             self.known[key] = found
             whole += len(line)
-        # 3. What was cut short is removed.
+        # 3. Remove a truncated line.
         if whole < len(data):
             os.ftruncate(file, whole)
 
     def _is_cut(self, line: bytes) -> bool:
-        """Whether a line without end is the beginning of one of ours; after an outage zeros may stand for the rest."""
+        """Whether a line without newline is a truncated object; zeros may follow after a power failure."""
         return line.startswith(self._start) or self._start.startswith(line.rstrip(b"\0"))
 
     def add(self, objects: Iterable[T]) -> None:
-        """Keeps objects whose keys are new for good, of several the first; callable from several threads.
+        """Stores the objects with new keys, the first one of each key; thread-safe.
 
         Raises:
-            OSError: They cannot be written. Nothing is written after that.
+            OSError: The objects cannot be written. Later calls write nothing.
         """
         with self._guard:
             if self._broken is not None:
@@ -143,7 +143,7 @@ class LineStore(Generic[K, T]):
 
 
 def _append(file: int, data: bytes) -> None:
-    """Writes at the end of a file and waits for the disk; after an error the file is as it was."""
+    """Appends to a file and syncs it; restores the file after an error."""
     size = os.fstat(file).st_size
     try:
         while data:

@@ -1,4 +1,4 @@
-"""Whether a dataset's files are as they were written: by existence and size at every run, by hashes on request."""
+"""Checks the files of a dataset: existence and size in every run, hashes on request."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .records import FileMark
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A file that is not as it was written.
+    """A damaged or missing file.
 
     Args:
-        name: Its path in the dataset folder.
-        fault: What is wrong with it, to be read behind the name.
-        shard: The shard that it is of, which is made again; None for what is written without the model.
+        name: Path in the dataset folder.
+        fault: The damage, as a predicate of the name.
+        shard: The shard of the file, which is made again; None for a file outside of shards.
     """
 
     name: str
@@ -32,13 +32,13 @@ class Damage:
 
 @dataclass
 class Inspection:
-    """What came of looking at a dataset's files.
+    """The result of a check of a dataset's files.
 
     Args:
-        content: Whether their content was compared, too, by hashes.
-        compared: How many files were looked at.
-        unhashed: Of how many an older version recorded no hash.
-        damaged: Those that are not as they were written.
+        content: Whether hashes were compared.
+        compared: Number of checked files.
+        unhashed: Number of files without a recorded hash, from older versions.
+        damaged: The damaged files.
     """
 
     content: bool = False
@@ -47,23 +47,23 @@ class Inspection:
     damaged: list[Damage] = field(default_factory=list)
 
     def look(self, folder: Path, name: str, mark: FileMark, shard: int | None = None) -> None:
-        """Compares a file with what was recorded of it."""
+        """Compares a file with its mark."""
         self.compared += 1
         self.unhashed += self.content and mark.sha256 is None
-        # A card may be edited, and its size then says nothing. The list of what was excluded is read at every run.
+        # A card may be edited, so that its size is not compared. The list of exclusions is read in every run.
         content = self.content or name == ledger.EXCLUDED
         if (fault := mark.fault(folder / name, size=shard is not None, content=content)) is not None:
             self.damaged.append(Damage(name, fault, shard))
 
 
 def inspect_state(folder: Path, *, content: bool) -> Inspection:
-    """Looks at what is written without the model: plan, list of inputs, card, report, samples, the mark of the end.
+    """Checks the files outside of shards: plan, list of inputs, card, report, sample images, `finished.json`.
 
-    Of a folder whose job is not finished, nothing is expected yet.
+    An unfinished job is not required to have them.
 
     Args:
         folder: The dataset folder.
-        content: Whether to compare contents.
+        content: Whether to compare hashes.
     """
     found = Inspection(content)
     if not any((folder / name).exists() for name in (ledger.PLAN, ledger.FINISHED)):
@@ -82,19 +82,19 @@ def inspect_state(folder: Path, *, content: bool) -> Inspection:
             found.look(folder, name, mark)
     elif (folder / ledger.FINISHED).exists():
         found.damaged.append(Damage(ledger.FINISHED, "is damaged"))
-    elif (folder / ledger.REPORT).exists():  # the last thing before it; a job that was killed in between is no other
+    elif (folder / ledger.REPORT).exists():  # the report is written just before `finished.json`
         found.damaged.append(Damage(ledger.FINISHED, "is missing"))
     return found
 
 
 def inspect_shards(folder: Path, plan: Plan, shards: range, found: Inspection) -> None:
-    """Looks at the files of shards, where the job was finished once or contents are to be compared.
+    """Checks the files of shards, if the job was finished or hashes are to be compared.
 
     Args:
         folder: The dataset folder.
         plan: Its plan.
-        shards: Which.
-        found: What [`inspect_state`] found; added to.
+        shards: The shards to check.
+        found: The result of [`inspect_state`]; extended.
     """
     ended = (folder / ledger.FINISHED).exists() or any(damage.name == ledger.FINISHED for damage in found.damaged)
     if not ended and not found.content:
@@ -112,10 +112,9 @@ def inspect_shards(folder: Path, plan: Plan, shards: range, found: Inspection) -
 
 
 def reopen(folder: Path, damaged: Iterable[Damage]) -> None:
-    """Removes the records of what is damaged, so that the job makes it again.
+    """Removes the records of damaged files, so that the job makes them again.
 
-    Plan and lists of inputs were written again when the plan was settled. A shard that another process holds is left to
-    that process.
+    `settle_plan` has already rewritten plan and lists of inputs. A shard that another process holds is not reopened.
     """
     for damage in damaged:
         if damage.name in (ledger.PLAN, ledger.INPUTS, ledger.EXCLUDED):

@@ -1,6 +1,6 @@
 """Correctors: rollouts that check or improve the answer to a question about an image.
 
-A new one is a file with a `Corrector`, and its line in `CORRECTORS`.
+To add one, write a file with a `Corrector` and name it in `CORRECTORS`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ CORRECTORS: dict[str, Corrector] = {"none": NONE, "one_shot": ONE_SHOT, "iqf": I
 
 
 def corrector_of(configuration: Mapping[str, Any]) -> str:
-    """The name of a job's corrector. A configuration names it where `correct` alone does not tell."""
+    """The name of a job's corrector. The configuration only contains it if `correct` does not determine it."""
     return configuration.get("corrector", default_corrector(correct=configuration["correct"]))
 
 
 def default_corrector(*, correct: bool = True) -> str:
-    """The corrector of a job that names none."""
+    """The name of the default corrector."""
     return "iqf" if correct else "none"
 
 

@@ -1,4 +1,4 @@
-"""What a corrector is: a rollout that answers a question about an image again, and what it needs."""
+"""The interface of a corrector: a rollout that answers a question about an image again."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class CorrectorRollout(Protocol):
         """A rollout that returns the sample with its corrected answer.
 
         Args:
-            image: What `Request.images` takes.
+            image: The image, as in `Request.images`.
             question: The question.
-            draft: Its answer so far; None if there is none, which happens only to correctors that do not need one.
+            draft: The draft; can be None for correctors that do not need one.
             settings: Prompts, IQF and decoding.
-            task: The question's type, if it has one.
-            seed: For sampling.
+            task: The task type, if there is one.
+            seed: The seed of sampling.
         """
 
 
 @dataclass(frozen=True)
 class Corrector:
-    """A way to correct answers, the same in every command.
+    """A method of correcting answers, shared by all commands.
 
     Args:
-        rollout: Makes the rollout of a question. It may be started several times for one answer, so that it changes
-            nothing outside itself.
-        needs_draft: Whether it reads the draft before its first request. If not, that request may be generated while
-            the draft is still being generated, and drafts can be left out (`iqf_draft`).
-        settings: `iqf_*` settings that belong to it; another value for one of them is refused.
+        rollout: Makes the rollout of a question. It may be started several times per answer and must have no side
+            effects.
+        needs_draft: Whether it reads the draft before its first request. If not, that request can be generated together
+            with the draft, and drafts can be omitted (`iqf_draft`).
+        settings: `iqf_*` settings that it fixes; other values are refused.
     """
 
     rollout: CorrectorRollout
@@ -55,18 +55,18 @@ class Corrector:
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """The `iqf_*` settings that cannot be chosen."""
+        """The `iqf_*` settings that it fixes."""
         return {**({"iqf_draft": True} if self.needs_draft else {}), **self.settings}
 
     def check(self, name: str, given: Mapping[str, Any]) -> None:
-        """Makes sure that no given setting contradicts the corrector.
+        """Checks that no explicit setting contradicts the corrector.
 
         Args:
-            name: What it is called.
-            given: Decoding and `iqf_*` settings.
+            name: The name of the corrector.
+            given: The explicit decoding and `iqf_*` settings.
 
         Raises:
-            GenerationError: One does.
+            GenerationError: A setting contradicts it.
         """
         for setting, value in self.fixed.items():
             if given.get(setting, value) != value:

@@ -1,4 +1,4 @@
-"""VIC with the Iterative Q-Former: each sentence is generated in the light of those before it, as in the paper."""
+"""VIC with the Iterative Q-Former, as in the paper: the Q-Former reads the sentences before each new one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def answer_again(
     image: Any, question: str, draft: str | None, settings: RolloutSettings, task: str | None = None, seed: int = 0
 ) -> Rollout[Sample]:
-    """The rollout of the paper. Arguments as of `CorrectorRollout`."""
-    from vigc.modeling_vigc.rollout_vigc import iqf  # brings torch, which an option's check does without
+    """The rollout of the paper; for the arguments see `CorrectorRollout`."""
+    from vigc.modeling_vigc.rollout_vigc import iqf  # imports torch, which checks of options do not need
 
     return iqf(image, question, draft, settings, task, seed)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def keep(
     image: Any, question: str, draft: str | None, settings: RolloutSettings, task: str | None = None, seed: int = 0
 ) -> Rollout[Sample]:
-    """The draft is the answer. Arguments as of `CorrectorRollout`."""
+    """Returns the draft as answer; for the arguments see `CorrectorRollout`."""
     from vigc.modeling_vigc.requests_vigc import Sample
 
     return Sample(task, question, draft, draft)

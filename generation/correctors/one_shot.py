@@ -1,4 +1,4 @@
-"""VIC in one request, whose completion is kept whole."""
+"""VIC in one request: the whole completion is the answer."""
 
 from __future__ import annotations
 

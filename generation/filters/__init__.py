@@ -1,4 +1,4 @@
-"""Which inputs are excluded before anything is generated: listed ids, look-alikes, exact copies."""
+"""Filters exclude inputs before generation: listed ids, look-alikes, exact copies."""
 
 from .base import Exclusion, Filter, Needs
 from .selection import Selection

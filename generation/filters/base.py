@@ -1,4 +1,4 @@
-"""The interface of a filter: which inputs are excluded, before anything is generated, and why."""
+"""The interface of filters, which exclude inputs before generation."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ class Exclusion:
     """Why an input is excluded.
 
     Args:
-        rule: What is excluded, without the single input: "looks like a picture in benchmark". Cards count by it.
-        detail: The same of this input: "looks like a.png in benchmark". The list of excluded inputs has it.
-        copy_of: The earlier input that it is an exact copy of. It is then counted as a copy, and not as excluded: that
-            input stands for it.
+        rule: The general reason, by which cards count: "looks like a picture in benchmark".
+        detail: The reason for this input, for the list of exclusions: "looks like a.png in benchmark".
+        copy_of: The earlier input of which this one is an exact copy. It then counts as a copy, not as excluded.
     """
 
     rule: str
@@ -30,25 +29,25 @@ class Exclusion:
 
 
 class Needs(IntEnum):
-    """What a filter needs to know of an input; each includes those before it."""
+    """The properties of an input that a filter needs; each level includes the earlier ones."""
 
     NAME = 0
-    DIGEST = 1  # the hash of its bytes, for which it is read
-    LOOK = 2  # its perceptual hash, for which it is decoded
+    DIGEST = 1  # the hash of its bytes; reads the file
+    LOOK = 2  # its perceptual hash; decodes the image
 
 
 class Filter(ABC):
-    """Excludes inputs. One is made whenever the inputs are listed, which is always in the same order.
+    """Excludes inputs. A new object is made for each listing of the inputs, whose order is stable.
 
     Args:
-        given: What the setting of its name in `FILTERS` is given.
-        hashes: A folder to keep hashes in: thousands of images need not be decoded whenever a job is resumed.
+        given: The value of its setting in `FILTERS`.
+        hashes: A folder to cache hashes in, so that a resumed job does not decode images again.
 
     Attributes:
-        needs: What of an input it has to know.
-        compared: Names of what inputs are compared with; the card lists them.
-        uncompared: By folder that inputs are compared with: its files that cannot be read.
-        unlisted: What lies beside what inputs are compared with and is no image, in words, with its count.
+        needs: The properties of an input that it needs.
+        compared: Names of the lists and folders that inputs are compared with; the card lists them.
+        uncompared: Unreadable files, by folder that inputs are compared with.
+        unlisted: Number of files that are not images in those folders, by description.
     """
 
     needs: ClassVar[Needs] = Needs.NAME
@@ -60,10 +59,10 @@ class Filter(ABC):
 
     @abstractmethod
     def check(self, source: Source, digest: str | None, look: int | None) -> Exclusion | None:
-        """Why an input is excluded, or None.
+        """The exclusion of an input, or None.
 
         Args:
             source: The input.
-            digest: SHA-256 of its bytes; None where it cannot be read, or no filter needs it.
-            look: Its perceptual hash; None where it cannot be decoded, or no filter needs it.
+            digest: SHA-256 of its bytes; None if it cannot be read or no filter needs it.
+            look: Its perceptual hash; None if it cannot be decoded or no filter needs it.
         """

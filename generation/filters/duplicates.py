@@ -1,4 +1,4 @@
-"""Exact copies: inputs with the bytes of an earlier one."""
+"""Exact copies: inputs with the same bytes as an earlier one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .base import Exclusion, Filter, Needs
 
 
 class Duplicates(Filter):
-    """Finds exact copies in the whole job; without it they are found among the inputs of a shard.
+    """Finds exact copies in the whole job; without it, copies are only found within a shard.
 
-    It is the last filter: the first of several copies must be one that is kept.
+    It must be the last filter, so that the first of several copies is not excluded later.
     """
 
     needs = Needs.DIGEST
@@ -22,7 +22,7 @@ class Duplicates(Filter):
         self._first: dict[str, Source] = {}
 
     def check(self, source: Source, digest: str | None, look: int | None) -> Exclusion | None:
-        """A copy of an earlier input; what cannot be read is no copy."""
+        """The exclusion of a copy of an earlier input; unreadable inputs are not copies."""
         if digest is None:
             return None
         first = self._first.setdefault(digest, source)

@@ -1,4 +1,4 @@
-"""The hash pass: what is in each image, in pieces that are kept, so that a pass that was stopped is resumed."""
+"""The hash pass: hashes all images and caches the hashes in parts, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from vigc.processing.images import MAX_BYTES
 _PIECE = 512
 _THREADS = min(8, os.cpu_count() or 1)
 
-# SHA-256 of the file, and what it looks like; None where it cannot be opened (or was not asked for).
+# SHA-256 of the file and its perceptual hash; None if it cannot be opened (or was not requested).
 Hashes = tuple[str | None, int | None]
 
 
 def hashed(
     place: Path, collection: Collection, sources: Iterator[Source], *, looks: bool
 ) -> Iterator[tuple[Source, Hashes]]:
-    """Each input with its hashes, which are kept until its file changes, or the dataset that it is a row of.
+    """Yields each input with its hashes, which are cached until its file or its dataset changes.
 
     Args:
-        place: The folder that they are kept in.
+        place: The cache folder.
         collection: Opens the inputs.
         sources: The inputs.
-        looks: Whether the perceptual hash is needed too, for which each image is decoded.
+        looks: Whether to compute perceptual hashes too, which decodes each image.
     """
     number, of = 0, fingerprint({"name": collection.name, **collection.facts})
     with (
@@ -60,13 +60,13 @@ def hashed(
 
 
 def _stamp(collection: Collection, source: Source) -> list[str | int | list[int] | None]:
-    """What changes with an input of a collection, as far as the disk tells without reading it."""
+    """A cache key of an input: values that change with it and need no reading of the file."""
     try:
         path = collection.locate(source)
         if path is None:
             return [source.name, source.where]
         status = os.stat(path)
-    except (OSError, ValueError):  # its hashes are None, and its reason is given when its turn comes
+    except (OSError, ValueError):  # its hashes are None; the worker reports the reason later
         return [source.name, None]
     return [source.name, status.st_size, status.st_mtime_ns]
 
@@ -79,7 +79,7 @@ def _kept(path: Path, of: str, keys: Sequence[list[str | int | list[int] | None]
         known = made["of"] == of and (made["looks"] or not looks)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):  # torn: hashed again
+    except (ValueError, KeyError, TypeError):  # damaged: hashed again
         return None
     if not known or [row[0] for row in rows] != list(keys):
         return None
@@ -101,7 +101,7 @@ def _hash(collection: Collection, source: Source, looks: bool) -> Hashes:
 
 
 def perceptual_hash(image: Any) -> int:
-    """64 bits of what a picture looks like (a DCT hash), the same at any size."""
-    import imagehash  # it brings scipy, which takes a while to import
+    """A perceptual hash (DCT) of an image, 64 bits, independent of its size."""
+    import imagehash  # imports scipy, which is slow
 
     return int(str(imagehash.phash(image)), 16)

@@ -1,4 +1,4 @@
-"""Listed ids: images that others train or test on, by their ids and file names."""
+"""Listed ids: excludes images of training or test sets by their ids and file names."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from vigc.processing.image_names import spellings
 
 from .base import Exclusion, Filter
 
-# COCO's images have one number under several names: COCO_val2014_000000000042.jpg, 000000000042.jpg, 42.
+# A COCO image has one number but several names: COCO_val2014_000000000042.jpg, 000000000042.jpg, 42.
 _COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})")
 _COCO_FOLDER = re.compile(r"(?i:.*coco.*|(?:train|val|test|unlabeled)\d{4})")
 _COCO_DIGITS = 12
 
 _NAMES = ("image", "image_id", "file_name", "image_path", "coco_url")
-_OF_IMAGES = ("file_name", "coco_url")  # whose id is that of the image
+_OF_IMAGES = ("file_name", "coco_url")  # the `id` of such entries is that of the image
 
-# Of a file in COCO's form: their ids are not those of images, and would exclude the first ninety of COCO's.
+# Lists of a COCO file whose ids are not ids of images; they would exclude the first ninety COCO images.
 _NO_PICTURES = ("categories", "licenses", "info")
 
 
 class ListedIds(Filter):
-    """Excludes what files list.
+    """Excludes the images that files list.
 
     Args:
         paths: The files; see [`ExcludedIds`].
         hashes: Not used.
 
     Raises:
-        GenerationError: One cannot be read, or lists nothing.
+        GenerationError: A file cannot be read, or lists nothing.
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]], hashes: Path) -> None:
@@ -51,7 +51,7 @@ class ListedIds(Filter):
         self.compared = [Path(path).name for path in paths]
 
     def check(self, source: Source, digest: str | None, look: int | None) -> Exclusion | None:
-        """The first list that has it."""
+        """The exclusion by the first list that contains the input."""
         keys = keys_of(source)
         return next(filter(None, (given.exclusion(keys) for given in self._lists)), None)
 
@@ -59,15 +59,15 @@ class ListedIds(Filter):
 class ExcludedIds:
     """The ids and file names that a file lists.
 
-    A text has one on each line. Of JSON (a list, JSON Lines, or annotations in COCO's or VQA's form) the values of
-    `image`, `image_id`, `file_name`, `image_path` and `coco_url` count, and the `id` of entries without them. The
-    categories and licences of annotations are passed by. The content decides, not the file's name.
+    A text file has one per line. In JSON (a list, JSON Lines, or annotations in the layout of COCO or VQA), the values
+    of `image`, `image_id`, `file_name`, `image_path` and `coco_url` are read, and the `id` of entries without them.
+    Categories and licences of annotations are ignored. The format is detected from the content.
 
     Args:
         path: The file.
 
     Raises:
-        GenerationError: It cannot be read, or lists nothing.
+        GenerationError: The file cannot be read, or lists nothing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,18 +83,18 @@ class ExcludedIds:
             )
 
     def exclusion(self, keys: Iterable[str | int]) -> Exclusion | None:
-        """Why an image that is known under these keys is excluded, or None."""
+        """The exclusion of an image with these keys, or None."""
         listed = f"listed in {self.name}"
         return None if self.keys.isdisjoint(keys) else Exclusion(listed, listed)
 
 
 def _entries(path: Path) -> Iterator[Any]:
-    """What a file lists: entries of JSON in any form, or its lines."""
+    """The entries of a file: JSON entries or lines of text."""
     form = json_form(path)
     if form is Form.LINES:
         for _, row in read_rows(path):
             if isinstance(row, AnnotationError):
-                raise row  # a line that cannot be read may be the one that had to be excluded
+                raise row  # an unreadable line may name an image to exclude
             yield from _of_object(row) if isinstance(row, dict) else [row]
     elif form in JSON_FORMS:
         yield from _of_json(JsonReader(path))
@@ -105,7 +105,7 @@ def _entries(path: Path) -> Iterator[Any]:
 
 
 def _of_json(reader: JsonReader) -> Iterator[Any]:
-    """The elements of a list; of an object itself where it names an image, and the elements of its lists."""
+    """The elements of a list; or an object that names an image, and the elements of its lists."""
     if reader.top() == "[":
         yield from reader.elements()
     else:
@@ -122,7 +122,7 @@ def _of_json(reader: JsonReader) -> Iterator[Any]:
 
 
 def _of_object(row: Record) -> Iterator[Any]:
-    """The row of a JSON Lines file, or the lists in it, where each line is a file in COCO's form."""
+    """The row of a JSON Lines file, or its lists if each line has the layout of COCO."""
     yield row
     for member, value in row.items():
         if isinstance(value, list) and member not in _NO_PICTURES:
@@ -130,7 +130,7 @@ def _of_object(row: Record) -> Iterator[Any]:
 
 
 def _text_lines(path: Path) -> Iterator[str]:
-    """The lines of a text; tools put some names into quotes, as JSON does."""
+    """The lines of a text, without the quotes that some tools put around names."""
     try:
         with naming_trouble(path), io.TextIOWrapper(opened(path), "utf-8-sig", "surrogateescape") as file:
             for line in map(str.strip, file):
@@ -160,15 +160,15 @@ def _values(entry: Any) -> Iterator[str | int]:
 
 
 def keys_of(source: Source) -> set[str | int]:
-    """What an image may be listed as. Millions are asked for theirs, once for all lists.
+    """The keys under which an image may be listed; computed once for all lists.
 
-    A number may be COCO's in any folder here: to exclude an image costs less than to miss one of a test.
+    A number counts as a COCO id in any folder: excluding one image too many is better than missing one of a test set.
     """
     return {*_keys(source.image_id), *_keys(source.name)}
 
 
 def _keys(value: str | int, *, listed: bool = False) -> Iterable[str | int]:
-    """The forms under which an image is known, as it is spelled and decoded."""
+    """The keys of a value, as spelled and with percent-encoding decoded."""
     if isinstance(value, int):
         return (value,)
     names = spellings(value)
@@ -178,7 +178,7 @@ def _keys(value: str | int, *, listed: bool = False) -> Iterable[str | int]:
 
 
 def _forms(value: str, listed: bool) -> Iterable[str | int]:
-    """The forms of one spelling. A listed `vg/VG_100K/42.jpg` is another source's 42, not COCO's."""
+    """The keys of one spelling. A listed `vg/VG_100K/42.jpg` is not the COCO image 42."""
     name = value.replace("\\", "/")
     *folders, file = [part for part in name.split("/") if part not in ("", ".")] or [name]
     stem = file.rpartition(".")[0] or file

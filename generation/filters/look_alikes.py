@@ -1,4 +1,4 @@
-"""Look-alikes: images that look like those in a folder, by a perceptual hash that survives resizing and compression."""
+"""Look-alikes: images similar to those in a folder, by a perceptual hash robust to resizing and compression."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from vigc.processing.confined_paths import printable
 from .base import Exclusion, Filter, Needs
 from .hashing import hashed
 
-# Of 64 bits. A copy that was resized or compressed anew differs in a few, another image in about half.
+# Of 64 bits. A resized or recompressed copy differs in a few bits, another image in about half.
 MAX_DISTANCE = 4
 
 _NAMED = 3
 
 
 class LookAlikes(Filter):
-    """Excludes what looks like an image in given folders.
+    """Excludes images similar to those in the given folders.
 
     Args:
         folders: The folders.
-        hashes: Where the hashes of their images are kept.
+        hashes: The cache folder for their hashes.
 
     Raises:
-        GenerationError: A folder holds no image that can be read.
+        GenerationError: A folder has no readable image.
     """
 
     needs = Needs.LOOK
@@ -43,24 +43,24 @@ class LookAlikes(Filter):
         self.unlisted = {what: count for given in self._folders for what, count in given.unlisted.items()}
 
     def check(self, source: Source, digest: str | None, look: int | None) -> Exclusion | None:
-        """The first image that it looks like."""
+        """The exclusion by the first similar image."""
         return next(filter(None, (given.exclusion(look) for given in self._folders)), None)
 
 
 class ExcludedPictures:
-    """Images in a folder, by what they look like.
+    """The perceptual hashes of the images in a folder.
 
     Args:
-        folder: The images.
-        hashes: Where their hashes are kept, a folder to each such folder: thousands of images need not be decoded
-            whenever a job is resumed.
+        folder: The folder of images.
+        hashes: The cache folder, with a sub-folder for each folder of images, so that a resumed job does not decode
+            them again.
 
     Attributes:
-        unreadable: Files that nothing can be compared with.
-        unlisted: What lies beside the images and is none, in words, with its count.
+        unreadable: Unreadable image files.
+        unlisted: Number of files that are not images, by description.
 
     Raises:
-        GenerationError: It holds none that can be read.
+        GenerationError: The folder has no readable image.
     """
 
     def __init__(self, folder: Path, hashes: Path) -> None:
@@ -84,11 +84,11 @@ class ExcludedPictures:
 
     @property
     def uncompared(self) -> Uncompared:
-        """How many files nothing could be compared with, and what the first are called."""
+        """The number and first names of unreadable files."""
         return {"count": len(self.unreadable), "first": [printable(source.name) for source in self.unreadable[:_NAMED]]}
 
     def exclusion(self, look: int | None) -> Exclusion | None:
-        """Why an image that looks like this is excluded, or None."""
+        """The exclusion of an image with this perceptual hash, or None."""
         if look is None:
             return None
         for band in _bands(look):
@@ -107,7 +107,7 @@ def _fault(pictures: Folder, source: Source) -> str:
 
 
 def _bands(look: int) -> Iterator[tuple[int, int]]:
-    """Pieces of a hash: two that differ in few bits share one of one more piece than that."""
+    """Splits a hash into `MAX_DISTANCE + 1` pieces: hashes within that distance have an equal piece."""
     count = MAX_DISTANCE + 1
     for index in range(count):
         low, high = 64 * index // count, 64 * (index + 1) // count

@@ -1,4 +1,4 @@
-"""Which inputs a job takes: what the source lists, less what filters exclude, up to the limit."""
+"""Selects the inputs of a job: the listed inputs without excluded ones, up to the limit."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .base import Exclusion, Filter, Needs
 from .hashing import hashed
 from .table import FILTERS, open_filters
 
-# So many are tried, or up to twice as many: enough to tell images from something else. Broken ones are told apart
-# later, one by one.
+# The number of inputs to try, or up to twice as many, to check that the inputs are images. Each broken input is skipped
+# later.
 _TRIED = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What inputs are compared with by all filters of a job; fields as of [`Filter`]."""
+    """The comparisons of all filters of a job; for the fields see [`Filter`]."""
 
     names: set[str]
     uncompared: dict[str, Uncompared]
@@ -35,7 +35,7 @@ class Compared:
 
 
 def merged(filters: list[Filter]) -> Compared:
-    """What several filters compare with."""
+    """Merges the comparisons of several filters."""
     return Compared(
         {name for each in filters for name in each.compared},
         {name: files for each in filters for name, files in each.uncompared.items()},
@@ -45,21 +45,21 @@ def merged(filters: list[Filter]) -> Compared:
 
 @dataclass
 class Selection:
-    """The inputs of a job. It lists them, restores them from the list, and knows whether they can be read.
+    """The inputs of a job: lists them, restores them from the list, and checks that they can be read.
 
     Args:
-        collection: Where they come from.
-        filters: What each filter of `FILTERS` is given.
-        limit: Only the first so many of what is left.
-        shard_size: How many make a shard.
+        collection: The source of the inputs.
+        filters: The value of each setting in `FILTERS`.
+        limit: Maximum number of inputs, after filters.
+        shard_size: Number of inputs per shard.
 
     Attributes:
-        listed: How many were listed last, exact copies counted.
-        taken: How many of them are left.
-        copies: How many are exact copies of another one, which stands for them.
-        exclusions: The inputs that were excluded, each with the reason.
-        tried: Some of what was listed last, at even distances: what [`check_readable`] opens.
-        empty_folders: Sub-folders with nothing in them that inputs should be in, when the job was begun.
+        listed: Number of inputs in the last listing, exact copies included.
+        taken: Number of inputs after filters and the limit.
+        copies: Number of exact copies of other inputs.
+        exclusions: The excluded inputs, with their reasons.
+        tried: Evenly spaced inputs of the last listing, which [`check_readable`] opens.
+        empty_folders: Sub-folders of the inputs that were empty at the start of the job.
     """
 
     collection: Collection
@@ -75,7 +75,7 @@ class Selection:
     _compared: Compared = field(default_factory=lambda: merged([]), init=False)
 
     def sources(self, folder: Path) -> Iterator[Source]:
-        """The inputs that are left; hashes are kept in `folder`."""
+        """Yields the selected inputs; hashes are cached in `folder`."""
         self.listed = self.taken = self.copies = 0
         self.exclusions, self.tried, step = [], [], 1
         empty = EmptyFolders(folder, self.collection)
@@ -83,14 +83,14 @@ class Selection:
         self._compared = merged(filters)
         by_name = [each for each in filters if each.needs is Needs.NAME]
         by_content = [each for each in filters if each.needs is not Needs.NAME]
-        # 1. What the source lists, less what filters exclude by its name.
+        # 1. List the inputs and exclude some by name.
         sources: Iterator[Source] = map(empty.mark, self._listed())
         if by_name:
             sources = self._by_name(sources, by_name)
-        # 2. What is left, less what they exclude by its content.
+        # 2. Exclude some of the rest by content.
         if by_content:
             sources = self._by_content(sources, by_content, folder / ledger.HASHES)
-        # 3. The first so many of these; some are remembered, to be tried.
+        # 3. Apply the limit; keep evenly spaced inputs for `check_readable`.
         for source in islice(sources, self.limit):
             if self.taken % step == 0:
                 if len(self.tried) == 2 * _TRIED:
@@ -103,16 +103,16 @@ class Selection:
 
     @property
     def unlisted(self) -> dict[str, int]:
-        """What lay beside the inputs, and beside what they are compared with, and is none of them, in words."""
+        """Number of other files beside the inputs and in the folders of filters, by description."""
         return self.collection.unlisted | self._compared.unlisted
 
     @property
     def reads_content(self) -> bool:
-        """Whether a filter reads every input before the job begins."""
+        """Whether a filter reads the content of every input before the job starts."""
         return any(FILTERS[name].needs is not Needs.NAME for name, given in self.filters.items() if given)
 
     def without_content(self) -> Selection:
-        """The same without the filters that read every input."""
+        """The selection without filters that read content."""
         filters = {name: given for name, given in self.filters.items() if FILTERS[name].needs is Needs.NAME}
         return replace(self, filters=filters)
 
@@ -142,7 +142,7 @@ class Selection:
                 self.copies += 1
             else:
                 self.exclusions.append((source.name, source.image_id, exclusion))
-        # The first of several copies stands for the others, which are known only now.
+        # The first of several copies represents the others, which are known only after the whole pass.
         for source in kept:
             copies = same.get(id(source))
             yield source if copies is None else replace(source, same=[*(source.same or ()), *copies])
@@ -150,24 +150,24 @@ class Selection:
     def checked(
         self, sources: Iterator[Source], filters: list[Filter], hashes: Path
     ) -> Iterator[tuple[Source, Exclusion | None]]:
-        """Each input with the reason of the first filter that excludes it by its content, or None.
+        """Yields each input with its exclusion by content, or None.
 
         Args:
             sources: The inputs.
             filters: The filters.
-            hashes: The folder that hashes are kept in.
+            hashes: The cache folder for hashes.
         """
         looks = any(each.needs is Needs.LOOK for each in filters)
         for source, (digest, look) in hashed(hashes, self.collection, sources, looks=looks):
             yield source, first_exclusion(filters, source, digest, look)
 
     def excluded(self) -> Iterator[Record]:
-        """What was excluded, as the list of it has it."""
+        """The records of the list of exclusions."""
         for name, image_id, exclusion in self.exclusions:
             yield {"path": name, "image_id": image_id, "reason": exclusion.detail}
 
     def facts(self) -> PlannedInputs:
-        """What enters the plan: counts, and which lists and folders inputs were compared with."""
+        """The plan's entry: counts, and the lists and folders that inputs were compared with."""
         by_rule = Counter(exclusion.rule for _, _, exclusion in self.exclusions)
         return PlannedInputs(
             listed=self.listed,
@@ -179,15 +179,15 @@ class Selection:
         )
 
     def restorer(self, folder: Path) -> Callable[[Record], Source]:
-        """Makes inputs of the records in the list of a dataset folder."""
+        """Returns a function that makes an input from a record of the folder's list."""
         empty = EmptyFolders(folder, self.collection)
         return lambda record: empty.mark(Source(**record))
 
     def check_readable(self) -> None:
-        """Makes sure, before a model is loaded or anything replaced, that there is an image to work on.
+        """Checks that an image can be read, before a model is loaded or a dataset is replaced.
 
-        Some of what was listed last is tried. Texts without an image, which are passed on, say nothing of images;
-        beside them, entries that cannot be read do not either.
+        Opens some inputs of the last listing. If there are texts without image, which are copied unchanged, entries
+        that are refused without opening them are ignored.
 
         Raises:
             TransientError: Disk, memory or network is unavailable.
@@ -221,5 +221,5 @@ class Selection:
 def first_exclusion(
     filters: list[Filter], source: Source, digest: str | None = None, look: int | None = None
 ) -> Exclusion | None:
-    """The reason of the first filter that excludes an input, or None."""
+    """The exclusion by the first filter that excludes an input, or None."""
     return next(filter(None, (each.check(source, digest, look) for each in filters)), None)

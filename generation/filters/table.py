@@ -1,4 +1,4 @@
-"""The filters of a job, by the setting that each is given. A new one is a file, and a line here."""
+"""The filters of a job, by the name of their setting. To add one, write a file and name it here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .duplicates import Duplicates
 from .ids import ListedIds
 from .look_alikes import LookAlikes
 
-# In the order in which they are asked. Those that need names alone come before all that read files; copies come last.
+# In order of application. Filters that need only names come before those that read files; copies come last.
 FILTERS: dict[str, type[Filter]] = {
     "exclude_ids": ListedIds,
     "exclude_images": LookAlikes,
@@ -20,13 +20,13 @@ FILTERS: dict[str, type[Filter]] = {
 
 
 def open_filters(given: Mapping[str, Any], hashes: Path) -> list[Filter]:
-    """The filters that are given something, in the order of the table.
+    """The filters whose setting has a value, in the order of the table.
 
     Args:
-        given: What each is given.
-        hashes: The folder that hashes are kept in.
+        given: The values of the settings.
+        hashes: The cache folder for hashes.
 
     Raises:
-        GenerationError: A list or a folder that one compares with cannot be read.
+        GenerationError: A list or folder of a filter cannot be read.
     """
     return [kind(given[name], hashes) for name, kind in FILTERS.items() if given.get(name)]

@@ -1,4 +1,4 @@
-"""What is asked of a model about each image, and the rows that come of it."""
+"""The rollouts of an image, and the rows made from their samples."""
 
 from .correct import CorrectionWorker
 from .generate import PairWorker

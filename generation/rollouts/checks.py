@@ -9,21 +9,21 @@ from vigc.jobs import Reason
 from vigc.jobs.counts import NO_PAIR
 from vigc.modeling_vigc.requests_vigc import Sample
 
-# A text that ends in this many copies of its last words, this long in all, would have gone on for ever; so would one
-# of its last characters, where it has no words or was cut in one.
+# A text is endless if it ends in this many copies of its last words, with this many words in all. The same check is
+# made for characters, for text without spaces or cut within a word.
 _COPIES = 4
 _COPIED_WORDS = 12
 _COPIED_CHARACTERS = 100
 _LONGEST_PERIOD = 40
 
-# Share of words in common from which two questions ask the same.
+# Minimum share of common words of two equivalent questions.
 _SAME_QUESTION = 0.8
 
 
 def fault_of(sample: Sample) -> Reason | None:
-    """Why a sample is rejected; None if it is a pair to train on."""
+    """The reason for rejecting a sample; None if it is valid."""
     if not is_finite(sample.draft_logprob) or not is_finite(sample.answer_logprob):
-        return NOT_FINITE  # first: it is why the text is what it is
+        return NOT_FINITE  # first, since it is the cause of other faults
     if sample.reason is not None:
         return Reason(NO_PAIR, sample.reason)
     if not sample.question:
@@ -40,14 +40,14 @@ NOT_FINITE = Reason(NO_PAIR, "the model's probabilities are not finite numbers: 
 
 
 def is_finite(logprob: float | None) -> bool:
-    """Whether a score is a number; one that was not computed counts as such."""
+    """Whether a log-probability is finite; True for None."""
     return logprob is None or math.isfinite(logprob)
 
 
 def is_endless(text: str) -> bool:
-    """Whether a text ends in the same words, or characters, over and over."""
+    """Whether a text ends in repeated words or characters."""
     words = text.split()
-    # The limit on tokens cuts within a word, and not every repetition has words.
+    # The token limit can cut within a word, and a repetition may have no spaces.
     return (
         _repeats(words, _COPIED_WORDS)
         or _repeats(words[:-1], _COPIED_WORDS)
@@ -56,7 +56,7 @@ def is_endless(text: str) -> bool:
 
 
 def _repeats(parts: Sequence[str], least: int) -> bool:
-    """Whether copies of a few parts end a text, `least` parts in all."""
+    """Whether a text ends in copies of a few parts, with at least `least` parts in all."""
     for period in range(1, min(_LONGEST_PERIOD, len(parts) // _COPIES) + 1):
         length = period * max(_COPIES, -(-least // period))
         if length > len(parts):
@@ -68,7 +68,7 @@ def _repeats(parts: Sequence[str], least: int) -> bool:
 
 
 def is_same_question(question: str, others: list[str]) -> bool:
-    """Whether a question asks what another one asks already, going by its words."""
+    """Whether a question is equivalent to one of `others`, by its words."""
     words = _words(question)
     return any(len(words & known) >= _SAME_QUESTION * len(words | known) for known in map(_words, others))
 

@@ -1,4 +1,4 @@
-"""Given questions to answers: a corrector over entries of a dataset, as `vigc correct` does it."""
+"""Rollouts of `vigc correct`: a corrector answers the questions of a dataset's entries again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .worker import Batch, Key, Worker
 
 
 class CorrectionWorker(Worker):
-    """Answers the questions of entries again. Arguments are those of [`Worker`]."""
+    """Answers the questions of entries again; for the arguments see [`Worker`]."""
 
     inputs = "entries"
 
@@ -30,7 +30,7 @@ class CorrectionWorker(Worker):
         self.rule = IqfSettings(**plan.configuration["iqf"]).rule
 
     def rollouts(self, batch: Batch) -> list[tuple[Key, Rollout[list[Sample]]]]:
-        """One for each question; an image is encoded once, whatever their number."""
+        """One rollout per question; each image is encoded once."""
         return [
             ((place, turn), self._answer(item, pair, batch.encoded[place]))
             for place, item in enumerate(batch.seen)
@@ -45,7 +45,7 @@ class CorrectionWorker(Worker):
         return [(yield from self.attempts(self._id(item, pair), sample))]
 
     def collect(self, batch: Batch) -> None:
-        """Rows and records in the order of the entries; those without picture are passed on as they are."""
+        """Makes rows and records in the order of the entries; entries without image are copied unchanged."""
         places, rows = [], []
         seen = {id(item): place for place, item in enumerate(batch.seen)}
         for item in batch.items:
@@ -63,18 +63,18 @@ class CorrectionWorker(Worker):
         self.score(rows, [batch.encoded[place] for place in places], self.task, drafts=True)
 
     def _compared(self, trace: list[dict[str, Any]], given: str) -> list[dict[str, Any]]:
-        """The trace, with whether each step's text differs from the given answer's at its place."""
+        """Adds to each step of the trace whether its text differs from that part of the given answer."""
         units, place, compared = self.rule.split_all(given), 0, []
         for number, step in enumerate(trace, 1):
             kept = self.rule.split_all(step["sentence"])
-            # The last step stands for all the rest, so that what was left out counts as a change.
+            # The last step is compared with the whole rest, so that omitted sentences count as a change.
             end = len(units) if number == len(trace) else place + len(kept)
             compared.append({**step, "changed": kept != units[place:end]})
             place += len(kept)
         return compared
 
     def _id(self, item: Item, pair: DraftPair) -> str:
-        # Several conversations may be about one picture.
+        # Several conversations can have the same image.
         kind = f"{self.kind}/{pair.get('conversation_id')}"
         digest = item.digest or hashlib.sha256(b"").hexdigest()
         return row_id(digest, kind, self.constants["config_hash"], pair.get("turn") or 0)

@@ -1,4 +1,4 @@
-"""Pictures to pairs: questions of each type with their answers, as `vigc generate` writes them."""
+"""Rollouts of `vigc generate`: questions of each task type about an image, with their answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .worker import Batch, Key, Worker
 
 
 class PairWorker(Worker):
-    """Writes questions of every type about each picture, and answers them. Arguments are those of [`Worker`]."""
+    """Generates questions of every task type about each image, with answers; for the arguments see [`Worker`]."""
 
     inputs = "images"
 
@@ -31,12 +31,12 @@ class PairWorker(Worker):
         configuration = plan.configuration
         self.kinds, self.questions = tuple(configuration["types"]), configuration["questions"]
         given = configuration["short_answers"]
-        # A question with short answers is decoded with a draft in any case; without drafts it has no place in the row.
+        # Questions with short answers always have a draft; it is only stored in the row if the job has drafts.
         self.with_drafts = configuration["iqf"].get("iqf_draft", True)
         self.short = ShortAnswerSettings(configuration["decoding"], **given) if given else None
 
     def rollouts(self, batch: Batch) -> list[tuple[Key, Rollout[list[Sample]]]]:
-        """One for each type and image."""
+        """One rollout per image and task type."""
         return [
             ((place, kind), self._questions(item, kind, partial(self._attempt, image, kind)))
             for kind in self.kinds
@@ -54,7 +54,7 @@ class PairWorker(Worker):
     def _questions(
         self, item: Item, kind: str, sample: Callable[[int, dict[str, Any]], Rollout[Sample]]
     ) -> Rollout[list[Sample]]:
-        """Questions of one type about an image: of each the first attempt that is a pair and asks something new."""
+        """The samples of one task type: for each question the first attempt that is valid and new."""
         asked: list[str] = []
         drafts: list[Sample] = []
 
@@ -71,7 +71,7 @@ class PairWorker(Worker):
         return drafts
 
     def collect(self, batch: Batch) -> None:
-        """Rows, records and counts, by type and question."""
+        """Makes rows, records and counts, by task type and question."""
         for kind in self.kinds:
             for index in range(self.questions):
                 good, rows = [], []
@@ -115,17 +115,17 @@ class PairWorker(Worker):
 def draft_then_correct(
     corrector: Corrector, image: Any, task: str, settings: RolloutSettings, seed: int = 0
 ) -> Rollout[Sample]:
-    """VIG's question and draft, handed to a corrector.
+    """VIG's question and draft, followed by a corrector.
 
-    Where the corrector does without the draft, its first request is told to the generator as soon as the question is
-    complete, so that both texts are generated side by side.
+    If the corrector does not need the draft, its first request is announced as soon as the question is complete, so
+    that draft and answer are generated together.
 
     Args:
-        corrector: What makes the answer.
-        image: What `Request.images` takes.
-        task: The type of instruction.
+        corrector: The corrector.
+        image: The image, as in `Request.images`.
+        task: The task type.
         settings: Prompts, IQF and decoding.
-        seed: For sampling.
+        seed: The seed of sampling.
     """
 
     def corrected(sample: Sample) -> Rollout[Sample]:

@@ -1,7 +1,7 @@
-"""Questions with several short answers (OK-VQA, A-OKVQA, VQAv2): the second path of the original generator.
+"""Questions with several short answers (OK-VQA, A-OKVQA, VQAv2), as in the second mode of the original generator.
 
-The question's first word is drawn by given frequencies and the model completes the question, so that questions are as
-varied as people's. The answers come from one beam search, each with a weight.
+The first word of a question is sampled by given frequencies and the model completes the question, so that questions are
+as varied as those of people. One beam search gives the answers, each with a weight.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from .checks import fault_of
 
 
 def takes_short_answers(kind: str) -> bool:
-    """Whether a type's answers are a few words, asked for as such."""
+    """Whether the prompt of a task type asks for short answers."""
     return INSTRUCTION_TYPES[kind].answer_templates != ("{question}",)
 
 
 @dataclass(frozen=True)
 class ShortAnswerSettings:
-    """What is wanted of a question with several answers.
+    """Settings of questions with several answers.
 
     Args:
-        decoding: The job's decoding settings, resolved, so that what a preset says of them holds for answers too.
-        count: At most so many answers to a question.
-        threshold: Answers of a smaller weight are left out. The weight is `100 * p ** 3`, p being the geometric mean of
-            the probabilities of the answer's tokens.
-        first_words: How often each first word begins a question; None leaves it to the model.
+        decoding: The resolved decoding settings of the job, so that a preset also applies to answers.
+        count: Maximum number of answers per question.
+        threshold: Minimum weight of an answer. The weight is `100 * p ** 3`, where p is the geometric mean of the
+            probabilities of the answer's tokens.
+        first_words: Frequency of each first word of a question; None lets the model choose it.
     """
 
     decoding: Mapping[str, Any]
@@ -46,14 +46,14 @@ class ShortAnswerSettings:
     first_words: Mapping[str, float] | None = None
 
     def sampling(self) -> SamplingParams:
-        """One beam search, whose beams are the answers; nothing in it is drawn."""
+        """The parameters of a beam search without sampling, whose beams are the answers."""
         beams = max(self.count, self.decoding.get("num_beams") or 1, 2)
         unused = ("temperature", "top_p", "top_k")
         kept = {name: value for name, value in self.decoding.items() if value is not None and name not in unused}
         return SamplingParams({**kept, "do_sample": False, "num_beams": beams}, n=beams, plain=True)
 
     def first_word(self, seed: int) -> str:
-        """A word drawn by its frequency; none where there are none to draw from."""
+        """A word sampled by frequency; empty without `first_words`."""
         if not self.first_words:
             return ""
         return random.Random(seed).choices(list(self.first_words), list(self.first_words.values()))[0]
@@ -62,17 +62,17 @@ class ShortAnswerSettings:
 def short_answers(
     image: Any, task: str, settings: RolloutSettings, wanted: ShortAnswerSettings, seed: int = 0
 ) -> Rollout[Sample]:
-    """A question of VIG's, and several weighted answers of VIC's.
+    """A question of VIG and several weighted answers of VIC.
 
     Args:
-        image: What `Request.images` takes.
-        task: The type of instruction.
-        settings: How the question is decoded.
+        image: The image, as in `Request.images`.
+        task: The task type.
+        settings: The settings of the question.
         wanted: See [`ShortAnswerSettings`].
-        seed: Of the first word, and of what else is drawn.
+        seed: The seed of the first word and of sampling.
 
     Returns:
-        The sample, with `answers` and `weights`; `reason` says where there is no question, or no answer of enough
+        The sample, with `answers` and `weights`; `reason` is set if there is no question, or no answer with enough
         weight.
     """
     processor, word = settings.processor, wanted.first_word(seed)
@@ -93,13 +93,13 @@ def short_answers(
 
 
 def _undefined(completions: Sequence[Completion]) -> float | None:
-    """NaN where log-probabilities are no numbers, which is why the texts are what they are; else no score."""
+    """NaN if a log-probability is not finite, which makes the texts invalid; else None."""
     logprobs = [value for one in completions for value in one.token_logprobs or []]
     return None if all(map(math.isfinite, logprobs)) else math.nan
 
 
 def _choose(sample: Sample, answers: Sequence[Completion], wanted: ShortAnswerSettings) -> None:
-    """Keeps the heaviest answers that differ by more than capitals and a full stop."""
+    """Keeps the answers with the largest weights that differ by more than capitals and a full stop."""
     weighted = [(one.text, 100 * math.exp(one.score) ** 3) for one in answers if one.score is not None]
     kept: dict[str, tuple[str, float]] = {}
     for answer, weight in sorted(weighted, key=lambda pair: -pair[1]):
@@ -115,10 +115,10 @@ def _choose(sample: Sample, answers: Sequence[Completion], wanted: ShortAnswerSe
 
 
 def read_first_words(path: Path) -> dict[str, float]:
-    """How often each word begins a question, from a JSON object `{"What": 412, ...}`.
+    """Reads the frequencies of first words from a JSON object `{"What": 412, ...}`.
 
     Raises:
-        GenerationError: It is none.
+        GenerationError: The file has other content.
     """
     try:
         values = read_json(path)

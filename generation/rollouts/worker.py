@@ -1,4 +1,4 @@
-"""Inputs to rows: the part of a job that a model does, whatever is asked about a picture."""
+"""The base of workers, which make the rows of a shard with a model."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from vigc.processing.rows import to_messages
 
 from .checks import NOT_FINITE, fault_of
 
-# How a text is drawn where the settings themselves draw nothing: a second attempt stays close to the first, a second
+# Sampling of further texts if the job itself does not sample: a second attempt stays close to the first, a second
 # question does not.
 AGAIN = {"do_sample": True, "num_beams": 1, "temperature": 0.7, "top_p": 0.9}
 ANOTHER = {"do_sample": True, "num_beams": 1, "temperature": 1.0, "top_p": 0.95}
 
 
-# A rollout of a batch: the place of its image among those, and which of the rollouts about that image it is.
+# A rollout of a batch: the index of its image, and a key among the rollouts of that image.
 Key: TypeAlias = tuple[int, Hashable]
 
 
 @dataclass(eq=False)
 class Batch:
-    """Inputs that were opened together, and what comes of them.
+    """Inputs that are opened together, with their samples and rows.
 
-    Rows and records are kept by input: exact copies of its image may still turn up.
+    Rows and records are kept with their input, because exact copies of its image may still be found.
 
     Args:
         items: The inputs.
-        seen: Those of them that have an image.
-        encoded: What requests carry of each image of `seen`.
-        asked: How many rollouts there are about them.
-        left: By the place of an image, how many of its rollouts have not ended.
-        samples: What they returned, by the rollout's key.
+        seen: The inputs with an image.
+        encoded: The encoded images of `seen`.
+        asked: Number of rollouts.
+        left: Number of unfinished rollouts, by index of the image.
+        samples: The samples of rollouts, by key.
         rows: (input, row of `GENERATED_FEATURES`).
         rejects: (input, record of a rejected sample).
-        dropped: How many questions were left out because the image had the same one already.
+        dropped: Number of questions dropped because the image already had the same question.
     """
 
     items: list[Item]
@@ -65,15 +65,15 @@ class Batch:
 
 
 class Worker(ABC):
-    """Makes the rows of a shard with one model, which stays busy from one batch of inputs to the next.
+    """Makes the rows of a shard with one model, whose slots stay full across batches of inputs.
 
     Args:
         writer: The model.
-        plan: Of the job: `configuration` decides what is written.
-        settings: Decoding and `iqf_*` settings that are not the model's own.
+        plan: The plan; its `configuration` determines the text.
+        settings: The explicit decoding and `iqf_*` settings.
     """
 
-    inputs: ClassVar[str]  # what they are called while they are counted
+    inputs: ClassVar[str]  # name of the inputs in the progress
 
     def __init__(self, writer: Writer, plan: Plan, settings: dict[str, Any]) -> None:
         self.writer = writer
@@ -83,7 +83,7 @@ class Worker(ABC):
         self.samples = bool(configuration["decoding"].get("do_sample"))
         correct = configuration["correct"]
         self.settings = {name: settings[name] for name in settings if correct or name not in IQF_SETTINGS}
-        # Columns that are the same in every row.
+        # Columns with the same value in every row.
         self.constants = {name: getattr(plan, name) for name in ("source", "license", "config_hash")}
         self.constants["model"] = configuration["model"]
         self.corrector = CORRECTORS[corrector_of(configuration)]
@@ -92,14 +92,14 @@ class Worker(ABC):
 
     @abstractmethod
     def rollouts(self, batch: Batch) -> list[tuple[Key, Rollout[list[Sample]]]]:
-        """The rollouts of a batch whose images are encoded, each with a key that is unique in it."""
+        """The rollouts of a batch with encoded images, each with a unique key."""
 
     @abstractmethod
     def collect(self, batch: Batch) -> None:
         """Makes rows, records and counts of the samples of a batch."""
 
     def make(self, loader: Loader, sources: list[Source], report: Report) -> ShardOutput:
-        """All that comes of a shard's inputs; `report` is told how far it is whenever a rollout ends."""
+        """Makes the output of a shard; calls `report` whenever a rollout ends."""
         output, halved = ShardOutput(), self.writer.halved
         items: list[Item] = []
         rows, rejects = [], []
@@ -117,7 +117,7 @@ class Worker(ABC):
             rejects += batch.rejects
             output.dropped += batch.dropped
             items += batch.items
-        # Only now is it known which pictures have copies.
+        # The copies of images are only known now.
         output.rows = [finish_row(item, row) for item, row in rows]
         output.rejects = [finish_reject(item, record) for item, record in rejects]
         output.bare = sum(item.image is None for item in items)
@@ -126,14 +126,13 @@ class Worker(ABC):
         return output
 
     def write(self, batches: Iterable[list[Item]], ended: Callable[[int, Sequence[Sample]], object]) -> Iterator[Batch]:
-        """Runs the rollouts of each batch, and makes its rows.
+        """Runs the rollouts of each batch and makes its rows.
 
-        The model goes on from one batch to the next without a break, so that batches may end out of their order; they
-        are yielded in it.
+        Rollouts of several batches run together, so that batches can end out of order; they are yielded in order.
 
         Args:
             batches: The inputs.
-            ended: Is called when a rollout ends, with 1 if it was the last one about its image, or else 0, and samples.
+            ended: Called at the end of a rollout, with 1 if it is the last of its image (else 0) and its samples.
         """
         begun: deque[Batch] = deque()
         for batch, key, samples in self.writer.run(self._begin(batches, begun)):
@@ -144,7 +143,7 @@ class Worker(ABC):
         yield from self._ended(begun)
 
     def _begin(self, batches: Iterable[list[Item]], begun: deque[Batch]) -> Iterator[Rollout[Any] | None]:
-        """The rollouts of all batches, as a generator's `run` takes them."""
+        """The rollouts of all batches, for [`TextGenerator.run`]."""
         for items in batches:
             batch = Batch(items, [item for item in items if item.image is not None])
             if batch.seen:
@@ -156,7 +155,7 @@ class Worker(ABC):
             begun.append(batch)
             for key, rollout in rollouts:
                 yield _named(batch, key, rollout)
-            # The batch ends; or it was empty, and the generator goes on with what it has.
+            # End of the batch. An empty batch instead lets the generator continue with running rollouts.
             if rollouts or any(len(other.samples) < other.asked for other in begun):
                 yield None
 
@@ -166,13 +165,13 @@ class Worker(ABC):
             yield begun.popleft()
 
     def settings_of(self, attempt: int, another: bool) -> dict[str, Any]:
-        """Decoding and `iqf_*` settings of an attempt, over the model's own."""
+        """The decoding and `iqf_*` settings of an attempt."""
         if self.samples or not (attempt or another):
             return dict(self.settings)
         return self.settings | (ANOTHER if another else AGAIN)
 
     def rollout_settings(self, given: dict[str, Any]) -> RolloutSettings:
-        """What `given` decoding and `iqf_*` settings ask of a rollout; the same object for equal ones."""
+        """The rollout settings for `given` decoding and `iqf_*` settings; cached."""
         name = repr(sorted(given.items()))
         if name not in self._rollout_settings:
             iqf, decoding = split_settings(self.writer.facts.generation_config, given)
@@ -186,25 +185,25 @@ class Worker(ABC):
         good: Callable[[Sample], bool] = lambda sample: fault_of(sample) is None,
         another: bool = False,
     ) -> Rollout[Sample]:
-        """Makes a sample, and again while it is not good; where none is, the first one stands for all.
+        """Makes attempts until a sample is good; if none is, returns the first one.
 
         Args:
-            id_: The row's, which decides with the job's seed what is drawn.
+            id_: The row's id, which together with the job's seed determines the sampling.
             sample: Makes an attempt from a seed and settings.
-            good: Whether a sample will do.
-            another: Whether it must not be what greedy search would generate.
+            good: Whether a sample is accepted.
+            another: Whether to sample the first attempt too, so that it differs from greedy search.
         """
         chosen: Sample | None = None
         for attempt in range(self.retries + 1):
             seed = row_seed(self.seed, f"{id_}/{attempt}" if attempt else id_)
             rollout = sample(seed, self.settings_of(attempt, another))
-            # Further attempts wait behind the first ones of their batch.
+            # Further attempts run after the first attempts of their batch.
             found = yield from (deferred(rollout) if attempt or another else rollout)
             found.attempt = attempt
             will_do = good(found)
             if chosen is None or will_do:
                 chosen = found
-            if will_do or fault_of(chosen) == NOT_FINITE:  # which no other draw puts right
+            if will_do or fault_of(chosen) == NOT_FINITE:  # another attempt cannot repair it
                 break
         assert chosen is not None
         return chosen
@@ -212,13 +211,13 @@ class Worker(ABC):
     def score(
         self, rows: Sequence[dict[str, Any]], images: Sequence[Any], task: str | None, *, drafts: bool = False
     ) -> None:
-        """Measures texts once more, into the rows, where the job has scores.
+        """Adds scores of the texts to the rows, if the job has scores.
 
         Args:
             rows: B rows.
-            images: Their images, as they were encoded.
-            task: The type of their questions, or None.
-            drafts: Whether the drafts are measured too: those of others have no score yet.
+            images: Their B encoded images.
+            task: The task type of their questions, or None.
+            drafts: Whether to score drafts too; drafts of an existing dataset have no score yet.
         """
         if self.scorer is None or not rows:
             return
@@ -243,12 +242,12 @@ class Worker(ABC):
         """A row of `GENERATED_FEATURES`.
 
         Args:
-            id_: Its id.
-            kind: Its type.
-            item: The input that it is about.
+            id_: The row's id.
+            kind: The task type.
+            item: The input.
             texts: Question, draft and answer.
-            written: What the model wrote, if it wrote anything.
-            columns: Those in which kinds of jobs differ.
+            written: The generated sample, if there is one.
+            columns: Columns that depend on the command.
         """
         question, draft, answer = texts
         return {
@@ -264,7 +263,7 @@ class Worker(ABC):
             "messages": to_messages(question, answer),
             "trace": written.trace if written else [],
             "scores": {
-                # Where there is no draft, VIG's text is the question alone, and its score is no draft's.
+                # Without a draft, VIG's text is only the question, and its score is not that of a draft.
                 "draft_logprob": written.draft_logprob if written and draft is not None else None,
                 "answer_logprob": written.answer_logprob if written else None,
                 "visual_dependency": None,
@@ -277,7 +276,7 @@ class Worker(ABC):
     def reject(
         self, id_: str, kind: str, item: Item, instruction: str, written: Sample, fault: Reason, **columns: Any
     ) -> dict[str, Any]:
-        """The record of a text that is no pair; arguments as of `row`."""
+        """The record of a rejected sample; for the arguments see `row`."""
         return {
             "kind": "text",
             "id": id_,
@@ -287,7 +286,7 @@ class Worker(ABC):
             "type": kind,
             "instruction": instruction,
             "text": written.text,
-            # What is wrong may be with VIC's text, and not with VIG's.
+            # The fault may be in VIC's text instead of VIG's.
             **({} if written.answer in (None, written.text) else {"answer": written.answer}),
             **columns,
             "reason": fault.detail,
@@ -296,13 +295,13 @@ class Worker(ABC):
 
 
 def _named(batch: Batch, key: Key, rollout: Rollout[list[Sample]]) -> Rollout[tuple[Batch, Key, list[Sample]]]:
-    """A rollout that returns whose samples it has, too."""
+    """Wraps a rollout so that it returns its batch and key with the samples."""
     samples = yield from rollout
     return batch, key, samples
 
 
 def finish_row(item: Item, row: dict[str, Any]) -> dict[str, Any]:
-    """A row as it is stored, with the names of all exact copies of its picture."""
+    """The stored form of a row, with the names of all exact copies of its image."""
     if not item.same:
         return row
     extra = {**parse_json(row["extra"] or "{}"), "same_picture": [printable(name) for name in item.same]}
@@ -310,10 +309,10 @@ def finish_row(item: Item, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def finish_reject(item: Item, record: dict[str, Any]) -> dict[str, Any]:
-    """A record as it is stored, with the names of all exact copies of its picture."""
+    """The stored form of a record, with the names of all exact copies of its image."""
     return {**record, "same": item.same} if item.same else record
 
 
 def row_seed(seed: int, id_: str) -> int:
-    """32 bits that depend on the run's seed and the row alone."""
+    """A 32-bit seed that depends only on the job's seed and the row id."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{id_}".encode()).digest()[:4], "big")
