@@ -1,4 +1,4 @@
-"""The report page of a dataset folder: images, drafts against answers, charts, what was rejected."""
+"""The report page of a dataset folder: images, differences between drafts and answers, charts, rejected samples."""
 
 from .page import write_report
 

@@ -1,4 +1,4 @@
-"""The report page of a dataset folder: one HTML file that opens from disk and asks for nothing from elsewhere."""
+"""The report page of a dataset folder: a self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .statistics import COLUMNS, Figures, SetAside, shown_steps
 
 MAX_ROWS = 1_500
 _EXAMPLES = 20  # for each reason why something was skipped or rejected
-# Longer side in pixels by the number of images on the page: few are sharp on dense screens, many open quickly.
+# Longer side in pixels by the number of images on the page: few images are sharp, many load quickly.
 _THUMBNAILS = ((60, 512), (400, 384), (1_000_000, 256))
 _SMALL = 160  # images below this are shown enlarged, pixel by pixel
 
@@ -41,10 +41,10 @@ class Thumbnail:
     """A small copy of an image.
 
     Args:
-        uri: Its bytes, as a `data:` URI.
-        width: In pixels of the page.
-        height: The same.
-        small: Whether the image itself is small, and is shown enlarged.
+        uri: The `data:` URI.
+        width: Width in CSS pixels.
+        height: Height in CSS pixels.
+        small: Whether the original image is small and is shown enlarged.
     """
 
     uri: str
@@ -53,20 +53,20 @@ class Thumbnail:
     small: bool
 
 
-# A text in pieces, each with whether the other text lacks it.
+# A text in parts, each with whether it is missing from the other text.
 Marked = list[tuple[str, bool]]
 
 
 @dataclass(frozen=True, slots=True)
 class ShownRow:
-    """A row as the page shows it.
+    """A row on the page.
 
     Args:
         type: Its task type.
         question: The question.
         changed: Whether correction changed a word.
-        draft: The draft, with what the answer lacks marked.
-        answer: The answer, with what the draft lacks marked.
+        draft: The draft, with parts marked that the answer lacks.
+        answer: The answer, with parts marked that the draft lacks.
         trace: The steps that stand for a sentence.
         sentences_changed: How many of them changed the sentence.
         logprob: The mean log-probability of the answer's tokens.
@@ -90,7 +90,7 @@ class Card:
 
     Args:
         id: The image's id, or that of a row without image.
-        named: Whether the row names or holds an image.
+        named: Whether the row names or contains an image.
         picture: The image; None if it cannot be shown.
         rows: The rows.
     """
@@ -103,17 +103,17 @@ class Card:
 
 @machine_errors()
 def write_report(dataset: Path, *, max_rows: int = MAX_ROWS, image_root: str | os.PathLike[str] | None = None) -> Path:
-    """Writes `report/index.html` of a dataset folder: figures over all rows, and up to `max_rows` of them to read.
+    """Writes `report/index.html` of a dataset folder: statistics of all rows, and up to `max_rows` of them.
 
-    Where there are more rows, images are drawn by a hash of their ids, all rows of an image together.
+    With more rows, images are sampled by a hash of their ids; all rows of an image stay together.
 
     Args:
-        dataset: The folder.
-        max_rows: About how many rows to show.
-        image_root: Where images may lie, beside the folder, that rows name instead of holding them.
+        dataset: The dataset folder.
+        max_rows: Approximate number of rows to show.
+        image_root: Another folder that may contain images, for rows with paths.
 
     Raises:
-        GenerationError: The folder is not a dataset of ours.
+        GenerationError: The folder is not a vigc dataset.
     """
     plan = ledger.read_plan(dataset)
     own = OwnFiles(str(dataset))
@@ -161,7 +161,7 @@ def _files(dataset: Path, kind: str) -> list[Path]:
 
 
 def _count(dataset: Path, types: list[str], wanted: int) -> tuple[dict[str, Figures], set[str], int]:
-    """Figures by type, the images to show (about `wanted` rows of them), and how many images there are."""
+    """Statistics by type, the images to show (with about `wanted` rows), and the number of images."""
     figures = {kind: Figures() for kind in types}
     drawn: list[tuple[int, str]] = []
     rows_of: dict[str, int] = {}
@@ -193,18 +193,18 @@ def _count(dataset: Path, types: list[str], wanted: int) -> tuple[dict[str, Figu
 
 
 def _picture_of(row: Record) -> str:
-    """What rows about the same image have in common; a row without one stands alone."""
+    """A key shared by all rows of an image; rows without image have separate keys."""
     return row["image_id"] or row["id"]
 
 
 def _cards(dataset: Path, types: list[str], drawn: set[str], own: OwnFiles) -> list[Card]:
-    """The images to show, in the dataset's order, each with its rows.
+    """The images to show with their rows, in the order of the dataset.
 
     Args:
         dataset: The dataset folder.
         types: Its types.
-        drawn: Which images.
-        own: Which files rows may name.
+        drawn: Keys of the images.
+        own: The files that rows may name.
     """
     size = next(pixels for limit, pixels in _THUMBNAILS if len(drawn) <= limit)
     cards: dict[str, Card] = {}
@@ -219,7 +219,7 @@ def _cards(dataset: Path, types: list[str], drawn: set[str], own: OwnFiles) -> l
 
 
 def _chosen_rows(dataset: Path, kind: str, drawn: set[str]) -> Iterator[Record]:
-    """Rows about these images; of row groups without one, only the ids are read."""
+    """The rows of these images; from row groups without them, only ids are read."""
     for path in _files(dataset, kind):
         file = open_parquet(path)
         for group in range(file.num_row_groups):
@@ -248,7 +248,7 @@ def _shown(row: Record) -> ShownRow:
 
 
 def _filters(scores: dict[str, float | None]) -> dict[str, float | None]:
-    """The scores that the page can be filtered by, under the names of its attributes."""
+    """The scores for the page's filters, by attribute name."""
     before, after = scores.get("draft_logprob"), scores.get("answer_logprob")
     return {
         "logprob": after,
@@ -258,7 +258,7 @@ def _filters(scores: dict[str, float | None]) -> dict[str, float | None]:
 
 
 def _thumbnail(picture: Record, own: OwnFiles, size: int) -> Thumbnail | None:
-    """A small copy as a `data:` URI with its size on the page, or None if the image cannot be shown."""
+    """The thumbnail of an image, or None if it cannot be shown."""
     try:
         if (data := picture.get("bytes")) is not None:
             image = open_image(data)

@@ -1,4 +1,4 @@
-"""What the report counts over all rows of a dataset, however many there are."""
+"""Statistics of the report over all rows of a dataset, in bounded memory."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Chart:
 
     Args:
         title: Its heading.
-        note: What it shows.
-        legend: "draft" where it has lines of drafts and answers, which need a key.
-        svg: The drawing; empty where there is nothing to draw.
+        note: A description.
+        legend: "draft" if it has lines of drafts and answers, which need a legend.
+        svg: The SVG; empty without data.
     """
 
     title: str
@@ -42,13 +42,13 @@ class Chart:
 
 @dataclass(slots=True)
 class Group:
-    """What was skipped or rejected for one reason.
+    """Skipped inputs or rejected samples with one reason.
 
     Args:
         reason: The reason.
-        count: How many inputs or samples there are.
-        more: How many of them are not among the records.
-        records: Some of them.
+        count: Number of inputs or samples.
+        more: Number of those that are not in `records`.
+        records: Some of their records.
     """
 
     reason: str
@@ -126,7 +126,7 @@ class Figures:
         }
 
     def charts(self, corrected: bool) -> list[Chart]:
-        """The charts for which there are figures."""
+        """The charts that have data."""
         names = {"draft": "draft", "answer": "answer"} if corrected else {"answer": "answer"}
         lengths = {name: self.words[name] for name in names}
         logprobs = {name: self.scores[f"{name}_logprob"] for name in names}
@@ -157,7 +157,7 @@ class Figures:
         return [chart for chart in charts if chart.svg]
 
     def questions_chart(self) -> str:
-        """What questions begin with, as a sunburst."""
+        """A sunburst of the first words of questions."""
         return sunburst(self.phrases, label="First words of the questions")
 
     def first_words(self, most: int = 8) -> list[tuple[str, int]]:
@@ -175,10 +175,10 @@ def shown_steps(row: Record) -> list[Record]:
 
 
 class SetAside:
-    """What was skipped or rejected, grouped by its reason; reasons that differ in a number alone are one.
+    """Skipped inputs and rejected samples, grouped by reason; reasons that differ only in numbers are merged.
 
     Args:
-        examples: How many records of a group are kept.
+        examples: Number of records to keep per group.
     """
 
     def __init__(self, examples: int) -> None:
@@ -201,7 +201,7 @@ class SetAside:
             group.more += inputs
 
     def groups(self) -> list[Group]:
-        """The groups, the most frequent reason first."""
+        """The groups, in order of decreasing count."""
         return sorted(self._groups.values(), key=lambda group: -group.count)
 
 

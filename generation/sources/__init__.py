@@ -1,4 +1,4 @@
-"""Where inputs come from: folders, JSON files, datasets, annotation files, addresses."""
+"""Sources of inputs: folders, JSON files, datasets, annotation files, URLs."""
 
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,7 @@ __all__ = ["Collection", "Source"]
 
 if TYPE_CHECKING:
     from .base import Collection, Source
-else:  # unseen by type checkers, which would otherwise accept any name
+else:  # hidden from type checkers, which would otherwise accept any name
     __getattr__, __dir__ = lazy_names(
         __name__,
         {

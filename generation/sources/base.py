@@ -1,4 +1,4 @@
-"""Where pictures come from: a folder's pictures in a stable order, each with an id of its own."""
+"""The interface of sources, and folders of images, listed in a stable order with unique ids."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from vigc.processing.images import HEIF_FIX, HEIF_SUFFIXES, Picture, load_pictur
 
 from .urls import Addresses, is_address
 
-# Counted among the endings of files, none of which is like it: a link to a folder.
+# Counts links to folders among file extensions; no extension contains "/".
 _LINKED = "/"
-# So many endings are named.
+# Number of extensions in messages.
 _ENDINGS = 5
 
 
 class DraftPair(TypedDict, total=False):
-    """A question and its answer that are to be corrected, as the list of inputs holds them, less what is not known.
+    """A question and its draft in the list of inputs, without unknown fields.
 
-    `extra` is what the record's layout keeps of it.
+    `extra` has the fields that the layout of the record needs for export.
     """
 
     question: str
@@ -41,19 +41,19 @@ class DraftPair(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One input: a picture, with what is known of it.
+    """One input: an image with its metadata.
 
     Args:
-        name: Its path relative to the root with "/" between the parts, or its place in a dataset.
-        image_id: Its id in the rows.
-        refused: Why it must not be opened, if so.
-        license: Its own licence, where the source states one.
-        boxes: What is annotated in it, packed (`formats/boxes.py`) or still among that of other pictures.
-        where: The number of the file and of the row in it, in a dataset of tables.
-        same: Names of exact copies that are represented by this one.
-        pairs: What is to be corrected.
-        size: Bytes of the file when it was listed, where listing looks at files.
-        absent: Whether its folder held nothing when the job was begun, so that it is missing for good; not recorded.
+        name: The path relative to the root, with "/" as separator, or the position in a dataset.
+        image_id: The image's id in the rows.
+        refused: The reason if it must not be opened, else None.
+        license: The licence of the image, if the source states one.
+        boxes: The annotated objects, packed (`formats/boxes.py`), alone or among those of other images.
+        where: In a dataset of tables, the indices of the file and of the row in it.
+        same: Names of exact copies represented by this input.
+        pairs: The pairs to correct.
+        size: Size of the file in bytes at the listing, if known.
+        absent: Whether its folder was empty at the start of the job, so that it is permanently missing; not recorded.
     """
 
     name: str
@@ -69,17 +69,17 @@ class Source:
 
     @property
     def objects(self) -> list[ObjectCell] | None:
-        """What is annotated in it: `{"category", "bbox"}` with the box as x, y, width, height in pixels."""
+        """The annotated objects: `{"category", "bbox"}` with the box as x, y, width, height in pixels."""
         packed = self.boxes.pack() if isinstance(self.boxes, Boxes) else self.boxes
         return unpack_objects(packed) if packed else None
 
     @property
     def count(self) -> int:
-        """How many inputs it stands for: itself and its exact copies."""
+        """Number of inputs: this one and its exact copies."""
         return 1 + len(self.same or ())
 
     def to_record(self) -> JsonObject:
-        """As JSON holds it, without what is not known."""
+        """The JSON record, without unknown fields."""
         record: JsonObject = {"name": self.name, "image_id": self.image_id}
         for name in _KNOWN:
             if (value := getattr(self, name)) is not None:
@@ -91,39 +91,39 @@ _KNOWN = tuple(item.name for item in fields(Source) if item.default is None)
 
 
 class Collection(Protocol):
-    """Inputs of one kind. What differs between kinds is how they are listed and opened."""
+    """Lists and opens the inputs of one format."""
 
     @property
     def name(self) -> str:
-        """What the rows and the card call it; no path of one machine."""
+        """The name of the source in rows and card; not a local path."""
 
     @property
     def facts(self) -> JsonObject:
-        """What enters the plan beside the list of inputs."""
+        """The source's entry in the plan, besides the list of inputs."""
 
     def __iter__(self) -> Iterator[Source]:
         """All inputs in a stable order."""
 
     def open(self, source: Source) -> Picture:
-        """The picture of one of them; an `ImageError` says why there is none."""
+        """Opens the image of an input; raises an `ImageError` with the reason if that fails."""
 
     def locate(self, source: Source) -> str | None:
-        """The path of the file, where each picture is one."""
+        """The path of the image file; None if images are not files."""
 
     def is_there(self, source: Source) -> bool:
-        """Whether the place that it should be in can still be seen."""
+        """Whether the folder or dataset of an input is still available."""
 
     @property
     def unlisted(self) -> dict[str, int]:
-        """What lay beside the inputs when they were listed last and is none of them, in words."""
+        """Number of other files beside the inputs in the last listing, by description."""
 
 
 class Files:
-    """Picture files under one root: what collections of files have in common.
+    """Image files under one root: the base of collections of files.
 
     Args:
-        root: The folder that names of pictures are relative to.
-        urls: Hosts that pictures are fetched from, where an address stands in place of a name.
+        root: The folder that image names are relative to.
+        urls: Allowed hosts for images given by URL.
     """
 
     format = "folder"
@@ -144,7 +144,7 @@ class Files:
         return {"format": self.format}
 
     def open(self, source: Source) -> Picture:
-        """The picture, from a path that stays under the root, or an address whose host was named."""
+        """Opens an image from a path under the root, or from a URL of an allowed host."""
         if source.refused is not None:
             raise ImageError(shown(source.name), source.refused)
         path, name = self.locate(source), shown(source.name)
@@ -156,14 +156,14 @@ class Files:
         return picture
 
     def locate(self, source: Source) -> str | None:
-        """The path of the file, resolved under the root; None for an address."""
+        """The path of the file, resolved under the root; None for a URL."""
         return None if is_address(source.name) else located(self._real_root, source.name)
 
     def is_there(self, source: Source) -> bool:
-        """Whether the folder that it should be in holds anything: a share that is gone leaves an empty one, or none."""
+        """Whether the input's folder exists and is not empty; an unmounted share leaves it empty or missing."""
         try:
             path = self.locate(source)
-        except ImagePathError:  # whatever the disk holds
+        except ImagePathError:  # refused in any case
             return True
         if path is None:
             return True
@@ -178,7 +178,7 @@ class Files:
 
 
 class Folder(Files):
-    """All pictures under a folder, or one picture.
+    """All images under a folder, or one image.
 
     Args:
         images: The folder or file.
@@ -191,29 +191,29 @@ class Folder(Files):
         self.images = images
 
     def __iter__(self) -> Iterator[Source]:
-        """All pictures, sorted by their names."""
+        """All images, sorted by name."""
         others: Counter[str] = Counter()
         sources = list_images(self.images, others)
         self.unlisted = _in_words(others)
         return iter(sources)
 
     def locate(self, source: Source) -> str | None:
-        """The path of the file, resolved under the root. Its name was listed, not written: it may hold any mark."""
+        """The path of the file, resolved under the root. A listed name can contain any character."""
         return confined(self._real_root, source.name, listed=True)
 
 
 def list_images(images: Path, others: Counter[str] | None = None) -> Sequence[Source]:
-    """All pictures under a folder, its sub-folders included, sorted by their names; or the one file given.
+    """All images under a folder (recursively), sorted by name; or the given file.
 
-    Links to folders are not followed. A link to a file is, unless it leads out of the folder, into nothing, or in a
-    circle: such a file is listed as refused.
+    Links to folders are not followed. Links to files are followed; one that leads out of the folder, is broken or is
+    circular is listed as refused.
 
     Args:
         images: The folder or file.
-        others: Where files that are no pictures are counted by their ending, and links to folders.
+        others: Counts other files by extension, and links to folders.
 
     Raises:
-        GenerationError: There is nothing at `images`, no picture in it, or a sub-folder that cannot be listed.
+        GenerationError: `images` does not exist, contains no image, or has a sub-folder that cannot be listed.
     """
     if images.is_file():
         return [Source(*_ids([images.name])[0], size=images.stat().st_size)]
@@ -234,7 +234,7 @@ def list_images(images: Path, others: Counter[str] | None = None) -> Sequence[So
 
 
 def _in_words(others: Counter[str]) -> dict[str, int]:
-    """What is no picture: links to folders, and files, of whose endings the most frequent are named."""
+    """Describes files that are not images, with the most frequent extensions, and links to folders."""
     by_ending = Counter({ending: count for ending, count in sorted(others.items()) if ending != _LINKED})
     named = [f"{ending or 'none'} {count:,}" for ending, count in by_ending.most_common(_ENDINGS)]
     more = ", ..." if len(by_ending) > _ENDINGS else ""
@@ -248,7 +248,7 @@ def _in_words(others: Counter[str]) -> dict[str, int]:
 
 
 def _names(folder: str, prefix: str, links: set[str], others: Counter[str]) -> Iterator[tuple[str, int | None]]:
-    """Names and sizes of the pictures under a folder. Its own walk: the disk is asked once about a file."""
+    """Names and sizes of the images under a folder. Unlike `os.walk`, it stats each file once."""
     below, suffixes = [], picture_suffixes()
     try:
         with os.scandir(folder) as entries:
@@ -265,7 +265,7 @@ def _names(folder: str, prefix: str, links: set[str], others: Counter[str]) -> I
                         links.add(f"{prefix}{entry.name}")
                     yield f"{prefix}{entry.name}", _size(entry)
     except OSError as error:
-        # Left out, its pictures would be missing without a word.
+        # If it were ignored, its images would be missing silently.
         raise GenerationError(
             f"The folder {folder!r} cannot be listed ({error.strerror}): make it readable."
         ) from error
@@ -276,14 +276,14 @@ def _names(folder: str, prefix: str, links: set[str], others: Counter[str]) -> I
 def _size(entry: os.DirEntry[str]) -> int | None:
     try:
         return entry.stat().st_size
-    except OSError:  # a link that leads nowhere, or a file that went away: the reason is given when its turn comes
+    except OSError:  # a broken link or a deleted file; the reason is reported when it is opened
         return None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a circle of links: a file that is refused
+    except OSError:  # circular links: listed as a refused file
         return False
 
 
@@ -296,7 +296,7 @@ def _refusal(path: Path, root: Path) -> str | None:
 
 
 def _ids(names: list[str]) -> list[tuple[str, str]]:
-    """Each name with its id: without suffix, unless that would be another file's name or id."""
+    """Each name with its id: the name without extension, unless that is the name or id of another file."""
     shown_names = [printable(name) for name in names]
     stems = [os.path.splitext(name)[0] for name in shown_names]
     ids = distinct(stems, shown_names)
@@ -304,6 +304,6 @@ def _ids(names: list[str]) -> list[tuple[str, str]]:
 
 
 def distinct(ids: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The ids, where two inputs would share one or it is another's name the name instead."""
+    """The ids; an id that is not unique, or is another input's name, is replaced by the input's name."""
     counts, taken = Counter(ids), set(names)
     return [id_ if counts[id_] == 1 and id_ not in taken else name for id_, name in zip(ids, names, strict=True)]

@@ -1,7 +1,7 @@
-"""Sub-folders that hold nothing: what a list names in them is missing, unless they are shares that went away.
+"""Distinguishes empty sub-folders from unmounted shares.
 
-The job's beginning tells the one from the other. A sub-folder that was empty then stays so for this job, and its
-images are rejected; one that becomes empty later is a share that is unavailable, and the job waits for it.
+Images in a sub-folder that was empty at the start of the job are skipped. A sub-folder that becomes empty later is
+treated as an unavailable share, which is a transient error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .base import Collection, Source
 
 
 class EmptyFolders:
-    """The sub-folders that were empty when a job was begun, looked up on disk if it is not begun yet.
+    """The sub-folders that were empty at the start of a job; read from the disk for a new job.
 
     Args:
         folder: The dataset folder.
@@ -33,7 +33,7 @@ class EmptyFolders:
             self._empty = dict.fromkeys(ledger.read_empty_folders(folder), True)
 
     def mark(self, source: Source) -> Source:
-        """The input, with whether its folder was empty at the beginning."""
+        """Sets `absent` of an input."""
         name = os.path.dirname(source.name)
         if not name or source.refused is not None:
             return source
@@ -43,13 +43,13 @@ class EmptyFolders:
 
     @property
     def names(self) -> list[str]:
-        """The empty ones among those that were asked for, relative to the root."""
+        """The empty sub-folders of marked inputs, relative to the root."""
         return sorted(name for name, empty in self._empty.items() if empty)
 
     def _is_empty(self, source: Source) -> bool:
         root = getattr(self.collection, "root", None)
         path = None
-        with suppress(ImageError):  # a name that leads out of the root: said when its turn comes
+        with suppress(ImageError):  # a name outside of the root is reported when it is opened
             path = self.collection.locate(source)
         if root is None or path is None:
             return False

@@ -1,4 +1,4 @@
-"""Errors of annotation files, as errors of a job."""
+"""Turns errors of annotation files into errors of a job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vigc.errors import AnnotationError, GenerationError, is_transient
 
 @contextmanager
 def naming_files() -> Iterator[None]:
-    """What is wrong with a file of annotations as a `GenerationError`; what is wrong with the machine as it is."""
+    """Turns errors in annotation files into a `GenerationError`; transient errors pass unchanged."""
     try:
         yield
     except AnnotationError as error:

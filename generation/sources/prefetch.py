@@ -1,4 +1,4 @@
-"""Pictures are opened and prepared while the model writes about those before them."""
+"""Opens and prepares images in the background while the model generates."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _BATCHES_AHEAD = 2
 
 @dataclass(slots=True)
 class Item:
-    """An input that is ready for the model.
+    """An opened input.
 
     Args:
-        source: Where it comes from.
-        digest: SHA-256 of the file as it was read.
+        source: The input.
+        digest: SHA-256 of the file.
         image: The `image` column of its rows.
-        prepared: What the model takes of the picture, until its batch is encoded; None for an input without picture.
-        same: Names of exact copies, which are not worked on again.
+        prepared: The prepared image, until its batch is encoded; None for an input without image.
+        same: Names of exact copies, which are not processed again.
     """
 
     source: Source
@@ -51,24 +51,24 @@ class Loader:
     """Opens the inputs of a shard and forms batches from them.
 
     Args:
-        collection: Opens pictures.
-        prepare: Makes of a picture what the model takes; raises a ValueError for one that it cannot take.
-        batch_size: Inputs to a batch.
-        embed: Whether rows hold the picture, or else its path.
+        collection: Opens images.
+        prepare: Prepares an image for the model; raises a ValueError for an unsupported one.
+        batch_size: Number of inputs per batch.
+        embed: Whether rows contain the image or its path.
     """
 
     def __init__(
         self, collection: Collection, prepare: Callable[[Any], Any], batch_size: int, embed: bool = True
     ) -> None:
         self.collection, self.prepare, self.batch_size, self.embed = collection, prepare, batch_size, embed
-        self._read: Source | None = None  # the last one that could be
+        self._read: Source | None = None  # the last readable input
 
     def batches(self, sources: Sequence[Source], skipped: list[JsonObject]) -> Iterator[list[Item]]:
-        """Batches of the inputs in their order, less those that cannot be opened and copies of earlier ones.
+        """Yields batches of inputs in order, without skipped ones and copies of earlier ones.
 
         Args:
             sources: The shard's inputs.
-            skipped: Where records of those go that cannot be opened.
+            skipped: Receives the records of inputs that cannot be opened.
         """
         return ahead(self._batches(sources, skipped), _BATCHES_AHEAD)
 
@@ -104,10 +104,10 @@ class Loader:
                     waiting.cancel()
 
     def load(self, source: Source) -> Item | JsonObject:
-        """The input ready for the model, or the record of why it is set aside.
+        """Opens and prepares an input; returns a record with the reason if it is skipped.
 
         Raises:
-            TransientError: The machine is in the way, not the input.
+            TransientError: Disk, memory or network is unavailable.
         """
         if source.pairs is not None and source.name == "":
             return Item(source, "")
@@ -135,7 +135,7 @@ class Loader:
     def _prepared(self, image: Any, source: Source) -> Any:
         try:
             return self.prepare(image)
-        except ValueError as error:  # a picture of a shape that the processor cannot resize
+        except ValueError as error:  # the processor cannot resize an image of this shape
             raise ImageDataError(source.name, f"cannot be prepared for the model ({error})") from error
 
     def _path(self, source: Source) -> ImageCell:
@@ -159,7 +159,7 @@ class Loader:
         }
 
     def _digest(self, source: Source, error: ImageError) -> str | None:
-        """Hash of a refused file, where it may be read at all and is not too large for that."""
+        """The hash of a skipped file, if it may be read and is not too large."""
         if source.refused is not None or isinstance(error, ImagePathError) or not is_file_name(source.name):
             return None
         path = self.collection.locate(source)
@@ -167,23 +167,23 @@ class Loader:
 
 
 def _of_conversation(pairs: list[DraftPair]) -> JsonObject:
-    """Which conversation is set aside with a picture, and how many texts with it."""
+    """The conversation that is skipped with an image, and the number of its texts."""
     return {"conversation_id": pairs[0].get("conversation_id"), "pairs": len(pairs)}
 
 
 def check_machine(collection: Collection, source: Source, error: BaseException, before: Source | None = None) -> None:
-    """Tells what is wrong with the machine from what is wrong with an input.
+    """Raises a `TransientError` if opening an input failed because of the system and not of the input.
 
     Args:
-        collection: What it is of.
+        collection: The collection of the input.
         source: The input.
-        error: What came of opening it.
-        before: Another one that could be opened: where one is missing and that one too, both are away.
+        error: The error of opening it.
+        before: An input that was readable before; if it is missing too, the storage is unavailable.
 
     Raises:
-        TransientError: The machine is in the way: a full disk, a share that is gone.
+        TransientError: The disk is full, or a share is not mounted.
     """
-    if isinstance(error, MemoryError):  # which has no text of its own
+    if isinstance(error, MemoryError):  # has no message
         raise TransientError(
             f"Memory does not suffice for picture {shown(source.name)!r}: free some and run the same command again."
         ) from error
@@ -208,9 +208,9 @@ _END = object()
 
 
 def ahead(items: Iterable[T], size: int) -> Iterator[T]:
-    """The items, made in a thread of their own, at most `size` of them before they are asked for.
+    """Yields items that a thread makes up to `size` items ahead.
 
-    An error while making them is raised here. When the caller stops early, so does the thread.
+    An error in the thread is raised here. The thread stops if the caller stops early.
     """
     ready: Queue[Any] = Queue(size)
     stopped = threading.Event()
@@ -242,7 +242,7 @@ def ahead(items: Iterable[T], size: int) -> Iterator[T]:
         while True:
             try:
                 item = ready.get(timeout=0.5)
-            except Empty:  # in steps, so that an interrupt is heard
+            except Empty:  # wait in steps, so that an interrupt is noticed
                 continue
             if item is _END:
                 return
