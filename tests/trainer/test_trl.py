@@ -191,7 +191,7 @@ def test_pictures_and_places_agree(model, processor, images):
     with pytest.raises(ValueError, match=r"2 images, but 1 of 2 rows of input_ids have '<image>' ids"):
         model(**twice)
     del both["pixel_values"]
-    with pytest.raises(ValueError, match="Give the pictures either as pixel_values or as image_embeds"):
+    with pytest.raises(ValueError, match="Give the images either as pixel_values or as image_embeds"):
         model(**both)
 
 
