@@ -129,7 +129,7 @@ def load_answerer(
         dtype: "auto" (as saved; float32 on a CPU), "float32", "bfloat16" or "float16".
         device: "auto" (an accelerator if available), "cpu", "cuda:1", ...
         revision: Commit, tag or branch on the Hub.
-        trust_remote_code: Whether to run code in the model's folder, for architectures that transformers lacks.
+        trust_remote_code: Whether to run code in the model's folder.
 
     Raises:
         EvaluationError: The model cannot be loaded, or has no chat template.

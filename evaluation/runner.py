@@ -195,6 +195,8 @@ def _claim(run_file: Path, predictions_file: Path, run: Run, overwrite: bool) ->
     elif predictions_file.exists() and predictions_file.stat().st_size:  # an empty one is of a run without an answer
         try:
             before = read_json(run_file)
+            if not isinstance(before, dict):
+                raise ValueError("it holds no object")
         except (OSError, ValueError) as error:
             raise ConflictError(
                 f"{predictions_file} exists, but not its settings ({error}): give --overwrite to discard it."

@@ -41,10 +41,10 @@ class ExportSettings:
         Sequence[str] | None,
         Option("Only these types of instruction, with commas between.", common=True, commas=True),
     ] = None
-    no_pictures: Annotated[bool, Option("llava: name the pictures only, write none.", _PICTURES, common=True)] = False
+    no_pictures: Annotated[bool, Option("llava: store the paths of images only.", _PICTURES, common=True)] = False
     image_root: Annotated[
         Path | None,
-        Option("Where pictures lie that rows only name; by default DATASET.", _PICTURES, common=True, path="folder"),
+        Option("The folder of images that rows only name; by default DATASET.", _PICTURES, common=True, path="folder"),
     ] = None
 
     def __post_init__(self) -> None:

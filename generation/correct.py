@@ -82,7 +82,7 @@ class CorrectJob(JobSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if "iqf_draft" in self.given:
-            raise GenerationError("iqf_draft has no effect on given questions, for which VIG writes nothing: drop it.")
+            raise GenerationError("iqf_draft has no effect on given questions: remove it.")
         if self.type is not None and self.type not in INSTRUCTION_TYPES:
             raise GenerationError(unknown("type", self.type, list(INSTRUCTION_TYPES)))
 

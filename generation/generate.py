@@ -135,7 +135,7 @@ class GenerateJob(JobSettings):
             given = ", ".join(self.types)
             raise GenerationError(f"None of {given} has short answers: several are for okvqa, aokvqa, vqav2.")
         if not self.corrects:
-            raise GenerationError("--answers needs VIC: remove --answers, or remove --no-correct.")
+            raise GenerationError("--answers needs a correction: remove --answers, or choose another --corrector.")
 
     def check_paths(self) -> None:
         """See [`JobSettings.check_paths`]; a missing dataset may be on the Hub."""

@@ -52,7 +52,9 @@ def pinned(job: JobSettings, folder: Path) -> JobSettings:
     name = job.hub_dataset
     if name is None:
         if job.data_revision is not None:
-            raise GenerationError(f"data_revision={job.data_revision!r} is of a dataset on the Hub: leave it out here.")
+            raise GenerationError(
+                f"data_revision={job.data_revision!r} only applies to a dataset on the Hub: remove it."
+            )
         return job
     revision = job.data_revision
     if revision is None and not (job.overwrite and (folder / ledger.FINISHED).exists()):

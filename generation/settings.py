@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vigc.generation.filters.selection import Selection
     from vigc.generation.rollouts.worker import Worker
     from vigc.generation.sources.base import Collection, Source
-    from vigc.inference.generator import FoundModel, ModelFacts
+    from vigc.inference.generator import FoundModel, ModelFacts, Writer
     from vigc.jobs import Plan, ShardOutput
     from vigc.jobs.protocols import MakeShard, Record, Report
 
@@ -159,14 +159,14 @@ class JobSettings(LoadingSettings, ABC):
                 "store='path' is for images in files, but a dataset has them in its rows: use 'embed'."
             )
         if self.workers is not None and self.engine != "ray":
-            raise GenerationError(f"workers={self.workers} is for --engine ray; here one process does all.")
+            raise GenerationError(f"workers={self.workers} needs --engine ray.")
         if not 0 <= self.rank < self.world_size:
             raise GenerationError(
                 f"rank={self.rank} with world_size={self.world_size}: ranks go from 0 to {self.world_size - 1}."
             )
         if self.verify and self.overwrite:
             raise GenerationError(
-                "--verify keeps what the folder holds, and --overwrite replaces it: give one of them."
+                "--verify keeps the files of the folder, and --overwrite replaces it: give one of them."
             )
         if self.chosen_corrector not in CORRECTORS:
             raise GenerationError(unknown("Corrector", self.chosen_corrector, list(CORRECTORS)))
@@ -330,7 +330,7 @@ class JobSettings(LoadingSettings, ABC):
         place = find_device(self.device, GenerationError) if device is None else torch.device(device)
         return self._find_model(place).facts
 
-    def _find_model(self, device: torch.device) -> FoundModel:
+    def _find_model(self, device: torch.device) -> FoundModel[Writer]:
         from vigc.inference.loading import find_model
 
         return find_model(self.model, self.processor, **{**self.loading, "device": device})
@@ -352,7 +352,7 @@ class JobSettings(LoadingSettings, ABC):
         from .notices import notice_of
 
         if self.score and not model.scores:
-            raise GenerationError(f"The model {model.name!r} cannot score answers that are given: drop --score.")
+            raise GenerationError(f"The model {model.name!r} cannot score given answers: remove --score.")
         collection = selection.collection
         configuration = Configuration(
             {

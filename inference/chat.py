@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +15,9 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 from vigc.errors import GenerationError, RequestRefusedError, VigcError
 from vigc.modeling_vigc.requests_vigc import Completion, Request, Rollout
 from vigc.processing.devices import find_device
-from vigc.processing.model_folder import folder_fingerprint, loading_model
-from vigc.scenes import model_folder, model_name
+from vigc.scenes import model_folder
 
+from .checkpoints import dtype_name, loading_errors, public_name, recorded_revision
 from .generator import ModelIdentity, unsupported
 from .scheduling import Outcome, run_in_batches
 
@@ -72,7 +71,7 @@ class ChatGenerator:
 
     def _check(self, request: Request) -> None:
         if what := unsupported(self.identity, request):
-            raise GenerationError(f"The chat model {self.identity.name!r} cannot {what}: ask another generator.")
+            raise GenerationError(f"The chat model {self.identity.name!r} cannot {what}: use another model.")
 
     def _generate(self, requests: Sequence[Request]) -> list[Completion]:
         """The completions of requests with equal settings, decoded together."""
@@ -142,7 +141,7 @@ class ChatGenerator:
         room = None if self.identity.images else getattr(self.model.config, "max_position_embeddings", None)
         most = settings.get("max_new_tokens", 0)
         if room is not None and length + most > room:
-            raise RequestRefusedError(f"{length:,} tokens and a review of {most:,} exceed its {room:,}")
+            raise RequestRefusedError(f"{length:,} tokens and {most:,} new tokens exceed the model's {room:,}")
 
 
 def load_chat_model(
@@ -178,31 +177,31 @@ def load_chat_model(
     origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     loaded: Any
     processor: Any
-    with loading_model(name if images else given, error, "" if images else " as a causal language model"):
+    with loading_errors(name if images else given, error, "" if images else " as a causal language model"):
         if images:
             loaded = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **origin)  # nosec B615: by `revision`
             processor = AutoProcessor.from_pretrained(name, **origin)  # nosec B615: by `revision`
         else:
             processor = AutoTokenizer.from_pretrained(name, **origin)  # nosec B615: by `revision`
             loaded = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **origin)  # nosec B615: by `revision`
+        loaded = loaded.to(place).eval()
     identity = _identity(name, loaded, images, revision)
     if not getattr(processor, "chat_template", None):
         raise error(
-            f"{identity.name!r} has no chat template, so how it is asked is not known: add chat_template.jinja to its "
+            f"{identity.name!r} has no chat template, so prompts cannot be built: add chat_template.jinja to its "
             "folder."
             if images
             else f"the {role} {given!r} has no chat template: give a chat model."
         )
-    return ChatGenerator(loaded.to(place).eval(), processor, identity, batch_size)
+    return ChatGenerator(loaded, processor, identity, batch_size)
 
 
 def _identity(name: str, loaded: Any, images: bool, revision: str | None) -> ModelIdentity:
     """The identity of a loaded model."""
-    here, known = Path(name).is_dir(), model_name(name)
     return ModelIdentity(
-        Path(name).resolve().name if here and known == name else known,
-        folder_fingerprint(Path(name)) if here else revision,
-        str(loaded.dtype).removeprefix("torch."),
+        public_name(name),
+        recorded_revision(name, revision),
+        dtype_name(loaded.dtype),
         kind="chat",
         images=images,
         prefix=False,

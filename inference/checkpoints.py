@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedConfig
 
-from vigc.errors import GenerationError, TransientError, first_line, is_out_of_memory, is_transient
+from vigc.errors import GenerationError, TransientError, VigcError, first_line, is_out_of_memory, is_transient
 from vigc.hub.errors import is_hub_away
 from vigc.hub.revisions import commit_of
-from vigc.processing.model_folder import folder_fingerprint
+from vigc.processing.model_folder import folder_fingerprint, loading_model
 from vigc.scenes import model_name
 
 from .generator import ModelFacts
@@ -31,6 +31,7 @@ class Checkpoint:
         device: The device to run on.
         dtype: The dtype to load weights in; "auto" is the saved one, or float32 on a CPU.
         trust_remote_code: Whether code in the model repository may run.
+        error: Class of the errors of loading it.
     """
 
     name: str
@@ -39,17 +40,23 @@ class Checkpoint:
     device: torch.device
     dtype: str = "auto"
     trust_remote_code: bool = False
+    error: type[VigcError] = GenerationError
+
+    @property
+    def model_type(self) -> str | None:
+        """The `model_type` of transformers."""
+        return self.config.get("model_type")
 
     def facts(self, *, remote_code: bool = False, scores: bool = False) -> ModelFacts:
         """The facts for a plan; for the arguments see [`ModelFacts`].
 
         Raises:
-            GenerationError: The configuration does not give the dtype of the weights.
+            ValueError: The configuration does not give the dtype of the weights.
         """
         trained_on = self.config.get("trained_on")
         return ModelFacts(
             public_name(self.name),
-            folder_fingerprint(Path(self.name)) if Path(self.name).is_dir() else self.commit,
+            recorded_revision(self.name, self.commit),
             self._loaded_dtype(),
             self.device.type,
             _generation_config(self.name, self.commit or "main"),
@@ -65,12 +72,18 @@ class Checkpoint:
             return "float32"
         saved = self.config.get("dtype") or self.config.get("torch_dtype")
         if saved is None:
-            raise GenerationError(f"The model {self.name!r} does not say what its weights were saved in: give --dtype.")
+            raise ValueError("its configuration does not give the dtype of the weights: give --dtype")
         return dtype_name(saved)
 
 
 def read_checkpoint(
-    name: str, revision: str | None, *, device: torch.device, dtype: str, trust_remote_code: bool
+    name: str,
+    revision: str | None,
+    *,
+    device: torch.device,
+    dtype: str,
+    trust_remote_code: bool,
+    error: type[VigcError] = GenerationError,
 ) -> Checkpoint:
     """Reads the checkpoint of a folder or Hub name.
 
@@ -80,10 +93,16 @@ def read_checkpoint(
         device: See [`Checkpoint`].
         dtype: See [`Checkpoint`].
         trust_remote_code: See [`Checkpoint`].
+        error: See [`Checkpoint`].
+
+    Raises:
+        VigcError: `error`: there is no such model.
+        TransientError: The Hub cannot be reached.
     """
-    commit = commit_of(name, revision)
-    config, _ = PreTrainedConfig.get_config_dict(name, revision=commit)
-    return Checkpoint(name, commit, config, device, dtype, trust_remote_code)
+    with loading_errors(name, error):
+        commit = commit_of(name, revision)
+        config, _ = PreTrainedConfig.get_config_dict(name, revision=commit)
+    return Checkpoint(name, commit, config, device, dtype, trust_remote_code, error)
 
 
 def dtype_name(dtype: torch.dtype | str) -> str:
@@ -97,25 +116,38 @@ def public_name(name: str) -> str:
     return Path(name).resolve().name if known == name and Path(name).is_dir() else known
 
 
+def recorded_revision(name: str, commit: str | None) -> str | None:
+    """What identifies the weights: a fingerprint of a folder's files, or the commit on the Hub."""
+    return folder_fingerprint(Path(name)) if Path(name).is_dir() else commit
+
+
 @contextmanager
-def loading_errors(name: str) -> Iterator[None]:
-    """Turns loading errors into one-line messages; Hub outages and lack of memory become a `TransientError`."""
-    try:
-        yield
-    except Exception as error:  # with a damaged folder, transformers raises any type
-        if any(is_out_of_memory(found) for found in _chain(error)):
-            raise TransientError(
-                f"The model {name!r} does not fit into memory: free some, or take a smaller --dtype."
-            ) from error
-        if is_hub_away(error):
-            raise TransientError(
-                f"The Hub does not answer for {name!r} ({first_line(error)}): run the same command again later."
-            ) from error
-        if any(is_transient(found) for found in _chain(error)):
-            raise TransientError(
-                f"The model {name!r} cannot be read now ({first_line(error)}): run the same command again later."
-            ) from error
-        raise GenerationError(f"The model {name!r} cannot be loaded: {first_line(error)}.") from error
+def loading_errors(name: str, error: type[VigcError] = GenerationError, role: str = "") -> Iterator[None]:
+    """Turns loading errors into one-line messages; Hub outages and lack of memory become a `TransientError`.
+
+    Args:
+        name: The model's name, as the user gave it.
+        error: Class of all other errors.
+        role: What the model is loaded as, such as " as a causal language model".
+    """
+    with loading_model(name, error, role):
+        try:
+            yield
+        except Exception as found:  # with a damaged folder, transformers raises any type
+            if (message := _transient(name, found)) is not None:
+                raise TransientError(message) from found
+            raise
+
+
+def _transient(name: str, error: Exception) -> str | None:
+    """The message about an error after which a retry can succeed; None for other errors."""
+    if any(is_out_of_memory(found) for found in _chain(error)):
+        return f"The model {name!r} does not fit into memory: free some, or give a smaller --dtype."
+    if is_hub_away(error):
+        return f"The Hub is unavailable for {name!r} ({first_line(error)}): run the same command again later."
+    if any(is_transient(found) for found in _chain(error)):
+        return f"The model {name!r} cannot be read now ({first_line(error)}): run the same command again later."
+    return None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

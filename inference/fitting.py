@@ -49,7 +49,7 @@ class Fitting:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if size == 1:
-            raise TransientError("Memory does not suffice for one picture: free some, or take a smaller --dtype.")
+            raise TransientError("Not enough memory for one image: free some, or give a smaller --dtype.")
         self.halved += 1
         return size // 2
 

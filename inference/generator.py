@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from transformers import GenerationConfig
 
@@ -154,8 +154,11 @@ class Writer(TextGenerator, Protocol):
         """Encodes prepared images; each result is like that of `encode`."""
 
 
+WriterT_co = TypeVar("WriterT_co", bound=Writer, covariant=True)
+
+
 @dataclass(frozen=True)
-class FoundModel:
+class FoundModel(Generic[WriterT_co]):
     """A model whose weights have not been read.
 
     Args:
@@ -164,7 +167,7 @@ class FoundModel:
     """
 
     facts: ModelFacts
-    load: Callable[[int], Writer]
+    load: Callable[[int], WriterT_co]
 
 
 def unsupported(identity: ModelIdentity, request: Request) -> str | None:

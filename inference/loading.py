@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, GenerationConfig
-from transformers.utils.hub import cached_file, extract_commit_hash
+from transformers import GenerationConfig
 
 from vigc.errors import GenerationError, VigcError
-from vigc.modeling_vigc import IqfSettings, VigcForConditionalGeneration
+from vigc.modeling_vigc import IqfSettings
 from vigc.modeling_vigc.generation_vigc import IQF_SETTINGS, ORIGINAL_DECODING
 from vigc.options import unknown
-from vigc.processing import VigcProcessor
 from vigc.processing.devices import find_device
-from vigc.processing.model_folder import folder_fingerprint, loading_model
 from vigc.scenes import model_folder
 
 from .chat import ChatGenerator, load_chat_model
-from .checkpoints import dtype_name, loading_errors, public_name, read_checkpoint
-from .encoder_decoder import EncoderDecoderGenerator
-from .generator import FoundModel, ModelFacts, ModelIdentity, Writer
+from .checkpoints import loading_errors, read_checkpoint
+from .encoder_decoder import load_encoder_decoder
+from .generator import FoundModel, Writer
 from .settings import DTYPES, SPEED_SETTINGS
-from .vigc import VIGC_TYPES, VigcGenerator, find_vigc, given_vigc
+from .vigc import VIGC_TYPES, VigcGenerator, find_vigc, given_vigc, has_encoder
 
 # Decoding settings that are always recorded; other explicit settings are recorded too.
 _DECODING = ("num_beams", "repetition_penalty", "max_new_tokens", "do_sample")
@@ -40,7 +36,7 @@ def find_model(
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
-) -> FoundModel:
+) -> FoundModel[Writer]:
     """Finds a model by its configuration files, chooses its implementation, and does not read its weights.
 
     Args:
@@ -61,12 +57,13 @@ def find_model(
     if not isinstance(model, (str, os.PathLike)):
         return given_vigc(model, processor)
     name = model_folder(model)
+    checkpoint = read_checkpoint(name, revision, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     with loading_errors(name):
-        checkpoint = read_checkpoint(name, revision, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-        kind = checkpoint.config.get("model_type")
-        if kind in VIGC_TYPES:
+        if checkpoint.model_type in VIGC_TYPES:
             return find_vigc(checkpoint, processor)
-        raise ValueError(f"it is a {kind!r} model; give a VIGC model, as `vigc convert` writes, or InstructBLIP")
+        raise ValueError(
+            f"it is a {checkpoint.model_type!r} model; give a VIGC model, as `vigc convert` writes, or InstructBLIP"
+        )
 
 
 def load_model(model: Any, processor: Any = None, *, device: str = "auto", batch_size: int = 8, **found: Any) -> Writer:
@@ -103,7 +100,7 @@ def load_generator(
         dtype: One of `DTYPES`; "auto" is the saved one, or float32 on a CPU.
         device: "auto" (an accelerator if there is one), "cpu", "cuda:1", ...
         revision: Commit, tag or branch on the Hub, resolved to its current commit.
-        trust_remote_code: Whether code in a chat model's repository may run, for architectures that transformers lacks.
+        trust_remote_code: Whether code in the model repository may run.
         batch_size: Number of rollouts that run together; None for all rollouts of a call of `run`, or for VIGC the
             default number of slots.
         error: Class of the raised errors.
@@ -112,33 +109,21 @@ def load_generator(
         VigcError: `error`: the model cannot be loaded, or has no chat template.
         TransientError: Memory runs out, or the Hub cannot be reached.
     """
-    name = model_folder(model)
     if dtype not in DTYPES:
-        raise error(f"dtype {dtype!r} is not known: use one of {', '.join(DTYPES)}.")
-    place = find_device(device, error)
-    here = Path(name).is_dir()
-    with loading_model(name, error):
-        # Resolve the commit once, so that all files are of one commit: transformers no longer stores it in the config.
-        config_file = None if here else cached_file(name, "config.json", revision=revision)
-        commit = extract_commit_hash(config_file, None) or revision
-        hub: dict[str, Any] = {"revision": commit, "trust_remote_code": trust_remote_code}
-        config = AutoConfig.from_pretrained(name, **hub)  # nosec B615: by `revision`
-    kind = torch.float32 if dtype == "auto" and place.type == "cpu" else dtype
-    if config.model_type not in VIGC_TYPES:
-        return load_chat_model(model, dtype=kind, device=device, batch_size=batch_size, error=error, **hub)
-    # Not with `load_model`, which rejects a language model with an encoder.
-    with loading_model(name, error):
-        loaded: Any = VigcForConditionalGeneration.from_pretrained(name, dtype=kind, **hub)
-        processor = VigcProcessor.from_pretrained(name, **hub)
-    loaded = loaded.to(place).eval()
-    found = folder_fingerprint(Path(name)) if here else commit
-    facts = ModelFacts(
-        public_name(name), found, dtype_name(loaded.dtype), place.type, loaded.generation_config, scores=True
-    )
-    if not loaded.language_model.config.is_encoder_decoder:
-        return VigcGenerator(loaded, processor, facts, batch_size or VigcGenerator.slots)
-    identity = ModelIdentity(facts.name, found, facts.dtype, prefix=False, logprobs=False, system=False)
-    return EncoderDecoderGenerator(loaded, processor, identity, batch_size)
+        raise error(unknown("dtype", dtype, DTYPES))
+    name, place = model_folder(model), find_device(device, error)
+    hub: dict[str, Any] = {"trust_remote_code": trust_remote_code, "error": error}
+    checkpoint = read_checkpoint(name, revision, device=place, dtype=dtype, **hub)
+    if checkpoint.model_type not in VIGC_TYPES:
+        chosen = "float32" if dtype == "auto" and place.type == "cpu" else dtype
+        return load_chat_model(
+            name, dtype=chosen, device=place, revision=checkpoint.commit, batch_size=batch_size, **hub
+        )
+    with loading_errors(name, error):
+        if has_encoder(checkpoint):
+            return load_encoder_decoder(checkpoint, batch_size)
+        found = find_vigc(checkpoint)
+    return found.load(batch_size or VigcGenerator.slots)
 
 
 def effective_settings(config: GenerationConfig, settings: dict[str, Any], correct: bool) -> dict[str, dict[str, Any]]:
@@ -160,5 +145,7 @@ def effective_settings(config: GenerationConfig, settings: dict[str, Any], corre
     if decoding["do_sample"]:
         decoding.update({name: getattr(config, name, None) for name in _SAMPLING if name not in given})
     elif unused := [name for name in _SAMPLING if name in given]:
-        raise GenerationError(f"{', '.join(unused)} has no effect without sampling: give --do-sample too, or drop it.")
+        raise GenerationError(
+            f"{', '.join(unused)} has no effect without sampling: give --do-sample too, or remove it."
+        )
     return {"decoding": decoding, "iqf": iqf}

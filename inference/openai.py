@@ -119,7 +119,7 @@ class OpenAIGenerator:
         if given.pop("do_sample", True) is False:
             given["temperature"] = 0
         if unknown := [name for name in given if name not in _FIELDS]:
-            raise self._error(f"{', '.join(unknown)}: no setting of an endpoint; {', '.join(_FIELDS)} are.")
+            raise self._error(f"{', '.join(unknown)} is not supported by an endpoint: use {', '.join(_FIELDS)}.")
         named = {_FIELDS[name]: given[name] for name in _FIELDS if name in given}
         fields = {"model": self._model, **named, **self._request}
         return {name: value for name, value in fields.items() if value is not None}
@@ -151,11 +151,11 @@ class OpenAIGenerator:
                 break
             if attempt < self._retries and stop.wait(pause):
                 break
-        raise TransientError(f"the {self._role} at {self.endpoint} is away ({reason}): try again later.")
+        raise TransientError(f"the {self._role} at {self.endpoint} is unavailable ({reason}): try again later.")
 
     def _messages(self, request: Request) -> list[dict[str, Any]]:
         if what := unsupported(self.identity, request):
-            raise self._error(f"the {self._role} at {self.endpoint} is not asked to {what}: ask another generator.")
+            raise self._error(f"the {self._role} at {self.endpoint} does not support this: {what}. Use another model.")
         system = [] if request.system is None else [{"role": "system", "content": request.system}]
         content: Any = request.prompt
         if request.images:
@@ -220,7 +220,7 @@ class OpenAIGenerator:
                 f"{what} cannot be read ({reason_of(error, path=False)}): give one like http://localhost:8000/v1."
             ) from None
         if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise self._error(f"{what} {url!r} is not of the web: give one like http://localhost:8000/v1.")
+            raise self._error(f"{what} {url!r} is not an http or https URL: give one like http://localhost:8000/v1.")
         if parsed.userinfo:
             raise self._error(f"{what} holds a password: put the key into an environment variable and name that.")
         path = parsed.path.rstrip("/")

@@ -111,7 +111,9 @@ def check_settings(settings: Mapping[str, Any], correct: bool) -> None:
             check_value(declared[name], settings[name], GenerationError)
     iqf = [name for name in settings if name in declared and name.startswith("iqf_")]
     if iqf and not correct:
-        raise GenerationError(f"Without correction {', '.join(iqf)} has no effect: remove it, or remove --no-correct.")
+        raise GenerationError(
+            f"Without correction {', '.join(iqf)} has no effect: remove it, or choose another --corrector."
+        )
     others = [name for name in settings if name not in declared]
     if others:
         _check_known(others, list(declared))

@@ -128,7 +128,7 @@ class VigcGenerator:
         return model.engine(self.processor, slots)
 
 
-def given_vigc(model: Any, processor: Any) -> FoundModel:
+def given_vigc(model: Any, processor: Any) -> FoundModel[VigcGenerator]:
     """Wraps a VIGC model object.
 
     Args:
@@ -152,7 +152,7 @@ def given_vigc(model: Any, processor: Any) -> FoundModel:
     return FoundModel(facts, lambda slots: VigcGenerator(model.eval(), processor, facts, slots))
 
 
-def find_vigc(checkpoint: Checkpoint, processor: Any = None) -> FoundModel:
+def find_vigc(checkpoint: Checkpoint, processor: Any = None) -> FoundModel[VigcGenerator]:
     """Finds a VIGC model, or an InstructBLIP with a decoder-only language model, in a folder or on the Hub.
 
     Args:
@@ -166,7 +166,7 @@ def find_vigc(checkpoint: Checkpoint, processor: Any = None) -> FoundModel:
     facts = checkpoint.facts(remote_code=model_class is not VigcForConditionalGeneration, scores=True)
 
     def load(slots: int) -> VigcGenerator:
-        with loading_errors(checkpoint.name):
+        with loading_errors(checkpoint.name, checkpoint.error):
             # The classes are already chosen; no other remote code, for instance of a tokenizer, may run.
             hub: dict[str, Any] = {"revision": checkpoint.commit, "trust_remote_code": False}
             model = model_class.from_pretrained(checkpoint.name, dtype=facts.dtype, **hub)
@@ -191,9 +191,19 @@ def weights_fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def has_encoder(checkpoint: Checkpoint) -> bool:
+    """Whether the language model of a VIGC or InstructBLIP checkpoint has an encoder, as FLAN-T5 has."""
+    return bool(_language_model(checkpoint).is_encoder_decoder)
+
+
+def _language_model(checkpoint: Checkpoint) -> Any:
+    """The configuration of the language model."""
+    return InstructBlipConfig.from_dict(dict(checkpoint.config)).text_config
+
+
 def _classes(checkpoint: Checkpoint) -> tuple[Any, Any]:
     """The classes of model and processor: the package's, or remote code if that is allowed."""
-    inner: Any = InstructBlipConfig.from_dict(dict(checkpoint.config)).text_config
+    inner = _language_model(checkpoint)
     if inner.is_encoder_decoder:
         raise ValueError(
             f"its language model, {inner.model_type!r}, has an encoder; give one with Vicuna, for instance"
@@ -213,7 +223,7 @@ def _brought(name: str, reference: str, commit: str | None) -> Any:
     place, _, here = reference.rpartition("--")
     if not here or place not in ("", name):
         raise ValueError(
-            f"it takes the code of its model or processor from {place or 'nowhere'!r}, and only what lies beside the "
-            "weights, at one commit, is run: leave out trust_remote_code"
+            f"the code of its model or processor is in {place or 'no repository'!r}, but only code in the "
+            "model's own repository is run: remove --trust-remote-code"
         )
     return get_class_from_dynamic_module(here, name, revision=commit)

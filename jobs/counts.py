@@ -59,10 +59,10 @@ class Counts:
 
     inputs: int = counter(recorded=True)
     images: int = counter(recorded=True)
-    duplicates: int = counter("exact copies of another picture", recorded=True)
-    repeated: int = counter("rows with the id of another one: pictures are exact copies, which --dedup finds")
-    bare: int = counter("entries without picture, passed on as they were", recorded=True)
-    dropped: int = counter("repeated questions left out", recorded=True)
+    duplicates: int = counter("exact copies of another image", recorded=True)
+    repeated: int = counter("rows with the id of another row, because images are exact copies; --dedup finds them")
+    bare: int = counter("entries without image, copied unchanged", recorded=True)
+    dropped: int = counter("repeated questions dropped", recorded=True)
     skipped_inputs: int = counter(name="skipped", recorded=True)
     halved: int = counter(recorded=True)
 

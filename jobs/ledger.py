@@ -113,7 +113,7 @@ def read_plan_json(folder: Path) -> Record:
 
 
 def _no_plan(folder: Path) -> GenerationError:
-    return GenerationError(f"{str(folder / PLAN)!r} is no plan of vigc: generate the dataset again.")
+    return GenerationError(f"{str(folder / PLAN)!r} is not a valid plan: generate the dataset again.")
 
 
 def write_empty_folders(folder: Path, names: list[str]) -> None:

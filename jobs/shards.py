@@ -66,7 +66,7 @@ def _check(record: ShardRecord, output: ShardOutput) -> None:
     """Checks that every input and sample is accounted for, and that the plan has every row's type."""
     ended = record.images + record.duplicates + record.skipped_inputs + record.bare
     if ended != record.inputs:
-        raise RuntimeError(f"Shard {record.shard} took in {record.inputs} inputs, but {ended} came out of it.")
+        raise RuntimeError(f"Shard {record.shard} has {record.inputs} inputs, but {ended} are accounted for.")
     lost = {row["type"] for row in output.rows} - set(record.types)
     if lost:
         raise RuntimeError(f"Shard {record.shard} has rows of the types {lost}, which the plan does not name.")
@@ -74,4 +74,4 @@ def _check(record: ShardRecord, output: ShardOutput) -> None:
         raise RuntimeError(f"Shard {record.shard} has two rows of one id.")
     ended = len(output.rows) + len(output.rejects) + record.dropped
     if ended != output.asked:
-        raise RuntimeError(f"Shard {record.shard} was asked for {output.asked} texts, but {ended} came out of it.")
+        raise RuntimeError(f"Shard {record.shard} has {output.asked} requested texts, but {ended} are accounted for.")

@@ -103,12 +103,14 @@ class LineStore(Generic[K, T]):
             place = f"{str(path)!r}, line {number}"
             try:
                 found = self._from_json(parse_json(line))
+                known = self.known.setdefault(self._key(found), found)
             except (ValueError, TypeError, KeyError, AttributeError):
-                raise self._error(f"{place} is no {self._what}: mend the line, or name another file.") from None
-            key = self._key(found)
-            if key in self.known and found != self.known[key]:
-                raise self._error(f"{place} {self._says(found)} a second time, and otherwise: remove one.")
-            self.known[key] = found
+                what = self._what
+                raise self._error(f"{place} is not a valid {what}: correct the line, or name another file.") from None
+            if found != known:
+                raise self._error(
+                    f"{place} {self._says(found)} a second time, with other content: remove one of the lines."
+                )
             whole += len(line)
         # 3. Remove a truncated line.
         if whole < len(data):

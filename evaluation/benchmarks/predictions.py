@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import Any
 from zipfile import BadZipFile
 
@@ -47,7 +48,10 @@ class Prediction:
 
         Raises:
             KeyError: A field is missing.
+            ValueError: The id or the answer is not text.
         """
+        if not isinstance(record["question_id"], str) or not isinstance(record["text"], (str, NoneType)):
+            raise ValueError("the id or the answer is not text")
         return cls(record["question_id"], record["text"], record.get("reason"))
 
 

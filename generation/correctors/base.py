@@ -71,4 +71,4 @@ class Corrector:
         for setting, value in self.fixed.items():
             if given.get(setting, value) != value:
                 said = f"{setting}={given[setting]} contradicts the corrector {name!r}, which uses {value}"
-                raise GenerationError(f"{said}: drop it, or choose another corrector.")
+                raise GenerationError(f"{said}: remove it, or choose another corrector.")

@@ -78,9 +78,7 @@ class ExcludedIds:
                 for value in _values(entry):
                     self.keys.update(_keys(value, listed=True))
         if not self.keys:
-            raise GenerationError(
-                f"{str(path)!r} lists no picture: give ids or file names, one a line, or a JSON file."
-            )
+            raise GenerationError(f"{str(path)!r} lists no image: give ids or file names, one a line, or a JSON file.")
 
     def exclusion(self, keys: Iterable[str | int]) -> Exclusion | None:
         """The exclusion of an image with these keys, or None."""

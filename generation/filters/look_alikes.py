@@ -78,9 +78,7 @@ class ExcludedPictures:
                 self._bands[band].append((look, printable(source.name)))
         self.unlisted = {f"in {self.name}, {what}": count for what, count in pictures.unlisted.items()}
         if not count:
-            raise GenerationError(
-                f"{str(folder)!r} holds no picture that can be read: {_fault(pictures, self.unreadable[0])}."
-            )
+            raise GenerationError(f"{str(folder)!r} has no readable image: {_fault(pictures, self.unreadable[0])}.")
 
     @property
     def uncompared(self) -> Uncompared:

@@ -215,7 +215,7 @@ class Selection:
         if not reasons:
             return
         more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
-        raise GenerationError(f"None of {len(reasons)} pictures can be read: {'; '.join(reasons[:3])}{more}.")
+        raise GenerationError(f"None of {len(reasons)} images can be read: {'; '.join(reasons[:3])}{more}.")
 
 
 def first_exclusion(

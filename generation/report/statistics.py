@@ -147,7 +147,7 @@ class Figures:
             ),
             Chart(
                 "Visual dependency",
-                "Log-probability with the picture less without: near 0, the text did not need it",
+                "Log-probability with the image minus without it; near 0, the answer does not depend on it",
                 "",
                 histogram(
                     {"answer": self.scores["visual_dependency"]}, step=0.01, label="difference of log-probabilities"

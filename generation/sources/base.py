@@ -186,7 +186,7 @@ class Folder(Files):
 
     def __init__(self, images: Path) -> None:
         if not images.is_file() and not images.is_dir():
-            raise GenerationError(f"{str(images)!r} is neither a folder nor a file: give a folder of pictures.")
+            raise GenerationError(f"{str(images)!r} is neither a folder nor a file: give a folder of images.")
         super().__init__(images.parent if images.is_file() else images)
         self.images = images
 
@@ -218,14 +218,14 @@ def list_images(images: Path, others: Counter[str] | None = None) -> Sequence[So
     if images.is_file():
         return [Source(*_ids([images.name])[0], size=images.stat().st_size)]
     if not images.is_dir():
-        raise GenerationError(f"{str(images)!r} is neither a folder nor a file: give a folder of pictures.")
+        raise GenerationError(f"{str(images)!r} is neither a folder nor a file: give a folder of images.")
     links: set[str] = set()
     others = Counter() if others is None else others
     sizes = dict(sorted(_names(str(images), "", links, others)))
     if not sizes:
         suffixes = ", ".join(sorted(picture_suffixes()))
         beside = "".join(f"; {count:,} {what}" for what, count in _in_words(others).items())
-        raise GenerationError(f"{str(images)!r} holds no picture: no file there ends in {suffixes}{beside}.")
+        raise GenerationError(f"{str(images)!r} has no image: no file name ends in {suffixes}{beside}.")
     root = images.resolve()
     return [
         Source(name, id_, _refusal(images / name, root) if name in links else None, size=sizes[name])
@@ -241,8 +241,8 @@ def _in_words(others: Counter[str]) -> dict[str, int]:
     unread = sorted(HEIF_SUFFIXES & by_ending.keys())
     fix = f"; {HEIF_FIX} {', '.join(unread)}" if unread else ""
     found = {
-        "passed by: links to folders, which are not followed": others[_LINKED],
-        f"passed by: files whose ending is no picture's ({', '.join(named)}{more}{fix})": by_ending.total(),
+        "ignored: links to folders, which are not followed": others[_LINKED],
+        f"ignored: files with other extensions ({', '.join(named)}{more}{fix})": by_ending.total(),
     }
     return {what: count for what, count in found.items() if count}
 

@@ -34,7 +34,7 @@ class LlavaConversations(Files):
 
     def __init__(self, path: Path, root: Path, urls: Sequence[str] = ()) -> None:
         if not root.is_dir():
-            raise GenerationError(f"{str(root)!r} is no folder: give the folder of the pictures as --image-root.")
+            raise GenerationError(f"{str(root)!r} is not a folder: give the folder of the images as --image-root.")
         super().__init__(root, urls)
         self.path = path
 
@@ -64,12 +64,12 @@ def _conversation(entry: Any, index: int) -> Source:
     rows = rows_of_chat(entry, conversation_id=str(index))
     names = list(names_of_pictures(entry))
     if len(names) > 1:
-        raise LayoutError(f"it has {len(names)} pictures, but VIC sees one: leave it out")
+        raise LayoutError(f"it has {len(names)} images, but VIC supports one: remove it")
     name = names[0] if names else ""
     if not isinstance(name, str):
-        raise LayoutError(f"it names its picture {short(name)}, which is no text: correct it")
+        raise LayoutError(f"its image name {short(name)} is not text: correct it")
     if reason := unusable(name):
-        raise LayoutError(f"it names its picture {short(name)}, which {reason}")
+        raise LayoutError(f"its image name {short(name)} {reason}")
     return Source(name, image_id_of(name) if name else cut(str(entry.get("id", index))), pairs=_pairs(rows))
 
 
@@ -100,7 +100,7 @@ class DatasetConversations(DatasetRows):
     def chosen(self, pictures: Sequence[Any], name: str) -> Any:
         """The one picture of a row, or none: what is said about several is not corrected from the first."""
         if len(pictures) > 1:
-            raise ImageError(name, f"has {len(pictures)} pictures, but VIC sees one: leave the row out")
+            raise ImageError(name, f"has {len(pictures)} images, but VIC supports one: remove the row")
         return super().chosen(pictures, name)
 
 

@@ -90,7 +90,7 @@ class DatasetRows:
             reason = reason_of(error)
             if is_hub_away(error):
                 raise TransientError(
-                    f"The Hub does not answer for {path!r} ({reason}): run the same command again later."
+                    f"The Hub is unavailable for {path!r} ({reason}): run the same command again later."
                 ) from error
             raise GenerationError(f"The dataset {path!r} cannot be loaded: {reason}.") from error
         self.features = self.table.features
@@ -196,7 +196,7 @@ class DatasetRows:
         if self.several:
             value = self.chosen(value or (), source.name)
         if value is None:
-            raise NoImageError(source.name, "has no picture: fill the row")
+            raise NoImageError(source.name, "has no image: fill the row")
         if isinstance(value, bytes):
             value = {"bytes": value}
         if isinstance(value, str):
@@ -204,7 +204,7 @@ class DatasetRows:
         if value.get("bytes") is not None:
             return load_picture(value["bytes"], name=source.name)
         if not value.get("path"):
-            raise ImageError(source.name, "has neither bytes nor a path of a picture: fill the row")
+            raise ImageError(source.name, "has neither bytes nor a path of an image: fill the row")
         if reason := unusable(value["path"]):
             raise ImagePathError(source.name, f"holds the name {short(value['path'])}, which {reason}")
         if is_address(value["path"]):

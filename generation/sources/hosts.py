@@ -26,8 +26,8 @@ def check_hosts(hosts: Sequence[str]) -> list[str]:
             host = ""
         if given != "*" and not HOST.fullmatch(host.removeprefix("*.")):
             raise GenerationError(
-                f"allow_urls: {given!r} is no host: give its name alone, as in images.cocodataset.org, "
-                "'*.staticflickr.com' for all below a name, or '*' for any public one."
+                f"allow_urls: {given!r} is not a host name: give it alone, as in images.cocodataset.org, "
+                "'*.staticflickr.com' for all subdomains, or '*' for any public host."
             )
         known.add(host)
     return sorted(known)

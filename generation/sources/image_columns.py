@@ -34,5 +34,5 @@ def image_column(features: Any, path: str) -> tuple[str, bool]:
         if named or (isinstance(inner, dict) and "bytes" in inner):
             return name, inner is not feature
     raise GenerationError(
-        f"The dataset {path!r} has no column of pictures: its columns are {cut(', '.join(features), MAX_REASON)}."
+        f"The dataset {path!r} has no column of images: its columns are {cut(', '.join(features), MAX_REASON)}."
     )

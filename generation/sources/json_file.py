@@ -38,7 +38,7 @@ class Annotated(Files):
 
     def __init__(self, annotations: Path, root: Path, format: str = "coco", urls: Sequence[str] = ()) -> None:
         if not root.is_dir():
-            raise GenerationError(f"{str(root)!r} is no folder: give the folder of the pictures as --image-root.")
+            raise GenerationError(f"{str(root)!r} is not a folder: give the folder of the images as --image-root.")
         super().__init__(root, urls)
         self.annotations, self.format, self.naming = annotations, format, INSTANCES[format]
 
@@ -66,7 +66,7 @@ class Annotated(Files):
             if reason := unusable(name):
                 for place in (index, *others):
                     label = f"{self.annotations.name}, entry {place} of 'images'"
-                    yield Source(label, label, f"names its picture {short(name)}, which {reason}")
+                    yield Source(label, label, f"its image name {short(name)} {reason}")
                 continue
             boxes = _joined([file.objects(index), *map(file.objects, others)]) if others else file.objects(index)
             yield Source(name, image_id, None, file.license(index), boxes, same=[name for _ in others] or None)
@@ -96,7 +96,7 @@ class Annotated(Files):
             if isinstance(error.__cause__, FileNotFoundError) and is_address(source.name):
                 names = ", ".join(names_in_address(source.name)[:2])
                 reason = (
-                    f"is an address: no {names} lies under the folder of the pictures, and none is fetched unless its "
+                    f"is a URL: {names} is not in the folder of the images, and a URL is only fetched if its "
                     "host is named (--allow-urls HOST)"
                 )
                 raise ImagePathError(error.name, reason) from error.__cause__
@@ -127,7 +127,7 @@ class LlavaPictures(Files):
 
     def __init__(self, conversations: Path, root: Path, urls: Sequence[str] = ()) -> None:
         if not root.is_dir():
-            raise GenerationError(f"{str(root)!r} is no folder: give the folder of the pictures as --image-root.")
+            raise GenerationError(f"{str(root)!r} is not a folder: give the folder of the images as --image-root.")
         super().__init__(root, urls)
         self.conversations = conversations
 
@@ -137,7 +137,7 @@ class LlavaPictures(Files):
         return printable(stem_of(self.conversations))
 
     def __iter__(self) -> Iterator[Source]:
-        """The pictures; an entry that cannot be read is one that is refused. Entries without picture are passed by."""
+        """The pictures; an entry that cannot be read is one that is refused. Entries without image are ignored."""
         names: dict[str, str | None] = {}
         with naming_files():
             for place, entry in read_rows(self.conversations):
@@ -149,7 +149,7 @@ class LlavaPictures(Files):
                 else:
                     names.update(_named(entry, label, names))
         if not any(reason is None for reason in names.values()):
-            raise GenerationError(f"{str(self.conversations)!r} names no picture: give a file in LLaVA's form.")
+            raise GenerationError(f"{str(self.conversations)!r} names no image: give a file in LLaVA's layout.")
         shown = [printable(name) for name in names]
         ids = distinct([PurePosixPath(name_for_id(name)).stem for name in shown], shown)
         for (name, refused), image_id in zip(names.items(), ids, strict=True):
@@ -161,10 +161,10 @@ def _named(entry: JsonObject, label: str, known: Collection[str]) -> dict[str, s
     found: dict[str, str | None] = {}
     for name in names_of_pictures(entry):
         if not isinstance(name, str):
-            found[label] = f"names its picture {short(name)}, which is no text: correct it"
+            found[label] = f"its image name {short(name)} is not text: correct it"
         elif reason := unusable(name):
             place = name if len(name) <= MAX_SHOWN else label
-            found[place] = f"names its picture {short(name)}, which {reason}"
+            found[place] = f"its image name {short(name)} {reason}"
         elif name not in known:
             found[name] = None
     return found

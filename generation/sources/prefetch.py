@@ -141,7 +141,7 @@ class Loader:
     def _path(self, source: Source) -> ImageCell:
         path = self.collection.locate(source)
         if path is None:
-            raise ImagePathError(source.name, "is no file, so rows cannot hold its path: embed pictures")
+            raise ImagePathError(source.name, "is no file, so rows cannot hold its path: use --images embed")
         if any("\udc80" <= char <= "\udcff" for char in path):
             raise ImagePathError(source.name, "has a path that is no Unicode, which no row can hold: rename the file")
         return {"bytes": None, "path": path}
@@ -185,7 +185,7 @@ def check_machine(collection: Collection, source: Source, error: BaseException, 
     """
     if isinstance(error, MemoryError):  # has no message
         raise TransientError(
-            f"Memory does not suffice for picture {shown(source.name)!r}: free some and run the same command again."
+            f"Not enough memory for image {shown(source.name)!r}: free some and run the same command again."
         ) from error
     if is_transient(error) or is_transient(error.__cause__):
         raise TransientError(f"{error}: run the same command again later.") from error
@@ -194,8 +194,8 @@ def check_machine(collection: Collection, source: Source, error: BaseException, 
     gone = not source.absent and not collection.is_there(source)
     if gone or (path is not None and not os.path.exists(path)):
         raise TransientError(
-            f"{error}, and the place of the pictures is gone or empty: run the same command again when it is back, or "
-            "delete the empty folder if nothing belongs there any more."
+            f"{error}, and the folder of the images is missing or empty: run the same command again when it is back, "
+            "or delete the empty folder if nothing belongs there any more."
         ) from error
 
 

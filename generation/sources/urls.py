@@ -120,7 +120,7 @@ class Addresses:
             raise TransientError(
                 f"{name!r} and other hosts do not answer ({trouble}): run the same command again later."
             )
-        raise ImageError(name, f"does not answer ({trouble}, {times}): get the file, or leave it out")
+        raise ImageError(name, f"does not answer ({trouble}, {times}): download the file, or remove the entry")
 
     def _follow(self, address: str, name: str, deadline: float) -> bytes:
         """The bytes, from where redirections lead."""

@@ -1,4 +1,4 @@
-"""How likely given texts are: teacher forcing, in one pass over prompts and texts."""
+"""Log-probabilities of given texts by teacher forcing, in one pass over prompts and texts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import torch
 def target_logprobs(
     model: Any, processor: Any, image_embeds: torch.Tensor, prompts: Sequence[str], targets: Sequence[str]
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The tokens of each target and their log-probabilities behind its prompt, natural logarithm.
+    """The tokens of each target and their natural log-probabilities given its prompt.
 
-    Prompts and targets are cut to the lengths of training (see `VigcProcessor`). The end of sequence behind a target
-    does not count.
+    Prompts and targets are truncated to the lengths of training (see `VigcProcessor`). The end-of-sequence token after
+    a target is not scored.
 
     Args:
         model: A VIGC model.
-        processor: Belongs to it.
+        processor: The processor of the model.
         image_embeds: float (B, patches + 1, vision width), the ViT's output for the images.
         prompts: B prompts.
         targets: B texts.

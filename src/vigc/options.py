@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from difflib import get_close_matches
 from itertools import islice
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -150,8 +150,9 @@ def check_value(setting: Setting, value: Any, error: type[VigcError]) -> None:
         raise error(unknown(name, value, setting.choices))
     if setting.kind is bool and not isinstance(value, bool):
         raise error(f"{name}={value!r} is not known: use True or False.")
-    if setting.kind is int and not isinstance(value, Integral):
-        raise error(f"{name}={value!r} is not an integer.")
+    number = {int: Integral, float: Real}.get(setting.kind)
+    if number is not None and (isinstance(value, bool) or not isinstance(value, number)):
+        raise error(f"{name}={value!r} is not {'an integer' if setting.kind is int else 'a number'}.")
     if option.min is not None and value < option.min:
         raise error(f"{name}={value} is too small: give at least {option.min:g}.")
     if option.above is not None and not value > option.above:
@@ -230,7 +231,7 @@ def recorded(values: Mapping[str, Any], settings: Mapping[str, Setting]) -> dict
         if value is None or setting.option.once or value == setting.default:
             continue
         several = setting.several and not isinstance(value, str)
-        found[name] = [_plain(one) for one in value] if several else _plain(value)
+        found[name] = [_plain(setting, one) for one in value] if several else _plain(setting, value)
     return {name: value for name, value in found.items() if value != _plain_default(settings[name])}
 
 
@@ -238,8 +239,8 @@ def _plain_default(setting: Setting) -> Any:
     return list(setting.default) if isinstance(setting.default, (list, tuple)) else setting.default
 
 
-def _plain(value: Any) -> Any:
+def _plain(setting: Setting, value: Any) -> Any:
     """The value as a YAML type; a path that exists is made absolute."""
-    if isinstance(value, os.PathLike):
+    if setting.kind is Path:
         return os.path.abspath(value) if os.path.lexists(value) else os.fspath(value)
     return value

@@ -210,6 +210,14 @@ def test_a_dataset_can_be_made_again_from_the_file_in_it(parity_dir, vigc_folder
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
+def test_paths_of_the_python_api_are_recorded_as_absolute_ones(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    job = GenerateJob(images="photos", model="user/model", format="folder", image_root="elsewhere")
+    assert job.recorded()["images"] == str(tmp_path / "photos")
+    assert job.recorded()["image_root"] == "elsewhere", "it is not there"
+
+
 def test_choices_are_those_of_the_tables_that_the_job_reads():
     from vigc.exports.settings import ExportSettings
     from vigc.formats.coco import INSTANCES

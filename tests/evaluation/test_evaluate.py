@@ -32,6 +32,7 @@ from vigc.evaluation import (
     read_eval_results,
 )
 from vigc.evaluation.benchmarks.base import Option
+from vigc.evaluation.benchmarks.predictions import PredictionFile
 from vigc.evaluation.intervals import differences, with_intervals
 from vigc.scenes import VIGC_TINY, read_truth, write_pair, write_scenes
 from vigc.scenes.checker import check, read_answer
@@ -248,9 +249,20 @@ def test_another_run_is_refused_and_may_be_overwritten(stock, tmp_path):
 def test_answers_without_their_settings_are_not_mixed_with_others(stock, tmp_path):
     files.okvqa(tmp_path)
     evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)
-    (tmp_path / "r.run.json").unlink()
-    with pytest.raises(ConflictError, match="but not its settings"):
-        evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)
+    for damage in ("[1]", "{", None):
+        (tmp_path / "r.run.json").unlink() if damage is None else (tmp_path / "r.run.json").write_text(damage)
+        with pytest.raises(ConflictError, match="but not its settings"):
+            evaluate("okvqa", DataSettings(tmp_path), tmp_path / "r.json", model=stock)
+
+
+@pytest.mark.parametrize("line", ['{"question_id": [1], "text": "a"}', '{"question_id": "1", "text": 2}', "[]"])
+def test_a_line_that_is_no_answer_ends_in_one_sentence(line, tmp_path):
+    (tmp_path / "r.predictions.jsonl").write_text(f"{line}\n")
+    with (
+        pytest.raises(EvaluationError, match="line 1 is not a valid answer: correct the line"),
+        PredictionFile(tmp_path / "r.predictions.jsonl"),
+    ):
+        pass
 
 
 def test_a_change_of_the_questions_is_noticed(stock, tmp_path):

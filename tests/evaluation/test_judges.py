@@ -257,7 +257,9 @@ def test_an_endpoint_that_stays_away_is_no_zero_and_the_job_goes_on_later(tmp_pa
         return by_length(body) if number < 3 else Raw(503, b"overloaded")
 
     with JudgeServer(dies) as server:
-        with pytest.raises(TransientError, match=r"is away \(status 503: overloaded\): try again later") as error:
+        with pytest.raises(
+            TransientError, match=r"is unavailable \(status 503: overloaded\): try again later"
+        ) as error:
             judged(server, output=file, workers=1, retries=2)
         assert error.value.exit_code == 75 and len(server.requests) == 6
         assert [row["question_id"] for row in lines(file)] == [0, 1, 2]

@@ -27,6 +27,8 @@ from vigc.jobs import ledger
 
 LIMIT = 2**20
 
+FIX = "download the file, or remove the entry"
+
 
 def picture(number):
     buffer = io.BytesIO()
@@ -185,10 +187,10 @@ def refused(place):
         f"{place}/missing/1.png": "cannot be fetched (the answer is 404 Not Found)",
         f"{place}/endless/1.jpg": "has more bytes than the limit of 1,048,576: make it smaller",
         f"{place}/large/1.jpg": "has more bytes than the limit of 1,048,576: make it smaller",
-        f"{place}/drip.png": "does not answer (it takes longer than 1.5 s, once): get the file, or leave it out",
-        f"{place}/drip-body.png": "does not answer (it takes longer than 1.5 s, once): get the file, or leave it out",
-        f"{place}/silent.png": "does not answer (it takes longer than 1.5 s, once): get the file, or leave it out",
-        f"{place}/broken.png": "does not answer (the answer broke off, 3 times): get the file, or leave it out",
+        f"{place}/drip.png": f"does not answer (it takes longer than 1.5 s, once): {FIX}",
+        f"{place}/drip-body.png": f"does not answer (it takes longer than 1.5 s, once): {FIX}",
+        f"{place}/silent.png": f"does not answer (it takes longer than 1.5 s, once): {FIX}",
+        f"{place}/broken.png": f"does not answer (the answer broke off, 3 times): {FIX}",
         f"{place}/page.html": "is not an image in a supported format",
         f"{place}/empty.png": "is empty (0 bytes): get the file again",
         f"{place}/loop": "is redirected more than 5 times",
@@ -198,7 +200,7 @@ def refused(place):
         "https are fetched",
         "http://example.org/x.png": "is on the host 'example.org', which --allow-urls does not name (127.0.0.1)",
         "ftp://127.0.0.1/x.png": "is an address of the kind 'ftp': only http and https are fetched",
-        "data:image/png;base64,AAAA": "names its picture 'data:image/png;base64,AAAA', which is the image itself",
+        "data:image/png;base64,AAAA": "its image name 'data:image/png;base64,AAAA' is the image itself",
         "http://me:secret@127.0.0.1/x.png": "is an address with a user's name, which is not sent",
         "http://127.0.0.1:x/": "is no address that can be asked",
         "http://\ud800/": "is no address that can be asked",

@@ -281,5 +281,5 @@ def test_the_reports_pictures_are_the_datasets_own(tmp_path):
         write_report(folder)
     plan["configuration"]["types"] = ["../secret"]
     (folder / "_vigc" / "plan.json").write_text(json.dumps(plan))
-    with pytest.raises(GenerationError, match="is no plan of vigc"):
+    with pytest.raises(GenerationError, match="is not a valid plan"):
         write_report(folder)

@@ -57,7 +57,7 @@ def test_a_corrected_chat_is_given_back_with_what_it_came_with(picture, tmp_path
     text = Value("string")
     folder, aside = corrected(tmp_path, "chat", records, {"messages": CHAT, "id": text, "type": text, "source": text})
     assert aside == [
-        "has 2 pictures, but VIC sees one: leave the row out",
+        "has 2 images, but VIC supports one: remove the row",
         "is no conversation: pair 0 has the text ' ', which is empty or not text",
     ]
     assert [row["type"] for row in rows_of(folder)] == ["detail"] * 2

@@ -383,6 +383,9 @@ def test_a_stock_instructblip_serves_too(model, processor, pictures, tmp_path):
         ({"settings": {"iqf_steps": -2}}, "iqf_steps=-2"),
         ({"settings": {"beams": 3}}, "beams: unknown generation setting"),
         ({"settings": {"num_beams": 0}}, "num_beams=0 is too small"),
+        ({"settings": {"num_beams": True}}, "num_beams=True is not an integer"),
+        ({"settings": {"temperature": "hot"}}, "temperature='hot' is not a number"),
+        ({"settings": {"top_p": None}}, "top_p=None is not a number"),
         ({"settings": {"temperature": 0.7}}, "temperature has no effect without sampling: give --do-sample"),
         ({"settings": {"iqf_steps": 2}, "correct": False}, "Without correction iqf_steps has no effect"),
         ({"processor": None}, "needs its processor"),
@@ -403,7 +406,7 @@ def test_there_must_be_a_picture(model, processor, tmp_path):
         generate_dataset(tmp_path / "absent", tmp_path / "out", **job)
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "notes.txt").touch()
-    with pytest.raises(GenerationError, match="holds no picture"):
+    with pytest.raises(GenerationError, match="has no image"):
         generate_dataset(tmp_path / "texts", tmp_path / "out", **job)
     for index in range(5):
         (tmp_path / "texts" / f"{index}.png").write_text("broken")

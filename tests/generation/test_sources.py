@@ -310,7 +310,7 @@ def test_what_cannot_be_compared_with_is_said(root, tmp_path, capsys):
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert f"**{said.replace('_', chr(92) + '_')} them**: cut\\_1.jpg, cut\\_2.jpg, gone.png and others.\n" in card
     (theirs / "whole.png").write_bytes(b"")
-    with pytest.raises(GenerationError, match=r"'.*their_test' holds no picture that can be read: .*cut_1.jpg"):
+    with pytest.raises(GenerationError, match=r"'.*their_test' has no readable image: .*cut_1.jpg"):
         generate_dataset(root, tmp_path / "other", **given)
 
 
@@ -428,9 +428,9 @@ def test_what_lies_beside_the_pictures_is_counted(root, tmp_path, capsys, monkey
     given = {"exclude_images": [theirs], **job()}
     fix = "; pip install 'vigc[heic]' to read .heic"
     said = (
-        "2 passed by: links to folders, which are not followed\n",
-        f"4 passed by: files whose ending is no picture's (.heic 2, none 1, .txt 1{fix})\n",
-        f"1 in theirs, passed by: files whose ending is no picture's (.heic 1{fix})\n",
+        "2 ignored: links to folders, which are not followed\n",
+        f"4 ignored: files with other extensions (.heic 2, none 1, .txt 1{fix})\n",
+        f"1 in theirs, ignored: files with other extensions (.heic 1{fix})\n",
     )
     print_preview(preview_job(GenerateJob(images=root, **given), tmp_path / "out"))
     told = capsys.readouterr().out
@@ -441,7 +441,7 @@ def test_what_lies_beside_the_pictures_is_counted(root, tmp_path, capsys, monkey
         assert [line for line in said if line not in told] == []
     for path in root.glob("*.png"):
         path.unlink()
-    with pytest.raises(GenerationError, match=r"holds no picture: .*; 1 passed by: links.*; 4 passed by: files"):
+    with pytest.raises(GenerationError, match=r"has no image: .*; 1 ignored: links.*; 4 ignored: files"):
         generate_dataset(root, tmp_path / "none", **job())
 
 

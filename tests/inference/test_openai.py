@@ -144,7 +144,7 @@ def test_an_endpoint_that_is_away_ends_the_waiting_of_all():
 
     with JudgeServer(answer) as server:
         start = time.monotonic()
-        with pytest.raises(TransientError, match=r"the model at .* is away \(status") as error:
+        with pytest.raises(TransientError, match=r"the model at .* is unavailable \(status") as error:
             list(generator(server, workers=4, retries=2, wait=0.2).run(ask(n, Request(str(n))) for n in range(4)))
         assert error.value.exit_code == 75 and time.monotonic() - start < 60
 

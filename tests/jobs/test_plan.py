@@ -61,7 +61,7 @@ def test_what_is_not_as_it_was_written_is_noticed(folder):
     assert not is_whole({**values, "source": "other"}) and not is_whole({**values, "more": 1})
     for broken in ({"configuration": {"types": ["detail"]}}, {**values, "inputs": 5}, {**values, "job": None}):
         (folder / ledger.PLAN).write_text(json.dumps(broken))
-        with pytest.raises(GenerationError, match="is no plan of vigc"):
+        with pytest.raises(GenerationError, match="is not a valid plan"):
             ledger.read_plan(folder)
     values = json.loads(ledger.record_file(folder, 1).read_text())
     for broken in ({"images": "1"}, {"a counter of a later version": 1}, {"types": None}, {"reasons": [["one"]]}):
@@ -96,7 +96,7 @@ def test_counters_are_declared_once():
     assert [getattr(totals, name) for name in names] == [2 * number for number in range(1, len(names) + 1)]
     assert totals.reasons == {("rule", "detail"): 3}
     printed = dict(one.labelled())
-    assert printed["repeated questions left out"] == one.dropped and len(printed) == 4
+    assert printed["repeated questions dropped"] == one.dropped and len(printed) == 4
     # One that is not of the first version is recorded only where it counted something.
     assert "repeated" not in ShardRecord(0, "f").to_json() and records[0].to_json()["repeated"] == one.repeated
 

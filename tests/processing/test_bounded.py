@@ -232,7 +232,7 @@ def test_a_hostile_reply_of_a_judge_is_no_review(reply):
         def asking():
             return (yield Request("?"))
 
-        with pytest.raises(TransientError, match="is away") as caught:
+        with pytest.raises(TransientError, match="is unavailable") as caught:
             list(judge.generator.run([asking()]))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 

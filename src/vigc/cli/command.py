@@ -64,9 +64,10 @@ def add_command(
         name = name or command.__name__.replace("_", "-")
         app.command(name, cls=GroupedCommand, **settings)(_reporting(command, f"{app.info.name} {name}"))
         return
-    title, load = f"{app.info.name} {command.name}", command.load
+    name, load = name or command.name, command.load
+    title = f"{app.info.name} {name}"
     shown = deferred(lambda: _built(_reporting(load(), title)))
-    app.command(command.name, cls=shown, help=command.help, **settings)(lambda: None)
+    app.command(name, cls=shown, help=command.help, **settings)(lambda: None)
 
 
 def _built(function: Callable[..., None]) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +19,7 @@ from vigc.processing.job_file import job_text
 
 from .command import COMPLETE, REJECTED, add_command
 from .options import Given, given_of, settings_of_all, taking
-from .terminal import count, line, option, say
+from .terminal import count, hide_progress_bars, line, option, say
 
 if TYPE_CHECKING:
     from vigc.evaluation import Benchmark, Figure, Results
@@ -104,7 +103,7 @@ def _run(benchmark: type[Benchmark], settings: Mapping[str, Setting], given: Giv
     from vigc.evaluation import evaluate, read_reviews
     from vigc.evaluation.results import beside
 
-    _quiet()
+    hide_progress_bars()
     results = evaluate(
         name,
         data,
@@ -163,14 +162,6 @@ def compare(
 
 
 add_command(app, compare)
-
-
-def _quiet() -> None:
-    """Hides progress bars when stderr is not a terminal."""
-    from transformers.utils import logging
-
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
 
 
 def _print_results(results: Results) -> None:

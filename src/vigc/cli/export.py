@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from vigc.formats.preferences import PreferenceRule
     from vigc.hub_cards import ExportFacts
 
-_JOB = "_vigc/job.yaml"
-
 
 def _settings() -> Sequence[type]:
     from vigc.exports.settings import ExportSettings
@@ -56,11 +54,12 @@ def _do(given: Given) -> None:
 
     from vigc.exports.export import export_dataset
     from vigc.hub_cards import write_export_card
+    from vigc.jobs import ledger
 
     def card(folder: Path, done: Exported) -> None:
         write_export_card(folder, _facts(done, asked.dataset.resolve().name, rule))
         used = recorded(given, settings_of_all(_settings()))
-        atomic_write(folder / _JOB, job_text("vigc export", used))
+        atomic_write(folder / ledger.JOB, job_text("vigc export", used))
 
     done = export_dataset(
         asked.dataset,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from vigc.errors import BusyError
 from .command import COMPLETE, REJECTED
 from .options import Given, JobRun, given_of, with_options
 from .summary import print_preview, print_summary
-from .terminal import count, say
+from .terminal import count, hide_progress_bars, say
 
 if TYPE_CHECKING:
     from vigc.generation import JobSettings, Summary
@@ -86,7 +85,7 @@ def do_job(job: JobSettings, output: Path, *, dry_run: bool = False, started: fl
     started = time.monotonic() if started is None else started
     from vigc.generation import preview_job, run_job
 
-    _quiet()
+    hide_progress_bars()
     if not dry_run:
         return _end(run_job(job, output), started)
     print_preview(preview_job(job, output))
@@ -110,7 +109,7 @@ def run_demo(output: Path, pictures: int, seed: int) -> int:
     from vigc.generation import generate_dataset
     from vigc.scenes import write_scenes
 
-    _quiet()
+    hide_progress_bars()
     folder = output / "scenes"
     if not folder.exists():
         write_scenes(folder, 3 * pictures, seed)
@@ -124,11 +123,3 @@ def default_model() -> Path:
 
     say("Model: vigc-tiny (embedded). It only knows rendered scenes; give --model for photographs.", err=True)
     return VIGC_TINY
-
-
-def _quiet() -> None:
-    """Hides progress bars when stderr is not a terminal."""
-    from transformers.utils import logging
-
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()

@@ -156,7 +156,7 @@ def _config(settings: Mapping[str, Setting]) -> inspect.Parameter:
         if path is not None and not context.resilient_parsing:
             read_into(context, path, settings)
 
-    text = "YAML file of option values; the command line overrides them. Every job writes one: _vigc/job.yaml."
+    text = "YAML file of option values; the command line overrides them. Every run writes one, job.yaml."
     info = option(text, "--config", metavar="FILE", callback=read, is_eager=True, expose_value=False)
     return inspect.Parameter(
         "config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Path | None, info]

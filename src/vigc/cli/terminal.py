@@ -53,6 +53,14 @@ def set_log_level(level: str | None) -> None:
             sys.modules[module].set_verbosity(number)
 
 
+def hide_progress_bars() -> None:
+    """Hides the progress bars of transformers when stderr is not a terminal."""
+    from transformers.utils import logging as transformers_logging
+
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
+
+
 def say(text: str, *, err: bool = False) -> None:
     """Prints text, with control characters escaped and tokens of the Hub removed."""
     typer.echo("\n".join(map(_inert, text.split("\n"))), err=err)
