@@ -72,7 +72,8 @@ def _check_still_readable(inputs: InputSet[InputT]) -> None:
         raise
     except GenerationError as error:
         raise TransientError(
-            f"{error} Some could when the job was begun: run the same command again when their place is back."
+            f"{error} They were readable when the job was planned: run the same command again when their folder "
+            "is available."
         ) from error
 
 

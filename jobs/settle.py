@@ -191,5 +191,5 @@ def check_same(folder: Path, plan: Plan, sources: Iterable[Input]) -> None:
 def _conflict(folder: Path, difference: str) -> ConflictError:
     return ConflictError(
         f"{str(folder)!r} holds a dataset of another job: {difference}. Use the same settings to "
-        "resume it, --overwrite to replace it, or another folder."
+        "resume it, give --overwrite to replace it, or another folder."
     )

@@ -217,7 +217,9 @@ def test_of_two_answers_to_a_question_none_is_chosen(stock, tmp_path):
     assert (tmp_path / "r.json").read_bytes() == before and path.read_bytes() == whole + first
     other = {**json.loads(first), "text": "something else"}
     files.write_lines(path, [*map(json.loads, whole.splitlines()), other])
-    with pytest.raises(EvaluationError, match=r"line \d+ answers question '\d+' a second time, and otherwise: remove"):
+    with pytest.raises(
+        EvaluationError, match=r"line \d+ answers question '\d+' a second time, with other content: remove"
+    ):
         evaluate("okvqa", settings, tmp_path / "r.json", model=stock)
 
 

@@ -470,7 +470,7 @@ def test_a_torn_last_line_is_asked_again_and_other_damage_is_named(tmp_path):
             file.write_bytes(whole[:cut])
             assert judged(server, count=2, output=file, workers=1) == rows and file.read_bytes() == whole
         file.write_bytes(whole[: first - 9] + b"\n" + whole[first:])
-        with pytest.raises(JudgeError, match="line 1 is no review"):
+        with pytest.raises(JudgeError, match="line 1 is not a valid review"):
             judged(server, count=2, output=file)
         file.write_bytes(whole + whole[:first])  # the same line twice
         assert judged(server, count=2, output=file) == rows
@@ -479,7 +479,7 @@ def test_a_torn_last_line_is_asked_again_and_other_damage_is_named(tmp_path):
             judged(server, count=2, output=file)
         for other in (b'{"someone": "else"}', b"[1, 2", b"text\n"):
             file.write_bytes(other)
-            with pytest.raises(JudgeError, match="line 1 is no review"):
+            with pytest.raises(JudgeError, match="line 1 is not a valid review"):
                 judged(server, count=2, output=file)
             assert file.read_bytes() == other
 
@@ -655,6 +655,6 @@ def test_a_local_judge_refuses_what_is_too_long(local_folder, tmp_path):
     judge = LocalJudge(local_folder, max_tokens=8, device="cpu")
     questions, a, b = task(2)
     rows = judge_answers(questions, a, [b[0], {**b[1], "text": "word " * 5000}], judge=judge, rules=RULES)
-    assert rows[1]["scores"] is None and "exceed its 4,096" in rows[1]["failure"] and rows[0]["review"]
+    assert rows[1]["scores"] is None and "exceed the model's 4,096" in rows[1]["failure"] and rows[0]["review"]
     with pytest.raises(JudgeError, match="cannot be loaded as a causal language model"):
         LocalJudge(tmp_path)

@@ -189,9 +189,7 @@ def test_lvis_names_pictures_by_their_address(place, tmp_path):
     absent, found = sorted(collection, key=lambda source: source.image_id)
     assert collection.name == "lvis_v1_train" and found.image_id == "000000391895"
     assert collection.open(found).original == data and found.objects[0]["category"] == "cat"
-    with pytest.raises(
-        ImageError, match=r"is an address: no train2017/000000000007\.jpg, 000000000007\.jpg lies under"
-    ):
+    with pytest.raises(ImageError, match=r"is a URL: train2017/000000000007\.jpg, 000000000007\.jpg is not in"):
         collection.open(absent)
     (tmp_path / "ids.json").write_text(json.dumps({"images": images[:1]}))
     assert ExcludedIds(tmp_path / "ids.json").exclusion(keys_of(found))
@@ -416,7 +414,7 @@ def test_binary_columns_are_pictures(kind, tmp_path):
     collection = open_collection(tmp_path / "x.parquet", "dataset")
     first, empty = collection
     assert collection.open(first).original == data
-    with pytest.raises(ImageError, match="has no picture"):
+    with pytest.raises(ImageError, match="has no image"):
         collection.open(empty)
     if not listed:
         table = table.slice(0, 1).append_column("type", [["detail"]]).append_column("answer", [["A cat."]])

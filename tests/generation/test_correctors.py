@@ -73,7 +73,7 @@ def test_names_and_flags_of_older_commands_are_the_same_job(parity_dir, job, tmp
         ({"corrector": "one_shot", "settings": {"iqf_steps": 2}}, "iqf_steps=2 contradicts the corrector 'one_shot'"),
         ({"corrector": "quoting", "settings": {"iqf_draft": False}}, "iqf_draft=False contradicts the corrector"),
         ({"corrector": "none", "settings": {"iqf_steps": 2}}, "Without correction iqf_steps has no effect"),
-        ({"corrector": "none", "types": ["okvqa"], "answers": 2}, "--answers needs VIC: remove --answers"),
+        ({"corrector": "none", "types": ["okvqa"], "answers": 2}, "--answers needs a correction: remove --answers"),
     ],
 )
 def test_contradictions_are_refused(given, message, job, tmp_path):

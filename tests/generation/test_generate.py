@@ -410,7 +410,7 @@ def test_there_must_be_a_picture(model, processor, tmp_path):
         generate_dataset(tmp_path / "texts", tmp_path / "out", **job)
     for index in range(5):
         (tmp_path / "texts" / f"{index}.png").write_text("broken")
-    with pytest.raises(GenerationError, match=r"None of 5 pictures can be read: .*0\.png.*and 2 more"):
+    with pytest.raises(GenerationError, match=r"None of 5 images can be read: .*0\.png.*and 2 more"):
         generate_dataset(tmp_path / "texts", tmp_path / "out", **job)
     assert not (tmp_path / "out").exists()
 

@@ -29,7 +29,7 @@ def test_a_hub_that_goes_away_in_the_middle_costs_nothing(read):
 def test_datasets_of_the_hub_name_no_files_of_this_machine(read):
     (code, said, aside), (names_code, names_said, names_aside) = read[3][:2]
     assert code == 3 and len(aside) == 1 and "or corrupt" in aside[0], (said, aside)
-    assert names_code == 2 and "None of 4 pictures can be read" in names_said and not names_aside
+    assert names_code == 2 and "None of 4 images can be read" in names_said and not names_aside
     assert names_said.count("names a file outside the dataset's folder, which is not followed") == 3
 
 

@@ -97,7 +97,7 @@ def test_what_would_be_refused_is_refused(tmp_path):
         preview_job(job(tmp_path), tmp_path)
     for path in root.rglob("*.png"):
         path.write_bytes(b"broken")
-    with pytest.raises(GenerationError, match="None of 11 pictures can be read"):
+    with pytest.raises(GenerationError, match="None of 11 images can be read"):
         preview_job(job(tmp_path), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -112,6 +112,6 @@ def test_a_preset_decodes_questions_and_answers(parity_dir, model, processor, tm
 
 def test_answers_without_correction_are_refused(parity_dir, model, processor, tmp_path):
     job = {"model": model, "processor": processor, "types": ["okvqa"], "answers": 2, "correct": False}
-    with pytest.raises(GenerationError, match="--answers needs VIC: remove --answers"):
+    with pytest.raises(GenerationError, match="--answers needs a correction: remove --answers"):
         generate_dataset(parity_dir / "images", tmp_path / "out", **job)
     assert not (tmp_path / "out").exists()

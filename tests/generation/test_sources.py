@@ -394,7 +394,7 @@ def test_pictures_that_are_away_during_the_hash_pass_are_compared_later(root, tm
             root.rename(tmp_path / "away")
         return read_bytes(path)
 
-    with monkeypatch.context() as patch, pytest.raises(TransientError, match="the place of the pictures is gone"):
+    with monkeypatch.context() as patch, pytest.raises(TransientError, match="the folder of the images is missing"):
         patch.setattr(Path, "read_bytes", vanish)
         generate_dataset(root, tmp_path / "out", **given)
     (tmp_path / "away").rename(root)
@@ -666,12 +666,12 @@ def test_a_job_may_begin_with_what_has_no_picture(root, tmp_path):
         Pictures.new("RGB", (2, 2), (index % 256, 0, 9)).save(root / names[index])
     given = {"format": "coco", "image_root": root, **job()}
     assert generate_dataset(coco(tmp_path, names), tmp_path / "missing first", **given).images == 50
-    with pytest.raises(GenerationError, match=r"None of 380 pictures can be read: .*a000\.png.*and 377 more"):
+    with pytest.raises(GenerationError, match=r"None of 380 images can be read: .*a000\.png.*and 377 more"):
         generate_dataset(coco(tmp_path, names[:380]), tmp_path / "out", **given)
     turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A cat."}]
     entries = [{"id": 1, "conversations": turns}, {"id": 2, "image": "gone.png", "conversations": turns}]
     (tmp_path / "llava.json").write_text(json.dumps(entries))
-    with pytest.raises(GenerationError, match=r"None of 1 pictures can be read: .*gone\.png"):
+    with pytest.raises(GenerationError, match=r"None of 1 images can be read: .*gone\.png"):
         correct_dataset(tmp_path / "llava.json", tmp_path / "out", image_root=root, **scripted)
     assert not (tmp_path / "out").exists()
 

@@ -100,7 +100,7 @@ def test_any_writer_corrects(images, tmp_path):
 
 
 def test_a_writer_without_scores_is_not_asked_for_them(images, tmp_path):
-    with pytest.raises(GenerationError, match="The model 'scripted' cannot score answers that are given: drop --score"):
+    with pytest.raises(GenerationError, match="The model 'scripted' cannot score given answers: remove --score"):
         generate_dataset(images, tmp_path / "out", model="m", types=["detail"], correct=False, score=True)
     assert not (tmp_path / "out").exists()
     job = GenerateJob(images=images, model="m", types=["detail"], correct=False, score=True)

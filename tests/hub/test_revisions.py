@@ -101,7 +101,7 @@ def test_code_from_another_repository_is_never_run(repo, tmp_path):
     config["auto_map"][name] = f"elsewhere/code--{config['auto_map'][name]}"
     elsewhere = cache("someone/borrowed", FIRST, snapshot, "main")
     (elsewhere / "config.json").write_text(json.dumps(config))
-    with pytest.raises(GenerationError, match=r"takes the code .* from 'elsewhere/code'.*leave out trust_remote_code"):
+    with pytest.raises(GenerationError, match=r"is in 'elsewhere/code'.*remove --trust-remote-code"):
         load_model("someone/borrowed", trust_remote_code=True)
     assert type(load_model("someone/borrowed").model) is VigcForConditionalGeneration
 
@@ -216,5 +216,5 @@ def test_a_dataset_that_moves_on_is_read_at_one_commit(tmp_path):
     assert said["goes on"] == 1 and said["missing"] == [0, 0] and said["ids"] == [first, first]
     assert said["pinned"] == said["first"] and f"--data-revision {said['first']}" in said["card"]
     assert f'data_revision was "{said["first"]}", now "{said["second"]}"' in said["refused"][0]
-    assert said["refused"][1] == 4 and "data_revision='main' is of a dataset on the Hub" in said["none"]
+    assert said["refused"][1] == 4 and "data_revision='main' only applies to a dataset on the Hub" in said["none"]
     assert said["after"] == [first, second]

@@ -176,8 +176,8 @@ def test_what_does_not_fit_is_refused_and_the_others_continue(text_model):
             return str(error)
 
     refused, fine = sorted(text_model.run([careful(long), careful(short)]), key=lambda text: "exceed" not in text)
-    assert "exceed its 256" in refused and [fine] == texts(text_model, short)
-    with pytest.raises(RequestRefusedError, match="exceed its 256"):
+    assert "exceed the model's 256" in refused and [fine] == texts(text_model, short)
+    with pytest.raises(RequestRefusedError, match="exceed the model's 256"):
         texts(text_model, long)
 
 

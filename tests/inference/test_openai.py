@@ -85,7 +85,7 @@ def test_fields_of_a_request():
                 [ask(0, Request("?", sampling=SamplingParams({"do_sample": False})))]
             )
         )
-        with pytest.raises(GenerationError, match="num_beams: no setting of an endpoint"):
+        with pytest.raises(GenerationError, match="num_beams is not supported by an endpoint"):
             list(model.run([ask(0, Request("?", sampling=SamplingParams({"num_beams": 5})))]))
         for request, reason in ((Request("?", prefix="It"), "continue a prefix"), (Request("?", target="x"), "score")):
             with pytest.raises(GenerationError, match=reason):

@@ -179,7 +179,7 @@ def test_a_json_form_is_parsed_and_asked_for_again():
 
 
 def test_a_model_without_schemas_says_so(llava):
-    with pytest.raises(GenerationError, match="cannot follow a schema: ask another generator"):
+    with pytest.raises(GenerationError, match="cannot follow a schema: use another model"):
         list(llava.run([json_pair("a cat")]))
 
 

@@ -150,7 +150,7 @@ def test_another_executor_is_a_class_and_a_line(tmp_path, monkeypatch):
     ("given", "reason"),
     [
         ({"engine": "spark"}, "engine 'spark' is not known: use one of local, ray"),
-        ({"workers": 2}, "workers=2 is for --engine ray"),
+        ({"workers": 2}, "workers=2 needs --engine ray"),
         pytest.param({"engine": "ray"}, "every process loads the model: give its folder", marks=needs_ray),
         pytest.param({"engine": "ray", "model": "any", "device": "cuda:1"}, "Ray chooses", marks=needs_ray),
     ],

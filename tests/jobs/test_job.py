@@ -388,7 +388,7 @@ def test_a_report_that_was_drawn_again_is_no_damage(place):
     drawn = content(place / "out")
     again = generate(place, place / "out", verify=True)
     assert again.idle and again.inspection.damaged == [] and content(place / "out") == drawn
-    with pytest.raises(GenerationError, match="--verify keeps what the folder holds"):
+    with pytest.raises(GenerationError, match="--verify keeps the files of the folder"):
         generate(place, place / "out", verify=True, overwrite=True)
 
 
@@ -744,7 +744,7 @@ def test_a_share_that_goes_away_sets_no_picture_aside(place, monkeypatch, leaves
         return read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", vanish)
-    with pytest.raises(TransientError, match="the place of the pictures is gone or empty"):
+    with pytest.raises(TransientError, match="the folder of the images is missing or empty"):
         generate(place, place / "out")
 
 
@@ -777,7 +777,7 @@ def test_a_mount_point_without_its_pictures_sets_none_aside(place, capsys, left)
         (root / "b").mkdir()
     capsys.readouterr()
     assert exit_code_of(lambda: job, out) == 75
-    said = "the place of the pictures is gone or empty" if left == "a part" else "None of 16 pictures can be read"
+    said = "the folder of the images is missing or empty" if left == "a part" else "None of 16 images can be read"
     assert said in (told := capsys.readouterr().err) and "run the same command again" in told
     assert ledger.read_quarantine(out) == [] and not (out / ledger.FINISHED).exists()
     shutil.copytree(saved, root, dirs_exist_ok=True)

@@ -82,10 +82,10 @@ def test_of_several_objects_of_one_key_the_first_is_kept(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"id": 1}\n{"id": \n{"id": 2}\n', "line 2 is no review: mend the line"),
-        ('{"id": 1}\n[1]\n', "line 2 is no review"),
-        ('{"id": 1}\nnotes of a person', "line 2 is no review"),
-        ('{"id": 1}\n{"id": 1, "text": ""}\n', "line 2 has the review 1 a second time, and otherwise: remove one"),
+        ('{"id": 1}\n{"id": \n{"id": 2}\n', "line 2 is not a valid review: correct the line"),
+        ('{"id": 1}\n[1]\n', "line 2 is not a valid review"),
+        ('{"id": 1}\nnotes of a person', "line 2 is not a valid review"),
+        ('{"id": 1}\n{"id": 1, "text": ""}\n', "line 2 has the review 1 a second time, with other content: remove one"),
     ],
 )
 def test_a_file_that_holds_something_else_is_refused_and_kept(tmp_path, text, message):
